@@ -1,0 +1,328 @@
+"""From a sweep file to typed configuration; everything that is wrong with it is said at once, before any work."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+import yaml
+from pydantic import Field, NonNegativeInt, ValidationError
+
+from bench.datasets import DATASETS
+from bench.train import TrainConfig
+from bench.transforms import TransformConfig
+from models import MODELS
+from models._registry import Config, Missing, Registry, did_you_mean
+
+
+class ConfigError(ValueError):
+    """The user's mistake, one line each. Printed without a traceback; exit code 2."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+class TrialConfig(Config):
+    """All that decides the outcome of one trial."""
+
+    model: MODELS.field()
+    dataset: DATASETS.field()
+    transform: TransformConfig = TransformConfig()
+    train: TrainConfig = TrainConfig()
+    device: Literal["cuda", "cpu"] = "cuda"
+    seed: NonNegativeInt = 0
+
+    @cached_property
+    def trial_id(self) -> str:
+        """12 hex digits over the validated configuration: equal settings are the same trial, in every sweep."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def missing(self) -> Iterator[Missing]:
+        yield from super().missing()
+        if self.device == "cuda" and not torch.cuda.is_available():
+            what = f"torch {torch.__version__} sees no NVIDIA GPU here"
+            yield Missing("device", "device", what, "run where there is one, or set device=cpu (slow at full size)")
+
+
+class Axis(NamedTuple):
+    """One dotted path of the configuration and the values that it takes, by label."""
+
+    path: str
+    points: tuple[tuple[str, Any], ...]
+
+
+class Sweep(NamedTuple):
+    """One profile of a sweep file, validated: every axis exists in ``base`` and takes values that it may take."""
+
+    name: str
+    question: str
+    profile: str
+    base: TrialConfig
+    axes: tuple[Axis, ...]
+    seeds: tuple[int, ...]
+
+
+class _Profile(Config):
+    base: dict[str, Any]
+    axes: dict[str, Any]
+    seeds: Annotated[list[NonNegativeInt], Field(min_length=1)]
+
+
+class _SweepFile(Config):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    question: Annotated[str, Field(min_length=1)]
+    profiles: Annotated[dict[str, _Profile], Field(min_length=1)]
+
+
+def load_sweep(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) -> Sweep:
+    """Reads one profile of a sweep file (the first by default) and changes it by ``key=value`` overrides.
+
+    Raises ``ConfigError`` with every mistake of all profiles and of the overrides.
+    """
+    raw = _read_yaml(path)
+    if "profiles" not in raw and "base" in raw:  # a sweep of one's own needs no profiles
+        raw = {"profiles": {"default": {k: raw.pop(k) for k in ("base", "axes", "seeds") if k in raw}}, **raw}
+    try:
+        file = _SweepFile.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{path}:", *explain(error, _SweepFile, raw)) from None
+    if profile is not None and profile not in file.profiles:
+        names = list(file.profiles)
+        raise ConfigError(f"{path}: no profile '{profile}'{did_you_mean(profile, names)} Profiles: {', '.join(names)}")
+
+    chosen = profile or next(iter(file.profiles))
+    errors: list[str] = []
+    sweeps: dict[str, Sweep] = {}
+    for name, content in file.profiles.items():
+        where = f"profiles.{name}." if "profiles" in _read_yaml(path) else ""
+        settings = {"name": file.name, **deepcopy(content.model_dump())}
+        if name == chosen:
+            errors += _override(settings, overrides)
+        try:
+            sweeps[name] = _validate(settings, file.question, name)
+        except ConfigError as error:
+            errors += [f"  {where}{line}" for line in error.lines]
+    if errors:
+        raise ConfigError(f"{path}:", *errors)
+    return sweeps[chosen]
+
+
+def _validate(settings: Mapping[str, Any], question: str, profile: str) -> Sweep:
+    try:
+        base = TrialConfig.model_validate(settings["base"])
+    except ValidationError as error:
+        raise ConfigError(*(f"base.{line}" for line in explain(error, TrialConfig, settings["base"]))) from None
+    errors: list[str] = []
+    axes = [_axis(path, values, errors) for path, values in settings["axes"].items()]
+    if not axes:
+        errors.append("axes: there are none. Give at least one, as in axes: {model.adapter.rank: [8, 32]}")
+    for axis in axes:
+        problem = _path_problem(base, axis.path)
+        if problem:
+            errors.append(f"axes.{axis.path}: {problem}")
+            continue
+        errors += [
+            f"axes.{axis.path}: the same field is set by axis '{other.path}'"
+            for other in axes
+            if other is not axis and f"{axis.path}.".startswith(f"{other.path}.")
+        ]
+        for label, value in axis.points:
+            try:
+                with_value(base, {axis.path: value})
+            except ConfigError as error:
+                errors += [f"axes.{axis.path} = {label}: {line}" for line in error.lines]
+    seeds = settings["seeds"]
+    if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
+        errors.append(f"seeds: a list of whole numbers from 0 is needed, as in [0, 1, 2] (got {seeds!r})")
+    elif len(set(seeds)) < len(seeds):
+        errors.append(f"seeds: {seeds} names one twice")
+    if errors:
+        raise ConfigError(*errors)
+    return Sweep(settings["name"], question, profile, base, tuple(axes), tuple(seeds))
+
+
+def with_value(base: TrialConfig, changes: Mapping[str, Any]) -> TrialConfig:
+    """``base`` with the values at some dotted paths replaced, validated anew. Raises ``ConfigError``."""
+    raw = base.model_dump()
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        node = raw
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    try:
+        return TrialConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(*explain(error, TrialConfig, raw)) from None
+
+
+def _axis(path: str, values: Any, errors: list[str]) -> Axis:
+    """Points of an axis: a list of values, or a mapping of labels to values."""
+    if isinstance(values, dict):
+        points = tuple((str(label), value) for label, value in values.items())
+    elif isinstance(values, list):
+        points = tuple((v if isinstance(v, str) else json.dumps(v), v) for v in values)
+    else:
+        errors.append(f"axes.{path}: needs a list of values, or a mapping of labels to values (got {values!r})")
+        return Axis(path, ())
+    if not points:
+        errors.append(f"axes.{path}: has no values. Give at least one, as in [8, 32]")
+    if len({label for label, _ in points}) < len(points):
+        errors.append(f"axes.{path}: has a value twice ({', '.join(label for label, _ in points)})")
+    return Axis(path, points)
+
+
+def _path_problem(base: TrialConfig, path: str) -> str | None:
+    """Why a dotted path names no field of this configuration; ``None`` if it does."""
+    if path == "seed":
+        return "seeds are listed under 'seeds', beside 'axes'"
+    node: Any = base
+    for depth, part in enumerate(path.split(".")):
+        fields = list(type(node).model_fields) if isinstance(node, Config) else []
+        if part not in fields:
+            above = ".".join(path.split(".")[:depth])
+            if not fields:
+                return f"'{above}' has no fields of its own"
+            return f"no field '{part}'{did_you_mean(part, fields)} Fields here: {', '.join(fields)}"
+        node = getattr(node, part)
+    return None
+
+
+# --- overrides --------------------------------------------------------------------------------------------------------
+
+
+def _override(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Applies ``key=value`` texts to a profile in place; returns what was wrong with them.
+
+    A key is a path below ``base``, or ``seeds``, or ``name``. The path of an axis replaces the axis's values.
+    """
+    errors, changes = [], {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key):
+            errors.append(f"  '{text}' is no override. They look like train.epochs=5 or model.adapter.rank=[8,32]")
+            continue
+        try:
+            changes[key] = yaml.load(value, _Loader)
+        except yaml.YAMLError as error:
+            errors.append(f"  {key}: '{value}' is no YAML value ({_first_line(error)})")
+    if "dataset.images" in changes:  # paths alone are enough to ask for a folder of pairs
+        changes = {"dataset.name": "folder", **changes}
+    for key, value in sorted(changes.items(), key=lambda item: not item[0].endswith("name")):
+        if key in ("seeds", "name"):
+            settings[key] = [value] if key == "seeds" and type(value) is int else value
+        elif key in settings["axes"]:
+            settings["axes"][key] = value if isinstance(value, list | dict) else [value]
+        else:
+            _set(settings["base"], key.split("."), value)
+    return errors
+
+
+def _set(node: dict[str, Any], path: list[str], value: Any) -> None:
+    """Sets a value in nested mappings. A new ``name`` starts its mapping afresh: the old entry's settings are gone."""
+    *parents, last = path
+    for parent in parents:
+        if isinstance(node.get(parent), str):
+            node[parent] = {"name": node[parent]}
+        node = node.setdefault(parent, {})
+    if last == "name" and node.get("name") != value:
+        node.clear()
+    node[last] = value
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe subset, with ``2e-4`` a number as in YAML 1.2, and a repeated key an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        for key, (key_node, _) in zip(keys, node.value):
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"'{key}' stands here twice", key_node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError:
+        near = get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
+        hint = f". Did you mean {path.parent / near[0]}?" if near else ""
+        raise ConfigError(f"{path}: no such file{hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is no valid YAML: {_first_line(error)}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: a sweep file is a mapping with name, question and profiles")
+    return raw
+
+
+def _first_line(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+    return f"{getattr(error, 'problem', None) or str(error).splitlines()[0]}{where}"
+
+
+# --- explaining -------------------------------------------------------------------------------------------------------
+
+
+def explain(error: ValidationError, cls: type[Config], raw: Any) -> list[str]:
+    """pydantic's findings as one line each: where, what came, what is allowed, the nearest remedy."""
+    return [_line(found, cls, raw) for found in error.errors(include_url=False)]
+
+
+def _line(found: Any, cls: type[Config], raw: Any) -> str:
+    location, kind, context = found["loc"], found["type"], found.get("ctx", {})
+    where = ".".join(str(part) for part in location)
+    if kind == "extra_forbidden":
+        fields = _fields_at(cls, raw, location[:-1])
+        return f"{where}: unknown key{did_you_mean(str(location[-1]), fields)} Allowed: {', '.join(fields)}"
+    if kind == "missing":
+        return f"{where}: is missing"
+    text = found["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    if kind == "multiple_of" and isinstance(found["input"], int):
+        step = int(context["multiple_of"])
+        low = found["input"] // step * step
+        text += f", e.g. {', '.join(str(n) for n in (low, low + step) if n > 0)}"
+    if isinstance(found["input"], dict | Config):
+        return f"{where}: {text}" if where else text
+    return f"{where}: {text} (got {_short(found['input'])})"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _fields_at(cls: type[Config], raw: Any, location: Sequence[str | int]) -> list[str]:
+    """Names of the fields of the configuration at ``location``, as far as ``raw`` says which entries are meant."""
+    for part in location:
+        field = cls.model_fields.get(str(part))
+        raw = raw.get(part) if isinstance(raw, Mapping) else None
+        if field is None:  # a key of a plain mapping, such as a profile's name
+            continue
+        registry = next((m for m in field.metadata if isinstance(m, Registry)), None)
+        if registry is None:
+            inner = [a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(a, type)]
+            cls = next((a for a in inner if issubclass(a, Config)), cls)
+        elif isinstance(raw, Mapping) and "name" in raw or isinstance(raw, str):
+            cls = registry.module(raw if isinstance(raw, str) else raw["name"]).Config
+        elif isinstance(field.default, Config):
+            cls = type(field.default)
+    return list(cls.model_fields)

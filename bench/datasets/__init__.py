@@ -1,0 +1,65 @@
+"""Datasets: a file without a leading underscore is an entry with ``Config`` and ``build(config, transform, progress)
+-> Data``.
+
+Every image is decoded and resized once into a cache on disk that all trials of a machine map into memory.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from models._registry import Registry
+
+DATASETS = Registry("bench.datasets", "dataset")
+
+Progress = Callable[[Iterable[Any], int], Iterable[Any]]
+"""Wraps a long loop of known length so that somebody can watch it."""
+
+
+def silent(items: Iterable[Any], total: int) -> Iterable[Any]:
+    """The ``Progress`` that shows nothing."""
+    return items
+
+
+class DataError(Exception):
+    """A dataset that cannot be used; ``errors`` has one line for each thing that is wrong."""
+
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = errors
+
+
+@dataclass(frozen=True)
+class Split:
+    """Some of a dataset's pairs, resized. ``images`` and ``masks`` belong to the whole set; ``indices`` select."""
+
+    images: np.ndarray  # uint8 [N, size, size, 3]
+    masks: np.ndarray  # uint8 [N, size, size], 0..255, soft where resizing made it so
+    indices: np.ndarray  # int [n], ascending
+    names: tuple[str, ...]  # of the n pairs
+    read_ground_truth: Callable[[int], np.ndarray]  # number of a pair in the whole set -> uint8 [H, W], original size
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batch(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Images uint8 [B, size, size, 3] and masks uint8 [B, size, size] of pairs 0..n-1 of this split, copied."""
+        rows = self.indices[chosen]
+        return self.images[rows], self.masks[rows]
+
+    def ground_truth(self, i: int) -> np.ndarray:
+        """The mask of pair ``i`` of this split at its original size: uint8 [H, W], above 128 is object."""
+        return self.read_ground_truth(int(self.indices[i]))
+
+
+@dataclass(frozen=True)
+class Data:
+    """The three splits. ``train`` is learnt from, ``val`` is for whatever is chosen, ``test`` is scored once."""
+
+    train: Split
+    val: Split
+    test: Split
+    fingerprint: str  # hash of the content of all pairs and of the way they are split
+    notes: tuple[str, ...] = field(default=())  # what a user should know, e.g. files that are no images

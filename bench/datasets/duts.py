@@ -1,0 +1,26 @@
+"""DUTS (Wang et al., CVPR 2017): 10,553 training and 5,019 test pairs of the salient-object task.
+
+Laid out as the original archives unpack, under ``data/``. All of DUTS-TR is trained on, as upstream does: nothing is
+chosen with it, so nothing is held back. Set ``val`` to hold some back.
+"""
+
+from typing import Literal
+
+from bench.datasets import folder
+from bench.datasets.folder import Fraction, build  # noqa: F401
+
+
+class Config(folder.Config):
+    name: Literal["duts"] = "duts"
+    images: str = "data/DUTS-TR/DUTS-TR-Image"
+    masks: str = "data/DUTS-TR/DUTS-TR-Mask"
+    test_images: str | None = "data/DUTS-TE/DUTS-TE-Image"
+    test_masks: str | None = "data/DUTS-TE/DUTS-TE-Mask"
+    val: Fraction = 0.0
+
+    def how_to_get(self, field: str) -> str:
+        archive, prefix = ("DUTS-TE.zip", "test_") if field.startswith("test_") else ("DUTS-TR.zip", "")
+        return (
+            f"download {archive} from http://saliencydetection.net/duts/ and unpack it into data/, "
+            f"or give your folders: dataset.{prefix}images=DIR dataset.{prefix}masks=DIR"
+        )

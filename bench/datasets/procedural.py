@@ -1,0 +1,72 @@
+"""The embedded data: painted scenes of two tasks, salient objects and mirrors. Nothing to download."""
+
+from typing import ClassVar, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import NonNegativeInt, PositiveInt
+
+from bench.datasets import Data, Progress, Split, _cache, _scenes, silent
+from bench.transforms import TransformConfig, resize_image, resize_mask
+from models._registry import Config as Base
+
+TASKS = {"salient": _scenes.salient, "mirror": _scenes.mirror}
+SMALLEST_MASK = 0.02  # of the image; a scene whose object is hidden any further is painted again
+
+
+class Config(Base):
+    embedded: ClassVar[bool] = True
+
+    name: Literal["procedural"] = "procedural"
+    task: Literal["salient", "mirror"] = "salient"
+    """``salient``: which object stands out. ``mirror``: which frame shows the scene itself, flipped."""
+    train: PositiveInt = 256
+    val: NonNegativeInt = 32
+    test: PositiveInt = 100
+    side: PositiveInt = 96
+    """Pixels that a scene is painted at; the ground truth has this size."""
+    seed: NonNegativeInt = 0
+
+
+def paint(config: Config, split: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scene ``index`` of a split (0 train, 1 val, 2 test): image uint8 [side, side, 3] and mask uint8 [side, side].
+
+    Scenes depend on nothing but the seed, the split and the index, so a longer split only adds scenes.
+    """
+    rng = np.random.default_rng([_scenes.VERSION, config.seed, split, index])
+    while True:
+        image, mask = TASKS[config.task](rng, config.side)
+        if (mask > 0).mean() >= SMALLEST_MASK:
+            return image, mask
+
+
+def build(config: Config, transform: TransformConfig, progress: Progress = silent) -> Data:
+    """Paints, resizes and caches all scenes. Raises ``DataError``."""
+    sizes = (config.train, config.val, config.test)
+    scenes = [(split, index) for split, count in enumerate(sizes) for index in range(count)]
+
+    def read(i: int) -> tuple[np.ndarray, np.ndarray]:
+        image, mask = (Image.fromarray(a) for a in paint(config, *scenes[i]))
+        return resize_image(image, transform.size), resize_mask(mask, transform.size, transform.mask_resize)
+
+    identity = {**config.model_dump(), "scenes": _scenes.VERSION}
+    key = {**identity, "mask_resize": transform.mask_resize}
+    images, masks = _cache.resized_pairs(key, len(scenes), transform.size, read, progress)
+
+    def ground_truth(i: int) -> np.ndarray:
+        if transform.size == config.side:  # resizing to the same size changes nothing
+            return masks[i]
+        return paint(config, *scenes[i])[1]
+
+    bounds = np.cumsum((0, *sizes))
+    splits = [
+        Split(
+            images,
+            masks,
+            np.arange(bounds[split], bounds[split + 1]),
+            tuple(f"{config.task}-{name}-{i:04d}" for i in range(sizes[split])),
+            ground_truth,
+        )
+        for split, name in enumerate(("train", "val", "test"))
+    ]
+    return Data(*splits, fingerprint=_cache.digest(identity))

@@ -1,0 +1,100 @@
+"""Where a number comes from: code, packages, machine, weights and data."""
+
+import hashlib
+import platform
+import subprocess
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+import bench
+from bench.datasets import Data, _cache
+from bench.record import Provenance
+
+PACKAGES = ("torch", "sam3", "timm", "numpy", "pysodmetrics", "ray")
+SOURCES = ("bench", "models", "ablations", "pyproject.toml")
+
+
+def provenance(device: torch.device) -> Provenance:
+    """What is known before a trial touches weights and data."""
+    on_gpu = device.type == "cuda"
+    commit, dirty = _commit()
+    return Provenance(
+        started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        commit=commit,
+        dirty=dirty,
+        host_cpu=_cpu_name(),
+        threads=torch.get_num_threads(),
+        platform=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        device=torch.cuda.get_device_name(device) if on_gpu else "cpu",
+        driver=_driver() if on_gpu else None,
+        cuda=torch.version.cuda if on_gpu else None,
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+        versions={name: _version(name) for name in PACKAGES},
+    )
+
+
+def with_inputs(known: Provenance, weight_files: list[Path], data: Data) -> Provenance:
+    """The same, with the weights and data that the trial used."""
+    return known.model_copy(
+        update={
+            "weights": {path.name: file_sha256(path) for path in weight_files},
+            "dataset_fingerprint": data.fingerprint,
+            "images": {name: len(getattr(data, name)) for name in ("train", "val", "test")},
+        }
+    )
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, remembered until its size or time changes: hashing 3.4 GB takes seconds."""
+    status = path.stat()
+    key = ["sha256", str(path.resolve()), status.st_size, status.st_mtime_ns]
+
+    def compute() -> str:
+        state = hashlib.sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 24):
+                state.update(chunk)
+        return state.hexdigest()
+
+    return _cache.remembered(key, compute)
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    """Commit of the checkout that this code runs from, and whether its sources were changed since."""
+    root = Path(bench.__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None, None
+    commit = _git(root, "rev-parse", "HEAD")
+    changes = _git(root, "status", "--porcelain", "--", *SOURCES)
+    return commit, None if changes is None else bool(changes)
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _driver() -> str | None:
+    path = Path("/sys/module/nvidia/version")
+    return path.read_text().strip() if path.exists() else None

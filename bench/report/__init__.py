@@ -1,0 +1,24 @@
+"""From records to what people look at: a leaderboard, its tables and its figures. Needs no Ray and no GPU."""
+
+from pathlib import Path
+
+from bench.report.leaderboard import Leaderboard
+from bench.report.plots import memory_accuracy
+from bench.report.tables import as_csv, markdown
+
+
+def write(board: Leaderboard, folder: Path) -> list[Path]:
+    """Writes leaderboard.md, leaderboard.csv and memory_accuracy.{png,svg}; returns their paths.
+
+    The figure shows the first environment's table; it is left out when nothing could be measured.
+    """
+    contents = {folder / "leaderboard.md": markdown(board), folder / "leaderboard.csv": as_csv(board)}
+    for path, text in contents.items():
+        path.write_text(text, encoding="utf-8")
+    paths = list(contents)
+    figure = memory_accuracy(board, board.tables[0])
+    for kind in ("png", "svg") if figure else ():
+        path = folder / f"memory_accuracy.{kind}"
+        figure.savefig(path, metadata={"Date": None} if kind == "svg" else {"Software": None})
+        paths.append(path)
+    return paths

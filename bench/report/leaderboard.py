@@ -1,0 +1,193 @@
+"""Records -> ``Leaderboard``: one row per configuration, mean and spread over seeds, one table per environment."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+from typing import Any
+
+from bench.config import Sweep
+from bench.record import TrialRecord
+from bench.sweep import Trial
+
+GIB = 2**30
+MEMORY_MEASURES = {
+    "nvml_device_bytes": "device (NVML)",
+    "torch_reserved_bytes": "torch reserved",
+    "torch_allocated_bytes": "torch allocated",
+    "rss_bytes": "peak RSS above baseline (CPU)",
+}
+"""In the order in which they say whether a card is large enough."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A quantity over the seeds of one configuration."""
+
+    mean: float
+    deviation: float | None  # sample standard deviation; unknown with one seed
+    count: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration."""
+
+    labels: tuple[str, ...]  # on each axis
+    statuses: tuple[str, ...]  # of each seed: ok, oom, error or pending
+    errors: tuple[str, ...]  # last lines of what went wrong
+    trial_ids: tuple[str, ...]
+    cells: Mapping[str, Cell]  # by quantity; quantities that nobody could measure are absent
+    on_front: bool = False  # no other row is at least as accurate with less memory
+
+    @property
+    def count_ok(self) -> int:
+        return self.statuses.count("ok")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that may be compared: same device, versions, weights and data."""
+
+    environment: Mapping[str, str]
+    commits: tuple[str, ...]  # of the code, an asterisk where it was changed; shown, but no reason to part rows
+    rows: tuple[Row, ...]
+    memory_measure: str | None  # the first of ``MEMORY_MEASURES`` that all rows have
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    name: str
+    question: str
+    profile: str
+    axes: tuple[str, ...]
+    seeds: tuple[int, ...]
+    embedded: tuple[str, ...]  # the stand-ins behind the numbers, e.g. "encoder sam3_vit_tiny"
+    settings: str  # what all rows share, in words
+    tables: tuple[Table, ...]
+
+
+def summarise(sweep: Sweep, trials: Sequence[Trial], records: Mapping[str, TrialRecord]) -> Leaderboard:
+    """The sweep's trials in its order, whatever became of them; records of other settings are left out."""
+    environments = {t.trial_id: _environment(records[t.trial_id]) for t in trials if t.trial_id in records}
+    known = Counter(e for e in environments.values() if e is not None)
+    usual = known.most_common(1)[0][0] if known else ()
+    groups: dict[tuple, dict[tuple[str, ...], list[Trial]]] = defaultdict(lambda: defaultdict(list))
+    for trial in trials:
+        # a trial that never came to its environment stands where most of the others are
+        groups[environments.get(trial.trial_id) or usual][trial.point].append(trial)
+    tables = []
+    for environment, points in sorted(groups.items(), key=lambda item: -len(item[1])):
+        rows = [_row(point, members, records) for point, members in points.items()]
+        ids = {i for row in rows for i in row.trial_ids}
+        measure = next((m for m in MEMORY_MEASURES if _all_have(rows, f"training.{m}")), None)
+        tables.append(Table(dict(environment), _commits(records, ids), _mark_front(rows, measure), measure))
+    return Leaderboard(
+        name=sweep.name,
+        question=sweep.question,
+        profile=sweep.profile,
+        axes=tuple(axis.path for axis in sweep.axes),
+        seeds=sweep.seeds,
+        embedded=tuple(dict.fromkeys(part for trial in trials for part in _stand_ins(trial))),
+        settings=_settings(sweep),
+        tables=tuple(tables),
+    )
+
+
+def measured_memory(row: Row, table: Table) -> Cell | None:
+    """The row's peak memory in training by the table's measure, in bytes."""
+    return row.cells.get(f"training.{table.memory_measure}")
+
+
+def _row(point: tuple[str, ...], trials: Sequence[Trial], records: Mapping[str, TrialRecord]) -> Row:
+    found = [records.get(trial.trial_id) for trial in trials]
+    values: dict[str, list[float]] = defaultdict(list)
+    for record in found:
+        if record is not None:
+            for name, value in _quantities(record).items():
+                values[name].append(value)
+    return Row(
+        labels=point,
+        statuses=tuple(record.status if record else "pending" for record in found),
+        errors=tuple(dict.fromkeys(r.error.strip().splitlines()[-1] for r in found if r is not None and r.error)),
+        trial_ids=tuple(trial.trial_id for trial in trials),
+        cells={n: Cell(fmean(v), stdev(v) if len(v) > 1 else None, len(v)) for n, v in values.items()},
+    )
+
+
+def _quantities(record: TrialRecord) -> dict[str, float]:
+    """All numbers of a record that were measured, by dotted name."""
+    sections: dict[str, Mapping[str, Any] | None] = {
+        "test": record.scores,
+        "val": record.val_scores,
+        "parameters": record.parameters,
+        "timing": record.timing.model_dump() if record.timing else None,
+        **{phase: memory.model_dump() for phase, memory in (record.memory or {}).items()},
+    }
+    return {
+        f"{section}.{name}": value
+        for section, values in sections.items()
+        for name, value in (values or {}).items()
+        if value is not None
+    }
+
+
+def _environment(record: TrialRecord) -> tuple[tuple[str, str], ...] | None:
+    """What must agree for two records to be comparable; ``None`` if the trial died before it was known."""
+    came_from = record.provenance
+    if came_from is None or came_from.dataset_fingerprint is None:
+        return None
+    cpu = f" ({came_from.host_cpu}, {came_from.threads} threads)" if came_from.device == "cpu" else ""
+    return (
+        ("device", came_from.device + cpu),
+        ("platform", came_from.platform),
+        ("torch", came_from.versions["torch"]),
+        ("cuda", came_from.cuda or "none"),
+        ("pysodmetrics", came_from.versions["pysodmetrics"]),
+        ("data", f"{came_from.dataset_fingerprint[:12]} ({_split_sizes(came_from.images)})"),
+    )
+
+
+def _split_sizes(images: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {split}" for split, count in images.items())
+
+
+def _commits(records: Mapping[str, TrialRecord], ids: Iterable[str]) -> tuple[str, ...]:
+    sources = [records[i].provenance for i in sorted(ids) if i in records]
+    names = [(s.commit or "unknown")[:10] + ("*" if s.dirty else "") for s in sources if s is not None]
+    return tuple(sorted(set(names)))
+
+
+def _mark_front(rows: Sequence[Row], measure: str | None) -> tuple[Row, ...]:
+    """Marks the rows of the Pareto front: S-measure upwards, training memory downwards."""
+    if measure is None:
+        return tuple(rows)
+
+    def position(row: Row) -> tuple[float, float] | None:
+        accuracy, memory = row.cells.get("test.s_measure"), row.cells.get(f"training.{measure}")
+        return (accuracy.mean, -memory.mean) if accuracy and memory else None
+
+    places = [position(row) for row in rows]
+
+    def beaten(place: tuple[float, float]) -> bool:
+        return any(p is not None and p != place and p[0] >= place[0] and p[1] >= place[1] for p in places)
+
+    return tuple(replace(r, on_front=p is not None and not beaten(p)) for r, p in zip(rows, places))
+
+
+def _all_have(rows: Sequence[Row], quantity: str) -> bool:
+    measured = [row for row in rows if row.count_ok]
+    return bool(measured) and all(quantity in row.cells for row in measured)
+
+
+def _stand_ins(trial: Trial) -> list[str]:
+    parts = {"encoder": getattr(trial.config.model, "encoder", None), "data": trial.config.dataset}
+    return [f"{noun} {part.name}" for noun, part in parts.items() if part is not None and part.embedded]
+
+
+def _settings(sweep: Sweep) -> str:
+    base = sweep.base
+    return (
+        f"{base.transform.size} px, batch {base.train.batch_size}, {base.train.epochs} epochs, lr {base.train.lr:g}, "
+        f"{base.train.loss}, device {base.device}"
+    )

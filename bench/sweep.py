@@ -1,0 +1,118 @@
+"""A sweep's trials: expanded from its axes and seeds, and checked before any of them runs."""
+
+import itertools
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.config import ConfigError, Sweep, TrialConfig, with_value
+from bench.datasets import DATASETS, DataError, Progress, silent
+from bench.record import TrialRecord
+from models._encoder_decoder import parameter_counts
+from models._registry import InvalidModel, Missing
+from models._skeleton import skeleton
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of a sweep at one seed."""
+
+    config: TrialConfig
+    point: tuple[str, ...]  # the label on each axis, in the order of the sweep's axes
+
+    @property
+    def trial_id(self) -> str:
+        return self.config.trial_id
+
+    @property
+    def seed(self) -> int:
+        return self.config.seed
+
+
+def expand(sweep: Sweep) -> list[Trial]:
+    """All points of the product of the axes, each at every seed. Raises ``ConfigError`` for the impossible ones."""
+    trials, errors = [], []
+    for point in itertools.product(*(axis.points for axis in sweep.axes)):
+        labels = tuple(label for label, _ in point)
+        changes = {axis.path: value for axis, (_, value) in zip(sweep.axes, point)}
+        try:
+            config = with_value(sweep.base, changes)
+        except ConfigError as error:
+            at = ", ".join(f"{axis.path}={label}" for axis, label in zip(sweep.axes, labels))
+            errors += [f"  at {at}: {line}" for line in error.lines]
+            continue
+        trials += [Trial(config.model_copy(update={"seed": seed}), labels) for seed in sweep.seeds]
+    seen: dict[str, Trial] = {}
+    for trial in trials:
+        first = seen.setdefault(trial.trial_id, trial)
+        if first is not trial:
+            errors.append(f"  {', '.join(first.point)} and {', '.join(trial.point)} are the same configuration")
+    if errors:
+        raise ConfigError(f"{sweep.name}:", *dict.fromkeys(errors))
+    return trials
+
+
+def sizes(trials: list[Trial]) -> dict[str, dict[str, int]]:
+    """Parameter counts by trial id; each distinct model is built once, without memory.
+
+    Raises ``ConfigError`` with everything that cannot be built.
+    """
+    by_model: dict[str, dict[str, int]] = {}
+    counts: dict[str, dict[str, int]] = {}
+    points: dict[str, list[str]] = {}  # of each error
+    for trial in trials:
+        config = trial.config
+        key = json.dumps([config.model.model_dump(mode="json"), config.transform.size])
+        if key not in by_model:
+            by_model[key] = {}
+            try:
+                by_model[key] = parameter_counts(skeleton(config.model, config.transform.size))
+            except InvalidModel as error:
+                points.setdefault(str(error), []).append(", ".join(trial.point))
+        counts[trial.trial_id] = by_model[key]
+    if points:
+        raise ConfigError(*(f"model.{error} (at {'; '.join(where)})" for error, where in points.items()))
+    return counts
+
+
+def missing(trials: list[Trial]) -> list[Missing]:
+    """What the trials need and this machine does not have, each thing once."""
+    return list(dict.fromkeys(item for trial in trials for item in trial.config.missing()))
+
+
+def prepare_data(trials: list[Trial], progress: Progress = silent) -> list[str]:
+    """Reads, checks and caches each distinct dataset once; returns what a user should know about them.
+
+    Raises ``ConfigError`` with everything that is wrong with them.
+    """
+    distinct = {}
+    for trial in trials:
+        config = trial.config
+        distinct[json.dumps([c.model_dump(mode="json") for c in (config.dataset, config.transform)])] = config
+    notes, errors = [], []
+    for config in distinct.values():
+        try:
+            notes += DATASETS.build(config.dataset, config.transform, progress).notes
+        except DataError as error:
+            errors += [f"  {line}" for line in error.errors]
+    if errors:
+        raise ConfigError("the data cannot be used:", *dict.fromkeys(errors))
+    return list(dict.fromkeys(notes))
+
+
+def check_writable(folder: Path) -> None:
+    """Makes the results folder. Raises ``ConfigError`` when nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot write results there ({os.strerror(error.errno)}). Give --results DIR")
+
+
+def pending(trials: list[Trial], records: dict[str, TrialRecord]) -> list[Trial]:
+    """Trials without a record, or whose record is an error."""
+    done = {trial_id for trial_id, record in records.items() if record.status != "error"}
+    return [trial for trial in trials if trial.trial_id not in done]

@@ -1,0 +1,125 @@
+"""The training loop: upstream's recipe by default, the same on every device, and nothing else."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from bench.checks import GradientCheck
+from bench.datasets import Data, Split
+from bench.losses import LOSSES
+from bench.transforms import TransformConfig, flip, to_model, to_target
+from models._registry import Config
+
+
+class TrainConfig(Config):
+    """Defaults: WZH0120/SAM3-UNet fdb21da, train.py and train.sh."""
+
+    epochs: PositiveInt = 20
+    batch_size: PositiveInt = 12
+    lr: PositiveFloat = 2e-4
+    min_lr: NonNegativeFloat = 1e-7
+    """Where the cosine schedule, stepped once per epoch, would arrive after the last epoch."""
+    weight_decay: NonNegativeFloat = 5e-4
+    loss: Literal["structure_loss", "bce_loss"] = "structure_loss"
+    validate_every: NonNegativeInt = 1
+    """Epochs between two looks at the validation split, if there is one; 0 for never. Nothing is chosen by it."""
+
+
+class Diverged(Exception):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch as the training curve shows it. ``val_loss`` is ``None`` where the split was not looked at."""
+
+    epoch: int  # counted from 1
+    train_loss: float  # mean over the batches
+    val_loss: float | None
+    lr: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    curve: tuple[Epoch, ...]
+    steps: int
+    images: int
+    seconds: float  # in training steps only, without validation
+
+
+def train(
+    model: nn.Module,
+    data: Data,
+    config: TrainConfig,
+    transform: TransformConfig,
+    device: torch.device,
+    *,
+    seed: int,
+    on_epoch: Callable[[Epoch], Any] = lambda epoch: None,
+) -> TrainResult:
+    """Trains the trainable parameters in place. Raises ``Diverged`` and ``CheckFailed``.
+
+    Order and flips come from a generator of their own on the CPU, so that two models of one seed see the same batches
+    and a GPU sees those of a CPU.
+    """
+    draws = torch.Generator().manual_seed(seed)
+    loss_function = LOSSES[config.loss]
+    gradients = GradientCheck(model)
+    optimiser = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=config.lr, weight_decay=config.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs, eta_min=config.min_lr)
+    curve: list[Epoch] = []
+    steps, images_seen, seconds = 0, 0, 0.0
+    for epoch in range(1, config.epochs + 1):
+        started = time.perf_counter()
+        model.train()
+        total = torch.zeros((), device=device)
+        batches = torch.randperm(len(data.train), generator=draws).split(config.batch_size)
+        for chosen in batches:
+            images, masks = data.train.batch(chosen.numpy())
+            inputs, targets = flip(
+                to_model(images, transform.normalisation, device), to_target(masks, device), transform, draws
+            )
+            optimiser.zero_grad(set_to_none=True)
+            loss = sum(loss_function(logits, targets) for logits in model(inputs))
+            loss.backward()
+            gradients.look()
+            optimiser.step()
+            total += loss.detach()
+        steps += len(batches)
+        images_seen += len(data.train)
+        mean_loss = total.item() / len(batches)
+        seconds += time.perf_counter() - started
+        if not math.isfinite(mean_loss):
+            raise Diverged(f"the loss became {mean_loss} in epoch {epoch} of {config.epochs}")
+        val_loss = None
+        if config.validate_every and epoch % config.validate_every == 0 and len(data.val):
+            val_loss = validate(model, data.val, config, transform, device)
+        curve.append(Epoch(epoch, mean_loss, val_loss, schedule.get_last_lr()[0]))
+        schedule.step()
+        on_epoch(curve[-1])
+    gradients.finish()
+    return TrainResult(tuple(curve), steps, images_seen, seconds)
+
+
+@torch.no_grad()
+def validate(
+    model: nn.Module, split: Split, config: TrainConfig, transform: TransformConfig, device: torch.device
+) -> float:
+    """Mean loss of the answers over a split, in eval mode, without flips."""
+    model.eval()
+    total = torch.zeros((), device=device)
+    for start in range(0, len(split), config.batch_size):
+        chosen = np.arange(start, min(start + config.batch_size, len(split)))
+        images, masks = split.batch(chosen)
+        logits = model(to_model(images, transform.normalisation, device))[0]
+        total += LOSSES[config.loss](logits, to_target(masks, device)) * len(chosen)
+    return total.item() / len(split)

@@ -1,0 +1,65 @@
+"""What happens to an image and its mask before the model sees them; the defaults are upstream's dataset.py."""
+
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import Field, PositiveInt
+from torch import Generator, Tensor
+
+from models._registry import Config
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+NORMALISATIONS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "sam3": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # sam3/model/sam3_image_processor.py
+}
+RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "nearest": Image.Resampling.NEAREST}
+
+
+class TransformConfig(Config):
+    size: PositiveInt = 336
+    """Side of the square that images are resized to, in pixels; 336 in the paper."""
+    normalisation: Literal["imagenet", "sam3"] = "imagenet"
+    """Upstream feeds ImageNet's mean and deviation to an encoder that was trained with 0.5 and 0.5."""
+    mask_resize: Literal["bicubic", "nearest"] = "bicubic"
+    """Upstream resizes training masks with bicubic interpolation and keeps the soft values."""
+    hflip: Probability = 0.5
+    vflip: Probability = 0.5
+
+
+def resize_image(image: Image.Image, size: int) -> np.ndarray:
+    """RGB image of any size -> uint8 [size, size, 3], bilinear with antialiasing as torchvision does on PIL images."""
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def resize_mask(mask: Image.Image, size: int, resampling: str) -> np.ndarray:
+    """Grey mask of any size -> uint8 [size, size], 0..255."""
+    return np.asarray(mask.resize((size, size), RESAMPLING[resampling]))
+
+
+def to_model(images: np.ndarray, normalisation: str, device: torch.device) -> Tensor:
+    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] on the device, normalised. Travels as bytes, becomes float there."""
+    mean, deviation = (torch.tensor(v, device=device).view(3, 1, 1) for v in NORMALISATIONS[normalisation])
+    pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
+    return (pixels.float() / 255 - mean) / deviation
+
+
+def to_target(masks: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 [B, H, W] -> float32 [B, 1, H, W] on the device, 0..1."""
+    return torch.from_numpy(masks).to(device).unsqueeze(1).float() / 255
+
+
+def flip(images: Tensor, masks: Tensor, config: TransformConfig, draws: Generator) -> tuple[Tensor, Tensor]:
+    """Flips each image with its mask, left-right and upside-down, with the configured probabilities.
+
+    The draws come from a generator on the CPU, two per image, so that they do not depend on the device.
+    """
+    chances = torch.rand(len(images), 2, generator=draws)
+    for axis, probability, chance in ((-1, config.hflip, chances[:, 0]), (-2, config.vflip, chances[:, 1])):
+        chosen = (chance < probability).to(images.device).view(-1, 1, 1, 1)
+        images = torch.where(chosen, images.flip(axis), images)
+        masks = torch.where(chosen, masks.flip(axis), masks)
+    return images, masks

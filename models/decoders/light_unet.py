@@ -1,0 +1,97 @@
+"""SAM3-UNet's light U-Net decoder.
+
+Upstream: WZH0120/SAM3-UNet fdb21da, SAM3UNet.py, classes ``LightBlock``, ``Up`` and the second half of ``SAM3UNet``.
+Kept on purpose, because the published numbers contain them:
+
+- one feature map feeds all four scales, through four 1x1 convolutions and resizes to 1/4, 1/8, 1/16 and 1/32;
+- the doubling comes *after* the concatenation, so that at 336 px (336/32 = 10.5) each finer map is *cropped* to twice
+  the coarser one instead of the coarser one being resized;
+- ``nn.BatchNorm2d(channels, 1)``: the 1 is ``eps``, not a momentum, in the two pointwise norms of every block.
+"""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models._registry import Config as Base
+
+POINTWISE_EPS = 1.0
+
+
+class Config(Base):
+    name: Literal["light_unet"] = "light_unet"
+    width: Annotated[int, Field(ge=8, multiple_of=8)] = 128
+    """Channels of every decoder level; 128 in the paper. Blocks split them by 8."""
+
+
+def _conv(channels_in: int, channels_out: int, kernel: int = 1, groups: int = 1, eps: float = 1e-5) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, groups=groups),
+        nn.BatchNorm2d(channels_out, eps=eps),
+        nn.GELU(),
+    )
+
+
+class LightBlock(nn.Module):
+    """[B, C_in, H, W] -> [B, C_out, H, W] by pointwise convolutions around two depth-wise ones on a quarter of C_in."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        part = channels_in // 8
+        self.conv_in = _conv(channels_in, channels_in // 4, eps=POINTWISE_EPS)
+        self.dw1 = _conv(part, part, kernel=3, groups=part)
+        self.dw2 = _conv(part, part, kernel=3, groups=part)
+        self.conv_out = _conv(channels_in // 2, channels_out, eps=POINTWISE_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept, x1 = self.conv_in(x).chunk(2, dim=1)
+        x2 = self.dw1(x1)
+        x3 = self.dw2(x2)
+        return self.conv_out(torch.cat([kept, x1, x2, x3], dim=1))
+
+
+class Up(nn.Module):
+    """Joins a coarse map with the skip of its scale, doubles the resolution, then convolves."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = LightBlock(channels_in, channels_out)
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """x [B, C, h, w] and skip [B, C, h', w'] -> [B, C_out, 2h, 2w]; the skip is cropped or padded to (h, w)."""
+        if skip is not None:
+            dy, dx = x.shape[2] - skip.shape[2], x.shape[3] - skip.shape[3]
+            skip = F.pad(skip, [dx // 2, dx - dx // 2, dy // 2, dy - dy // 2])
+            x = torch.cat([x, skip], dim=1)
+        return self.conv(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True))
+
+
+class LightUNet(nn.Module):
+    """Encoder features -> one logits map of the image's size."""
+
+    def __init__(self, channels: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        levels = [channels[min(i, len(channels) - 1)] for i in range(4)]
+        self.reduce = nn.ModuleList(nn.Conv2d(c, width, 1) for c in levels)
+        self.up = nn.ModuleList([*(Up(2 * width, width) for _ in range(3)), Up(width, width)])
+        self.head = nn.Conv2d(width, 1, 1)
+
+    def forward(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> tuple[Tensor]:
+        """features: one map for all levels, or four from fine to coarse; size (H, W) -> (logits [B, 1, H, W],)."""
+        height, width = size
+        levels = []
+        for i, reduce in enumerate(self.reduce):
+            feature = features[min(i, len(features) - 1)]
+            scaled = (height // (4 << i), width // (4 << i))
+            levels.append(F.interpolate(reduce(feature), size=scaled, mode="bilinear", align_corners=False))
+        x = self.up[3](levels[3])
+        for i in (2, 1, 0):
+            x = self.up[i](x, levels[i])
+        return (F.interpolate(self.head(x), size=size, mode="bilinear", align_corners=False),)
+
+
+def build(config: Config, channels: tuple[int, ...]) -> LightUNet:
+    return LightUNet(channels, config.width)
