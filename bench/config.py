@@ -121,6 +121,8 @@ def _validate(settings: Mapping[str, Any], question: str, profile: str) -> Sweep
     except ValidationError as error:
         raise ConfigError(*(f"base.{line}" for line in explain(error, TrialConfig, settings["base"]))) from None
     errors: list[str] = []
+    if "seed" in settings["base"]:
+        errors.append("base.seed: seeds are listed under 'seeds', as in seeds=[0,1]")
     axes = [_axis(path, values, errors) for path, values in settings["axes"].items()]
     if not axes:
         errors.append("axes: there are none. Give at least one, as in axes: {model.adapter.rank: [8, 32]}")

@@ -1,11 +1,13 @@
 """Peak memory of a phase of a trial, in several truths that are kept apart; what cannot be measured is ``None``."""
 
+import ctypes
+import gc
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -51,6 +53,7 @@ class MemoryMonitor:
         command = [sys.executable, "-m", "bench.sampler", str(os.getpid())]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         self.child = subprocess.Popen(command, text=True, **pipes)
+        _return_free_memory()
         self.rss_baseline = self._ask("reset")["rss_bytes"]
         self.nvml_baseline = None
         if self.device.type == "cuda":  # by UUID: CUDA_VISIBLE_DEVICES may have renumbered the cards
@@ -70,6 +73,7 @@ class MemoryMonitor:
         if on_gpu:
             torch.cuda.synchronize(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
+        _return_free_memory()
         self._ask("reset")
         peaks: list[Memory] = []
         yield peaks
@@ -101,3 +105,11 @@ class MemoryMonitor:
         if not line:
             raise RuntimeError(f"the memory sampler ended: {self.child.stderr.read().strip()}")
         return json.loads(line)
+
+
+def _return_free_memory() -> None:
+    """Gives pages that are free but kept by the C library back, so that they do not hide what comes next."""
+    gc.collect()
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # musl has no malloc_trim
+            ctypes.CDLL(None).malloc_trim(0)

@@ -45,6 +45,7 @@ def build(config: Config, image_size: int, pretrained: bool) -> EncoderDecoder:
     if pretrained:
         encoder.load_pretrained()  # before adapters wrap the blocks and change their names
     encoder.requires_grad_(False)
+    decoder = DECODERS.build(config.decoder, encoder.channels)  # before the adapters: they do not change its start
     depth = len(encoder.blocks)
     for i in resolve(config.tuned_blocks, depth, "tuned_blocks"):
         encoder.blocks[i].requires_grad_(True)
@@ -53,7 +54,7 @@ def build(config: Config, image_size: int, pretrained: bool) -> EncoderDecoder:
             parameter.requires_grad_(True)
     for i in resolve(config.adapter.placement, depth, "adapter.placement"):
         encoder.blocks[i] = ADAPTERS.build(config.adapter, encoder.blocks[i], encoder.block_dims[i])
-    return EncoderDecoder(encoder, DECODERS.build(config.decoder, encoder.channels))
+    return EncoderDecoder(encoder, decoder)
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:

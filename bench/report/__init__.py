@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from bench.report import plots
 from bench.report.leaderboard import Leaderboard
-from bench.report.plots import memory_accuracy
 from bench.report.tables import as_csv, markdown
 
 
@@ -16,9 +16,9 @@ def write(board: Leaderboard, folder: Path) -> list[Path]:
     for path, text in contents.items():
         path.write_text(text, encoding="utf-8")
     paths = list(contents)
-    figure = memory_accuracy(board, board.tables[0])
+    figure = plots.memory_accuracy(board, board.tables[0])
     for kind in ("png", "svg") if figure else ():
         path = folder / f"memory_accuracy.{kind}"
-        figure.savefig(path, metadata={"Date": None} if kind == "svg" else {"Software": None})
+        plots.save(figure, path)
         paths.append(path)
     return paths

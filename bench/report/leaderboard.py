@@ -186,8 +186,15 @@ def _stand_ins(trial: Trial) -> list[str]:
 
 
 def _settings(sweep: Sweep) -> str:
+    """What all rows share, as far as it is not an axis."""
     base = sweep.base
-    return (
-        f"{base.transform.size} px, batch {base.train.batch_size}, {base.train.epochs} epochs, lr {base.train.lr:g}, "
-        f"{base.train.loss}, device {base.device}"
-    )
+    shown = {
+        "transform.size": f"{base.transform.size} px",
+        "train.batch_size": f"batch {base.train.batch_size}",
+        "train.epochs": f"{base.train.epochs} epochs",
+        "train.lr": f"lr {base.train.lr:g}",
+        "train.loss": base.train.loss,
+        "device": f"device {base.device}",
+    }
+    varied = tuple(axis.path for axis in sweep.axes)
+    return ", ".join(text for path, text in shown.items() if not path.startswith(varied))

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib
 from adjustText import adjust_text
@@ -36,12 +37,27 @@ def memory_accuracy(board: Leaderboard, table: Table) -> Figure | None:
         _points(axes, rows, table)
         axes.set_xlabel(f"peak memory in training [GiB]: {MEMORY_MEASURES[table.memory_measure]}")
         axes.set_ylabel("S-measure on the test split")
-        axes.set_title("\n".join(textwrap.wrap(f"{board.name}: {board.question}", 72)), loc="left", fontsize=10)
+        _title(axes, board)
         axes.legend(loc="best", frameon=False, fontsize=8)
         figure.supxlabel(_small_print(board, table), x=0.99, ha="right", fontsize=6.5, color="0.35")
         figure.canvas.draw()
-        _label(axes, rows, table)
+        _label(axes, rows, board, table)
     return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure as its suffix says; the same figure gives the same bytes."""
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
+
+
+def _title(axes: Axes, board: Leaderboard) -> None:
+    axes.set_title("\n".join(textwrap.wrap(board.question, 72)), loc="left", fontsize=10, pad=20 if board.embedded else 6)
+    if board.embedded:
+        warning = f"EMBEDDED RUN ({', '.join(board.embedded)}): not results of SAM3-UNet"
+        axes.annotate(
+            warning, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=8, color=FRONT_COLOUR
+        )
 
 
 def _points(axes: Axes, rows: Sequence[Row], table: Table) -> None:
@@ -69,10 +85,10 @@ def _points(axes: Axes, rows: Sequence[Row], table: Table) -> None:
     axes.margins(0.12)
 
 
-def _label(axes: Axes, rows: Sequence[Row], table: Table) -> None:
+def _label(axes: Axes, rows: Sequence[Row], board: Leaderboard, table: Table) -> None:
     """Writes each row's settings beside its point, moved apart where they would overlap."""
     places = [_place(row, table) for row in rows]
-    texts = [axes.text(x, y, ", ".join(row.labels), fontsize=8) for (x, y), row in zip(places, rows)]
+    texts = [axes.text(x, y, _name(row, board), fontsize=8) for (x, y), row in zip(places, rows)]
     adjust_text(
         texts,
         *map(list, zip(*places)),
@@ -82,15 +98,19 @@ def _label(axes: Axes, rows: Sequence[Row], table: Table) -> None:
     )
 
 
+def _name(row: Row, board: Leaderboard) -> str:
+    """``rank 8, last:2``: a number alone would not say what it is the number of."""
+    fields = [axis.rsplit(".", 1)[-1] for axis in board.axes]
+    return ", ".join(f"{f} {label}" if label[:1].isdigit() else label for f, label in zip(fields, row.labels))
+
+
 def _place(row: Row, table: Table) -> tuple[float, float]:
     return measured_memory(row, table).mean / GIB, row.cells["test.s_measure"].mean
 
 
 def _small_print(board: Leaderboard, table: Table) -> str:
-    """What the numbers are: labels of the axes, stand-ins, device, spread."""
-    parts = [f"labels: {', '.join(board.axes)}", board.settings, table.environment.get("device", "")]
-    if board.embedded:
-        parts.insert(0, f"EMBEDDED ({', '.join(board.embedded)}): not results of SAM3-UNet")
+    """What the numbers are: sweep, settings, device, spread."""
     seeds = len(board.seeds)
-    parts.append(f"bars: standard deviation over {seeds} seeds" if seeds > 1 else "one seed: no spread known")
+    bars = f"bars: standard deviation over {seeds} seeds" if seeds > 1 else "one seed: no spread known"
+    parts = [f"{board.name} ({board.profile})", board.settings, table.environment.get("device", ""), bars]
     return "\n".join(textwrap.wrap("; ".join(part for part in parts if part), 120))

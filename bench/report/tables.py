@@ -1,7 +1,6 @@
 """``Leaderboard`` -> Markdown for people and CSV for programs."""
 
-import csv
-import io
+import pandas
 
 from bench.report.leaderboard import GIB, MEMORY_MEASURES, Cell, Leaderboard, Row, Table
 from bench.scores import METRICS
@@ -104,35 +103,28 @@ def _footnote(board: Leaderboard) -> str:
     )
 
 
-def as_csv(board: Leaderboard) -> str:
-    """One line per row with every quantity's mean and deviation in SI units, bytes and seconds; empty is unknown."""
-    quantities = list(dict.fromkeys(q for table in board.tables for row in table.rows for q in row.cells))
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    spreads = [f"{q}{kind}" for q in quantities for kind in ("", ".deviation")]
-    environment = list(dict.fromkeys(name for table in board.tables for name in table.environment))
-    head = ["sweep", "profile", "embedded", *board.axes, "seeds_ok", "seeds", "status", "pareto_front"]
-    writer.writerow([*head, *spreads, *environment, "commits", "trial_ids"])
+def as_frame(board: Leaderboard) -> pandas.DataFrame:
+    """One line per row with every quantity's mean and deviation in SI units, bytes and seconds; NaN is unknown."""
+    lines = []
     for table in board.tables:
         for row in table.rows:
-            values: list[object] = []
-            for quantity in quantities:
-                cell = row.cells.get(quantity)
-                values += ["", ""] if cell is None else [cell.mean, "" if cell.deviation is None else cell.deviation]
-            writer.writerow(
-                [
-                    board.name,
-                    board.profile,
-                    "; ".join(board.embedded),
-                    *row.labels,
-                    row.count_ok,
-                    len(row.statuses),
-                    status(row),
-                    int(row.on_front),
-                    *values,
-                    *(table.environment.get(name, "") for name in environment),
-                    " ".join(table.commits),
-                    " ".join(row.trial_ids),
-                ]
-            )
-    return file.getvalue()
+            line: dict[str, object] = {"sweep": board.name, "profile": board.profile}
+            line |= {"embedded": "; ".join(board.embedded), **dict(zip(board.axes, row.labels))}
+            line |= {"seeds_ok": row.count_ok, "seeds": len(row.statuses), "status": status(row)}
+            line |= {"pareto_front": row.on_front}
+            for quantity, cell in row.cells.items():
+                line |= {quantity: cell.mean, f"{quantity}.deviation": cell.deviation}
+            line |= {**table.environment, "commits": " ".join(table.commits), "trial_ids": " ".join(row.trial_ids)}
+            lines.append(line)
+    frame = pandas.DataFrame(lines)
+    last = [name for name in (*_environment_names(board), "commits", "trial_ids") if name in frame]
+    return frame[[name for name in frame if name not in last] + last]
+
+
+def as_csv(board: Leaderboard) -> str:
+    """``as_frame`` as CSV; an empty field is unknown."""
+    return as_frame(board).to_csv(index=False, lineterminator="\n")
+
+
+def _environment_names(board: Leaderboard) -> list[str]:
+    return list(dict.fromkeys(name for table in board.tables for name in table.environment))

@@ -1,0 +1,179 @@
+"""Sweep files, good and bad: what is wrong is said in one line each, all at once, with where and what instead."""
+
+import pytest
+
+from bench.config import ConfigError, TrialConfig, load_sweep
+
+GOOD = """
+name: mine
+question: Does it work?
+base:
+  model: {name: sam3_unet, encoder: sam3_vit_tiny}
+  dataset: {name: procedural}
+  transform: {size: 96}
+  device: cpu
+axes:
+  model.adapter.rank: [4, 8]
+seeds: [0, 1]
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """``sweep(text, *overrides)`` loads a sweep file with that text."""
+
+    def load(text=GOOD, *overrides, profile=None):
+        path = tmp_path / "mine.yaml"
+        path.write_text(text)
+        return load_sweep(path, profile, overrides)
+
+    return load
+
+
+def errors(sweep, text=GOOD, *overrides, profile=None):
+    with pytest.raises(ConfigError) as error:
+        sweep(text, *overrides, profile=profile)
+    return str(error.value)
+
+
+def test_defaults_are_upstreams_recipe():
+    config = TrialConfig.model_validate({"model": "sam3_unet", "dataset": "duts"})
+    train, transform = config.train, config.transform
+    assert (train.epochs, train.batch_size, train.lr, train.min_lr, train.weight_decay) == (20, 12, 2e-4, 1e-7, 5e-4)
+    assert (transform.size, transform.hflip, transform.vflip, transform.normalisation) == (336, 0.5, 0.5, "imagenet")
+    assert (config.model.adapter.rank, config.model.adapter.placement, config.model.decoder.width) == (32, "all", 128)
+    assert (config.model.encoder.drop_path, config.model.encoder.checkpointing) == (0.1, True)
+
+
+def test_a_good_file(sweep):
+    got = sweep()
+    assert (got.name, got.seeds, got.profile) == ("mine", (0, 1), "default")
+    assert got.axes[0].points == (("4", 4), ("8", 8))
+
+
+def test_numbers_in_scientific_notation_are_numbers(sweep):
+    for text in ("2e-4", "2.0e-4", "0.0002", "2E-4", ".2e-3"):
+        got = sweep(GOOD, f"train.lr={text}")
+        assert got.base.train.lr == 0.0002
+        assert got.base.trial_id == sweep(GOOD, "train.lr=0.0002").base.trial_id
+    assert sweep(GOOD.replace("axes:", "axes:\n  train.lr: [1e-3, 2e-4]")).axes[0].points == (("0.001", 1e-3), ("0.0002", 2e-4))
+
+
+def test_identity_depends_on_values_not_on_how_they_are_written(sweep):
+    plain = sweep().base.trial_id
+    assert plain == sweep(GOOD, "model.adapter.placement=all", "train.epochs=20").base.trial_id
+    assert plain == sweep(GOOD.replace("encoder: sam3_vit_tiny", "encoder: {name: sam3_vit_tiny}")).base.trial_id
+    assert plain != sweep(GOOD, "train.epochs=19").base.trial_id
+    assert len(plain) == 12
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("model.adapter.rnk=8", "model.adapter.rnk: unknown key. Did you mean 'rank'? Allowed: placement, name, rank"),
+        ("model.adapter.rank=0", "model.adapter.rank: should be greater than 0 (got 0)"),
+        ("model.adapter.rank=[8, many]", "model.adapter.rank: should be a valid integer (got 'many')"),
+        ("model.adapter.rank=true", "should be a valid integer (got True)"),
+        ("model.adapter.rank=8.5", "should be a valid integer"),
+        ("model.decoder.width=100", "should be a multiple of 8, e.g. 96, 104 (got 100)"),
+        ("model.adapter.placement=lst:2", "is no placement. Allowed: all, none, first:N"),
+        ("model.name=sam3_unt", "unknown model 'sam3_unt'. Did you mean 'sam3_unet'?"),
+        ("train.lr=fast", "train.lr: should be a valid number (got 'fast')"),
+        ("train.lr=-1", "train.lr: should be greater than 0"),
+        ("train.loss=structur_loss", "should be 'structure_loss' or 'bce_loss'"),
+        ("trian.lr=1", "trian: unknown key. Did you mean 'train'?"),
+        ("device=gpu", "device: should be 'cuda' or 'cpu' (got 'gpu')"),
+        ("seeds=[]", "seeds: a list of whole numbers"),
+        ("seeds=[1, 1]", "names one twice"),
+        ("seed=3", "base.seed: seeds are listed under 'seeds'"),
+        ("model.adapter.rank=[]", "has no values"),
+        ("model.adapter.rank=[8, 8]", "has a value twice"),
+        ("rank", "'rank' is no override"),
+        ("a=[", "is no YAML value"),
+        ("dataset.images=a", "dataset.masks: is missing"),
+        ("train=3", "train"),
+    ],
+)
+def test_bad_override(sweep, override, expected):
+    text = errors(sweep, GOOD, override)
+    assert expected in text, text
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("[4, 8]", "[]", "axes.model.adapter.rank: has no values. Give at least one"),
+        ("model.adapter.rank: [4, 8]", "{}", "axes: there are none"),
+        ("model.adapter.rank", "model.adapter.rnk", "no field 'rnk'. Did you mean 'rank'? Fields here:"),
+        ("model.adapter.rank", "model.adapter.rank.x", "'model.adapter.rank' has no fields of its own"),
+        ("model.adapter.rank: [4, 8]", "seed: [1]", "seeds are listed under 'seeds'"),
+        ("[4, 8]", "7", "needs a list of values"),
+        ("axes:", "axes:\n  model.adapter: [bottleneck]", "the same field is set by axis 'model.adapter'"),
+        ("model.adapter.rank: [4, 8]", "model.adapter.rank: [4]\n  model.adapter.rank: [8]", "stands here twice (line"),
+        ("question: Does it work?\n", "", "question: is missing"),
+        ("name: mine", "name: ../mine", "name: "),
+        ("name: mine", "nme: mine", "nme: unknown key. Did you mean 'name'?"),
+        ("device: cpu", "device: cpu\n  epochs: 3", "base.epochs: unknown key"),
+        ("seeds: [0, 1]", "seeds: [0, x]", "seeds.1: should be a valid integer (got 'x')"),
+        ("base:", "base: !!python/object/apply:os.system ['true']\nbse:", "is no valid YAML"),
+        ("axes:", "axes: [", "is no valid YAML"),
+    ],
+)
+def test_bad_file(sweep, old, new, expected):
+    assert old in GOOD
+    text = errors(sweep, GOOD.replace(old, new, 1))
+    assert expected in text, text
+    assert "mine.yaml" in text and "Traceback" not in text
+
+
+def test_all_errors_come_at_once(sweep):
+    text = errors(sweep, GOOD, "train.epochs=0", "train.batch_size=x", "transform.sise=3", "model.decoder.width=3")
+    for part in ("train.epochs", "train.batch_size", "transform.sise", "model.decoder.width"):
+        assert part in text
+    assert len(text.splitlines()) == 5
+
+
+def test_an_unreadable_file_is_one_line(tmp_path):
+    (tmp_path / "adapter_rank.yaml").write_text(GOOD)
+    (tmp_path / "list.yaml").write_text("[1, 2]")
+    (tmp_path / "latin.yaml").write_bytes(b"name: \xff")
+    for name, expected in {
+        "adapter_rnk.yaml": "no such file. Did you mean",
+        "list.yaml": "is a mapping",
+        "latin.yaml": "cannot be read",
+        ".": "cannot be read",
+    }.items():
+        with pytest.raises(ConfigError, match=expected):
+            load_sweep(tmp_path / name)
+
+
+def test_the_path_of_an_axis_replaces_its_values(sweep):
+    assert sweep(GOOD, "model.adapter.rank=16").axes[0].points == (("16", 16),)
+    assert sweep(GOOD, "seeds=5").seeds == (5,)
+
+
+def test_paths_alone_make_a_folder_dataset(sweep):
+    dataset = sweep(GOOD, "dataset.images=a", "dataset.masks=b", "dataset.val=0.2").base.dataset
+    assert (dataset.name, dataset.images, dataset.masks, dataset.val) == ("folder", "a", "b", 0.2)
+
+
+def test_another_name_starts_its_mapping_afresh(sweep):
+    text = GOOD.replace("{name: procedural}", "{name: procedural, task: mirror}")
+    assert sweep(text, "dataset.name=duts").base.dataset.name == "duts"
+    assert sweep(text, "dataset.task=salient").base.dataset.task == "salient"
+
+
+def test_profiles(sweep):
+    body = GOOD.split("base:")[1].replace("\n", "\n    ")
+    text = f"name: two\nquestion: Which?\nprofiles:\n  small:\n    base:{body}\n  large:\n    base:{body}"
+    assert sweep(text).profile == "small"
+    assert sweep(text, "train.epochs=3", profile="large").base.train.epochs == 3
+    assert "no profile 'lrge'. Did you mean 'large'? Profiles: small, large" in errors(sweep, text, profile="lrge")
+    broken = text.replace("device: cpu", "device: abacus")
+    assert "profiles.small.base.device" in errors(sweep, broken) and "profiles.large.base.device" in errors(sweep, broken)
+
+
+def test_axes_of_whole_subtrees_have_labels(sweep):
+    text = GOOD.replace("model.adapter.rank: [4, 8]", "model: {U: {name: unet, width: 4}, S: sam3_unet}")
+    assert [label for label, _ in sweep(text).axes[0].points] == ["U", "S"]

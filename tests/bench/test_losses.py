@@ -1,0 +1,40 @@
+import warnings
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from bench.losses import LOSSES, structure_loss
+
+
+def upstream_structure_loss(pred, mask):
+    """The formula of WZH0120/SAM3-UNet fdb21da, train.py, called as there (``reduce='none'`` is truthy: a mean)."""
+    weight = 1 + 5 * torch.abs(F.avg_pool2d(mask, kernel_size=31, stride=1, padding=15) - mask)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bce = F.binary_cross_entropy_with_logits(pred, mask, reduce="none")
+    bce = (weight * bce).sum(dim=(2, 3)) / weight.sum(dim=(2, 3))
+    pred = torch.sigmoid(pred)
+    inter = ((pred * mask) * weight).sum(dim=(2, 3))
+    union = ((pred + mask) * weight).sum(dim=(2, 3))
+    return (bce + 1 - (inter + 1) / (union - inter + 1)).mean()
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 40, 56), (1, 1, 20, 20), (3, 1, 96, 96)])
+@pytest.mark.parametrize("soft", [False, True])
+def test_structure_loss_and_its_gradient_are_upstreams(shape, soft):
+    masks = torch.rand(shape) if soft else (torch.rand(shape) > 0.6).float()
+    ours, theirs = (torch.randn(shape).mul_(3).requires_grad_() for _ in range(2))
+    theirs.data.copy_(ours.data)
+    a, b = structure_loss(ours, masks), upstream_structure_loss(theirs, masks)
+    torch.testing.assert_close(a, b)
+    a.backward()
+    b.backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_losses_are_small_when_right_and_large_when_wrong(loss):
+    masks = (torch.rand(2, 1, 32, 32) > 0.5).float()
+    right, wrong = loss(20 * masks - 10, masks), loss(10 - 20 * masks, masks)
+    assert right.ndim == 0 and right < 0.01 < 1 < wrong

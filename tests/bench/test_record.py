@@ -1,0 +1,61 @@
+import json
+from pathlib import Path
+
+import pandas
+import pytest
+
+from bench import record as record_module
+from bench.memory import Memory
+from bench.record import TrialRecord, load, load_all
+
+
+def example(**changes):
+    values = {
+        "trial_id": "abc",
+        "status": "ok",
+        "config": {"model": {"name": "unet"}},
+        "scores": {"s_measure": 0.5},
+        "memory": {"training": Memory(rss_bytes=10), "evaluation": Memory()},
+        "image_scores": {"name": ["a", "b"], "s_measure": [0.4, 0.6]},
+    }
+    return TrialRecord(**{**values, **changes})
+
+
+def test_round_trip_and_per_image_scores_beside_it(tmp_path):
+    example().save(tmp_path)
+    assert load(tmp_path / "abc.json") == example(image_scores=None)
+    images = pandas.read_parquet(tmp_path / "abc.images.parquet")
+    assert list(images.name) == ["a", "b"] and list(images.s_measure) == [0.4, 0.6]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["abc.images.parquet", "abc.json"]
+
+
+def test_what_was_not_measured_is_null(tmp_path):
+    example().save(tmp_path)
+    training = json.loads((tmp_path / "abc.json").read_text())["memory"]["training"]
+    assert training["nvml_device_bytes"] is None and training["rss_bytes"] == 10
+
+
+def test_a_write_that_fails_leaves_the_old_record(tmp_path, monkeypatch):
+    example().save(tmp_path)
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(record_module.os, "fsync", full)
+    with pytest.raises(OSError):
+        example(status="oom").save(tmp_path)
+    assert load(tmp_path / "abc.json").status == "ok"
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_broken_records_are_named_and_the_others_are_read(tmp_path):
+    example().save(tmp_path)
+    (tmp_path / "cut.json").write_text((tmp_path / "abc.json").read_text()[:50])
+    (tmp_path / "other.json").write_text('{"schema_version": 99}')
+    records, broken = load_all(tmp_path)
+    assert list(records) == ["abc"]
+    assert [Path(line.split(":")[0]).name for line in broken] == ["cut.json", "other.json"]
+
+
+def test_no_folder_is_no_records(tmp_path):
+    assert load_all(tmp_path / "none") == ({}, [])

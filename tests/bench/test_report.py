@@ -1,0 +1,166 @@
+"""Records -> leaderboard, tables and figure, on made-up records of every kind."""
+
+import io
+from pathlib import Path
+from statistics import stdev
+
+import pandas
+import pytest
+
+from bench import report
+from bench.config import Axis, Sweep
+from bench.memory import Memory
+from bench.record import Provenance, Timing, TrialRecord
+from bench.report.leaderboard import summarise
+from bench.report.tables import as_csv, escape, markdown
+from bench.scores import METRICS
+from bench.sweep import expand
+
+GIB = 2**30
+
+
+@pytest.fixture
+def sweep(tiny):
+    axis = Axis("model.adapter.rank", (("2", 2), ("4", 4), ("8", 8)))
+    return Sweep("mine", "How narrow?", "embedded", tiny, (axis,), (0, 1))
+
+
+def record(trial, s=0.8, memory=1.0, status="ok", error="", **where):
+    source = {
+        "started": "2026-01-01T00:00:00+00:00",
+        "commit": "0123456789abcdef",
+        "dirty": False,
+        "host_cpu": "chip",
+        "threads": 1,
+        "platform": "Linux",
+        "device": "cpu",
+        "driver": None,
+        "cuda": None,
+        "deterministic": True,
+        "versions": {"torch": "2.9", "pysodmetrics": "1.6.2"},
+        "dataset_fingerprint": "f" * 32,
+        "images": {"train": 8, "val": 2, "test": 3},
+    }
+    ok = status == "ok"
+    return TrialRecord(
+        trial_id=trial.trial_id,
+        status=status,
+        error=error,
+        config={},
+        scores={m: s for m in METRICS} if ok else None,
+        val_scores={m: s - 0.1 for m in METRICS} if ok else None,
+        memory={"training": Memory(rss_bytes=int(memory * GIB)), "evaluation": Memory(rss_bytes=GIB)} if ok else None,
+        timing=Timing(
+            train_seconds=1.0,
+            train_images_per_second=10.0,
+            inference_images_per_second=20.0,
+            total_seconds=2.0,
+        )
+        if ok
+        else None,
+        parameters={"total": 1_000_000, "trainable": 250_000, "encoder": 0, "adapter": 0, "decoder": 0},
+        provenance=Provenance(**{**source, **where}),
+    )
+
+
+def board_of(sweep, *records):
+    return summarise(sweep, expand(sweep), {r.trial_id: r for r in records})
+
+
+def test_mean_and_deviation_over_seeds(sweep):
+    trials = expand(sweep)
+    board = board_of(sweep, *(record(t, s) for t, s in zip(trials, (0.7, 0.8, 0.5, 0.5))))
+    first, second, third = board.tables[0].rows
+    cell = first.cells["test.s_measure"]
+    assert (cell.mean, cell.count) == (pytest.approx(0.75), 2) and cell.deviation == pytest.approx(stdev([0.7, 0.8]))
+    assert second.cells["test.s_measure"].deviation == 0
+    assert third.cells == {} and third.statuses == ("pending", "pending")
+
+
+def test_every_outcome_is_a_row(sweep):
+    trials = expand(sweep)
+    board = board_of(
+        sweep,
+        record(trials[0]),
+        record(trials[1], status="oom", error="CUDA out of memory"),
+        record(trials[2], status="error", error="Traceback\n  line\nKeyError: 'x|y'"),
+    )
+    text = markdown(board)
+    lines = [line for line in text.splitlines() if line.startswith(("| 2 ", "| 4 ", "| 8 "))]
+    assert "1/2 (1 oom)" in lines[0] and "0/2 (1 error, 1 pending)" in lines[1] and "0/2 (2 pending)" in lines[2]
+    assert "Row 2: CUDA out of memory" in text and r"Row 4: KeyError: 'x\|y'" in text
+
+
+def test_the_front_holds_what_nothing_beats(sweep):
+    trials = expand(sweep._replace(seeds=(0,)))
+    places = [(0.80, 2.0), (0.85, 1.0), (0.90, 3.0)]  # the first is beaten by the second
+    board = board_of(sweep._replace(seeds=(0,)), *(record(t, s, m) for t, (s, m) in zip(trials, places)))
+    assert [row.on_front for row in board.tables[0].rows] == [False, True, True]
+
+
+def test_different_environments_never_share_a_table(sweep):
+    trials = expand(sweep)
+    elsewhere = {"device": "NVIDIA H200", "cuda": "13.0"}
+    board = board_of(sweep, *(record(t) for t in trials[:4]), *(record(t, **elsewhere) for t in trials[4:]))
+    assert [len(table.rows) for table in board.tables] == [2, 1]
+    text = markdown(board)
+    assert text.count("not comparable with the others") == 2 and "NVIDIA H200" in text
+    one_seed_moved = board_of(sweep, record(trials[0]), record(trials[1], dataset_fingerprint="0" * 32))
+    assert [table.rows[0].statuses for table in one_seed_moved.tables][-1] == ("ok",)
+
+
+def test_a_changed_checkout_is_marked(sweep):
+    trials = expand(sweep)
+    board = board_of(sweep, record(trials[0]), record(trials[1], dirty=True))
+    assert board.tables[0].commits == ("0123456789", "0123456789*")
+
+
+def test_embedded_runs_are_labelled_and_others_are_not(sweep, tiny_with):
+    trials = expand(sweep)
+    assert "not results of SAM3-UNet" in markdown(board_of(sweep, record(trials[0])))
+    model = {"name": "unet", "width": 4}
+    real = sweep._replace(
+        base=tiny_with({"model": model, "dataset": {"name": "folder", "images": "i", "masks": "m"}}),
+        axes=(Axis("model.width", (("4", 4), ("8", 8))),),
+    )
+    assert "mbedded run" not in markdown(board_of(real, record(expand(real)[0])))
+
+
+def test_one_seed_says_that_its_noise_is_unknown(sweep):
+    one = sweep._replace(seeds=(0,))
+    text = markdown(board_of(one, *(record(t) for t in expand(one))))
+    assert "One seed" in text and "±" not in text.split("One seed")[0]
+
+
+def test_csv_reads_back_with_full_precision_and_empty_for_unknown(sweep):
+    trials = expand(sweep)
+    board = board_of(sweep, record(trials[0], 1 / 3), record(trials[1], 1 / 3), record(trials[2]))
+    frame = pandas.read_csv(io.StringIO(as_csv(board)))
+    assert list(frame["model.adapter.rank"]) == [2, 4, 8]
+    assert frame["test.s_measure"][0] == 1 / 3 and frame["test.s_measure.deviation"][0] == 0
+    assert frame["test.s_measure.deviation"].isna().tolist() == [False, True, True]
+    assert frame["training.rss_bytes"][0] == GIB and "training.nvml_device_bytes" not in frame
+    assert frame["embedded"][0] == "encoder sam3_vit_tiny; data procedural"
+
+
+def test_written_files_are_the_same_on_every_rebuild(sweep, tmp_path):
+    trials = expand(sweep)
+    board = board_of(sweep, *(record(t, 0.5 + i / 20, 1 + i / 9) for i, t in enumerate(trials)))
+    contents = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        contents.append({path.name: path.read_bytes() for path in report.write(board, tmp_path / name)})
+    assert contents[0] == contents[1]
+    assert set(contents[0]) == {"leaderboard.md", "leaderboard.csv", "memory_accuracy.png", "memory_accuracy.svg"}
+
+
+def test_without_results_there_are_tables_but_no_figure(sweep, tmp_path):
+    paths = report.write(board_of(sweep), tmp_path)
+    assert {Path(p).suffix for p in paths} == {".md", ".csv"}
+
+
+def test_names_cannot_break_the_table(sweep):
+    axis = Axis("model.adapter.rank", (("<script>|`*_", 2), ("[a](b)", 4)))
+    text = markdown(board_of(sweep._replace(axes=(axis,), question="<b>|why?")))
+    assert r"\<script\>\|\`\*\_" in text and "<script>" not in text and "<b>" not in text
+    assert escape("a\nb") == "a b"

@@ -1,0 +1,110 @@
+"""py_sod_metrics as we drive it, against independent arithmetic and against upstream's way of calling it."""
+
+import warnings
+
+import numpy as np
+import py_sod_metrics
+import pytest
+
+from bench.scores import METRICS, score
+
+
+def pairs(count=4, size=(20, 26), seed=0):
+    rng = np.random.default_rng(seed)
+    made = []
+    for i in range(count):
+        mask = np.zeros(size, np.uint8)
+        y, x = rng.integers(1, 8, size=2)
+        mask[y : y + 9, x : x + 10] = 255
+        noise = rng.integers(0, 120, size)
+        made.append((f"im {i}", np.clip(mask * 0.6 + noise, 0, 255).astype(np.uint8), mask))
+    return made
+
+
+def test_every_metric_is_scored_and_described():
+    scores = score(pairs())
+    assert set(scores.overall) == set(METRICS) == set(scores.images) - {"name"}
+    assert all(len(values) == 4 for values in scores.images.values())
+    assert all(m.better in ("higher", "lower") and m.source and m.label for m in METRICS.values())
+
+
+def test_equals_upstreams_eval_py():
+    """WZH0120/SAM3-UNet fdb21da, eval.py: the same objects stepped and read as there."""
+    gray = {"with_adaptive": True, "with_dynamic": True}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        old_f = py_sod_metrics.Fmeasure()
+    wfm, sm, em, mae = (
+        py_sod_metrics.WeightedFmeasure(),
+        py_sod_metrics.Smeasure(),
+        py_sod_metrics.Emeasure(),
+        py_sod_metrics.MAE(),
+    )
+    v2 = py_sod_metrics.FmeasureV2(
+        {
+            "fm": py_sod_metrics.FmeasureHandler(**gray, beta=0.3),
+            "iou": py_sod_metrics.IOUHandler(**gray),
+            "dice": py_sod_metrics.DICEHandler(**gray),
+        }
+    )
+    for _, prediction, mask in pairs():
+        for metric in (old_f, wfm, sm, em, mae, v2):
+            metric.step(pred=prediction, gt=mask)
+    read = v2.get_results()
+    curve = em.get_results()["em"]["curve"]
+    expected = {
+        "mean_dice": read["dice"]["dynamic"].mean(),
+        "mean_iou": read["iou"]["dynamic"].mean(),
+        "s_measure": sm.get_results()["sm"],
+        "weighted_f_measure": wfm.get_results()["wfm"],
+        "adaptive_f_measure": old_f.get_results()["fm"]["adp"],
+        "mean_f_measure": read["fm"]["dynamic"].mean(),
+        "max_f_measure": read["fm"]["dynamic"].max(),
+        "mean_e_measure": curve.mean(),
+        "max_e_measure": curve.max(),
+        "mae": mae.get_results()["mae"],
+    }
+    assert score(pairs()).overall == pytest.approx(expected, abs=1e-12)
+
+
+def test_against_plain_arithmetic():
+    """MAE, IoU, Dice and F of one image, computed from their definitions."""
+    ((_, prediction, mask),) = made = pairs(1)
+    stretched = prediction / 255
+    stretched = (stretched - stretched.min()) / (stretched.max() - stretched.min())
+    truth = mask > 128
+    ious, dices, fs = [], [], []
+    for threshold in range(256):
+        chosen = (stretched * 255).astype(np.uint8) >= threshold
+        both = (chosen & truth).sum()
+        ious.append(both / (chosen | truth).sum())
+        dices.append(2 * both / (chosen.sum() + truth.sum()))
+        precision, recall = both / max(chosen.sum(), 1), both / truth.sum()
+        fs.append(1.3 * precision * recall / (0.3 * precision + recall) if both else 0)
+    got = score(made).overall
+    assert got["mae"] == pytest.approx(np.abs(stretched - truth).mean())
+    assert got["mean_iou"] == pytest.approx(np.mean(ious))
+    assert got["mean_dice"] == pytest.approx(np.mean(dices))
+    assert got["max_f_measure"] == pytest.approx(max(fs))
+    assert got["mean_f_measure"] == pytest.approx(np.mean(fs))
+
+
+def test_perfect_and_inverted_predictions():
+    masks = [(name, mask, mask) for name, _, mask in pairs()]
+    perfect = score(masks).overall
+    assert perfect["mae"] == 0 and perfect["s_measure"] == pytest.approx(1, abs=1e-6)
+    inverted = score([(name, 255 - mask, mask) for name, mask, _ in masks]).overall
+    for name, metric in METRICS.items():
+        better = perfect[name] > inverted[name] if metric.better == "higher" else perfect[name] < inverted[name]
+        assert better, name
+
+
+def test_maxima_are_of_the_mean_curve_not_means_of_maxima():
+    scores = score(pairs(6))
+    assert scores.overall["max_f_measure"] <= np.mean(scores.images["max_f_measure"]) + 1e-12
+    assert scores.overall["mae"] == pytest.approx(np.mean(scores.images["mae"]))
+
+
+def test_nothing_to_score_is_an_error():
+    with pytest.raises(ValueError, match="no predictions"):
+        score([])

@@ -1,0 +1,76 @@
+import pytest
+
+from bench.config import Axis, ConfigError, Sweep
+from bench.record import TrialRecord
+from bench.sweep import check_writable, expand, missing, pending, prepare_data, sizes
+
+
+@pytest.fixture
+def sweep(tiny):
+    axes = (
+        Axis("model.adapter.rank", (("2", 2), ("4", 4))),
+        Axis("model.adapter.placement", (("all", "all"), ("last:1", "last:1"))),
+    )
+    return Sweep("mine", "Why?", "default", tiny, axes, (0, 1, 2))
+
+
+def test_expands_to_the_product_of_axes_and_seeds_in_order(sweep):
+    trials = expand(sweep)
+    assert [t.point for t in trials[::3]] == [("2", "all"), ("2", "last:1"), ("4", "all"), ("4", "last:1")]
+    assert [t.seed for t in trials[:3]] == [0, 1, 2]
+    assert len({t.trial_id for t in trials}) == 12
+    assert trials[3].config.model.adapter.placement == "last:1"
+
+
+def test_two_points_that_are_the_same_configuration_are_an_error(sweep):
+    twice = sweep._replace(axes=(Axis("model.adapter", (("a", "bottleneck"), ("b", {"name": "bottleneck"}))),))
+    with pytest.raises(ConfigError, match="a and b are the same configuration"):
+        expand(twice)
+
+
+def test_models_that_cannot_be_built_are_all_named_before_anything_runs(sweep):
+    deep = Axis("model.adapter.placement", (("ok", "all"), ("deep", "last:9"), ("far", [3, 12])))
+    with pytest.raises(ConfigError) as error:
+        sizes(expand(sweep._replace(axes=(deep,))))
+    assert "model.adapter.placement: 'last:9' asks for 9 blocks, but the encoder has 8 (at deep" in str(error.value)
+    assert "names [12], but the encoder's blocks are 0 to 7 (at far" in str(error.value)
+    assert len(error.value.lines) == 2
+
+
+def test_sizes_are_of_each_trial(sweep):
+    trials = expand(sweep)
+    counts = sizes(trials)
+    assert counts[trials[0].trial_id] == counts[trials[1].trial_id]
+    assert counts[trials[0].trial_id]["adapter"] == 8 * (2 * 64 * 2 + 64 + 2)
+    assert counts[trials[-1].trial_id]["adapter"] == 2 * 64 * 4 + 64 + 4
+
+
+def test_finished_trials_are_not_pending_and_failed_ones_are(sweep):
+    trials = expand(sweep)
+    records = {
+        t.trial_id: TrialRecord(trial_id=t.trial_id, status=status, config={})
+        for t, status in zip(trials, ("ok", "oom", "error"))
+    }
+    assert pending(trials, records) == trials[2:]
+
+
+def test_missing_things_are_named_once(sweep, tiny_with):
+    base = tiny_with({"dataset": {"name": "folder", "images": "/nowhere/i", "masks": "/nowhere/m"}, "device": "cuda"})
+    found = missing(expand(sweep._replace(base=base)))
+    assert [(item.kind, item.field) for item in found][:2] == [("data", "dataset.images"), ("data", "dataset.masks")]
+    assert len(found) == len(set(found))
+
+
+def test_data_errors_are_the_users(sweep, tiny_with, tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    dataset = {"name": "folder", "images": str(tmp_path / "images"), "masks": str(tmp_path / "masks")}
+    with pytest.raises(ConfigError, match="holds no images"):
+        prepare_data(expand(sweep._replace(base=tiny_with({"dataset": dataset}))))
+
+
+def test_results_that_cannot_be_written_are_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot write results there .*--results DIR"):
+        check_writable(tmp_path / "file" / "results")
+    check_writable(tmp_path / "new" / "results")

@@ -1,0 +1,152 @@
+"""One trial, run for real at the smallest size: what it records, and what becomes of everything that goes wrong."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from bench import trial as trial_module
+from bench.scores import METRICS
+from bench.trial import run_trial
+
+
+def test_a_record_says_everything(tiny):
+    epochs = []
+    record = run_trial(tiny, on_epoch=epochs.append)
+    assert (record.status, record.error, record.trial_id) == ("ok", "", tiny.trial_id)
+    assert type(tiny).model_validate(record.config) == tiny
+    assert set(record.scores) == set(record.val_scores) == set(METRICS)
+    assert all(math.isfinite(value) for value in record.scores.values())
+    assert record.image_scores["name"] == [f"salient-test-{i:04d}" for i in range(3)]
+    assert record.scores["mae"] == pytest.approx(np.mean(record.image_scores["mae"]))
+    assert record.parameters["adapter"] == 8 * (2 * 64 * 2 + 64 + 2)
+    assert record.memory["training"].rss_bytes > 0 and record.memory["training"].nvml_device_bytes is None
+    assert [e.epoch for e in epochs] == [point.epoch for point in record.curve] == [1]
+    assert record.timing.train_images_per_second > 0 < record.timing.inference_images_per_second
+    source = record.provenance
+    assert source.images == {"train": 8, "val": 2, "test": 3} and len(source.dataset_fingerprint) == 32
+    assert list(source.weights) == ["sam3_vit_tiny.safetensors"] and len(source.weights["sam3_vit_tiny.safetensors"]) == 64
+    assert source.versions["torch"] == torch.__version__.split("+")[0] or source.versions["torch"] == torch.__version__
+    assert source.deterministic and source.device == "cpu" and source.threads == 1
+
+
+def test_the_same_trial_twice_gives_identical_scores(tiny_with):
+    config = tiny_with({"train.epochs": 2, "seed": 5})
+    first, second = run_trial(config), run_trial(config)
+    assert first.scores == second.scores and first.image_scores == second.image_scores
+    assert first.curve == second.curve
+    other = run_trial(tiny_with({"train.epochs": 2, "seed": 6}))
+    assert other.scores != first.scores
+
+
+def test_training_learns(tiny_with):
+    record = run_trial(tiny_with({"train.epochs": 12, "train.lr": 5e-3, "model.decoder.width": 32}))
+    assert record.curve[-1].train_loss < 0.9 * record.curve[0].train_loss
+
+
+def test_the_schedule_is_a_cosine_per_epoch(tiny_with):
+    curve = run_trial(tiny_with({"train.epochs": 4, "train.lr": 1e-3, "train.min_lr": 1e-5})).curve
+    expected = [1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi * e / 4)) / 2 for e in range(4)]
+    assert [point.lr for point in curve] == pytest.approx(expected)
+
+
+def test_without_validation_images_nothing_is_validated(tiny_with):
+    record = run_trial(tiny_with({"dataset.val": 0}))
+    assert record.val_scores is None and record.curve[0].val_loss is None
+
+
+def test_validation_changes_no_score(tiny_with):
+    """Looking at the validation split must not disturb training: no random number, no statistic may depend on it."""
+    base = {"train.epochs": 2}
+    seldom = run_trial(tiny_with({**base, "train.validate_every": 0}))
+    often = run_trial(tiny_with({**base, "train.validate_every": 1}))
+    assert seldom.scores == often.scores and often.curve[1].val_loss is not None
+
+
+def run_with(monkeypatch, tiny, change):
+    """Runs the trial with ``change(model)`` applied right after it is built."""
+    build = trial_module.MODELS.build
+
+    def changed(*arguments):
+        model = build(*arguments)
+        change(model)
+        return model
+
+    monkeypatch.setattr(trial_module.MODELS, "build", changed)
+    return run_trial(tiny)
+
+
+def test_a_dead_adapter_fails_the_trial_by_name(monkeypatch, tiny):
+    def kill(model):
+        block = model.encoder.blocks[3]
+        block.forward = block.block.forward
+
+    record = run_with(monkeypatch, tiny, kill)
+    assert record.status == "error"
+    assert "no gradient ever reached encoder.trunk.blocks.3.adapter.0.bias" in record.error
+    assert "blocks.2" not in record.error
+
+
+def test_a_frozen_weight_that_changes_fails_the_trial_by_name(monkeypatch, tiny):
+    def spoil(model):
+        norm = model.encoder.blocks[1].block.norm1
+
+        def leak(*arguments):
+            norm.bias.data += 1e-3 * model.training
+
+        model.encoder.register_forward_hook(leak)
+
+    record = run_with(monkeypatch, tiny, spoil)
+    assert record.status == "error"
+    assert record.error == "frozen, yet changed by training: encoder.trunk.blocks.1.block.norm1.bias"
+    assert record.scores is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: 8 TB"),
+        MemoryError("no"),
+    ],
+)
+def test_out_of_memory_is_a_result(monkeypatch, tiny, error):
+    def fail(*arguments, **more):
+        raise error
+
+    monkeypatch.setattr(trial_module, "train", fail)
+    record = run_trial(tiny)
+    assert (record.status, record.scores) == ("oom", None)
+    assert record.error == str(error) and record.parameters["total"] > 0
+
+
+def test_a_loss_that_is_no_number_is_an_error_with_the_epoch(monkeypatch, tiny):
+    record = run_with(monkeypatch, tiny, lambda model: model.decoder.head.weight.data.fill_(math.nan))
+    assert record.status == "error" and record.error == "the loss became nan in epoch 1 of 1"
+
+
+def test_any_other_failure_is_recorded_with_its_traceback(monkeypatch, tiny):
+    def fail(*arguments, **more):
+        raise KeyError("surprise")
+
+    monkeypatch.setattr(trial_module, "train", fail)
+    record = run_trial(tiny)
+    assert record.status == "error" and "Traceback" in record.error and "surprise" in record.error
+
+
+def test_wrong_weights_fail_with_a_plain_sentence(tiny_with, tmp_path):
+    torch.save({"x": torch.zeros(1)}, tmp_path / "wrong.pt")
+    record = run_trial(tiny_with({"model.encoder.weights": str(tmp_path / "wrong.pt")}))
+    assert record.status == "error" and "Traceback" not in record.error
+    assert "these are not the weights of this ViT" in record.error
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no NVIDIA GPU")
+def test_a_trial_on_a_gpu_measures_what_a_cpu_cannot(tiny_with):
+    record = run_trial(tiny_with({"device": "cuda"}))
+    assert record.status == "ok", record.error
+    training = record.memory["training"]
+    assert training.torch_reserved_bytes >= training.torch_allocated_bytes > 0
+    assert training.nvml_device_bytes is None or training.nvml_device_bytes >= training.torch_reserved_bytes

@@ -1,0 +1,76 @@
+"""Small things that many tests need. Nothing here needs a GPU, weights, a network or data."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bench.config import TrialConfig, with_value
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither read nor fill the user's cache."""
+    before = os.environ.get("SAM3_BENCH_CACHE")
+    os.environ["SAM3_BENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["SAM3_BENCH_CACHE"]
+    else:
+        os.environ["SAM3_BENCH_CACHE"] = before
+
+
+@pytest.fixture(autouse=True)
+def _same_start() -> Iterator[None]:
+    """Every test starts with the same random state and leaves torch as it found it."""
+    threads = torch.get_num_threads()
+    torch.manual_seed(0)
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def tiny() -> TrialConfig:
+    """A real trial that takes a second: tiny encoder, eight training scenes of 32 px, one epoch."""
+    return TrialConfig.model_validate(
+        {
+            "model": {"name": "sam3_unet", "encoder": "sam3_vit_tiny", "decoder": {"width": 8}, "adapter": {"rank": 2}},
+            "dataset": {"name": "procedural", "train": 8, "val": 2, "test": 3, "side": 32},
+            "transform": {"size": 32},
+            "train": {"epochs": 1, "batch_size": 4},
+            "device": "cpu",
+        }
+    )
+
+
+@pytest.fixture
+def tiny_with(tiny: TrialConfig) -> Any:
+    """``tiny_with({"model.adapter.rank": 4})`` is ``tiny`` with some fields changed."""
+    return lambda changes: with_value(tiny, changes)
+
+
+def write_pairs(folder: Path, count: int, size: tuple[int, int] = (40, 30), seed: int = 0) -> tuple[Path, Path]:
+    """Writes ``count`` real image and mask files, a coloured box on noise each; returns the two folders."""
+    rng = np.random.default_rng(seed)
+    images, masks = folder / "images", folder / "masks"
+    images.mkdir(parents=True)
+    masks.mkdir()
+    width, height = size
+    for i in range(count):
+        pixels = rng.integers(0, 90, (height, width, 3), dtype=np.uint8)
+        mask = np.zeros((height, width), np.uint8)
+        y, x = rng.integers(2, height // 2), rng.integers(2, width // 2)
+        box = np.s_[y : y + height // 3, x : x + width // 3]
+        pixels[box] = rng.integers(150, 255, 3)
+        mask[box] = 255
+        Image.fromarray(pixels).save(images / f"pair {i:03d}.jpg")
+        Image.fromarray(mask).save(masks / f"pair {i:03d}.png")
+    return images, masks

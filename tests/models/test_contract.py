@@ -1,0 +1,67 @@
+"""What every entry of every registry promises; a new file is under test the moment it exists."""
+
+import pytest
+import torch
+from torch import nn
+
+from models import MODELS
+from models._encoder_decoder import ADAPTERS, DECODERS, ENCODERS, Config, parameter_counts
+from models._skeleton import skeleton
+
+REGISTRIES = (MODELS, ENCODERS, ADAPTERS, DECODERS)
+ENTRIES = [(registry, name) for registry in REGISTRIES for name in registry.names()]
+SMALL_ENCODER = {"name": "sam3_vit_tiny", "weights": "random"}
+
+
+def small(name: str):
+    """The model's defaults, with the tiny encoder where there is an encoder."""
+    config = MODELS.parse(name)
+    return config.model_copy(update={"encoder": ENCODERS.parse(SMALL_ENCODER)}) if isinstance(config, Config) else config
+
+
+@pytest.mark.parametrize(("registry", "name"), ENTRIES, ids=lambda v: v if isinstance(v, str) else v.noun)
+def test_entry_is_named_like_its_file_and_says_what_it_is(registry, name):
+    config = registry.parse(name)
+    assert config.name == name
+    assert registry.module(name).__doc__
+    assert callable(registry.module(name).build)
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_logits_have_the_images_size_and_gradient_goes_where_it_should(name):
+    model = MODELS.build(small(name), 64, False).train()
+    logits = model(torch.randn(2, 3, 64, 64))
+    assert isinstance(logits, tuple) and all(each.shape == (2, 1, 64, 64) for each in logits)
+    sum(each.square().mean() for each in logits).backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, parameter_name
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_skeleton_counts_what_the_model_has(name):
+    config = small(name)
+    shape = skeleton(config, 64)
+    assert all(p.device.type == "meta" for p in shape.parameters())
+    assert parameter_counts(shape) == parameter_counts(MODELS.build(config, 64, False))
+
+
+@pytest.mark.parametrize("name", ADAPTERS.names())
+@pytest.mark.parametrize("placement", ["all", "none", "last:3", "every:2", [0, 5]])
+def test_adapters_sit_where_placed_and_only_they_and_the_decoder_train(name, placement):
+    config = small("sam3_unet").model_copy(update={"adapter": ADAPTERS.parse({"name": name, "placement": placement})})
+    model = MODELS.build(config, 64, False)
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert trained and all(".adapter." in n or n.startswith("decoder.") for n in trained)
+    adapted = {i for i, block in enumerate(model.encoder.blocks) if hasattr(block, "adapter")}
+    from models._placement import resolve
+
+    assert adapted == set(resolve(config.adapter.placement, 8))
+
+
+@pytest.mark.parametrize("name", DECODERS.names())
+@pytest.mark.parametrize("levels", [1, 4])
+def test_decoders_take_one_map_or_four(name, levels):
+    decoder = DECODERS.build(DECODERS.parse(name), (24, 32, 40, 48)[:levels])
+    features = tuple(torch.randn(2, c, 16 >> i, 16 >> i) for i, c in enumerate((24, 32, 40, 48)[:levels]))
+    assert isinstance(decoder, nn.Module)
+    assert all(logits.shape == (2, 1, 64, 96) for logits in decoder(features, (64, 96)))

@@ -1,0 +1,92 @@
+"""The plan of the house, enforced: who may import whom, and who owns which heavy library."""
+
+import ast
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import bench
+import models
+
+ROOT = Path(__file__).resolve().parent.parent
+OWNERS = {
+    "ray": {"bench.schedule_ray"},
+    "pynvml": {"bench.sampler"},
+    "py_sod_metrics": {"bench.scores"},
+    "matplotlib": {"bench.report.plots"},
+}
+
+
+def modules() -> dict[str, ast.Module]:
+    trees = {}
+    for package in ("bench", "models"):
+        for path in (ROOT / package).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            trees[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = ast.parse(path.read_text())
+    return trees
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """Names of the modules that a tree imports; ``from a import b`` counts as ``a`` and ``a.b``."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+TREES = modules()
+
+
+def test_bench_and_models_are_those_of_this_repository():
+    assert Path(bench.__file__).parent == ROOT / "bench"
+    assert Path(models.__file__).parent == ROOT / "models"
+
+
+def test_models_know_nothing_of_bench():
+    for name, tree in TREES.items():
+        if name.startswith("models"):
+            assert not {m for m in imports(tree) if m.split(".")[0] == "bench"}, name
+
+
+def test_each_heavy_library_has_one_owner():
+    users = defaultdict(set)
+    for name, tree in TREES.items():
+        for module in imports(tree):
+            users[module.split(".")[0]].add(name)
+    assert {library: users[library] for library in OWNERS} == OWNERS
+
+
+def test_no_import_cycles():
+    edges = {name: {m for m in imports(tree) if m in TREES and m != name} for name, tree in TREES.items()}
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"cycle: {' -> '.join((*path, name))}"
+        if name not in done:
+            for other in edges[name]:
+                if not name.startswith(f"{other}."):  # a module may use its own package
+                    visit(other, (*path, name))
+            done.add(name)
+
+    for name in edges:
+        visit(name, ())
+
+
+def test_every_package_that_is_imported_is_declared():
+    """What pip does not install for us must be in pyproject.toml: a fresh machine has nothing else."""
+    text = (ROOT / "pyproject.toml").read_text()
+    distribution = {"yaml": "pyyaml", "PIL": "pillow", "py_sod_metrics": "pysodmetrics", "pynvml": "nvidia-ml-py"}
+    used = {m.split(".")[0] for tree in TREES.values() for m in imports(tree)}
+    outside = used - set(sys.stdlib_module_names) - {"bench", "models"}
+    outside.remove("pydantic_core")  # a part of pydantic
+    names = {name: distribution.get(name, name).replace("_", "-") for name in outside}
+    assert {name for name in outside if f'"{names[name]}' not in text} == set()
+
+
+def test_every_module_says_what_it_is():
+    silent = [name for name, tree in TREES.items() if not ast.get_docstring(tree)]
+    assert not silent
