@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -99,6 +99,32 @@ def _write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
 def load(path: Path) -> TrialRecord:
     """Raises ``ValidationError`` for a file that is no record."""
     return TrialRecord.model_validate_json(path.read_bytes())
+
+
+def adopt(trial_ids: Iterable[str], folder: Path) -> list[Path]:
+    """Copies records of these trials that other sweeps beside ``folder`` have finished; returns where they were.
+
+    The same configuration is the same trial in every sweep, so it need not be trained again.
+    """
+    sources = []
+    for trial_id in trial_ids:
+        for path in sorted(folder.parent.glob(f"*/{trial_id}.json")):
+            if (folder / path.name).exists() or path.parent == folder or _status(path) not in ("ok", "oom"):
+                continue
+            for suffix in (".images.parquet", ".json"):
+                beside = path.with_name(trial_id + suffix)
+                if beside.exists():
+                    content = beside.read_bytes()
+                    _write(folder / beside.name, lambda file: file.write(content))
+            sources.append(path)
+    return sources
+
+
+def _status(path: Path) -> str | None:
+    try:
+        return load(path).status
+    except (ValidationError, OSError):
+        return None
 
 
 def load_all(folder: Path) -> tuple[dict[str, TrialRecord], list[str]]:

@@ -12,18 +12,20 @@ from rich.table import Table
 from bench import report, schedule
 from bench.config import ConfigError, Sweep, load_sweep
 from bench.progress import Display, loading
-from bench.record import TrialRecord, load_all
+from bench.record import TrialRecord, adopt, load_all
 from bench.report.leaderboard import summarise
 from bench.sweep import Trial, check_writable, expand, missing, pending, prepare_data, sizes
 from models._registry import Missing
 
 INTERRUPTED = 130
+LOG_WIDTH = 160
 
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0 every trial is ok or oom, 1 some trial failed, 2 the input is wrong, 130 interrupted."""
     options = _parser().parse_intermixed_args(arguments)
-    console = Console(file=sys.stdout, quiet=options.quiet, soft_wrap=True, highlight=False)
+    width = None if sys.stdout.isatty() else LOG_WIDTH
+    console = Console(file=sys.stdout, quiet=options.quiet, width=width, soft_wrap=True, highlight=False)
     try:
         sweep = load_sweep(options.sweep, options.profile, options.overrides)
         trials = expand(sweep)
@@ -41,6 +43,9 @@ def main(arguments: list[str]) -> int:
         if absent:
             raise ConfigError(f"{sweep.name}, profile {sweep.profile}: cannot run here", *absent)
         check_writable(folder)
+        for path in adopt([trial.trial_id for trial in to_run], folder):
+            console.print(f"note: {path} is the same trial, taken over", markup=False)
+        to_run = pending(trials, load_all(folder)[0])
         for note in prepare_data(to_run, loading(console)):
             console.print(f"note: {note}", markup=False)
     except ConfigError as error:

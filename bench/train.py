@@ -27,6 +27,8 @@ class TrainConfig(Config):
     min_lr: NonNegativeFloat = 1e-7
     """Where the cosine schedule, stepped once per epoch, would arrive after the last epoch."""
     weight_decay: NonNegativeFloat = 5e-4
+    encoder_lr_scale: PositiveFloat = 1.0
+    """Learning rate of the encoder's own weights, where some are tuned, as a share of ``lr``."""
     loss: Literal["structure_loss", "bce_loss"] = "structure_loss"
     validate_every: NonNegativeInt = 1
     """Epochs between two looks at the validation split, if there is one; 0 for never. Nothing is chosen by it."""
@@ -72,9 +74,7 @@ def train(
     draws = torch.Generator().manual_seed(seed)
     loss_function = LOSSES[config.loss]
     gradients = GradientCheck(model)
-    optimiser = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad], lr=config.lr, weight_decay=config.weight_decay
-    )
+    optimiser = torch.optim.AdamW(_groups(model, config), lr=config.lr, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs, eta_min=config.min_lr)
     curve: list[Epoch] = []
     steps, images_seen, seconds = 0, 0, 0.0
@@ -108,6 +108,17 @@ def train(
         on_epoch(curve[-1])
     gradients.finish()
     return TrainResult(tuple(curve), steps, images_seen, seconds)
+
+
+def _groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    """Trainable parameters: adapters, decoder and whatever else is new first, then the encoder's own weights."""
+    new, tuned = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_tuned = name.startswith("encoder.") and ".adapter." not in name
+            (tuned if is_tuned else new).append(parameter)
+    groups = [{"params": new}, {"params": tuned, "lr": config.lr * config.encoder_lr_scale}]
+    return [group for group in groups if group["params"]]
 
 
 @torch.no_grad()

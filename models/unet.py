@@ -36,8 +36,8 @@ class UNet(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         widths = [width << level for level in range(LEVELS)]
-        self.encoder = nn.ModuleList(_double_conv(i, o) for i, o in zip([3, *widths], widths))
-        self.decoder = nn.ModuleDict(
+        self.contracting = nn.ModuleList(_double_conv(i, o) for i, o in zip([3, *widths], widths))
+        self.expanding = nn.ModuleDict(
             {
                 "up": nn.ModuleList(nn.ConvTranspose2d(2 * w, w, 2, stride=2) for w in reversed(widths[:-1])),
                 "conv": nn.ModuleList(_double_conv(2 * w, w) for w in reversed(widths[:-1])),
@@ -49,15 +49,15 @@ class UNet(nn.Module):
         """images [B, 3, H, W] of any size from 16 up -> (logits [B, 1, H, W],)."""
         skips = []
         x = images
-        for level, block in enumerate(self.encoder):
+        for level, block in enumerate(self.contracting):
             x = block(F.max_pool2d(x, 2) if level else x)
             skips.append(x)
-        for up, block, skip in zip(self.decoder["up"], self.decoder["conv"], reversed(skips[:-1])):
+        for up, block, skip in zip(self.expanding["up"], self.expanding["conv"], reversed(skips[:-1])):
             x = up(x)
             if x.shape[-2:] != skip.shape[-2:]:  # an odd size was halved on the way down
                 x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
             x = block(torch.cat([skip, x], dim=1))
-        return (self.decoder["head"](x),)
+        return (self.expanding["head"](x),)
 
 
 def build(config: Config, image_size: int, pretrained: bool) -> UNet:

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from bench.record import load_all
+from bench.run import main
 
 SWEEP = """
 name: smoke
@@ -124,11 +125,16 @@ def test_a_dry_run_shows_the_trials_and_touches_nothing(tmp_path, run):
         (("--cpus-per-trial", "9999"), "Allowed: 1 to"),
         (("--results", "smoke.yaml"), "cannot write results there"),
         (("dataset.images=nope", "dataset.masks=nope"), "nope does not exist"),
+        (("--profile", "full"), "no profile 'full'"),
     ],
 )
-def test_wrong_input_ends_with_code_2_and_no_traceback(tmp_path, run, arguments, expected):
-    code, said = run(tmp_path, RANKS, *arguments)
-    assert code == 2 and expected in said and "Traceback" not in said, said
+def test_wrong_input_ends_with_code_2_and_no_traceback(tmp_path, monkeypatch, capsys, arguments, expected):
+    monkeypatch.chdir(tmp_path)
+    Path("smoke.yaml").write_text(SWEEP.format(axis=RANKS))
+    assert main(["smoke.yaml", *arguments]) == 2
+    said = capsys.readouterr()
+    assert expected in said.err and "Traceback" not in said.err
+    assert not list(tmp_path.rglob("*.json"))
 
 
 @pytest.mark.parametrize(("executor", "worker"), [("serial", "bench.trial"), ("ray", "ray::ImplicitFunc")])

@@ -6,7 +6,7 @@ import pytest
 
 from bench import record as record_module
 from bench.memory import Memory
-from bench.record import TrialRecord, load, load_all
+from bench.record import TrialRecord, adopt, load, load_all
 
 
 def example(**changes):
@@ -59,3 +59,17 @@ def test_broken_records_are_named_and_the_others_are_read(tmp_path):
 
 def test_no_folder_is_no_records(tmp_path):
     assert load_all(tmp_path / "none") == ({}, [])
+
+
+def test_the_same_trial_of_another_sweep_is_taken_over_if_it_is_finished(tmp_path):
+    here, there, broken = (tmp_path / name for name in ("here", "there", "broken"))
+    for folder in (here, there, broken):
+        folder.mkdir()
+    example().save(there)
+    example(trial_id="failed", status="error").save(there)
+    (broken / "other.json").write_text("{")
+    assert adopt(["abc", "failed", "other", "none"], here) == [there / "abc.json"]
+    assert load(here / "abc.json") == load(there / "abc.json")
+    assert (here / "abc.images.parquet").read_bytes() == (there / "abc.images.parquet").read_bytes()
+    assert len(list(here.iterdir())) == 2
+    assert adopt(["abc"], here) == []
