@@ -17,7 +17,7 @@ PACKAGES = ("torch", "sam3", "timm", "numpy", "pysodmetrics", "ray")
 SOURCES = ("bench", "models", "ablations", "pyproject.toml")
 
 
-def provenance(device: torch.device) -> Provenance:
+def provenance(device: torch.device, trials_at_once: int) -> Provenance:
     """What is known before a trial touches weights and data."""
     on_gpu = device.type == "cuda"
     commit, dirty = _commit()
@@ -27,6 +27,7 @@ def provenance(device: torch.device) -> Provenance:
         dirty=dirty,
         host_cpu=_cpu_name(),
         threads=torch.get_num_threads(),
+        trials_at_once=trials_at_once,
         platform=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         device=torch.cuda.get_device_name(device) if on_gpu else "cpu",
         driver=_driver() if on_gpu else None,

@@ -41,6 +41,8 @@ class Provenance(Config):
     dirty: bool | None
     host_cpu: str
     threads: int
+    trials_at_once: int
+    """How many trials shared the machine: speeds suffer from neighbours."""
     platform: str
     device: str
     driver: str | None

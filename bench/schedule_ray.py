@@ -34,8 +34,10 @@ def run_on_ray(trials: list[Trial], folder: Path, watcher: Watcher, *, threads: 
     """Every trial in a fresh process with ``threads`` cores and, on a GPU, a whole one. Leaves one record for each."""
     os.environ.update(QUIET)
     on_gpu = trials[0].config.device == "cuda"
+    cores = os.cpu_count() or 1
+    at_once = min(len(trials), gpus if on_gpu else cores // threads)
     ray.init(
-        num_cpus=max(os.cpu_count() or 1, threads),
+        num_cpus=cores,
         num_gpus=gpus if on_gpu else 0,
         include_dashboard=False,
         log_to_driver=False,
@@ -44,8 +46,14 @@ def run_on_ray(trials: list[Trial], folder: Path, watcher: Watcher, *, threads: 
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     points = [
-        {"index": i, "trial": trial.config.model_dump_json(), "folder": str(folder.resolve()), "threads": threads}
-        for i, trial in enumerate(trials)
+        {
+            "index": index,
+            "trial": trial.config.model_dump_json(),
+            "folder": str(folder.resolve()),
+            "threads": threads,
+            "trials_at_once": at_once,
+        }
+        for index, trial in enumerate(trials)
     ]
     try:
         with tempfile.TemporaryDirectory(prefix="sam3-bench-") as scratch, redirect_stdout(io.StringIO()):
@@ -68,7 +76,10 @@ def _trial(config: dict[str, Any]) -> None:
     def tell(epoch: Epoch) -> None:
         tune.report({"epoch": epoch.epoch, "train_loss": epoch.train_loss})
 
-    record = run_trial(TrialConfig.model_validate_json(point["trial"]), threads=point["threads"], on_epoch=tell)
+    trial = TrialConfig.model_validate_json(point["trial"])
+    record = run_trial(
+        trial, threads=point["threads"], trials_at_once=point["trials_at_once"], on_epoch=tell
+    )
     record.save(Path(point["folder"]))
 
 

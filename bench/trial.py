@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,18 +36,29 @@ EXPLAINED = (CheckFailed, DataError, Diverged, InvalidModel, WeightsError)
 
 
 def run_trial(
-    config: TrialConfig, *, threads: int = 1, on_epoch: Callable[[Epoch], Any] = lambda epoch: None
+    config: TrialConfig,
+    *,
+    threads: int = 1,
+    trials_at_once: int = 1,
+    on_epoch: Callable[[Epoch], Any] = lambda epoch: None,
 ) -> TrialRecord:
     """Trains and scores one configuration. Never raises: what goes wrong becomes the record's status and error.
 
-    On a CPU the record's scores depend on nothing but the configuration, the versions and the number of threads.
+    On a CPU the scores depend on nothing but the configuration, the versions and the number of threads.
+    ``trials_at_once`` is only noted: it says who else was busy on this machine while speed was measured.
     """
-    started = time.perf_counter()
-    torch.set_num_threads(threads)
     device = torch.device(config.device)
-    torch.use_deterministic_algorithms(device.type == "cpu")  # on CUDA, bilinear resizing has no such gradient
-    known: dict[str, Any] = {"trial_id": config.trial_id, "config": config.model_dump(mode="json")}
-    known["provenance"] = provenance(device)
+    with _torch_settings(threads, deterministic=device.type == "cpu"):
+        known: dict[str, Any] = {"trial_id": config.trial_id, "config": config.model_dump(mode="json")}
+        known["provenance"] = provenance(device, trials_at_once)
+        return _run(config, device, known, on_epoch)
+
+
+def _run(
+    config: TrialConfig, device: torch.device, known: dict[str, Any], on_epoch: Callable[[Epoch], Any]
+) -> TrialRecord:
+    """The trial itself; ``known`` collects what the record will say even if the trial fails."""
+    started = time.perf_counter()
     try:
         with MemoryMonitor(device) as monitor:
             data = DATASETS.build(config.dataset, config.transform)
@@ -91,6 +103,19 @@ def run_trial(
             return TrialRecord(**known, status="oom", error=str(error).splitlines()[0])
         text = str(error) if isinstance(error, EXPLAINED) else traceback.format_exc()
         return TrialRecord(**known, status="error", error=text)
+
+
+@contextmanager
+def _torch_settings(threads: int, deterministic: bool) -> Iterator[None]:
+    """Threads and determinism for the body. On CUDA bilinear resizing has no deterministic gradient."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
 
 
 def _timed(items: Iterable[Item], spent: list[float]) -> Iterator[Item]:

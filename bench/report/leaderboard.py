@@ -1,7 +1,7 @@
 """Records -> ``Leaderboard``: one row per configuration, mean and spread over seeds, one table per environment."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
@@ -51,6 +51,7 @@ class Table:
 
     environment: Mapping[str, str]
     commits: tuple[str, ...]  # of the code, an asterisk where it was changed; shown, but no reason to part rows
+    trials_at_once: tuple[int, ...]  # how many shared the machine while speeds were measured; likewise
     rows: tuple[Row, ...]
     memory_measure: str | None  # the first of ``MEMORY_MEASURES`` that all rows have
 
@@ -81,7 +82,16 @@ def summarise(sweep: Sweep, trials: Sequence[Trial], records: Mapping[str, Trial
         rows = [_row(point, members, records) for point, members in points.items()]
         ids = {i for row in rows for i in row.trial_ids}
         measure = next((m for m in MEMORY_MEASURES if _all_have(rows, f"training.{m}")), None)
-        tables.append(Table(dict(environment), _commits(records, ids), _mark_front(rows, measure), measure))
+        sources = [records[i].provenance for i in sorted(ids) if i in records and records[i].provenance]
+        tables.append(
+            Table(
+                environment=dict(environment),
+                commits=tuple(sorted({(s.commit or "unknown")[:10] + "*" * bool(s.dirty) for s in sources})),
+                trials_at_once=tuple(sorted({s.trials_at_once for s in sources})),
+                rows=_mark_front(rows, measure),
+                memory_measure=measure,
+            )
+        )
     return Leaderboard(
         name=sweep.name,
         question=sweep.question,
@@ -137,7 +147,8 @@ def _environment(record: TrialRecord) -> tuple[tuple[str, str], ...] | None:
     came_from = record.provenance
     if came_from is None or came_from.dataset_fingerprint is None:
         return None
-    cpu = f" ({came_from.host_cpu}, {came_from.threads} threads)" if came_from.device == "cpu" else ""
+    threads = came_from.threads
+    cpu = f" ({came_from.host_cpu}, {threads} thread{'s' * (threads > 1)})" if came_from.device == "cpu" else ""
     return (
         ("device", came_from.device + cpu),
         ("platform", came_from.platform),
@@ -150,12 +161,6 @@ def _environment(record: TrialRecord) -> tuple[tuple[str, str], ...] | None:
 
 def _split_sizes(images: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {split}" for split, count in images.items())
-
-
-def _commits(records: Mapping[str, TrialRecord], ids: Iterable[str]) -> tuple[str, ...]:
-    sources = [records[i].provenance for i in sorted(ids) if i in records]
-    names = [(s.commit or "unknown")[:10] + ("*" if s.dirty else "") for s in sources if s is not None]
-    return tuple(sorted(set(names)))
 
 
 def _mark_front(rows: Sequence[Row], measure: str | None) -> tuple[Row, ...]:
@@ -194,7 +199,6 @@ def _settings(sweep: Sweep) -> str:
         "train.epochs": f"{base.train.epochs} epochs",
         "train.lr": f"lr {base.train.lr:g}",
         "train.loss": base.train.loss,
-        "device": f"device {base.device}",
     }
     varied = tuple(axis.path for axis in sweep.axes)
     return ", ".join(text for path, text in shown.items() if not path.startswith(varied))

@@ -8,6 +8,7 @@ import matplotlib
 from adjustText import adjust_text
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from bench.report.leaderboard import GIB, MEMORY_MEASURES, Leaderboard, Row, Table, measured_memory
 
@@ -34,14 +35,13 @@ def memory_accuracy(board: Leaderboard, table: Table) -> Figure | None:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 4.6), dpi=160, layout="constrained")
         axes = figure.add_subplot()
-        _points(axes, rows, table)
+        ink = _points(axes, rows, board, table)
         axes.set_xlabel(f"peak memory in training [GiB]: {MEMORY_MEASURES[table.memory_measure]}")
         axes.set_ylabel("S-measure on the test split")
         _title(axes, board)
-        axes.legend(loc="best", frameon=False, fontsize=8)
         figure.supxlabel(_small_print(board, table), x=0.99, ha="right", fontsize=6.5, color="0.35")
         figure.canvas.draw()
-        _label(axes, rows, board, table)
+        _label(axes, rows, board, table, ink)
     return figure
 
 
@@ -60,48 +60,58 @@ def _title(axes: Axes, board: Leaderboard) -> None:
         )
 
 
-def _points(axes: Axes, rows: Sequence[Row], table: Table) -> None:
-    """One point a row, full and joined by steps where it lies on the front, hollow where it does not."""
-    front = sorted((row for row in rows if row.on_front), key=lambda row: _place(row, table))
-    places = [_place(row, table) for row in front]
-    axes.step(*zip(*places), where="post", color=FRONT_COLOUR, linewidth=1.2, label="Pareto front", zorder=1)
-    for row in rows:
-        x, y = _place(row, table)
-        memory, accuracy = measured_memory(row, table), row.cells["test.s_measure"]
-        colour = FRONT_COLOUR if row.on_front else POINT_COLOUR
-        axes.errorbar(
-            x,
-            y,
-            xerr=(memory.deviation or 0) / GIB,
-            yerr=accuracy.deviation or 0,
-            fmt="o" if row.on_front else "s",
-            markerfacecolor=colour if row.on_front else "white",
-            markersize=6,
-            color=colour,
-            elinewidth=0.8,
-            alpha=0.95,
-            zorder=2,
-        )
-    axes.margins(0.12)
+def _points(axes: Axes, rows: Sequence[Row], board: Leaderboard, table: Table) -> list[tuple[float, float]]:
+    """Draws one point a row, full and joined by steps on the front, hollow elsewhere; returns where ink lies."""
+    front = sorted(_place(row, table) for row in rows if row.on_front)
+    axes.step(*zip(*front), where="post", color=FRONT_COLOUR, linewidth=1.2, zorder=1)
+    ink = [(x, y0 + (y1 - y0) * k / 9) for (_, y0), (x, y1) in zip(front, front[1:]) for k in range(10)]
+    ink += [(x0 + (x1 - x0) * k / 9, y0) for (x0, y0), (x1, _) in zip(front, front[1:]) for k in range(10)]
+    for on_front, marker, fill in ((True, "o", FRONT_COLOUR), (False, "s", "white")):
+        colour = FRONT_COLOUR if on_front else POINT_COLOUR
+        for row in (row for row in rows if row.on_front == on_front):
+            x, y = _place(row, table)
+            dx = (measured_memory(row, table).deviation or 0) / GIB
+            dy = row.cells["test.s_measure"].deviation or 0
+            look = {"color": colour, "markerfacecolor": fill, "markersize": 6, "elinewidth": 0.8, "zorder": 2}
+            axes.errorbar(x, y, xerr=dx, yerr=dy, fmt=marker, **look)
+            ink += [(x + dx * k / 4, y + dy * m / 4) for k in range(-4, 5) for m in range(-4, 5) if not k * m]
+    keys = [
+        Line2D([], [], color=FRONT_COLOUR, marker="o", label="Pareto front"),
+        Line2D([], [], color=POINT_COLOUR, marker="s", markerfacecolor="white", linestyle="", label="beaten by another"),
+    ]
+    title = f"labels: {', '.join(_fields(board))}" if len(board.axes) > 1 else None
+    shown = keys[: 1 + (len(front) < len(rows))]
+    axes.legend(handles=shown, title=title, loc="best", frameon=False, fontsize=8, title_fontsize=8)
+    axes.margins(0.14)
+    return ink
 
 
-def _label(axes: Axes, rows: Sequence[Row], board: Leaderboard, table: Table) -> None:
-    """Writes each row's settings beside its point, moved apart where they would overlap."""
+def _label(
+    axes: Axes, rows: Sequence[Row], board: Leaderboard, table: Table, ink: Sequence[tuple[float, float]]
+) -> None:
+    """Writes each row's settings beside its point, moved apart from one another and from what is drawn."""
     places = [_place(row, table) for row in rows]
-    texts = [axes.text(x, y, _name(row, board), fontsize=8) for (x, y), row in zip(places, rows)]
+    texts = [axes.text(x, y, _name(row, board), fontsize=8, zorder=3) for (x, y), row in zip(places, rows)]
     adjust_text(
         texts,
-        *map(list, zip(*places)),
+        *map(list, zip(*places, *ink)),
         ax=axes,
-        expand=(1.3, 1.6),
+        expand=(1.25, 1.7),
+        force_static=(0.2, 0.4),
+        iter_lim=400,  # a limit in time would place them differently on every run
         arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6},
     )
 
 
 def _name(row: Row, board: Leaderboard) -> str:
-    """``rank 8, last:2``: a number alone would not say what it is the number of."""
-    fields = [axis.rsplit(".", 1)[-1] for axis in board.axes]
-    return ", ".join(f"{f} {label}" if label[:1].isdigit() else label for f, label in zip(fields, row.labels))
+    """``rank 8``; of several axes the values only, ``all, last:2``, which the legend's title explains."""
+    if len(row.labels) == 1 and row.labels[0][:1].isdigit():
+        return f"{_fields(board)[0]} {row.labels[0]}"
+    return ", ".join(row.labels)
+
+
+def _fields(board: Leaderboard) -> list[str]:
+    return [axis.rsplit(".", 1)[-1] for axis in board.axes]
 
 
 def _place(row: Row, table: Table) -> tuple[float, float]:

@@ -19,8 +19,9 @@ def markdown(board: Leaderboard) -> str:
         lines += [f"Row {', '.join(map(escape, row.labels))}: {escape(e)}" for row in table.rows for e in row.errors]
         facts = "; ".join(f"{name} {value}" for name, value in table.environment.items())
         if facts:
-            commits = f"; commit {', '.join(table.commits)}" if table.commits else ""
-            lines += ["", f"<sub>Measured on {escape(facts + commits)}</sub>", ""]
+            busy = " to ".join(str(n) for n in dict.fromkeys((table.trials_at_once[0], table.trials_at_once[-1])))
+            facts += f"; commit {', '.join(table.commits)}; speeds with {busy} trials at once on the machine"
+            lines += ["", f"<sub>Measured on {escape(facts)}</sub>", ""]
     lines.append(_footnote(board))
     return "\n".join(lines) + "\n"
 

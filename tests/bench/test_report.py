@@ -32,6 +32,7 @@ def record(trial, s=0.8, memory=1.0, status="ok", error="", **where):
         "dirty": False,
         "host_cpu": "chip",
         "threads": 1,
+        "trials_at_once": 2,
         "platform": "Linux",
         "device": "cpu",
         "driver": None,
