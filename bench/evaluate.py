@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bench.datasets import Split
-from bench.transforms import TransformConfig, to_model
+from bench.transforms import TransformConfig, to_input
 
 
 @torch.no_grad()
@@ -23,8 +23,8 @@ def predict(
     model.eval()
     for start in range(0, len(split), batch_size):
         chosen = np.arange(start, min(start + batch_size, len(split)))
-        images, _ = split.batch(chosen)
-        logits = model(to_model(images, transform.normalisation, device))[0]
+        images, _ = split.batch(chosen, device)
+        logits = model(to_input(images, transform.normalisation))[0]
         for i, one in zip(chosen, logits):
             mask = split.ground_truth(i)
             resized = F.interpolate(one[None], size=mask.shape, mode="bilinear", align_corners=False)

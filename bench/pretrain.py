@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from bench.datasets import _scenes
-from bench.transforms import to_model
+from bench.transforms import to_input
 from models._registry import Config
 from models.encoders import sam3_vit_tiny
 
@@ -67,7 +67,7 @@ def pretrain(config: Config, seed: int, steps: int) -> tuple[nn.Module, float]:
     scenes = Scenes(seed, steps * BATCH, config.pretrain_size)
     losses, started = [], time.monotonic()
     for step, (images, targets) in enumerate(DataLoader(scenes, BATCH, num_workers=min(2, os.cpu_count() or 1))):
-        features = encoder.trunk(to_model(images.numpy(), "imagenet", torch.device("cpu")))[-1]
+        features = encoder.trunk(to_input(images, "imagenet"))[-1]
         value = loss(head(features), targets)
         optimiser.zero_grad()
         value.backward()

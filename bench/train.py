@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bench.checks import GradientCheck
 from bench.datasets import Data, Split
 from bench.losses import LOSSES
-from bench.transforms import TransformConfig, flip, to_model, to_target
+from bench.transforms import TransformConfig, flip, to_input, to_target
 from models._registry import Config
 
 
@@ -84,12 +84,10 @@ def train(
         total = torch.zeros((), device=device)
         batches = torch.randperm(len(data.train), generator=draws).split(config.batch_size)
         for chosen in batches:
-            images, masks = data.train.batch(chosen.numpy())
-            inputs, targets = flip(
-                to_model(images, transform.normalisation, device), to_target(masks, device), transform, draws
-            )
+            images, masks = flip(*data.train.batch(chosen.numpy(), device), transform, draws)
+            targets = to_target(masks)
             optimiser.zero_grad(set_to_none=True)
-            loss = sum(loss_function(logits, targets) for logits in model(inputs))
+            loss = sum(loss_function(logits, targets) for logits in model(to_input(images, transform.normalisation)))
             loss.backward()
             gradients.look()
             optimiser.step()
@@ -130,7 +128,7 @@ def validate(
     total = torch.zeros((), device=device)
     for start in range(0, len(split), config.batch_size):
         chosen = np.arange(start, min(start + config.batch_size, len(split)))
-        images, masks = split.batch(chosen)
-        logits = model(to_model(images, transform.normalisation, device))[0]
-        total += LOSSES[config.loss](logits, to_target(masks, device)) * len(chosen)
+        images, masks = split.batch(chosen, device)
+        logits = model(to_input(images, transform.normalisation))[0]
+        total += LOSSES[config.loss](logits, to_target(masks)) * len(chosen)
     return total.item() / len(split)

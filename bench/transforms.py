@@ -40,26 +40,26 @@ def resize_mask(mask: Image.Image, size: int, resampling: str) -> np.ndarray:
     return np.asarray(mask.resize((size, size), RESAMPLING[resampling]))
 
 
-def to_model(images: np.ndarray, normalisation: str, device: torch.device) -> Tensor:
-    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] on the device, normalised. Travels as bytes, becomes float there."""
-    mean, deviation = (torch.tensor(v, device=device).view(3, 1, 1) for v in NORMALISATIONS[normalisation])
-    pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
-    return (pixels.float() / 255 - mean) / deviation
-
-
-def to_target(masks: np.ndarray, device: torch.device) -> Tensor:
-    """uint8 [B, H, W] -> float32 [B, 1, H, W] on the device, 0..1."""
-    return torch.from_numpy(masks).to(device).unsqueeze(1).float() / 255
-
-
 def flip(images: Tensor, masks: Tensor, config: TransformConfig, draws: Generator) -> tuple[Tensor, Tensor]:
-    """Flips each image with its mask, left-right and upside-down, with the configured probabilities.
+    """Flips each image [B, H, W, 3] with its mask [B, H, W], left-right and upside-down, as often as configured.
 
     The draws come from a generator on the CPU, two per image, so that they do not depend on the device.
     """
     chances = torch.rand(len(images), 2, generator=draws)
-    for axis, probability, chance in ((-1, config.hflip, chances[:, 0]), (-2, config.vflip, chances[:, 1])):
-        chosen = (chance < probability).to(images.device).view(-1, 1, 1, 1)
-        images = torch.where(chosen, images.flip(axis), images)
-        masks = torch.where(chosen, masks.flip(axis), masks)
+    for axis, probability, chance in ((2, config.hflip, chances[:, 0]), (1, config.vflip, chances[:, 1])):
+        chosen = (chance < probability).to(images.device)
+        images = torch.where(chosen.view(-1, 1, 1, 1), images.flip(axis), images)
+        masks = torch.where(chosen.view(-1, 1, 1), masks.flip(axis), masks)
     return images, masks
+
+
+def to_input(images: Tensor, normalisation: str) -> Tensor:
+    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W], normalised; the order of operations is torchvision's."""
+    mean, deviation = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in NORMALISATIONS[normalisation])
+    pixels = images.permute(0, 3, 1, 2).contiguous().float()
+    return pixels.div_(255).sub_(mean).div_(deviation)
+
+
+def to_target(masks: Tensor) -> Tensor:
+    """uint8 [B, H, W] -> float32 [B, 1, H, W], 0..1."""
+    return masks.unsqueeze(1).float().div_(255)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from conftest import write_pairs
 from PIL import Image
 
@@ -41,7 +42,7 @@ def test_images_and_masks_are_those_of_the_files(pairs):
     images, masks = pairs
     data = build(images, masks)
     for split in (data.train, data.test):
-        pixels, small = split.batch(np.arange(len(split)))
+        pixels, small = (t.numpy() for t in split.batch(np.arange(len(split)), torch.device("cpu")))
         for i, name in enumerate(split.names):
             image = Image.open(images / f"{name}.jpg").resize((16, 16), Image.Resampling.BILINEAR)
             assert np.array_equal(pixels[i], np.asarray(image))

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from bench.datasets import DATASETS, _cache, _scenes
 from bench.datasets.procedural import SMALLEST_MASK, paint
@@ -66,7 +67,7 @@ def test_splits_have_their_sizes_and_share_nothing():
 def test_ground_truth_has_the_painted_size_whatever_the_models_is():
     for size in (48, 32):
         data = DATASETS.build(config(), TransformConfig(size=size))
-        assert data.train.batch(np.arange(2))[0].shape == (2, size, size, 3)
+        assert data.train.batch(np.arange(2), torch.device("cpu"))[0].shape == (2, size, size, 3)
         for i in range(4):
             assert np.array_equal(data.test.ground_truth(i), paint(config(), 2, i)[1])
 

@@ -3,9 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.transforms import TransformConfig, flip, resize_image, resize_mask, to_model, to_target
-
-CPU = torch.device("cpu")
+from bench.transforms import TransformConfig, flip, resize_image, resize_mask, to_input, to_target
 
 
 @pytest.fixture
@@ -19,11 +17,11 @@ def test_equals_upstreams_torchvision_pipeline(image):
     bicubic = functional.InterpolationMode.BICUBIC
     expected = functional.to_tensor(functional.resize(image, (28, 28)))
     expected = functional.normalize(expected, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    got = to_model(resize_image(image, 28)[None].copy(), "imagenet", CPU)[0]
-    torch.testing.assert_close(got, expected)
+    got = to_input(torch.from_numpy(resize_image(image, 28)[None].copy()), "imagenet")[0]
+    assert torch.equal(got, expected) and got.is_contiguous()
     mask = image.convert("L")
     expected = functional.to_tensor(functional.resize(mask, (28, 28), interpolation=bicubic))
-    torch.testing.assert_close(to_target(resize_mask(mask, 28, "bicubic")[None].copy(), CPU)[0], expected)
+    assert torch.equal(to_target(torch.from_numpy(resize_mask(mask, 28, "bicubic")[None].copy()))[0], expected)
 
 
 def test_bicubic_masks_are_soft_and_nearest_ones_are_not():
@@ -34,20 +32,22 @@ def test_bicubic_masks_are_soft_and_nearest_ones_are_not():
 
 
 def test_sam3_normalisation_is_minus_one_to_one():
-    pixels = np.array([[[[0, 255, 51]]]], np.uint8)
-    assert to_model(pixels, "sam3", CPU).flatten().tolist() == pytest.approx([-1, 1, -0.6])
+    pixels = torch.tensor([[[[0, 255, 51]]]], dtype=torch.uint8)
+    assert to_input(pixels, "sam3").flatten().tolist() == pytest.approx([-1, 1, -0.6])
 
 
 def test_flips_turn_image_and_mask_alike_and_as_often_as_asked():
-    images = torch.arange(4 * 3 * 4 * 4).float().view(4, 3, 4, 4).repeat(100, 1, 1, 1)
-    masks = images[:, :1].clone()
+    images = torch.arange(4 * 4 * 3, dtype=torch.uint8).view(1, 4, 4, 3).repeat(400, 1, 1, 1)
+    masks = images[..., 0].clone()
     draws = torch.Generator().manual_seed(0)
     turned, turned_masks = flip(images, masks, TransformConfig(), draws)
-    assert torch.equal(turned[:, :1], turned_masks)
-    left_right = (turned[:, 0, 0, 0] - turned[:, 0, 0, -1] > 0).float().mean()
-    upside_down = (turned[:, 0, 0, 0] - turned[:, 0, -1, 0] > 0).float().mean()
+    assert torch.equal(turned[..., 0], turned_masks)
+    left_right = (turned[:, 0, 0, 0] > turned[:, 0, -1, 0]).float().mean()
+    upside_down = (turned[:, 0, 0, 0] > turned[:, -1, 0, 0]).float().mean()
     assert 0.4 < left_right < 0.6 and 0.4 < upside_down < 0.6
     always, _ = flip(images, masks, TransformConfig(hflip=1.0, vflip=0.0), draws)
-    assert torch.equal(always, images.flip(-1))
+    assert torch.equal(always, images.flip(2))
+    always, _ = flip(images, masks, TransformConfig(hflip=0.0, vflip=1.0), draws)
+    assert torch.equal(always, images.flip(1))
     never, _ = flip(images, masks, TransformConfig(hflip=0.0, vflip=0.0), draws)
     assert torch.equal(never, images)
