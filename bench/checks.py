@@ -5,6 +5,8 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
+from models._encoder_decoder import part_of
+
 
 class CheckFailed(Exception):
     """A trial whose numbers would not mean what the table says."""
@@ -14,7 +16,7 @@ class GradientCheck:
     """Watches, from the first backward pass on, whether every adapter parameter receives a gradient that is not zero."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.unseen = {n: p for n, p in model.named_parameters() if p.requires_grad and ".adapter." in n}
+        self.unseen = {n: p for n, p in model.named_parameters() if p.requires_grad and part_of(n) == "adapter"}
 
     def look(self) -> None:
         """Call after each backward pass; costs nothing once all have been seen."""

@@ -50,6 +50,7 @@ def run_on_ray(trials: list[Trial], folder: Path, watcher: Watcher, *, threads: 
             "index": index,
             "trial": trial.config.model_dump_json(),
             "folder": str(folder.resolve()),
+            "directory": os.getcwd(),
             "threads": threads,
             "trials_at_once": at_once,
         }
@@ -72,6 +73,7 @@ def run_on_ray(trials: list[Trial], folder: Path, watcher: Watcher, *, threads: 
 def _trial(config: dict[str, Any]) -> None:
     """Runs in a Ray worker."""
     point = config["point"]
+    os.chdir(point["directory"])  # Tune starts elsewhere, and paths in a trial are those that the user typed
 
     def tell(epoch: Epoch) -> None:
         tune.report({"epoch": epoch.epoch, "train_loss": epoch.train_loss})

@@ -15,6 +15,7 @@ from bench.checks import GradientCheck
 from bench.datasets import Data, Split
 from bench.losses import LOSSES
 from bench.transforms import TransformConfig, flip, to_input, to_target
+from models._encoder_decoder import part_of
 from models._registry import Config
 
 
@@ -113,8 +114,7 @@ def _groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
     new, tuned = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_tuned = name.startswith("encoder.") and ".adapter." not in name
-            (tuned if is_tuned else new).append(parameter)
+            (tuned if part_of(name) == "encoder" else new).append(parameter)
     groups = [{"params": new}, {"params": tuned, "lr": config.lr * config.encoder_lr_scale}]
     return [group for group in groups if group["params"]]
 

@@ -52,16 +52,21 @@ def build(config: Config, image_size: int, pretrained: bool) -> EncoderDecoder:
     if config.tuned_stem:
         for parameter in encoder.stem_parameters():
             parameter.requires_grad_(True)
-    for i in resolve(config.adapter.placement, depth, "adapter.placement"):
-        encoder.blocks[i] = ADAPTERS.build(config.adapter, encoder.blocks[i], encoder.block_dims[i])
-    return EncoderDecoder(encoder, decoder)
+    places = resolve(config.adapter.placement, depth, "adapter.placement")
+    return EncoderDecoder(ADAPTERS.build(config.adapter, encoder, places), decoder)
+
+
+def part_of(name: str) -> str:
+    """The part of a model that a parameter belongs to, by its dotted name: adapter, encoder, decoder or another."""
+    parts = name.split(".")
+    return "adapter" if "adapter" in parts else parts[0]
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:
     """Number of parameters: total, trainable, and the parts of the total (encoder, adapter, decoder)."""
     counts = {"total": 0, "trainable": 0, "encoder": 0, "adapter": 0, "decoder": 0}
     for name, parameter in model.named_parameters():
-        part = "adapter" if ".adapter." in name else name.split(".")[0]
+        part = part_of(name)
         counts["total"] += parameter.numel()
         counts["trainable"] += parameter.numel() * parameter.requires_grad
         if part in counts:

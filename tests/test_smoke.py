@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import write_pairs
 
 from bench.record import load_all
 from bench.run import main
@@ -135,6 +136,15 @@ def test_wrong_input_ends_with_code_2_and_no_traceback(tmp_path, monkeypatch, ca
     said = capsys.readouterr()
     assert expected in said.err and "Traceback" not in said.err
     assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize("executor", ["ray", "serial"])
+def test_paths_are_those_that_the_user_typed(tmp_path, run, executor):
+    """Relative to where the command was given, whatever directory an executor starts its processes in."""
+    write_pairs(tmp_path / "pairs", 12)
+    folders = ("dataset.images=pairs/images", "dataset.masks=pairs/masks")
+    code, said = run(tmp_path, RANKS, "model.adapter.rank=[2]", *folders, "--executor", executor)
+    assert code == 0, said
 
 
 @pytest.mark.parametrize(("executor", "worker"), [("serial", "bench.trial"), ("ray", "ray::ImplicitFunc")])

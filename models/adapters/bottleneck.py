@@ -5,6 +5,7 @@ travels down the residual stream. Two quirks are kept: the GELU after the second
 almost only upwards (not below -0.17), and a start that is small but not zero.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import PositiveInt
@@ -35,5 +36,5 @@ class BottleneckAdapter(nn.Module):
         return self.block(x + self.adapter(x))
 
 
-def build(config: Config, block: nn.Module, dim: int) -> BottleneckAdapter:
-    return BottleneckAdapter(block, dim, config.rank)
+def build(config: Config, encoder: nn.Module, blocks: Sequence[int]) -> nn.Module:
+    return adapters.wrap(encoder, blocks, lambda block, dim: BottleneckAdapter(block, dim, config.rank))

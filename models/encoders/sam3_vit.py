@@ -84,6 +84,7 @@ class SAM3ViT(nn.Module):
         self.config = config
         self.channels = (config.dim,)
         self.block_dims = (config.dim,) * config.depth
+        self.prefix_tokens = 0  # the stored class token's position is dropped, no token is
         self.trunk = sam3_module("model.vitdet").ViT(
             img_size=image_size,
             pretrain_img_size=config.pretrain_size,
