@@ -16,10 +16,15 @@ from torch import Tensor, nn
 from models import _weights
 from models._registry import Config as Base
 from models._registry import InvalidModel, Missing
+from models.encoders import _sam3_hf
 from models.encoders._sam3_package import sam3_module
 
-CHECKPOINT_PREFIXES = ("detector.backbone.vision_backbone.trunk.", "")
-ROPE_TABLE = "freqs_cis"  # depends on the image size, so it is rebuilt and never loaded
+CHECKPOINT_PREFIXES = (
+    "detector.backbone.vision_backbone.trunk.",  # Meta's sam3.pt
+    "detector_model.vision_encoder.backbone.",  # Hugging Face: model.safetensors of facebook/sam3
+    "vision_encoder.backbone.",  # Hugging Face: Sam3Model alone
+    "",
+)
 
 
 class Config(Base):
@@ -132,7 +137,7 @@ class SAM3ViT(nn.Module):
         path = self.config.checkpoint()
         if path is None:
             return 0
-        return _weights.load(self.trunk, path, CHECKPOINT_PREFIXES, ROPE_TABLE)
+        return _weights.load(self.trunk, path, CHECKPOINT_PREFIXES, convert=_sam3_hf.to_meta)
 
 
 def build(config: Config, image_size: int) -> SAM3ViT:
