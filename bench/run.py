@@ -14,7 +14,7 @@ from bench.config import ConfigError, Sweep, load_sweep
 from bench.progress import Display, loading
 from bench.record import TrialRecord, adopt, load_all
 from bench.report.leaderboard import summarise
-from bench.sweep import Trial, check_writable, expand, missing, pending, prepare_data, sizes
+from bench.sweep import Trial, check_writable, expand, missing, pending, prepare_data, prepare_weights, sizes
 from models._registry import Missing
 
 INTERRUPTED = 130
@@ -46,6 +46,7 @@ def main(arguments: list[str]) -> int:
         for path in adopt([trial.trial_id for trial in to_run], folder):
             console.print(f"note: {path} is the same trial, taken over", markup=False)
         to_run = pending(trials, load_all(folder)[0])
+        prepare_weights(to_run)
         for note in prepare_data(to_run, loading(console)):
             console.print(f"note: {note}", markup=False)
     except ConfigError as error:

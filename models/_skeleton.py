@@ -19,7 +19,10 @@ class _ReadableConstants(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def skeleton(config: Config, image_size: int) -> nn.Module:
-    """The model with all parameters on the meta device. Raises ``InvalidModel`` for what cannot be built."""
+def skeleton(config: Config, image_size: int, pretrained: bool = False) -> nn.Module:
+    """The model with all parameters on the meta device. Raises ``InvalidModel`` for what cannot be built.
+
+    With ``pretrained`` its checkpoint is read and checked (``WeightsError``), and ready for the real model to map.
+    """
     with torch.device("meta"), _ReadableConstants():
-        return MODELS.build(config, image_size, False)
+        return MODELS.build(config, image_size, pretrained)

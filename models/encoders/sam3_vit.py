@@ -30,7 +30,8 @@ CHECKPOINT_PREFIXES = (
 class Config(Base):
     name: Literal["sam3_vit"] = "sam3_vit"
     weights: str = "pretrained"
-    """``pretrained``: sam3.pt from $SAM3_WEIGHTS, weights/sam3.pt or the Hugging Face cache; ``random``; or a path."""
+    """``pretrained``: $SAM3_WEIGHTS, weights/sam3.pt or the Hugging Face cache; ``random``; or a path. Meta's layout and
+    Hugging Face's are both read."""
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Stochastic depth of the last block, rising linearly from 0. Upstream leaves it on in the frozen blocks."""
     checkpointing: bool = True
@@ -61,8 +62,9 @@ class Config(Base):
         if "SAM3_WEIGHTS" in os.environ:
             return Path(os.environ["SAM3_WEIGHTS"])
         here = Path("weights/sam3.pt")
-        cached = try_to_load_from_cache("facebook/sam3", "sam3.pt")
-        return Path(cached) if isinstance(cached, str) and not here.exists() else here
+        cached = (try_to_load_from_cache("facebook/sam3", name) for name in ("sam3.pt", "model.safetensors"))
+        found = [Path(path) for path in cached if isinstance(path, str)]
+        return found[0] if found and not here.exists() else here
 
     def missing(self) -> Iterator[Missing]:
         path = self.checkpoint()
