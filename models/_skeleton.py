@@ -19,7 +19,7 @@ class _ReadableConstants(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def skeleton(config: Config, image_size: int, pretrained: bool = False) -> nn.Module:
+def skeleton(config: Config, image_size: int | tuple[int, int], pretrained: bool = False) -> nn.Module:
     """The model with all parameters on the meta device. Raises ``InvalidModel`` for what cannot be built.
 
     With ``pretrained`` its checkpoint is read and checked (``WeightsError``), and ready for the real model to map.

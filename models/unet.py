@@ -60,6 +60,6 @@ class UNet(nn.Module):
         return (self.expanding["head"](x),)
 
 
-def build(config: Config, image_size: int, pretrained: bool) -> UNet:
+def build(config: Config, image_size: int | tuple[int, int], pretrained: bool) -> UNet:
     """``image_size`` and ``pretrained`` mean nothing here: any size works and all weights are trained from scratch."""
     return UNet(config.width)

@@ -9,6 +9,7 @@ from typing import Any
 from bench.config import Sweep
 from bench.record import TrialRecord
 from bench.sweep import Trial
+from models._size import in_words
 
 GIB = 2**30
 MEMORY_MEASURES = {
@@ -194,7 +195,7 @@ def _settings(sweep: Sweep) -> str:
     """What all rows share, as far as it is not an axis."""
     base = sweep.base
     shown = {
-        "transform.size": f"{base.transform.size} px",
+        "transform.size": f"{in_words(base.transform.size)} px",
         "train.batch_size": f"batch {base.train.batch_size}",
         "train.epochs": f"{base.train.epochs} epochs",
         "train.lr": f"lr {base.train.lr:g}",

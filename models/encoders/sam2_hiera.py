@@ -7,7 +7,7 @@ everything behind it are not used. SAM2 and SAM2.1 differ in their weights, not 
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from huggingface_hub import try_to_load_from_cache
 from pydantic import Field
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from models import _weights
 from models._registry import Config as Base
 from models._registry import InvalidModel, Missing
+from models._size import in_words, misfit
 
 CHECKPOINT_PREFIXES = ("image_encoder.trunk.", "")
 TIMM_NAMES = ((".mlp.layers.0.", ".mlp.fc1."), (".mlp.layers.1.", ".mlp.fc2."))
@@ -42,6 +43,8 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 class Config(Base):
+    any_aspect: ClassVar[bool] = True
+
     name: Literal["sam2_hiera"] = "sam2_hiera"
     size: Literal["tiny", "small", "base_plus", "large"] = "large"
     release: Literal["2.0", "2.1"] = "2.0"
@@ -129,15 +132,14 @@ def to_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def build(config: Config, image_size: int) -> SAM2Hiera:
+def build(config: Config, image_size: int | tuple[int, int]) -> SAM2Hiera:
     """Raises ``InvalidModel`` when the tiles of the position embedding do not fill the image."""
     encoder = SAM2Hiera(config)
     tile = STRIDE * encoder.trunk.window_spec[0]
-    if image_size % tile:
-        low = image_size // tile * tile
-        near = ", ".join(str(n) for n in (low, low + tile) if n)
+    nearest = misfit(image_size, tile)
+    if nearest is not None:
         raise InvalidModel(
-            f"encoder: transform.size {image_size} is no multiple of {tile}, the side of a tile of its position "
-            f"embedding. Nearest: {near}"
+            f"encoder: transform.size {in_words(image_size)} is no multiple of {tile}, the side of a tile of its "
+            f"position embedding. Nearest: {nearest}"
         )
     return encoder
