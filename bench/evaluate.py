@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.datasets import Split
@@ -15,11 +15,7 @@ from bench.transforms import TransformConfig, to_input
 def predict(
     model: nn.Module, split: Split, transform: TransformConfig, device: torch.device, batch_size: int
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """For each pair: name, prediction uint8 [H, W] and mask uint8 [H, W], both at the mask's original size.
-
-    WZH0120/SAM3-UNet fdb21da, test.py: the logits are resized bilinearly, then sigmoid, then stretched per image to
-    0..1 (a quirk: a confident all-background answer becomes full-contrast noise), then cut off to 8 bits.
-    """
+    """For each pair: name, prediction uint8 [H, W] and mask uint8 [H, W], both at the mask's original size."""
     model.eval()
     for start in range(0, len(split), batch_size):
         chosen = np.arange(start, min(start + batch_size, len(split)))
@@ -27,7 +23,16 @@ def predict(
         logits = model(to_input(images, transform.normalisation))[0]
         for i, one in zip(chosen, logits):
             mask = split.ground_truth(i)
-            resized = F.interpolate(one[None], size=mask.shape, mode="bilinear", align_corners=False)
-            answer = resized.sigmoid().float().cpu().numpy()[0, 0]
-            answer = (answer - answer.min()) / (answer.max() - answer.min() + 1e-8)
-            yield split.names[i], (answer * 255).astype(np.uint8), mask
+            yield split.names[i], to_map(one, mask.shape), mask
+
+
+def to_map(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """logits [1, h, w] of one image -> uint8 [H, W], 0..255, at ``size``.
+
+    WZH0120/SAM3-UNet fdb21da, test.py: the logits are resized bilinearly, then sigmoid, then stretched per image to
+    0..1 (a quirk: a confident all-background answer becomes full-contrast noise), then cut off to 8 bits.
+    """
+    resized = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)
+    answer = resized.sigmoid().float().cpu().numpy()[0, 0]
+    answer = (answer - answer.min()) / (answer.max() - answer.min() + 1e-8)
+    return (answer * 255).astype(np.uint8)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from bench import checkpoint
 from bench.checks import CheckFailed, check_frozen, frozen_digests
 from bench.config import TrialConfig
 from bench.datasets import DATASETS, DataError
@@ -80,6 +81,7 @@ def _run(
                 pairs = predict(model, getattr(data, split), config.transform, device, config.train.batch_size)
                 return score(_timed(pairs, spent))
 
+            learnt = checkpoint.pack(model, config, frozen)
             val = scored("val", []) if len(data.val) else None
             spent: list[float] = []
             with monitor.phase() as evaluation:
@@ -90,6 +92,8 @@ def _run(
             scores=test.overall,
             val_scores=val.overall if val else None,
             image_scores=test.images,
+            checkpoint=learnt,
+            checkpoint_bytes=len(learnt) if learnt else None,
             memory={"training": training[0], "evaluation": evaluation[0]},
             timing=Timing(
                 train_seconds=result.seconds,
