@@ -12,8 +12,7 @@ from models import _weights
 from models._names import Names, renamed
 from models._placement import Placement, resolve
 from models._registry import Config as Base
-from models._registry import InvalidModel, Missing, Registry
-from models._size import in_words
+from models._registry import Missing, Registry
 
 ENCODERS = Registry("models.encoders", "encoder")
 ADAPTERS = Registry("models.adapters", "adapter")
@@ -95,9 +94,6 @@ def build(config: Config, image_size: int | tuple[int, int], pretrained: bool) -
 
     Raises ``InvalidModel`` for what the encoder or the decoder cannot take, ``WeightsError`` for a wrong checkpoint.
     """
-    if not isinstance(image_size, int) and not getattr(config.encoder, "any_aspect", False):
-        size, name = in_words(image_size), config.encoder.name
-        raise InvalidModel(f"encoder: transform.size {size} is no square, and {name} takes only squares. Give one side")
     encoder = ENCODERS.build(config.encoder, image_size)
     if pretrained and config.checkpoint is None:
         encoder.load_pretrained()  # before adapters wrap the blocks and change their names

@@ -3,7 +3,7 @@
 As in the paper, but with padded convolutions and batch normalisation, so that the logits have the image's size.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -16,6 +16,8 @@ LEVELS = 5
 
 
 class Config(Base):
+    any_aspect: ClassVar[bool] = True
+
     name: Literal["unet"] = "unet"
     width: Annotated[int, Field(ge=1)] = 64
     """Channels of the first level; each of the four below doubles them. 64 in the paper (31 M parameters)."""

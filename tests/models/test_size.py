@@ -92,10 +92,13 @@ def test_sides_that_do_not_fit_name_the_nearest():
         skeleton(MODELS.parse("sam3_unet"), (336, 440))
 
 
-def test_an_encoder_for_squares_only_says_so(monkeypatch):
-    monkeypatch.setattr(sam3_vit.Config, "any_aspect", False)
-    with pytest.raises(InvalidModel, match="336 x 448 is no square, and sam3_vit takes only squares"):
-        skeleton(MODELS.parse("sam3_unet"), (336, 448))
+@pytest.mark.parametrize(("model", "part"), [("sam3_unet", "encoder"), ("unet", "name")])
+def test_what_is_for_squares_only_says_so(monkeypatch, model, part):
+    config = MODELS.parse(model)
+    entry = getattr(config, "encoder", config)
+    monkeypatch.setattr(type(entry), "any_aspect", False)
+    with pytest.raises(InvalidModel, match=f"{part}: transform.size 336 x 448 is no square, and {entry.name} takes only"):
+        skeleton(config, (336, 448))
 
 
 def test_sam3s_own_class_is_still_for_squares_only():
