@@ -6,6 +6,7 @@ from torch import nn
 
 from models import MODELS
 from models._encoder_decoder import ADAPTERS, DECODERS, ENCODERS, Config, parameter_counts
+from models._registry import InvalidModel
 from models._skeleton import skeleton
 
 REGISTRIES = (MODELS, ENCODERS, ADAPTERS, DECODERS)
@@ -44,6 +45,17 @@ def test_skeleton_counts_what_the_model_has(name):
     shape = skeleton(config, 64)
     assert all(p.device.type == "meta" for p in shape.parameters())
     assert parameter_counts(shape) == parameter_counts(MODELS.build(config, 64, False))
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_takes_rectangles_or_says_that_it_does_not(name):
+    config = small(name)
+    if getattr(config, "encoder", config).any_aspect:
+        logits = MODELS.build(config, (64, 96), False).eval()(torch.randn(1, 3, 64, 96))
+        assert all(each.shape == (1, 1, 64, 96) for each in logits)
+    else:
+        with pytest.raises(InvalidModel, match="takes only squares"):
+            skeleton(config, (64, 96))
 
 
 @pytest.mark.parametrize("name", ADAPTERS.names())

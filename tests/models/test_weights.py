@@ -210,3 +210,19 @@ def test_whole_checkpoint_of_a_model_with_fewer_adapters_is_refused(tmp_path):
 @pytest.mark.skipif("SAM3_WEIGHTS" not in os.environ, reason="$SAM3_WEIGHTS does not point at a sam3.pt")
 def test_the_real_checkpoint_loads():
     assert ENCODERS.build(ENCODERS.parse("sam3_vit"), 336).load_pretrained() == 388
+
+
+@pytest.mark.weights
+@pytest.mark.skipif("SAM2_WEIGHTS" not in os.environ, reason="$SAM2_WEIGHTS does not point at a sam2_hiera_large.pt")
+def test_the_real_sam2_checkpoint_loads():
+    encoder = ENCODERS.build(ENCODERS.parse("sam2_hiera"), 352)
+    assert encoder.load_pretrained() == len(encoder.trunk.state_dict())
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize(("name", "size"), [("sam3_unet", 336), ("sam2_unet", 352)])
+def test_the_authors_released_checkpoint_loads(name, size):
+    config = MODELS.parse({"name": name, "checkpoint": "released"})
+    if config.upstream.variable not in os.environ:
+        pytest.skip(f"${config.upstream.variable} does not point at the authors' checkpoint")
+    MODELS.build(config, size, True)
