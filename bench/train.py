@@ -32,7 +32,8 @@ class TrainConfig(Config):
     """Learning rate of the encoder's own weights, where some are tuned, as a share of ``lr``."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor of that rate from each block to the next nearer to the image: the last of L blocks learns at
-    ``lr * encoder_lr_scale * layer_decay``, the first at its L-th power, the stem at the next (as in BEiT and ViTDet)."""
+    ``lr * encoder_lr_scale * layer_decay``, the first at its L-th power, the stem at the next (BEiT, arXiv 2106.08254;
+    ViTDet, arXiv 2203.16527)."""
     loss: Literal["structure_loss", "bce_loss"] = "structure_loss"
     validate_every: NonNegativeInt = 1
     """Epochs between two looks at the validation split, if there is one; 0 for never. Nothing is chosen by it."""

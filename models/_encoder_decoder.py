@@ -23,8 +23,8 @@ class Config(Base):
     tuned_blocks: Placement = "none"
     """Encoder blocks whose own weights are trained, beside the adapters."""
     tuned_parameters: Literal["all", "norms", "biases"] = "all"
-    """Which weights of the tuned blocks: ``norms`` the scales and shifts of normalisation layers, ``biases`` every bias,
-    those of norms too (BitFit, Ben Zaken et al., ACL 2022, arXiv 2106.10199)."""
+    """Which weights of the tuned blocks: ``norms`` the scales and shifts of normalisation layers, ``biases`` every
+    bias, those of norms too (BitFit, Ben Zaken et al., ACL 2022, arXiv 2106.10199)."""
     tuned_stem: bool = False
     """Train what lies before the first block too (patch and position embedding): full fine-tuning."""
 
@@ -84,8 +84,8 @@ def _chosen(block: nn.Module, number: int, which: str) -> list[nn.Parameter]:
 def layers_of(model: nn.Module) -> Iterator[tuple[nn.Parameter, int]]:
     """The encoder's own trained weights, each with its distance from the decoder, for layer-wise learning rates.
 
-    As in BEiT (Bao et al., ICLR 2022, arXiv 2106.08254; beit/optim_factory.py) the decoder is at 0, the last block at 1,
-    the first at the number of blocks, and the stem behind it; a neck after the blocks is at 0 like the decoder.
+    As in BEiT (Bao et al., ICLR 2022, arXiv 2106.08254; beit/optim_factory.py) the decoder is at 0, the last block at
+    1, the first at the number of blocks, and the stem behind it; a neck after the blocks is at 0 like the decoder.
     Raises ``InvalidModel`` for a model without encoder blocks, where there is anything to say about it.
     """
     trained = [p for name, p in model.named_parameters() if part_of(name) == "encoder" and p.requires_grad]

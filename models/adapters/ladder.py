@@ -1,10 +1,10 @@
 """A ladder beside the frozen encoder: it reads the encoder's maps, and no gradient ever enters the encoder.
 
-After Ladder Side-Tuning (LST; Sung et al., NeurIPS 2022, arXiv 2206.06522), brought to dense prediction by E3VA (Yin et
-al., ACM MM 2024, arXiv 2306.09729). The encoder runs without autograd, so that none of its activations is kept for the
-backward pass. Each rung takes the map that enters its block down to ``rank`` channels, fuses it with the state of the rung
-below by a learned gate, ``g = sigmoid(a / 0.1)`` as in LST, and mixes; the last states are taken up to the encoder's
-channels and added to its output. The up-projection starts at zero, so the start is the encoder itself.
+After Ladder Side-Tuning (LST; Sung et al., NeurIPS 2022, arXiv 2206.06522), brought to dense prediction by E3VA (Yin
+et al., ACM MM 2024, arXiv 2306.09729). The encoder runs without autograd, so that none of its activations is kept for
+the backward pass. Each rung takes the map that enters its block down to ``rank`` channels, fuses it with the state of
+the rung below by a learned gate, ``g = sigmoid(a / 0.1)`` as in LST, and mixes; the last states are taken up to the
+encoder's channels and added to its output. The up-projection starts at zero, so the start is the encoder itself.
 
 Different from LST: a rung mixes by a depth-wise 3x3 convolution and a linear layer where LST has a narrow transformer
 layer initialised by pruning the backbone; maps are normalised before they are taken down. Different from E3VA: one

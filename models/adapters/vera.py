@@ -1,8 +1,8 @@
-"""VeRA (Kopiczko et al., ICLR 2024, arXiv 2310.11454), by ``peft``: LoRA with frozen random matrices that all layers share.
+"""VeRA (Kopiczko et al., ICLR 2024, arXiv 2310.11454), by ``peft``: LoRA with frozen random matrices for all layers.
 
 ``W x + b * (B (d * (A x)))``: only the vectors ``b`` [out] and ``d`` [rank] are trained; ``b`` starts at zero, so the
-start is the block itself. ``A`` and ``B`` are buffers drawn from ``projection_seed``, the same in every trial, and kept out
-of checkpoints, as every layer would write them anew.
+start is the block itself. ``A`` and ``B`` are shared buffers drawn from ``projection_seed``, the same in every trial,
+and kept out of checkpoints, as every layer would write them anew.
 """
 
 import warnings

@@ -170,7 +170,8 @@ def test_adds_as_many_parameters_as_the_formula_says(variant, placement):
     blocks = len(resolve(placement, DEPTH))
     expected = blocks * FORMULAS[chosen.name](chosen, DIM, HIDDEN) + ONCE.get(chosen.name, lambda c, d: 0)(chosen, DIM)
     assert parameter_counts(model)["adapter"] == expected
-    assert parameter_counts(model)["encoder"] == sum(p.numel() for p in ENCODERS.build(ENCODERS.parse(SMALL), SIDE).parameters())
+    encoder = ENCODERS.build(ENCODERS.parse(SMALL), SIDE)
+    assert parameter_counts(model)["encoder"] == sum(p.numel() for p in encoder.parameters())
 
 
 # --- other encoders ---------------------------------------------------------------------------------------------------
@@ -199,7 +200,8 @@ class PyramidEncoder(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.trunk = HieraDet(embed_dim=8, num_heads=1, stages=(1, 1, 2, 1), global_att_blocks=(3,), window_spec=(4, 2, 2, 1))
+        sizes = {"stages": (1, 1, 2, 1), "global_att_blocks": (3,), "window_spec": (4, 2, 2, 1)}
+        self.trunk = HieraDet(embed_dim=8, num_heads=1, **sizes)
         self.channels, self.block_dims, self.prefix_tokens = (8, 16, 32, 64), (8, 8, 16, 32, 32), 0
 
     @property
@@ -247,7 +249,7 @@ class ConvEncoder(TokenEncoder):
 @pytest.mark.parametrize(
     ("variant", "said"),
     [
-        ({"name": "parallel"}, "parallel sits beside a block's 'mlp' of linear layers, which block 1 (Sequential: 0, 1)"),
+        ({"name": "parallel"}, "sits beside a block's 'mlp' of linear layers, which block 1 (Sequential: 0, 1)"),
         ({"name": "mona"}, "block 1 (Sequential: 0, 1) has no such parts"),
         ({"name": "ssf"}, "ssf follows linear layers and layer norms, and block 1 (Sequential) has none"),
         ({"name": "lora"}, "block 1 has no linear layer attn.qkv. Its linear layers: none"),
@@ -262,7 +264,8 @@ def test_an_encoder_without_the_layers_is_told_what_was_looked_for(variant, said
 
 
 def test_a_misspelt_layer_is_told_what_there_is():
-    with pytest.raises(InvalidModel, match=re.escape("block 0 has no linear layer attn.q. Its linear layers: attn.proj, attn.qkv, mlp.fc1, mlp.fc2")):
+    said = "block 0 has no linear layer attn.q. Its linear layers: attn.proj, attn.qkv, mlp.fc1, mlp.fc2"
+    with pytest.raises(InvalidModel, match=re.escape(said)):
         build({"name": "lora", "layers": ["attn.q", "attn.proj"]})
 
 
