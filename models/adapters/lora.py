@@ -1,8 +1,8 @@
 """LoRA (Hu et al., ICLR 2022, arXiv 2106.09685) and DoRA (Liu et al., ICML 2024, arXiv 2402.09353), by ``peft``.
 
-``W x + alpha / rank * B A x`` at linear layers of the blocks; with DoRA the changed weights of every output are rescaled
-to a trained norm. ``B`` starts at zero, so the start is the block itself. The paper adapts the query and value projections;
-encoders with a fused ``qkv`` have one pair of matrices for query, key and value together.
+``W x + alpha / rank * B A x`` at linear layers of the blocks; with DoRA the changed weights of every output are
+rescaled to a trained norm. ``B`` starts at zero, so the start is the block itself. The paper adapts the query and value
+projections; encoders with a fused ``qkv`` have one pair of matrices for query, key and value together.
 """
 
 from collections.abc import Sequence
