@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import model_validator
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from models import _weights
 from models._names import Names, renamed
 from models._placement import Placement, resolve
 from models._registry import Config as Base
-from models._registry import Missing, Registry
+from models._registry import InvalidModel, Missing, Registry
 
 ENCODERS = Registry("models.encoders", "encoder")
 ADAPTERS = Registry("models.adapters", "adapter")
@@ -39,6 +39,9 @@ class Config(Base):
     decoder: DECODERS.field()
     tuned_blocks: Placement = "none"
     """Encoder blocks whose own weights are trained, beside the adapters."""
+    tuned_parameters: Literal["all", "norms", "biases"] = "all"
+    """Which weights of the tuned blocks: ``norms`` the scales and shifts of normalisation layers, ``biases`` every
+    bias, those of norms too (BitFit, Ben Zaken et al., ACL 2022, arXiv 2106.10199)."""
     tuned_stem: bool = False
     """Train what lies before the first block too (patch and position embedding): full fine-tuning."""
     checkpoint: str | None = None
@@ -100,8 +103,15 @@ def build(config: Config, image_size: int | tuple[int, int], pretrained: bool) -
     encoder.requires_grad_(False)
     decoder = DECODERS.build(config.decoder, encoder.channels)  # before the adapters: they do not change its start
     depth = len(encoder.blocks)
-    for i in resolve(config.tuned_blocks, depth, "tuned_blocks"):
-        encoder.blocks[i].requires_grad_(True)
+    tuned = resolve(config.tuned_blocks, depth, "tuned_blocks")
+    if not tuned and config.tuned_parameters != "all":
+        raise InvalidModel(
+            f"tuned_parameters: '{config.tuned_parameters}' says which weights of the tuned blocks are trained, but "
+            "tuned_blocks is none. Set tuned_blocks, e.g. to all, or leave tuned_parameters at 'all'"
+        )
+    for i in tuned:
+        for parameter in _chosen(encoder.blocks[i], i, config.tuned_parameters):
+            parameter.requires_grad_(True)
     if config.tuned_stem:
         for parameter in encoder.stem_parameters():
             parameter.requires_grad_(True)
@@ -130,6 +140,38 @@ def upstream_state(model: EncoderDecoder, config: Config) -> dict[str, Tensor]:
     """The model's tensors under upstream's names: what upstream's own class loads with ``strict=True``."""
     assert config.upstream is not None, f"{config.name} is nobody's model but ours"
     return renamed(model.state_dict(), config.upstream.names.theirs)
+
+
+def _chosen(block: nn.Module, number: int, which: str) -> list[nn.Parameter]:
+    """The parameters of a tuned block that are trained; ``InvalidModel`` if it has none of the kind."""
+    if which == "norms":
+        norms = [module for module in block.modules() if "norm" in type(module).__name__.lower()]
+        chosen = [parameter for norm in norms for parameter in norm.parameters(recurse=False)]
+    else:
+        chosen = [p for name, p in block.named_parameters() if which == "all" or name.endswith("bias")]
+    if not chosen:
+        raise InvalidModel(f"tuned_parameters: block {number} ({type(block).__name__}) has no {which} to train")
+    return chosen
+
+
+def layers_of(model: nn.Module) -> Iterator[tuple[nn.Parameter, int]]:
+    """The encoder's own trained weights, each with its distance from the decoder, for layer-wise learning rates.
+
+    As in BEiT (Bao et al., ICLR 2022, arXiv 2106.08254; beit/optim_factory.py) the decoder is at 0, the last block at
+    1, the first at the number of blocks, and the stem behind it; a neck after the blocks is at 0 like the decoder.
+    Raises ``InvalidModel`` for a model without encoder blocks, where there is anything to say about it.
+    """
+    trained = [p for name, p in model.named_parameters() if part_of(name) == "encoder" and p.requires_grad]
+    if not trained:
+        return
+    if not hasattr(model.encoder, "blocks"):
+        raise InvalidModel(f"{type(model).__name__} has an encoder without blocks, so no layer-wise learning rates")
+    blocks = list(model.encoder.blocks)
+    distance = {id(p): len(blocks) + 1 for p in model.encoder.stem_parameters()}
+    for i, block in enumerate(blocks):
+        distance.update((id(p), len(blocks) - i) for p in block.parameters())
+    for parameter in trained:
+        yield parameter, distance.get(id(parameter), 0)
 
 
 def part_of(name: str) -> str:

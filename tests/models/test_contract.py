@@ -1,11 +1,13 @@
 """What every entry of every registry promises; a new file is under test the moment it exists."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
 from models import MODELS
-from models._encoder_decoder import ADAPTERS, DECODERS, ENCODERS, Config, parameter_counts
+from models._encoder_decoder import ADAPTERS, DECODERS, ENCODERS, Config, parameter_counts, part_of
 from models._registry import InvalidModel
 from models._skeleton import skeleton
 
@@ -64,8 +66,8 @@ def test_adapters_sit_where_placed_and_only_they_and_the_decoder_train(name, pla
     config = small("sam3_unet").model_copy(update={"adapter": ADAPTERS.parse({"name": name, "placement": placement})})
     model = MODELS.build(config, 64, False)
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
-    assert trained and all(".adapter." in n or n.startswith("decoder.") for n in trained)
-    adapted = {i for i, block in enumerate(model.encoder.blocks) if hasattr(block, "adapter")}
+    assert trained and {part_of(n) for n in trained} <= {"adapter", "decoder"}
+    adapted = {int(found[1]) for n in trained if (found := re.search(r"\.(?:blocks|rungs)\.(\d+)\.", n))}
     from models._placement import resolve
 
     assert adapted == set(resolve(config.adapter.placement, 8))
