@@ -1,5 +1,6 @@
 """Encoder, adapters, tuned blocks and decoder, assembled: the shape of SAM2-UNet, SAM3-UNet and their variants."""
 
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from models._placement import Placement, resolve
@@ -21,6 +22,8 @@ class Config(Base):
     """Encoder blocks whose own weights are trained, beside the adapters."""
     tuned_stem: bool = False
     """Train what lies before the first block too (patch and position embedding): full fine-tuning."""
+    num_classes: PositiveInt = 1
+    """1: object against background."""
 
 
 class EncoderDecoder(nn.Module):
@@ -32,7 +35,7 @@ class EncoderDecoder(nn.Module):
         self.decoder = decoder
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """images [B, 3, H, W], normalised -> logits, each [B, 1, H, W]; the first is the answer."""
+        """images [B, 3, H, W], normalised -> logits, each [B, num_classes, H, W]; the first is the answer."""
         return self.decoder(self.encoder(images), images.shape[-2:])
 
 
@@ -45,7 +48,8 @@ def build(config: Config, image_size: int, pretrained: bool) -> EncoderDecoder:
     if pretrained:
         encoder.load_pretrained()  # before adapters wrap the blocks and change their names
     encoder.requires_grad_(False)
-    decoder = DECODERS.build(config.decoder, encoder.channels)  # before the adapters: they do not change its start
+    # before the adapters: they do not change its start
+    decoder = DECODERS.build(config.decoder, encoder.channels, config.num_classes)
     depth = len(encoder.blocks)
     for i in resolve(config.tuned_blocks, depth, "tuned_blocks"):
         encoder.blocks[i].requires_grad_(True)

@@ -1,1 +1,3 @@
-"""Decoders: ``build(config, channels) -> nn.Module`` with ``forward(features, size) -> tuple`` of logits [B, 1, H, W]."""
+"""Decoders: ``build(config, channels, num_classes) -> nn.Module`` with ``forward(features, size) -> tuple`` of logits
+[B, num_classes, H, W]. They take one feature map for all levels, or four from fine to coarse.
+"""

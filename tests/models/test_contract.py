@@ -60,8 +60,10 @@ def test_adapters_sit_where_placed_and_only_they_and_the_decoder_train(name, pla
 
 @pytest.mark.parametrize("name", DECODERS.names())
 @pytest.mark.parametrize("levels", [1, 4])
-def test_decoders_take_one_map_or_four(name, levels):
-    decoder = DECODERS.build(DECODERS.parse(name), (24, 32, 40, 48)[:levels])
-    features = tuple(torch.randn(2, c, 16 >> i, 16 >> i) for i, c in enumerate((24, 32, 40, 48)[:levels]))
+@pytest.mark.parametrize("num_classes", [1, 5])
+def test_decoders_take_one_map_or_four(name, levels, num_classes):
+    channels = (24, 32, 40, 48)[:levels]
+    decoder = DECODERS.build(DECODERS.parse(name), channels, num_classes)
+    features = tuple(torch.randn(2, c, 16 >> i, 16 >> i) for i, c in enumerate(channels))
     assert isinstance(decoder, nn.Module)
-    assert all(logits.shape == (2, 1, 64, 96) for logits in decoder(features, (64, 96)))
+    assert all(logits.shape == (2, num_classes, 64, 96) for logits in decoder(features, (64, 96)))
