@@ -17,9 +17,10 @@ from typing import Any, TypeVar
 import torch
 
 from bench.checks import CheckFailed, check_frozen, frozen_digests
+from bench.class_scores import score_classes
 from bench.config import TrialConfig
 from bench.datasets import DATASETS, DataError
-from bench.evaluate import predict
+from bench.evaluate import predict, predict_classes
 from bench.memory import MemoryMonitor
 from bench.provenance import provenance, with_inputs
 from bench.record import CurvePoint, Timing, TrialRecord
@@ -43,6 +44,8 @@ def run_trial(
     on_epoch: Callable[[Epoch], Any] = lambda epoch: None,
 ) -> TrialRecord:
     """Trains and scores one configuration. Never raises: what goes wrong becomes the record's status and error.
+
+    A model without trainable parameters is only scored; what training would have measured is then ``None``.
 
     On a CPU the scores depend on nothing but the configuration, the versions and the number of threads.
     ``trials_at_once`` is only noted: it says who else was busy on this machine while speed was measured.
@@ -69,16 +72,21 @@ def _run(
             frozen = frozen_digests(model)
             model.to(device)
             torch.manual_seed(config.seed)  # stochastic depth does not depend on how much chance the weights took
-            with monitor.phase() as training:
-                result = train(
-                    model, data, config.train, config.transform, device, seed=config.seed, on_epoch=on_epoch
-                )
-            known["curve"] = [CurvePoint(**dataclasses.asdict(epoch)) for epoch in result.curve]
+            result, memory = None, {}
+            if known["parameters"]["trainable"]:
+                with monitor.phase() as training:
+                    result = train(
+                        model, data, config.train, config.transform, device, seed=config.seed, on_epoch=on_epoch
+                    )
+                memory["training"] = training[0]
+                known["curve"] = [CurvePoint(**dataclasses.asdict(epoch)) for epoch in result.curve]
             check_frozen(model, frozen)
 
             def scored(split: str, spent: list[float]) -> Scores:
-                pairs = predict(model, getattr(data, split), config.transform, device, config.train.batch_size)
-                return score(_timed(pairs, spent))
+                answer = predict_classes if config.num_classes > 1 else predict
+                pairs = answer(model, getattr(data, split), config.transform, device, config.train.batch_size)
+                timed = _timed(pairs, spent)
+                return score_classes(timed, config.num_classes) if config.num_classes > 1 else score(timed)
 
             val = scored("val", []) if len(data.val) else None
             spent: list[float] = []
@@ -90,10 +98,10 @@ def _run(
             scores=test.overall,
             val_scores=val.overall if val else None,
             image_scores=test.images,
-            memory={"training": training[0], "evaluation": evaluation[0]},
+            memory={**memory, "evaluation": evaluation[0]},
             timing=Timing(
-                train_seconds=result.seconds,
-                train_images_per_second=result.images / result.seconds,
+                train_seconds=result.seconds if result else None,
+                train_images_per_second=result.images / result.seconds if result else None,
                 inference_images_per_second=len(data.test) / sum(spent),
                 total_seconds=time.perf_counter() - started,
             ),
