@@ -41,8 +41,8 @@ class TrialConfig(Config):
     seed: NonNegativeInt = 0
 
     @model_validator(mode="after")
-    def _classes_agree(self) -> "TrialConfig":
-        """Model, masks, loss and resizing mean the same by a class."""
+    def _parts_agree(self) -> "TrialConfig":
+        """Model, masks, loss and resizing mean the same by a class, model and transform the same by a colour."""
         classes = self.num_classes
         wrong = []
         if self.model.num_classes != classes:
@@ -56,6 +56,10 @@ class TrialConfig(Config):
         if classes > 1 and self.transform.mask_resize != "nearest":
             mixing = f"{self.transform.mask_resize} would mix classes"
             wrong.append(f"transform.mask_resize: {mixing}. Set transform.mask_resize=nearest")
+        expected = getattr(self.model, "input_normalisation", self.transform.normalisation)
+        if expected != self.transform.normalisation:
+            given = f"transform.normalisation is {self.transform.normalisation}"
+            wrong.append(f"model.input_normalisation: {expected}, but {given}. Give them the same value")
         if wrong:
             raise ValueError("; ".join(wrong))
         return self

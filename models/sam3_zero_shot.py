@@ -14,6 +14,7 @@ the package's own builder, and a network with a shortened image encoder answers 
 import gzip
 import importlib.util
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -133,7 +134,9 @@ class _NotOnCuda(TorchFunctionMode):
 def _network(vocabulary: Path) -> nn.Module:
     """The image model as ``build_sam3_image_model`` makes it, with random weights, on any device."""
     try:
-        from sam3.model_builder import build_sam3_image_model
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about autocast of the video part, wherever there is no GPU
+            from sam3.model_builder import build_sam3_image_model
     except ImportError as error:
         raise InvalidModel(f"name: sam3_zero_shot needs the whole sam3 package, which cannot be imported: {error}") from None
     with _NotOnCuda():

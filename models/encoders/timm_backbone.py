@@ -151,24 +151,29 @@ class TimmBackbone(nn.Module):
         return tuple(self.trunk.forward_intermediates(images, len(self.channels), norm=norm, intermediates_only=True))
 
     def load_pretrained(self) -> int:
-        """Loads the checkpoint through timm, which brings it into shape; returns the number of tensors.
+        """Loads the checkpoint, brought into shape by timm's own filter; returns the number of tensors.
 
-        Raises ``WeightsError``, also where ``pretrained`` is not in the cache: nothing is downloaded during a trial.
+        timm itself would leave at random, and only log, what a checkpoint lacks. Here that raises ``WeightsError``, and
+        so does ``pretrained`` that is not in the cache: nothing is downloaded during a trial.
         """
         if self.config.weights == "random":
             return 0
         path = self.config.checkpoint()
         if path is None:
             raise _weights.WeightsError("; ".join(f"{m.what}: {m.remedy}" for m in self.config.missing()))
-        _weights.read(path)  # what is wrong with the file itself is said the way of this house
-        source = {"file": str(path), "source": "file"}
+        trunk = timm.create_model(self.config.model, **self.options)  # without slots, under timm's names
+        wanted = trunk.state_dict().keys()
+        classifier = trunk.pretrained_cfg["classifier"] or ()
+        heads = tuple(f"{c}." for c in ((classifier,) if isinstance(classifier, str) else classifier))
         try:
-            trunk = timm.create_model(self.config.model, pretrained=True, pretrained_cfg_overlay=source, **self.options)
+            found = inspect.getmodule(type(trunk)).checkpoint_filter_fn(_weights.read(path), trunk)
+            found = {name: value for name, value in found.items() if name in wanted or not name.startswith(heads)}
+            trunk.load_state_dict(found)
         except (RuntimeError, KeyError, ValueError, AttributeError) as error:
             reason = " ".join(str(error).split())[:500]
             raise _weights.WeightsError(f"{path}: these are not the weights of {self.config.model}: {reason}") from None
         self._adopt(trunk)
-        return len(trunk.state_dict())
+        return len(found)
 
 
 class _Blocks(Sequence):
