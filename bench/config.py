@@ -87,10 +87,22 @@ def _classes(count: int) -> str:
 
 
 class Axis(NamedTuple):
-    """One dotted path of the configuration and the values that it takes, by label."""
+    """What a sweep varies: labelled points, each of which sets some dotted paths of the configuration.
 
-    path: str
-    points: tuple[tuple[str, Any], ...]
+    An entry of ``axes`` sets the one path that names it; ``variants`` are an axis whose points set what they like.
+    """
+
+    name: str
+    points: tuple[tuple[str, Mapping[str, Any]], ...]
+
+    @classmethod
+    def over(cls, path: str, values: Mapping[str, Any]) -> "Axis":
+        """One path and its values by label."""
+        return cls(path, tuple((label, {path: value}) for label, value in values.items()))
+
+    def paths(self) -> set[str]:
+        """The dotted paths that any of the points sets."""
+        return {path for _, changes in self.points for path in changes}
 
 
 class Sweep(NamedTuple):
@@ -106,7 +118,8 @@ class Sweep(NamedTuple):
 
 class _Profile(Config):
     base: dict[str, Any]
-    axes: dict[str, Any]
+    axes: dict[str, Any] = {}
+    variants: dict[str, dict[str, Any]] = {}
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)]
 
 
@@ -123,7 +136,7 @@ def load_sweep(path: Path, profile: str | None = None, overrides: Sequence[str] 
     """
     raw = _read_yaml(path)
     if "profiles" not in raw and "base" in raw:  # a sweep of one's own needs no profiles
-        raw = {"profiles": {"default": {k: raw.pop(k) for k in ("base", "axes", "seeds") if k in raw}}, **raw}
+        raw = {"profiles": {"default": {k: raw.pop(k) for k in _Profile.model_fields if k in raw}}, **raw}
     try:
         file = _SweepFile.model_validate(raw)
     except ValidationError as error:
@@ -157,24 +170,26 @@ def _validate(settings: Mapping[str, Any], question: str, profile: str) -> Sweep
     errors: list[str] = []
     if "seed" in settings["base"]:
         errors.append("base.seed: seeds are listed under 'seeds', as in seeds=[0,1]")
-    axes = [_axis(path, values, errors) for path, values in settings["axes"].items()]
+    axes = {f"axes.{path}": _axis(path, values, errors) for path, values in settings["axes"].items()}
+    if settings["variants"]:
+        axes["variants"] = Axis("variant", tuple(settings["variants"].items()))
     if not axes:
         errors.append("axes: there are none. Give at least one, as in axes: {model.adapter.rank: [8, 32]}")
-    for axis in axes:
-        problem = _path_problem(base, axis.path)
-        if problem:
-            errors.append(f"axes.{axis.path}: {problem}")
-            continue
+    for where, axis in axes.items():
+        problems = {path: problem for path in sorted(axis.paths()) if (problem := _path_problem(base, path))}
+        errors += [f"{where}: {f'{path}: ' * (path != axis.name)}{problem}" for path, problem in problems.items()]
         errors += [
-            f"axes.{axis.path}: the same field is set by axis '{other.path}'"
-            for other in axes
-            if other is not axis and f"{axis.path}.".startswith(f"{other.path}.")
+            f"{where}: the same field is set by {f'axis {other.name!r}' if other.name in other.paths() else 'variants'}"
+            for other in axes.values()
+            if other is not axis and _overlap(axis.paths(), other.paths())
         ]
-        for label, value in axis.points:
+        for label, changes in axis.points:
+            if problems.keys() & changes.keys():
+                continue
             try:
-                with_value(base, {axis.path: value})
+                with_value(base, changes)
             except ConfigError as error:
-                errors += [f"axes.{axis.path} = {label}: {line}" for line in error.lines]
+                errors += [f"{where} = {label}: {line}" for line in error.lines]
     seeds = settings["seeds"]
     if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
         errors.append(f"seeds: a list of whole numbers from 0 is needed, as in [0, 1, 2] (got {seeds!r})")
@@ -182,7 +197,12 @@ def _validate(settings: Mapping[str, Any], question: str, profile: str) -> Sweep
         errors.append(f"seeds: {seeds} names one twice")
     if errors:
         raise ConfigError(*errors)
-    return Sweep(settings["name"], question, profile, base, tuple(axes), tuple(seeds))
+    return Sweep(settings["name"], question, profile, base, tuple(axes.values()), tuple(seeds))
+
+
+def _overlap(paths: set[str], others: set[str]) -> bool:
+    """Whether a path of the one set lies within, or equals, one of the other."""
+    return any(f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.") for a in paths for b in others)
 
 
 def with_value(base: TrialConfig, changes: Mapping[str, Any]) -> TrialConfig:
@@ -203,17 +223,17 @@ def with_value(base: TrialConfig, changes: Mapping[str, Any]) -> TrialConfig:
 def _axis(path: str, values: Any, errors: list[str]) -> Axis:
     """Points of an axis: a list of values, or a mapping of labels to values."""
     if isinstance(values, dict):
-        points = tuple((str(label), value) for label, value in values.items())
+        labelled = [(str(label), value) for label, value in values.items()]
     elif isinstance(values, list):
-        points = tuple((v if isinstance(v, str) else json.dumps(v), v) for v in values)
+        labelled = [(v if isinstance(v, str) else json.dumps(v), v) for v in values]
     else:
         errors.append(f"axes.{path}: needs a list of values, or a mapping of labels to values (got {values!r})")
         return Axis(path, ())
-    if not points:
+    if not labelled:
         errors.append(f"axes.{path}: has no values. Give at least one, as in [8, 32]")
-    if len({label for label, _ in points}) < len(points):
-        errors.append(f"axes.{path}: has a value twice ({', '.join(label for label, _ in points)})")
-    return Axis(path, points)
+    if len(dict(labelled)) < len(labelled):
+        errors.append(f"axes.{path}: has a value twice ({', '.join(label for label, _ in labelled)})")
+    return Axis.over(path, dict(labelled))
 
 
 def _path_problem(base: TrialConfig, path: str) -> str | None:

@@ -12,12 +12,28 @@ def structure_loss(logits: Tensor, masks: Tensor) -> Tensor:
     WZH0120/SAM3-UNet fdb21da, train.py. There the cross-entropy is called with ``reduce='none'``: the deprecated
     ``reduce`` is truthy, so it returns a *mean*, and the outline weights cancel out of that half. Kept.
     """
-    weights = 1 + 5 * (_neighbourhood_mean(masks) - masks).abs()
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, masks)
+    return F.binary_cross_entropy_with_logits(logits, masks) + _weighted_iou_loss(logits, masks, _outline_weights(masks))
+
+
+def weighted_structure_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """``structure_loss`` as F3Net's paper means it (Wei et al., AAAI 2020, eq. 4): outlines weigh in both halves."""
+    weights = _outline_weights(masks)
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    cross_entropy = (weights * cross_entropy).sum(dim=(2, 3)) / weights.sum(dim=(2, 3))
+    return cross_entropy.mean() + _weighted_iou_loss(logits, masks, weights)
+
+
+def _weighted_iou_loss(logits: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
+    """Mean over the images of 1 - soft IoU, 1 added to both of its halves; all [B, 1, H, W] -> scalar."""
     predicted = torch.sigmoid(logits)
     intersection = (predicted * masks * weights).sum(dim=(2, 3))
     union = ((predicted + masks) * weights).sum(dim=(2, 3))
-    return (cross_entropy + 1 - (intersection + 1) / (union - intersection + 1)).mean()
+    return (1 - (intersection + 1) / (union - intersection + 1)).mean()
+
+
+def _outline_weights(masks: Tensor) -> Tensor:
+    """1 far from outlines, up to 6 on them; masks [B, 1, H, W] -> the same shape."""
+    return 1 + 5 * (_neighbourhood_mean(masks) - masks).abs()
 
 
 def _neighbourhood_mean(masks: Tensor) -> Tensor:
@@ -39,6 +55,6 @@ def cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
     return F.cross_entropy(logits, masks)
 
 
-LOSSES = {loss.__name__: loss for loss in (structure_loss, bce_loss, cross_entropy)}
+LOSSES = {loss.__name__: loss for loss in (structure_loss, weighted_structure_loss, bce_loss, cross_entropy)}
 CLASS_LOSSES = {"cross_entropy"}
 """Those that want a class for every pixel; the others want object against background."""

@@ -101,10 +101,10 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def loading(console: Console) -> Any:
-    """A ``bench.datasets.Progress`` for the preparation of data."""
+def loading(console: Console, doing: str = "preparing data") -> Any:
+    """A ``bench.datasets.Progress`` on the console; shows nothing where that is a log."""
 
     def show(items: Iterable[Any], total: int) -> Iterable[Any]:
-        return track(items, "preparing data", total, console=console, disable=not console.is_terminal, transient=True)
+        return track(items, doing, total, console=console, disable=not console.is_terminal, transient=True)
 
     return show

@@ -1,4 +1,5 @@
-"""One trial's outcome as it lies on disk: ``<trial_id>.json``, and its per-image scores beside it as Parquet."""
+"""One trial's outcome as it lies on disk: ``<trial_id>.json``, and beside it its per-image scores as Parquet and what
+it has learnt as safetensors."""
 
 import os
 import tempfile
@@ -74,11 +75,17 @@ class TrialRecord(Config):
     parameters: dict[str, int] | None = None
     curve: list[CurvePoint] = []
     provenance: Provenance | None = None
+    checkpoint_bytes: int | None = None
+    """Size of ``<trial_id>.safetensors``, what was learnt; ``None`` where it was not kept."""
+    checkpoint: bytes | None = Field(default=None, exclude=True)
+    """The content of that file. Kept there, not in the JSON."""
     image_scores: dict[str, list] | None = Field(default=None, exclude=True)
     """Per image of the test split: name and metrics. Kept in the Parquet file, not in the JSON."""
 
     def save(self, folder: Path) -> None:
         """Writes the files whole or not at all; the JSON comes last, so its presence means that the trial is done."""
+        if self.checkpoint is not None:
+            _write(folder / f"{self.trial_id}.safetensors", lambda f: f.write(self.checkpoint))
         if self.image_scores is not None:
             table = pyarrow.table(self.image_scores)
             _write(folder / f"{self.trial_id}.images.parquet", lambda f: pyarrow.parquet.write_table(table, f))
@@ -114,7 +121,7 @@ def adopt(trial_ids: Iterable[str], folder: Path) -> list[Path]:
         for path in sorted(folder.parent.glob(f"*/{trial_id}.json")):
             if (folder / path.name).exists() or path.parent == folder or _status(path) not in ("ok", "oom"):
                 continue
-            for suffix in (".images.parquet", ".json"):
+            for suffix in (".safetensors", ".images.parquet", ".json"):
                 beside = path.with_name(trial_id + suffix)
                 if beside.exists():
                     content = beside.read_bytes()

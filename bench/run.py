@@ -160,7 +160,7 @@ def _show_plan(
     """The trials with their sizes and states, and what is missing to run them."""
     to_run = pending(trials, records)
     absent = _absent(to_run)
-    table = Table("trial", *(axis.path for axis in sweep.axes), "seed", "parameters", "trainable", "state")
+    table = Table("trial", *(axis.name for axis in sweep.axes), "seed", "parameters", "trainable", "state")
     for trial in trials:
         size = counts[trial.trial_id]
         record = records.get(trial.trial_id)

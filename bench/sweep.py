@@ -36,11 +36,11 @@ def expand(sweep: Sweep) -> list[Trial]:
     trials, errors = [], []
     for point in itertools.product(*(axis.points for axis in sweep.axes)):
         labels = tuple(label for label, _ in point)
-        changes = {axis.path: value for axis, (_, value) in zip(sweep.axes, point)}
+        changes = {path: value for _, sets in point for path, value in sets.items()}
         try:
             config = with_value(sweep.base, changes)
         except ConfigError as error:
-            at = ", ".join(f"{axis.path}={label}" for axis, label in zip(sweep.axes, labels))
+            at = ", ".join(f"{axis.name}={label}" for axis, label in zip(sweep.axes, labels))
             errors += [f"  at {at}: {line}" for line in error.lines]
             continue
         trials += [Trial(config.model_copy(update={"seed": seed}), labels) for seed in sweep.seeds]

@@ -30,8 +30,9 @@ class TrainConfig(Config):
     weight_decay: NonNegativeFloat = 5e-4
     encoder_lr_scale: PositiveFloat = 1.0
     """Learning rate of the encoder's own weights, where some are tuned, as a share of ``lr``."""
-    loss: Literal["structure_loss", "bce_loss", "cross_entropy"] = "structure_loss"
-    """``cross_entropy`` where there are classes, the others for object against background."""
+    loss: Literal["structure_loss", "weighted_structure_loss", "bce_loss", "cross_entropy"] = "structure_loss"
+    """``structure_loss`` is upstream's, in which the weights of the cross-entropy cancel; ``weighted_`` mends that.
+    ``cross_entropy`` is for classes, the others for object against background."""
     validate_every: NonNegativeInt = 1
     """Epochs between two looks at the validation split, if there is one; 0 for never. Nothing is chosen by it."""
 

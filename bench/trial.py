@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 
 import torch
 
+from bench import checkpoint
 from bench.checks import CheckFailed, check_frozen, frozen_digests
 from bench.class_scores import score_classes
 from bench.config import TrialConfig
 from bench.datasets import DATASETS, DataError
-from bench.evaluate import predict, predict_classes
+from bench.evaluate import predict
 from bench.memory import MemoryMonitor
 from bench.provenance import provenance, with_inputs
 from bench.record import CurvePoint, Timing, TrialRecord
@@ -83,11 +84,11 @@ def _run(
             check_frozen(model, frozen)
 
             def scored(split: str, spent: list[float]) -> Scores:
-                answer = predict_classes if config.num_classes > 1 else predict
-                pairs = answer(model, getattr(data, split), config.transform, device, config.train.batch_size)
+                pairs = predict(model, getattr(data, split), config.transform, device, config.train.batch_size)
                 timed = _timed(pairs, spent)
                 return score_classes(timed, config.num_classes) if config.num_classes > 1 else score(timed)
 
+            learnt = checkpoint.pack(model, config, frozen) if result else None
             val = scored("val", []) if len(data.val) else None
             spent: list[float] = []
             with monitor.phase() as evaluation:
@@ -98,6 +99,8 @@ def _run(
             scores=test.overall,
             val_scores=val.overall if val else None,
             image_scores=test.images,
+            checkpoint=learnt,
+            checkpoint_bytes=len(learnt) if learnt else None,
             memory={**memory, "evaluation": evaluation[0]},
             timing=Timing(
                 train_seconds=result.seconds if result else None,

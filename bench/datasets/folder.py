@@ -102,21 +102,26 @@ def build(config: Config, transform: TransformConfig, progress: Progress = silen
     return Data(train, val, test, fingerprint, tuple(notes))
 
 
+def pictures(folder: Path) -> tuple[list[Path], list[str]]:
+    """The image files of a folder, and the names of whatever else lies there and is not a file browser's litter."""
+    files = [f for f in folder.iterdir() if not f.name.startswith(".") and f.name.lower() not in LITTER]
+    found = [f for f in files if f.is_file() and f.suffix.lower() in EXTENSIONS]
+    return found, sorted({f.name for f in files} - {f.name for f in found})
+
+
 def _pairs(images: str, masks: str, notes: list[str]) -> list[Pair]:
     """All pairs of two folders in the order of their stems."""
     sides, errors = [], []
     for folder in (Path(images), Path(masks)):
-        files = [f for f in folder.iterdir() if not f.name.startswith(".") and f.name.lower() not in LITTER]
-        pictures = [f for f in files if f.is_file() and f.suffix.lower() in EXTENSIONS]
-        others = sorted({f.name for f in files} - {f.name for f in pictures})
+        found, others = pictures(folder)
         if others:
             notes.append(f"{folder}: not used, because they are no images: {_some(others)}")
-        twice = [stem for stem, n in Counter(f.stem for f in pictures).items() if n > 1]
+        twice = [stem for stem, n in Counter(f.stem for f in found).items() if n > 1]
         if twice:
             errors.append(f"{folder}: more than one file for {_some(sorted(twice))}")
-        if not pictures:
+        if not found:
             errors.append(f"{folder}: holds no images. Known are {', '.join(sorted(EXTENSIONS))}")
-        sides.append({f.stem: f for f in pictures})
+        sides.append({f.stem: f for f in found})
     of_image, of_mask = sides
     if of_image and of_mask:
         lone_images, lone_masks = sorted(of_image.keys() - of_mask.keys()), sorted(of_mask.keys() - of_image.keys())
@@ -145,7 +150,7 @@ def _split(config: Config, pool: int, held_out: int) -> list[np.ndarray]:
 
 
 def _open_pair(pair: Pair, config: Config) -> tuple[Image.Image, Image.Image]:
-    image, mask = _open(pair.image).convert("RGB"), _open_mask(pair.mask, config.num_classes)
+    image, mask = open_image(pair.image).convert("RGB"), _open_mask(pair.mask, config.num_classes)
     reject_single_value = config.single_value_masks == "error" and config.num_classes == 1
     if image.size != mask.size:
         sizes = " and ".join(f"{i.width} x {i.height}" for i in (image, mask))
@@ -160,7 +165,7 @@ def _open_pair(pair: Pair, config: Config) -> tuple[Image.Image, Image.Image]:
 
 def _open_mask(path: Path, num_classes: int = 1) -> Image.Image:
     """A mask as a grey image, 0..255. Masks of 0 and 1 are read as 0 and 255, 16 bit ones are brought down to 8."""
-    image = _open(path)
+    image = open_image(path)
     if num_classes > 1:
         return _class_numbers(path, image, num_classes)
     if image.mode.startswith("I"):  # PIL would clip at 255 instead of scaling
@@ -184,8 +189,8 @@ def _class_numbers(path: Path, image: Image.Image, num_classes: int) -> Image.Im
     return Image.fromarray(values.astype(np.uint8))
 
 
-def _open(path: Path) -> Image.Image:
-    """The decoded image, turned as its EXIF data say."""
+def open_image(path: Path) -> Image.Image:
+    """The decoded image, turned as its EXIF data say. Raises ``DataError``."""
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image)

@@ -116,7 +116,7 @@ def summarise(
         name=sweep.name,
         question=sweep.question,
         profile=sweep.profile,
-        axes=tuple(axis.path for axis in sweep.axes),
+        axes=tuple(axis.name for axis in sweep.axes),
         seeds=sweep.seeds,
         embedded=tuple(dict.fromkeys(part for trial in trials for part in _stand_ins(trial))),
         settings=_settings(sweep),
@@ -229,5 +229,5 @@ def _settings(sweep: Sweep) -> str:
         "train.lr": f"lr {base.train.lr:g}",
         "train.loss": base.train.loss,
     }
-    varied = tuple(axis.path for axis in sweep.axes)
+    varied = tuple(path for axis in sweep.axes for path in axis.paths())
     return ", ".join(text for path, text in shown.items() if not path.startswith(varied))

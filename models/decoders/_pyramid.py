@@ -3,7 +3,7 @@
 From one map: the simple feature pyramid of ViTDet (Li et al., ECCV 2022, arXiv 2203.16527, section 3): scales 4, 2, 1
 and 1/2 by transposed convolutions and max pooling, then a 1x1 and a 3x3 convolution with layer normalisation on each.
 Scales count from the encoder's own grid, so that patches of 14 or 16 pixels give strides of 3.5 or 4 to 28 or 32.
-From four maps: they pass as they are.
+From four maps: they pass as they are, or are resized to these scales where all have the same size.
 """
 
 import math
@@ -33,7 +33,8 @@ class Pyramid(nn.Module):
     def forward(self, features: tuple[Tensor, ...]) -> list[Tensor]:
         """features -> maps of height 8n, 4n, 2n and n. Sizes that do not halve evenly are resized to the next such."""
         maps = [level(features[0]) for level in self.levels] if self.levels else list(features)
-        height, width = (math.ceil(side / 8) for side in maps[0].shape[-2:])
+        flat = maps[0].shape[-2:] == maps[-1].shape[-2:]  # such as four depths of a plain ViT
+        height, width = (math.ceil(side / (2 if flat else 8)) for side in maps[0].shape[-2:])
         sizes = [(height << k, width << k) for k in (3, 2, 1, 0)]
         return [m if m.shape[-2:] == s else _resize(m, s) for m, s in zip(maps, sizes)]
 

@@ -1,7 +1,7 @@
 """SAM3's image encoder: the ``ViT`` of the sam3 package with the published sizes (446,237,696 parameters).
 
-Sizes: facebookresearch/sam3, sam3/model_builder.py, ``_create_vit_backbone``; ``image_size`` and the single output map
-as in WZH0120/SAM3-UNet fdb21da, SAM3UNet.py. The neck and everything behind it are not used.
+Sizes: facebookresearch/sam3, sam3/model_builder.py, ``_create_vit_backbone``; ``image_size`` and, by default, the single
+output map as in WZH0120/SAM3-UNet fdb21da, SAM3UNet.py. The neck and everything behind it are not used.
 """
 
 import os
@@ -30,6 +30,9 @@ class Config(Base):
     """Stochastic depth of the last block, rising linearly from 0. Upstream leaves it on in the frozen blocks."""
     checkpointing: bool = True
     """Recompute each block's activations in the backward pass. Upstream's memory claim depends on it."""
+    features: Literal["last", "global"] = "last"
+    """Maps that the decoder gets: ``last``, that of the last global-attention block, as upstream; ``global``, one of
+    each global-attention block, the earliest to the finest level."""
     patch: PositiveInt = 14
     dim: PositiveInt = 1024
     depth: PositiveInt = 32
@@ -77,12 +80,12 @@ class Config(Base):
 
 
 class SAM3ViT(nn.Module):
-    """images [B, 3, H, W] -> one map [B, dim, H/patch, W/patch], the output of the last global-attention block."""
+    """images [B, 3, H, W] -> maps [B, dim, H/patch, W/patch]: the output of the last global-attention block, or of each."""
 
     def __init__(self, config: Config, image_size: int) -> None:
         super().__init__()
         self.config = config
-        self.channels = (config.dim,)
+        self.channels = (config.dim,) * (len(config.global_blocks) if config.features == "global" else 1)
         self.block_dims = (config.dim,) * config.depth
         self.prefix_tokens = 0  # the stored class token's position is dropped, no token is
         self.trunk = sam3_module("model.vitdet").ViT(
@@ -109,6 +112,7 @@ class SAM3ViT(nn.Module):
             ln_pre=True,
             ln_post=False,
             bias_patch_embed=False,
+            return_interm_layers=config.features == "global",
         )
 
     @property
@@ -120,8 +124,8 @@ class SAM3ViT(nn.Module):
         yield from self.trunk.patch_embed.parameters()
         yield from self.trunk.ln_pre.parameters()
 
-    def forward(self, images: Tensor) -> tuple[Tensor]:
-        return (self.trunk(images)[-1],)
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.trunk(images))
 
     def load_pretrained(self) -> int:
         """Loads the checkpoint that the config names; returns the number of tensors (0: random by request)."""

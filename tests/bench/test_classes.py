@@ -9,7 +9,7 @@ from torch import nn
 
 from bench.config import Axis, ConfigError, Sweep
 from bench.datasets import DATASETS, DataError, Split
-from bench.evaluate import predict_classes
+from bench.evaluate import predict
 from bench.report import plots
 from bench.report.leaderboard import summarise
 from bench.report.tables import as_frame, markdown
@@ -89,7 +89,7 @@ def test_the_largest_logit_wins_at_the_masks_size():
     masks = np.zeros((3, 13, 21), np.uint8)
     images = np.zeros((3, 8, 8, 3), np.uint8)
     split = Split(images, np.zeros((3, 8, 8), np.uint8), np.arange(3), ("a", "b", "c"), lambda i: masks[i])
-    out = list(predict_classes(Fixed(logits), split, TransformConfig(size=8), torch.device("cpu"), 2))
+    out = list(predict(Fixed(logits), split, TransformConfig(size=8), torch.device("cpu"), 2))
     expected = nn.functional.interpolate(logits, size=(13, 21), mode="bilinear")[0].numpy().argmax(0)
     assert [name for name, _, _ in out] == ["a", "b", "c"]
     assert all(np.array_equal(answer, expected) and answer.dtype == np.uint8 for _, answer, _ in out)
@@ -163,7 +163,7 @@ def test_an_image_of_one_class_is_no_mistake(tmp_path):
 
 
 def test_leaderboard_front_and_figure_go_by_the_mean_iou_of_the_classes(trial):
-    sweep = Sweep("c", "Which?", "embedded", trial, (Axis("model.adapter.rank", (("1", 1), ("4", 4))),), (0,))
+    sweep = Sweep("c", "Which?", "embedded", trial, (Axis.over("model.adapter.rank", {"1": 1, "4": 4}),), (0,))
     trials = expand(sweep)
     records = {t.trial_id: run_trial(t.config) for t in trials}
     board = summarise(sweep, trials, records)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from bench.config import ConfigError, TrialConfig, load_sweep
+from bench.config import Axis, ConfigError, TrialConfig, load_sweep
+from bench.sweep import expand
 
 GOOD = """
 name: mine
@@ -48,7 +49,7 @@ def test_defaults_are_upstreams_recipe():
 def test_a_good_file(sweep):
     got = sweep()
     assert (got.name, got.seeds, got.profile) == ("mine", (0, 1), "default")
-    assert got.axes[0].points == (("4", 4), ("8", 8))
+    assert got.axes[0] == Axis.over("model.adapter.rank", {"4": 4, "8": 8})
 
 
 def test_numbers_in_scientific_notation_are_numbers(sweep):
@@ -56,7 +57,8 @@ def test_numbers_in_scientific_notation_are_numbers(sweep):
         got = sweep(GOOD, f"train.lr={text}")
         assert got.base.train.lr == 0.0002
         assert got.base.trial_id == sweep(GOOD, "train.lr=0.0002").base.trial_id
-    assert sweep(GOOD.replace("axes:", "axes:\n  train.lr: [1e-3, 2e-4]")).axes[0].points == (("0.001", 1e-3), ("0.0002", 2e-4))
+    rates = sweep(GOOD.replace("axes:", "axes:\n  train.lr: [1e-3, 2e-4]")).axes[0]
+    assert rates == Axis.over("train.lr", {"0.001": 1e-3, "0.0002": 2e-4})
 
 
 def test_identity_depends_on_values_not_on_how_they_are_written(sweep):
@@ -80,7 +82,7 @@ def test_identity_depends_on_values_not_on_how_they_are_written(sweep):
         ("model.name=sam3_unt", "unknown model 'sam3_unt'. Did you mean 'sam3_unet'?"),
         ("train.lr=fast", "train.lr: should be a valid number (got 'fast')"),
         ("train.lr=-1", "train.lr: should be greater than 0"),
-        ("train.loss=structur_loss", "should be 'structure_loss', 'bce_loss' or 'cross_entropy'"),
+        ("train.loss=structur_loss", "should be 'structure_loss', 'weighted_structure_loss', 'bce_loss' or 'cross_entropy'"),
         ("trian.lr=1", "trian: unknown key. Did you mean 'train'?"),
         ("device=gpu", "device: should be 'cuda' or 'cpu' (got 'gpu')"),
         ("seeds=[]", "seeds: a list of whole numbers"),
@@ -149,7 +151,7 @@ def test_an_unreadable_file_is_one_line(tmp_path):
 
 
 def test_the_path_of_an_axis_replaces_its_values(sweep):
-    assert sweep(GOOD, "model.adapter.rank=16").axes[0].points == (("16", 16),)
+    assert sweep(GOOD, "model.adapter.rank=16").axes[0] == Axis.over("model.adapter.rank", {"16": 16})
     assert sweep(GOOD, "seeds=5").seeds == (5,)
 
 
@@ -172,6 +174,41 @@ def test_profiles(sweep):
     assert "no profile 'lrge'. Did you mean 'large'? Profiles: small, large" in errors(sweep, text, profile="lrge")
     broken = text.replace("device: cpu", "device: abacus")
     assert "profiles.small.base.device" in errors(sweep, broken) and "profiles.large.base.device" in errors(sweep, broken)
+
+
+VARIANTS = """variants:
+  as it is: {}
+  small and long: {model.adapter.rank: 2, train.epochs: 30}
+seeds:"""
+
+
+def test_variants_are_an_axis_whose_points_set_what_they_like(sweep):
+    text = GOOD.replace("axes:\n  model.adapter.rank: [4, 8]\n", "").replace("seeds:", VARIANTS)
+    (axis,) = sweep(text).axes
+    assert axis.name == "variant" and axis.points[0] == ("as it is", {})
+    trials = expand(sweep(text))
+    assert [(t.point, t.config.model.adapter.rank, t.config.train.epochs) for t in trials[::2]] == [
+        (("as it is",), 32, 20),
+        (("small and long",), 2, 30),
+    ]
+    beside = GOOD.replace("model.adapter.rank: [4, 8]", "model.decoder.width: [8, 16]").replace("seeds:", VARIANTS)
+    assert len(expand(sweep(beside))) == 2 * 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("rank: 2", "rnk: 2", "variants: model.adapter.rnk: no field 'rnk'. Did you mean 'rank'?"),
+        ("rank: 2", "rank: two", "variants = small and long: model.adapter.rank: should be a valid integer (got 'two')"),
+        ("{}", "3", "variants.as it is: should be a valid dictionary (got 3)"),
+        ("model.adapter.rank: [4, 8]", "train.epochs: [1, 2]", "variants: the same field is set by axis 'train.epochs'"),
+    ],
+)
+def test_bad_variants(sweep, old, new, expected):
+    text = GOOD.replace("model.adapter.rank: [4, 8]", "train.lr: [1e-3]").replace("seeds:", VARIANTS)
+    if old.startswith("model"):
+        old = "train.lr: [1e-3]"
+    assert expected in errors(sweep, text.replace(old, new, 1))
 
 
 def test_axes_of_whole_subtrees_have_labels(sweep):

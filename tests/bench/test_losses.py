@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bench.losses import CLASS_LOSSES, LOSSES, cross_entropy, structure_loss
+from bench.losses import CLASS_LOSSES, LOSSES, cross_entropy, structure_loss, weighted_structure_loss
 
 
 def upstream_structure_loss(pred, mask):
@@ -31,6 +31,15 @@ def test_structure_loss_and_its_gradient_are_upstreams(shape, soft):
     a.backward()
     b.backward()
     torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_the_weighted_loss_is_the_formula_without_upstreams_slip():
+    logits, masks = 3 * torch.randn(2, 1, 50, 40), (torch.rand(2, 1, 50, 40) > 0.6).float()
+    weight = 1 + 5 * torch.abs(F.avg_pool2d(masks, kernel_size=31, stride=1, padding=15) - masks)
+    bce = -(masks * F.logsigmoid(logits) + (1 - masks) * F.logsigmoid(-logits))
+    bce = (weight * bce).sum(dim=(2, 3)) / weight.sum(dim=(2, 3))
+    rest = structure_loss(logits, masks) - F.binary_cross_entropy_with_logits(logits, masks)
+    torch.testing.assert_close(weighted_structure_loss(logits, masks), bce.mean() + rest)
 
 
 @pytest.mark.parametrize("loss", [LOSSES[name] for name in LOSSES if name not in CLASS_LOSSES])

@@ -21,7 +21,7 @@ GIB = 2**30
 
 @pytest.fixture
 def sweep(tiny):
-    axis = Axis("model.adapter.rank", (("2", 2), ("4", 4), ("8", 8)))
+    axis = Axis.over("model.adapter.rank", {"2": 2, "4": 4, "8": 8})
     return Sweep("mine", "How narrow?", "embedded", tiny, (axis,), (0, 1))
 
 
@@ -122,7 +122,7 @@ def test_embedded_runs_are_labelled_and_others_are_not(sweep, tiny_with):
     model = {"name": "unet", "width": 4}
     real = sweep._replace(
         base=tiny_with({"model": model, "dataset": {"name": "folder", "images": "i", "masks": "m"}}),
-        axes=(Axis("model.width", (("4", 4), ("8", 8))),),
+        axes=(Axis.over("model.width", {"4": 4, "8": 8}),),
     )
     assert "mbedded run" not in markdown(board_of(real, record(expand(real)[0])))
 
@@ -161,7 +161,7 @@ def test_without_results_there_are_tables_but_no_figure(sweep, tmp_path):
 
 
 def test_names_cannot_break_the_table(sweep):
-    axis = Axis("model.adapter.rank", (("<script>|`*_", 2), ("[a](b)", 4)))
+    axis = Axis.over("model.adapter.rank", {"<script>|`*_": 2, "[a](b)": 4})
     text = markdown(board_of(sweep._replace(axes=(axis,), question="<b>|why?")))
     assert r"\<script\>\|\`\*\_" in text and "<script>" not in text and "<b>" not in text
     assert escape("a\nb") == "a b"

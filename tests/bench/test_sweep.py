@@ -8,8 +8,8 @@ from bench.sweep import check_writable, expand, missing, pending, prepare_data, 
 @pytest.fixture
 def sweep(tiny):
     axes = (
-        Axis("model.adapter.rank", (("2", 2), ("4", 4))),
-        Axis("model.adapter.placement", (("all", "all"), ("last:1", "last:1"))),
+        Axis.over("model.adapter.rank", {"2": 2, "4": 4}),
+        Axis.over("model.adapter.placement", {"all": "all", "last:1": "last:1"}),
     )
     return Sweep("mine", "Why?", "default", tiny, axes, (0, 1, 2))
 
@@ -23,13 +23,13 @@ def test_expands_to_the_product_of_axes_and_seeds_in_order(sweep):
 
 
 def test_two_points_that_are_the_same_configuration_are_an_error(sweep):
-    twice = sweep._replace(axes=(Axis("model.adapter", (("a", "bottleneck"), ("b", {"name": "bottleneck"}))),))
+    twice = sweep._replace(axes=(Axis.over("model.adapter", {"a": "bottleneck", "b": {"name": "bottleneck"}}),))
     with pytest.raises(ConfigError, match="a and b are the same configuration"):
         expand(twice)
 
 
 def test_models_that_cannot_be_built_are_all_named_before_anything_runs(sweep):
-    deep = Axis("model.adapter.placement", (("ok", "all"), ("deep", "last:9"), ("far", [3, 12])))
+    deep = Axis.over("model.adapter.placement", {"ok": "all", "deep": "last:9", "far": [3, 12]})
     with pytest.raises(ConfigError) as error:
         sizes(expand(sweep._replace(axes=(deep,))))
     assert "model.adapter.placement: 'last:9' asks for 9 blocks, but the encoder has 8 (at deep" in str(error.value)

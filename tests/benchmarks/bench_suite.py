@@ -100,8 +100,8 @@ def bench_scoring(benchmark, side):
 @pytest.mark.benchmark(group="a sweep of 300 trials")
 def bench_expansion(benchmark):
     base = TrialConfig.model_validate({"model": MODEL, "dataset": "procedural", "device": "cpu"})
-    ranks = Axis("model.adapter.rank", tuple((str(r), r) for r in range(1, 11)))
-    widths = Axis("model.decoder.width", tuple((str(8 * w), 8 * w) for w in range(1, 11)))
+    ranks = Axis.over("model.adapter.rank", {str(r): r for r in range(1, 11)})
+    widths = Axis.over("model.decoder.width", {str(8 * w): 8 * w for w in range(1, 11)})
     trials = benchmark(expand, Sweep("s", "?", "default", base, (ranks, widths), (0, 1, 2)))
     assert len(trials) == 300
 
@@ -110,5 +110,5 @@ def bench_expansion(benchmark):
 @pytest.mark.parametrize("encoder", ["sam3_vit_tiny", "sam3_vit"])
 def bench_skeleton(benchmark, encoder):
     base = TrialConfig.model_validate({"model": {**MODEL, "encoder": encoder}, "dataset": "procedural"})
-    trials = expand(Sweep("s", "?", "default", base, (Axis("model.adapter.rank", (("8", 8),)),), (0,)))
+    trials = expand(Sweep("s", "?", "default", base, (Axis.over("model.adapter.rank", {"8": 8}),), (0,)))
     benchmark(sizes, trials)

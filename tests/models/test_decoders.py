@@ -65,6 +65,11 @@ def test_pyramid_leaves_four_maps_as_they_are():
     assert all(torch.equal(a, b) for a, b in zip(pyramid(maps), maps)) and not list(pyramid.parameters())
 
 
+def test_four_maps_of_one_size_are_brought_to_the_same_scales():
+    maps = tuple(torch.randn(1, 3, 21, 21) for _ in range(4))
+    assert [tuple(m.shape[2:]) for m in Pyramid((3,) * 4, 9)(maps)] == [(88, 88), (44, 44), (22, 22), (11, 11)]
+
+
 def test_another_number_of_maps_is_an_error():
     with pytest.raises(InvalidModel, match="one feature map or 4, but the encoder has 3"):
         Pyramid((8, 8, 8), 8)

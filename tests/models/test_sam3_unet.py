@@ -12,6 +12,8 @@ from models._encoder_decoder import ENCODERS, parameter_counts
 from models._registry import InvalidModel
 from models._skeleton import skeleton
 from models.adapters.bottleneck import BottleneckAdapter
+from models.adapters.bottleneck import Config as Bottleneck
+from models.decoders.light_unet import Config as LightUNetConfig
 from models.decoders.light_unet import LightUNet, Up
 
 
@@ -40,7 +42,7 @@ def test_the_full_size_model_really_builds_and_runs():
 
 
 def test_bottleneck_adds_before_the_block_what_the_formula_says():
-    adapter = BottleneckAdapter(torch.nn.Linear(12, 12), dim=12, rank=3)
+    adapter = BottleneckAdapter(torch.nn.Linear(12, 12), 12, Bottleneck(rank=3))
     x = torch.randn(2, 5, 5, 12)
     first, second = adapter.adapter[0], adapter.adapter[2]
     added = F.gelu(F.linear(F.gelu(F.linear(x, first.weight, first.bias)), second.weight, second.bias))
@@ -73,7 +75,7 @@ def test_tuned_blocks_and_stem():
 def test_skip_is_cropped_to_the_coarser_map_as_upstream_does():
     """336/32 = 10.5: the coarsest level has 10, its doubled map 20, and the skip of 21 loses its first row and column."""
     seen = {}
-    up = Up(16, 8).eval()
+    up = Up(16, 8, LightUNetConfig()).eval()
     up.conv.register_forward_pre_hook(lambda module, inputs: seen.update(x=inputs[0]))
     coarse, skip = torch.randn(1, 8, 20, 20), torch.randn(1, 8, 21, 21)
     up(coarse, skip)
@@ -81,10 +83,48 @@ def test_skip_is_cropped_to_the_coarser_map_as_upstream_does():
     torch.testing.assert_close(seen["x"], F.interpolate(joined, scale_factor=2, mode="bilinear", align_corners=True))
 
 
-def test_pointwise_norms_have_eps_one():
-    eps = {n: m.eps for n, m in LightUNet((16,), 8).named_modules() if isinstance(m, torch.nn.BatchNorm2d)}
+def test_resized_skips_meet_at_the_finer_maps_size():
+    seen = {}
+    up = Up(16, 8, LightUNetConfig(skip_align="resize")).eval()
+    up.conv.register_forward_pre_hook(lambda module, inputs: seen.update(x=inputs[0]))
+    coarse, skip = torch.randn(1, 8, 20, 20), torch.randn(1, 8, 21, 21)
+    up(coarse, skip)
+    joined = torch.cat([F.interpolate(coarse, size=(21, 21), mode="bilinear", align_corners=False), skip], dim=1)
+    torch.testing.assert_close(seen["x"], F.interpolate(joined, scale_factor=2, mode="bilinear", align_corners=True))
+
+
+@pytest.mark.parametrize("given", [1.0, 1e-5])
+def test_pointwise_norms_have_eps_one_unless_told_otherwise(given):
+    decoder = LightUNet((16,), LightUNetConfig(width=8, pointwise_eps=given))
+    eps = {n: m.eps for n, m in decoder.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}
     assert len(eps) == 16
-    assert all(value == (1.0 if "conv" in n.split(".")[-2] else 1e-5) for n, value in eps.items())
+    assert all(value == (given if "conv" in n.split(".")[-2] else 1e-5) for n, value in eps.items())
+    assert LightUNetConfig().pointwise_eps == 1.0
+
+
+def test_adapters_start_as_their_paper_says_or_at_zero():
+    def at_start(**fields):
+        return BottleneckAdapter(torch.nn.Identity(), 64, Bottleneck(rank=64, **fields)).adapter
+
+    upstream, default = at_start(), at_start(init="default")
+    assert upstream[2].weight.std().item() == pytest.approx(0.02, rel=0.05) and not upstream[0].bias.any()
+    assert default[2].weight.std().item() == pytest.approx(1 / (3 * 64) ** 0.5, rel=0.05) and default[0].bias.all()
+    x = torch.randn(2, 4, 4, 64)
+    for trailing in (True, False):
+        assert not at_start(init="zero", trailing_activation=trailing)(x).any()
+    without = at_start(trailing_activation=False)
+    assert len(without) == 3 and without(100 * x).min() < -1
+
+
+def test_maps_of_all_global_blocks_are_what_those_blocks_put_out():
+    encoder = ENCODERS.build(ENCODERS.parse({"name": "sam3_vit_tiny", "features": "global", "drop_path": 0.0}), 96)
+    seen = []
+    for i in encoder.config.global_blocks:
+        encoder.blocks[i].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    maps = encoder(torch.randn(2, 3, 96, 96))
+    assert encoder.channels == (64,) * 4 and len(maps) == 4
+    for found, expected in zip(maps, seen):
+        assert torch.equal(found, expected.permute(0, 3, 1, 2))
 
 
 @pytest.mark.parametrize("size", [335, 350 + 1, 7])

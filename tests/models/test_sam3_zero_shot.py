@@ -89,8 +89,8 @@ def test_a_trial_is_scored_but_not_trained_and_its_record_says_so(trial):
 
 
 def test_the_leaderboard_says_not_trained_and_keeps_the_others_memory(trial, tiny):
-    models = (("zero-shot", trial.model.model_dump()), ("SAM3-UNet", tiny.model.model_dump()))
-    sweep = Sweep("z", "Which?", "embedded", tiny, (Axis("model", models),), (0,))
+    models = {"zero-shot": trial.model.model_dump(), "SAM3-UNet": tiny.model.model_dump()}
+    sweep = Sweep("z", "Which?", "embedded", tiny, (Axis.over("model", models),), (0,))
     trials = expand(sweep)
     board = summarise(sweep, trials, {t.trial_id: run_trial(t.config) for t in trials})
     zero, unet = board.tables[0].rows

@@ -1,0 +1,105 @@
+"""What a trial has learnt, in a file of its own: adapters, decoder and tuned weights, without the frozen encoder.
+
+``<trial_id>.safetensors`` lies beside the record, megabytes instead of gigabytes. Its metadata hold the trial's
+configuration and a digest of the frozen weights, so that it is only ever joined with the encoder it was trained on.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from bench.checks import frozen_digests
+from bench.config import TrialConfig
+from models import MODELS
+from models._registry import InvalidModel
+from models._weights import WeightsError
+
+FORMAT = "sam3-bench trained weights, version 1"
+LARGEST_BYTES = 512 * 2**20
+"""What is larger is not kept: a fully fine-tuned SAM3 would be 1.8 GB for every trial."""
+
+
+class CheckpointError(Exception):
+    """A file of trained weights that cannot be used here; the text says why and what to do."""
+
+
+def learnt(model: nn.Module) -> dict[str, Tensor]:
+    """Trained parameters and all buffers of a model, on the CPU, by name.
+
+    Complex buffers are left out: they are RoPE tables, which the model builds for its image size.
+    """
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    state = {name: value for name, value in model.state_dict().items() if name not in frozen}
+    return {name: value.detach().cpu().contiguous() for name, value in state.items() if not value.is_complex()}
+
+
+def frozen_digest(digests: Mapping[str, str]) -> str:
+    """32 hex digits over the frozen weights, from the digest of each (``bench.checks.frozen_digests``)."""
+    return hashlib.blake2b(json.dumps(sorted(digests.items())).encode(), digest_size=16).hexdigest()
+
+
+def pack(model: nn.Module, config: TrialConfig, frozen: Mapping[str, str]) -> bytes | None:
+    """What the model has learnt as a safetensors file; ``None`` when it would be larger than ``LARGEST_BYTES``.
+
+    frozen: digests of the weights that stayed as they were (``bench.checks.frozen_digests``).
+    """
+    trained = learnt(model)
+    if sum(tensor.nbytes for tensor in trained.values()) > LARGEST_BYTES:
+        return None
+    metadata = {"format": FORMAT, "config": config.model_dump_json(), "frozen_digest": frozen_digest(frozen)}
+    return save({name: tensor.clone() for name, tensor in trained.items()}, metadata=metadata)  # it refuses shared memory
+
+
+def load(path: Path) -> tuple[TrialConfig, nn.Module]:
+    """The trial's configuration and its model as it was after training, on the CPU, in eval mode.
+
+    Raises ``CheckpointError``: no such file, not one of ours, encoder weights missing or others than it was trained on.
+    """
+    metadata, tensors = _read(path)
+    try:
+        config = TrialConfig.model_validate_json(metadata["config"])
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        where = ".".join(map(str, found["loc"]))
+        raise CheckpointError(f"{path}: its configuration is not of this version: {where}: {found['msg']}") from None
+    absent = [item for item in config.model.missing()]
+    if absent:
+        raise CheckpointError("\n".join(f"{path} needs {item.kind}: {item.what}\n  -> {item.remedy}" for item in absent))
+    torch.manual_seed(config.seed)  # frozen weights may be random by request
+    try:
+        model = MODELS.build(config.model, config.transform.size, True)
+    except (InvalidModel, WeightsError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    if frozen_digest(frozen_digests(model)) != metadata["frozen_digest"]:
+        raise CheckpointError(
+            f"{path}: was trained on an encoder with other weights than those found here. "
+            "Point to the weights of that training"
+        )
+    expected = learnt(model)
+    wrong = sorted(expected.keys() ^ tensors.keys())
+    wrong += sorted(n for n in expected.keys() & tensors.keys() if expected[n].shape != tensors[n].shape)
+    if wrong:
+        raise CheckpointError(f"{path}: does not fit its own configuration: {', '.join(wrong[:5])}")
+    model.load_state_dict(tensors, strict=False)
+    return config, model.eval()
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise CheckpointError(f"{path}: holds no trained weights of this suite")
+            return metadata, {name: file.get_tensor(name) for name in file.keys()}
+    except FileNotFoundError:
+        largest = f"{LARGEST_BYTES // 2**20} MiB"
+        raise CheckpointError(f"{path}: no such file. Trained weights of over {largest} are not kept") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None

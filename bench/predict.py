@@ -1,0 +1,87 @@
+"""Masks for a folder of images, from what a trial has learnt: ``python -m bench.predict FILE IMAGES OUT``."""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from PIL import Image
+from rich.console import Console
+
+from bench import checkpoint
+from bench.datasets import DataError
+from bench.datasets.folder import open_image, pictures
+from bench.evaluate import to_answer
+from bench.progress import loading
+from bench.transforms import resize_image, to_input
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code: 0 a mask for every image, 1 some image could not be read, 2 the input is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m bench.predict", description=__doc__.split(":")[0])
+    parser.add_argument("checkpoint", type=Path, help="<trial_id>.safetensors, as it lies beside a trial's record")
+    parser.add_argument("images", type=Path, help="a folder of images")
+    parser.add_argument("out", type=Path, help="where the masks go: <stem>.png, 0..255 or classes")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: 8")
+    options = parser.parse_args(arguments)
+    console = Console(soft_wrap=True, highlight=False)
+    try:
+        files = _files(options)
+        config, model = checkpoint.load(options.checkpoint)
+        options.out.mkdir(parents=True, exist_ok=True)
+    except (checkpoint.CheckpointError, DataError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+    console.print(f"{len(files)} images, trial {config.trial_id} on {options.device}", markup=False)
+    device = torch.device(options.device)
+    model.to(device)
+    unreadable: list[str] = []
+    batches = (files[i : i + options.batch_size] for i in range(0, len(files), options.batch_size))
+    count = -(-len(files) // options.batch_size)
+    for batch in loading(console, "predicting")(batches, count):
+        images = list(_readable(batch, unreadable))
+        if not images:
+            continue
+        pixels = torch.stack([torch.from_numpy(resize_image(i, config.transform.size).copy()) for _, i in images])
+        with torch.no_grad():
+            logits = model(to_input(pixels.to(device), config.transform.normalisation))[0]
+        for (path, image), one in zip(images, logits):
+            answer = to_answer(one, (image.height, image.width))
+            Image.fromarray(answer).save(options.out / f"{path.stem}.png")
+    console.print(f"wrote {len(files) - len(unreadable)} masks to {options.out}", markup=False)
+    for line in unreadable:
+        print(line, file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+def _files(options: argparse.Namespace) -> list[Path]:
+    """The images to look at. Raises ``DataError`` when there are none, or two would get the same mask."""
+    if options.batch_size < 1:
+        raise DataError([f"--batch-size {options.batch_size}: at least 1"])
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise DataError(["--device cuda: torch sees no NVIDIA GPU here. Leave it out, or give --device cpu"])
+    if not options.images.is_dir():
+        raise DataError([f"{options.images}: is no folder of images"])
+    files, _ = pictures(options.images)
+    if not files:
+        raise DataError([f"{options.images}: holds no images"])
+    twice = sorted(stem for stem, n in Counter(f.stem for f in files).items() if n > 1)
+    if twice:
+        raise DataError([f"{options.images}: more than one image called {', '.join(twice[:5])}; masks would collide"])
+    return sorted(files)
+
+
+def _readable(files: list[Path], unreadable: list[str]) -> Iterator[tuple[Path, Image.Image]]:
+    for path in files:
+        try:
+            yield path, open_image(path).convert("RGB")
+        except DataError as error:
+            unreadable += error.errors
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,67 @@
+"""Masks for a folder of images, on real files."""
+
+import shutil
+
+import numpy as np
+import pytest
+from conftest import write_pairs
+from PIL import Image
+
+from bench.predict import main
+from bench.trial import run_trial
+
+
+@pytest.fixture
+def trained(tiny_with, tmp_path):
+    """Weights of a trial on twelve files, and the folder with their images."""
+    images, masks = write_pairs(tmp_path / "pairs", 12)
+    config = tiny_with({"dataset": {"name": "folder", "images": str(images), "masks": str(masks)}})
+    record = run_trial(config)
+    record.save(tmp_path)
+    return tmp_path / f"{config.trial_id}.safetensors", images, record
+
+
+def test_every_image_gets_a_mask_of_its_size_equal_to_what_was_scored(trained, tmp_path, capsys):
+    path, images, record = trained
+    Image.new("RGB", (17, 60), "white").save(images / "odd.size.WEBP")
+    (images / "notes.txt").write_text("no image")
+    assert main([str(path), str(images), str(tmp_path / "out"), "--batch-size", "5"]) == 0
+    assert "13 images" in capsys.readouterr().out
+    out = {p.name: Image.open(p) for p in (tmp_path / "out").iterdir()}
+    assert len(out) == 13 and out["odd.size.png"].size == (17, 60)
+    for name, mae in zip(record.image_scores["name"], record.image_scores["mae"]):
+        mask = np.asarray(Image.open(images.parent / "masks" / f"{name}.png")) > 128
+        answer = np.asarray(out[f"{name}.png"]).astype(float)
+        answer = (answer - answer.min()) / (answer.max() - answer.min())
+        assert abs(answer - mask).mean() == pytest.approx(mae, abs=1 / 255)
+
+
+def test_an_unreadable_image_is_named_and_the_others_are_predicted(trained, tmp_path, capsys):
+    path, images, _ = trained
+    (images / "broken.png").write_bytes(b"not a png")
+    assert main([str(path), str(images), str(tmp_path / "out")]) == 1
+    assert "broken.png: cannot be read" in capsys.readouterr().err
+    assert len(list((tmp_path / "out").iterdir())) == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["FILE", "nowhere", "out"], "nowhere: is no folder of images"),
+        (["FILE", "empty", "out"], "holds no images"),
+        (["FILE", "IMAGES", "out", "--batch-size", "0"], "at least 1"),
+        (["gone.safetensors", "IMAGES", "out"], "no such file"),
+        (["FILE", "twins", "out"], "more than one image called pair 000"),
+        (["FILE", "IMAGES", "FILE"], "File exists"),
+    ],
+)
+def test_wrong_input_is_one_line_and_code_2(trained, tmp_path, monkeypatch, capsys, arguments, expected):
+    path, images, _ = trained
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    shutil.copytree(images, tmp_path / "twins")
+    shutil.copy(images / "pair 000.jpg", tmp_path / "twins" / "pair 000.jpeg")
+    names = {"FILE": str(path), "IMAGES": str(images)}
+    assert main([names.get(a, a) for a in arguments]) == 2
+    said = capsys.readouterr().err
+    assert expected in said and "Traceback" not in said
