@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import yaml
-from pydantic import Field, NonNegativeInt, ValidationError
+from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from bench.datasets import DATASETS
+from bench.losses import CLASS_LOSSES
 from bench.train import TrainConfig
 from bench.transforms import TransformConfig
 from models import MODELS
@@ -39,6 +40,35 @@ class TrialConfig(Config):
     device: Literal["cuda", "cpu"] = "cuda"
     seed: NonNegativeInt = 0
 
+    @model_validator(mode="after")
+    def _parts_agree(self) -> "TrialConfig":
+        """Model, masks, loss and resizing mean the same by a class, model and transform the same by a colour."""
+        classes = self.num_classes
+        wrong = []
+        if self.model.num_classes != classes:
+            wrong.append(
+                f"model.num_classes: {self.model.num_classes}, but the masks of dataset {self.dataset.name} have "
+                f"{classes}. Set model.num_classes={classes}"
+            )
+        if (self.train.loss in CLASS_LOSSES) != (classes > 1):
+            fitting = "cross_entropy" if classes > 1 else "structure_loss"
+            wrong.append(f"train.loss: {self.train.loss} is not for {_classes(classes)}. Set train.loss={fitting}")
+        if classes > 1 and self.transform.mask_resize != "nearest":
+            mixing = f"{self.transform.mask_resize} would mix classes"
+            wrong.append(f"transform.mask_resize: {mixing}. Set transform.mask_resize=nearest")
+        expected = getattr(self.model, "input_normalisation", self.transform.normalisation)
+        if expected != self.transform.normalisation:
+            given = f"transform.normalisation is {self.transform.normalisation}"
+            wrong.append(f"model.input_normalisation: {expected}, but {given}. Give them the same value")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the masks; 1 is object against background."""
+        return getattr(self.dataset, "num_classes", 1)  # a dataset that does not say has objects
+
     @cached_property
     def trial_id(self) -> str:
         """12 hex digits over the validated configuration: equal settings are the same trial, in every sweep."""
@@ -50,6 +80,10 @@ class TrialConfig(Config):
         if self.device == "cuda" and not torch.cuda.is_available():
             what = f"torch {torch.__version__} sees no NVIDIA GPU here"
             yield Missing("device", "device", what, "run where there is one, or set device=cpu (slow at full size)")
+
+
+def _classes(count: int) -> str:
+    return f"{count} classes" if count > 1 else "object against background"
 
 
 class Axis(NamedTuple):

@@ -1,4 +1,4 @@
-"""From logits to the 8-bit maps that are scored, exactly as upstream's test.py saves them."""
+"""From logits to what is scored: 8-bit maps of an object, exactly as upstream's test.py saves them, or classes."""
 
 from collections.abc import Iterator
 
@@ -23,7 +23,12 @@ def predict(
         logits = model(to_input(images, transform.normalisation))[0]
         for i, one in zip(chosen, logits):
             mask = split.ground_truth(i)
-            yield split.names[i], to_map(one, mask.shape), mask
+            yield split.names[i], to_answer(one, mask.shape), mask
+
+
+def to_answer(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """logits [K, h, w] of one image -> uint8 [H, W]: a map of the object for K = 1, else the classes."""
+    return to_map(logits, size) if len(logits) == 1 else to_classes(logits, size)
 
 
 def to_map(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
@@ -36,3 +41,9 @@ def to_map(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
     answer = resized.sigmoid().float().cpu().numpy()[0, 0]
     answer = (answer - answer.min()) / (answer.max() - answer.min() + 1e-8)
     return (answer * 255).astype(np.uint8)
+
+
+def to_classes(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """logits [K, h, w] of one image -> classes uint8 [H, W] at ``size``: resized bilinearly, then the largest wins."""
+    resized = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)
+    return resized[0].argmax(dim=0).to(torch.uint8).cpu().numpy()

@@ -50,4 +50,11 @@ def bce_loss(logits: Tensor, masks: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, masks)
 
 
-LOSSES = {loss.__name__: loss for loss in (structure_loss, weighted_structure_loss, bce_loss)}
+def cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
+    """Mean cross-entropy over pixels; logits [B, K, H, W], masks int64 [B, H, W] of classes 0..K-1 -> scalar."""
+    return F.cross_entropy(logits, masks)
+
+
+LOSSES = {loss.__name__: loss for loss in (structure_loss, weighted_structure_loss, bce_loss, cross_entropy)}
+CLASS_LOSSES = {"cross_entropy"}
+"""Those that want a class for every pixel; the others want object against background."""

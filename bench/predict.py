@@ -13,7 +13,7 @@ from rich.console import Console
 from bench import checkpoint
 from bench.datasets import DataError
 from bench.datasets.folder import open_image, pictures
-from bench.evaluate import to_map
+from bench.evaluate import to_answer
 from bench.progress import loading
 from bench.transforms import resize_image, to_input
 
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.predict", description=__doc__.split(":")[0])
     parser.add_argument("checkpoint", type=Path, help="<trial_id>.safetensors, as it lies beside a trial's record")
     parser.add_argument("images", type=Path, help="a folder of images")
-    parser.add_argument("out", type=Path, help="where the masks go, <stem>.png each, 0..255, at the image's size")
+    parser.add_argument("out", type=Path, help="where the masks go: <stem>.png, 0..255 or classes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: 8")
     options = parser.parse_args(arguments)
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
         with torch.no_grad():
             logits = model(to_input(pixels.to(device), config.transform.normalisation))[0]
         for (path, image), one in zip(images, logits):
-            answer = to_map(one, (image.height, image.width))
+            answer = to_answer(one, (image.height, image.width))
             Image.fromarray(answer).save(options.out / f"{path.stem}.png")
     console.print(f"wrote {len(files) - len(unreadable)} masks to {options.out}", markup=False)
     for line in unreadable:

@@ -18,10 +18,10 @@ Status = Literal["ok", "oom", "error"]
 
 
 class Timing(Config):
-    """Durations of the phases, and how many images went through a second."""
+    """Durations of the phases, and how many images went through a second. ``None`` where nothing was trained."""
 
-    train_seconds: float
-    train_images_per_second: float
+    train_seconds: float | None
+    train_images_per_second: float | None
     inference_images_per_second: float
     """Loading, forward pass and resizing to the mask's size, without scoring."""
     total_seconds: float
@@ -70,6 +70,7 @@ class TrialRecord(Config):
     val_scores: dict[str, float] | None = None
     """On the validation split: what to look at when choosing a configuration."""
     memory: dict[Literal["training", "evaluation"], Memory] | None = None
+    """Without ``training`` where nothing was trained: a model without trainable parameters."""
     timing: Timing | None = None
     parameters: dict[str, int] | None = None
     curve: list[CurvePoint] = []

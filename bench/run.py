@@ -22,7 +22,11 @@ LOG_WIDTH = 160
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0 every trial is ok or oom, 1 some trial failed, 2 the input is wrong, 130 interrupted."""
+    """Exit code: 0 every trial that can run here is ok or oom, 1 some trial failed, 2 the input is wrong or nothing can
+    run, 130 interrupted.
+
+    Trials that lack weights, data or a device stay out, are said loudly, and are rows ``missing`` of the table.
+    """
     options = _parser().parse_intermixed_args(arguments)
     width = None if sys.stdout.isatty() else LOG_WIDTH
     console = Console(file=sys.stdout, quiet=options.quiet, width=width, soft_wrap=True, highlight=False)
@@ -39,13 +43,15 @@ def main(arguments: list[str]) -> int:
         if options.dry_run:
             _show_plan(console, sweep, trials, counts, records, folder)
             return 0
-        absent = _missing_lines(to_run)
-        if absent:
-            raise ConfigError(f"{sweep.name}, profile {sweep.profile}: cannot run here", *absent)
+        if to_run and len(_absent(to_run)) == len(trials):
+            raise ConfigError(f"{sweep.name}, profile {sweep.profile}: cannot run here", *_missing_lines(to_run))
         check_writable(folder)
         for path in adopt([trial.trial_id for trial in to_run], folder):
             console.print(f"note: {path} is the same trial, taken over", markup=False)
-        to_run = pending(trials, load_all(folder)[0])
+        unfinished = pending(trials, load_all(folder)[0])
+        absent = _absent(unfinished)
+        skipped = [trial for trial in unfinished if trial.trial_id in absent]
+        to_run = [trial for trial in unfinished if trial.trial_id not in absent]
         prepare_weights(to_run)
         for note in prepare_data(to_run, loading(console)):
             console.print(f"note: {note}", markup=False)
@@ -55,9 +61,11 @@ def main(arguments: list[str]) -> int:
 
     console.print(
         f"{sweep.name} ({sweep.profile}): {len(to_run)} of {len(trials)} trials to run, "
-        f"{len(trials) - len(to_run)} done before; records in {folder}",
+        f"{len(trials) - len(unfinished)} done before; records in {folder}",
         markup=False,
     )
+    if skipped:
+        print(_skipping(skipped, trials), *_missing_lines(skipped), sep="\n", file=sys.stderr)
     try:
         if to_run:
             schedule.forget_errors(to_run, folder)
@@ -73,10 +81,13 @@ def main(arguments: list[str]) -> int:
         return INTERRUPTED
 
     records, _ = load_all(folder)
-    board = summarise(sweep, trials, records)
+    board = summarise(sweep, trials, records, absent)
     paths = report.write(board, folder)
     console.print(f"wrote {', '.join(str(path) for path in paths)}", markup=False)
-    failed = [t for t in trials if t.trial_id not in records or records[t.trial_id].status == "error"]
+    if skipped:
+        print(_skipping(skipped, trials), file=sys.stderr)
+    expected = [trial for trial in trials if trial.trial_id in records or trial.trial_id not in absent]
+    failed = [t for t in expected if t.trial_id not in records or records[t.trial_id].status == "error"]
     return 1 if failed else 0
 
 
@@ -116,6 +127,17 @@ def _resources(options: argparse.Namespace, sweep: Sweep) -> tuple[int, int]:
     return gpus, threads
 
 
+def _absent(trials: list[Trial]) -> dict[str, list[Missing]]:
+    """What keeps a trial from running on this machine, by the ids of the trials that cannot run."""
+    found = {trial.trial_id: list(trial.config.missing()) for trial in trials}
+    return {trial_id: items for trial_id, items in found.items() if items}
+
+
+def _skipping(skipped: list[Trial], trials: list[Trial]) -> str:
+    rows = "; ".join(dict.fromkeys(", ".join(trial.point) for trial in skipped))
+    return f"WARNING: {len(skipped)} of {len(trials)} trials cannot run here and are left out: {rows}"
+
+
 def _missing_lines(trials: list[Trial]) -> list[str]:
     """What the trials need and this machine does not have, and what to do about it; no lines if it has all."""
     lines: list[str] = []
@@ -137,17 +159,20 @@ def _show_plan(
     folder: Path,
 ) -> None:
     """The trials with their sizes and states, and what is missing to run them."""
+    to_run = pending(trials, records)
+    absent = _absent(to_run)
     table = Table("trial", *(axis.name for axis in sweep.axes), "seed", "parameters", "trainable", "state")
     for trial in trials:
         size = counts[trial.trial_id]
         record = records.get(trial.trial_id)
         state = "to run" if record is None else "error, to run again" if record.status == "error" else record.status
-        numbers = (f"{size['total']:,}", f"{size['trainable']:,}")
+        if trial.trial_id in absent:
+            state = f"missing {', '.join(dict.fromkeys(item.kind for item in absent[trial.trial_id]))}"
+        numbers = (f"{size['total']:,}", f"{size['trainable']:,}") if size else ("–", "–")
         table.add_row(trial.trial_id, *trial.point, str(trial.seed), *numbers, state)
     console.print(f"{sweep.name} ({sweep.profile}): {sweep.question}", markup=False)
     console.print(table)
-    to_run = pending(trials, records)
-    console.print(f"{len(to_run)} of {len(trials)} trials to run; records in {folder}")
+    console.print(f"{len(to_run) - len(absent)} of {len(trials)} trials to run; records in {folder}", markup=False)
     for line in _missing_lines(trials):
         console.print(line, markup=False)
 

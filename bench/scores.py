@@ -31,6 +31,17 @@ METRICS = {
     "mean_dice": Metric("mDice", "higher", "mean over 256 thresholds of the mean Dice of the images, as eval.py"),
 }
 
+CLASS_METRICS = {
+    "mean_class_iou": Metric("mIoU", "higher", "Everingham et al., PASCAL VOC, IJCV 2015: mean IoU of the classes"),
+    "mean_class_dice": Metric("mDice", "higher", "Dice, Ecology 1945: mean Dice of the classes"),
+    "pixel_accuracy": Metric("acc", "higher", "Long et al., FCN, CVPR 2015: share of the pixels that are right"),
+}
+"""Where masks hold classes: of one confusion matrix over all pixels of a split (``bench.class_scores``)."""
+
+ALL_METRICS = {**METRICS, **CLASS_METRICS}
+MAIN_METRICS = ("s_measure", "mean_class_iou")
+"""By which rows are placed on the Pareto front: the first for objects, the second for classes."""
+
 
 @dataclass(frozen=True)
 class Scores:

@@ -56,7 +56,7 @@ def expand(sweep: Sweep) -> list[Trial]:
 
 
 def sizes(trials: list[Trial]) -> dict[str, dict[str, int]]:
-    """Parameter counts by trial id; each distinct model is built once, without memory.
+    """Parameter counts by trial id; each distinct model is built once, without memory. Empty where a package is missing.
 
     Raises ``ConfigError`` with everything that cannot be built.
     """
@@ -68,8 +68,10 @@ def sizes(trials: list[Trial]) -> dict[str, dict[str, int]]:
         key = json.dumps([config.model.model_dump(mode="json"), config.transform.size])
         if key not in by_model:
             by_model[key] = {}
+            buildable = all(item.kind != "package" for item in config.model.missing())
             try:
-                by_model[key] = parameter_counts(skeleton(config.model, config.transform.size))
+                if buildable:
+                    by_model[key] = parameter_counts(skeleton(config.model, config.transform.size))
             except InvalidModel as error:
                 points.setdefault(str(error), []).append(", ".join(trial.point))
         counts[trial.trial_id] = by_model[key]

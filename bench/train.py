@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench.checks import GradientCheck
 from bench.datasets import Data, Split
-from bench.losses import LOSSES
+from bench.losses import CLASS_LOSSES, LOSSES
 from bench.transforms import TransformConfig, flip, to_input, to_target
 from models._encoder_decoder import layers_of, part_of
 from models._registry import Config
@@ -30,12 +30,13 @@ class TrainConfig(Config):
     weight_decay: NonNegativeFloat = 5e-4
     encoder_lr_scale: PositiveFloat = 1.0
     """Learning rate of the encoder's own weights, where some are tuned, as a share of ``lr``."""
-    loss: Literal["structure_loss", "weighted_structure_loss", "bce_loss"] = "structure_loss"
-    """``structure_loss`` is upstream's, in which the weights of the cross-entropy cancel; ``weighted_`` mends that."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor of that rate from each block to the next nearer to the image: the last of L blocks learns at
     ``lr * encoder_lr_scale * layer_decay``, the first at its L-th power, the stem at the next (BEiT, arXiv 2106.08254;
     ViTDet, arXiv 2203.16527)."""
+    loss: Literal["structure_loss", "weighted_structure_loss", "bce_loss", "cross_entropy"] = "structure_loss"
+    """``structure_loss`` is upstream's, in which the weights of the cross-entropy cancel; ``weighted_`` mends that.
+    ``cross_entropy`` is for classes, the others for object against background."""
     validate_every: NonNegativeInt = 1
     """Epochs between two looks at the validation split, if there is one; 0 for never. Nothing is chosen by it."""
 
@@ -91,7 +92,7 @@ def train(
         batches = torch.randperm(len(data.train), generator=draws).split(config.batch_size)
         for chosen in batches:
             images, masks = flip(*data.train.batch(chosen.numpy(), device), transform, draws)
-            targets = to_target(masks)
+            targets = to_target(masks, config.loss in CLASS_LOSSES)
             optimiser.zero_grad(set_to_none=True)
             loss = sum(loss_function(logits, targets) for logits in model(to_input(images, transform.normalisation)))
             loss.backward()
@@ -142,5 +143,5 @@ def validate(
         chosen = np.arange(start, min(start + config.batch_size, len(split)))
         images, masks = split.batch(chosen, device)
         logits = model(to_input(images, transform.normalisation))[0]
-        total += LOSSES[config.loss](logits, to_target(masks)) * len(chosen)
+        total += LOSSES[config.loss](logits, to_target(masks, config.loss in CLASS_LOSSES)) * len(chosen)
     return total.item() / len(split)

@@ -26,7 +26,7 @@ class TransformConfig(Config):
     normalisation: Literal["imagenet", "sam3"] = "imagenet"
     """Upstream feeds ImageNet's mean and deviation to an encoder that was trained with 0.5 and 0.5."""
     mask_resize: Literal["bicubic", "nearest"] = "bicubic"
-    """Upstream resizes training masks with bicubic interpolation and keeps the soft values."""
+    """Upstream resizes training masks with bicubic interpolation and keeps the soft values; classes need ``nearest``."""
     hflip: Probability = 0.5
     vflip: Probability = 0.5
 
@@ -63,6 +63,6 @@ def to_input(images: Tensor, normalisation: str) -> Tensor:
     return pixels.div_(255).sub_(mean).div_(deviation)
 
 
-def to_target(masks: Tensor) -> Tensor:
-    """uint8 [B, H, W] -> float32 [B, 1, H, W], 0..1."""
-    return masks.unsqueeze(1).float().div_(255)
+def to_target(masks: Tensor, classes: bool = False) -> Tensor:
+    """uint8 [B, H, W] -> float32 [B, 1, H, W], 0..1; with ``classes`` the values are classes: int64 [B, H, W]."""
+    return masks.long() if classes else masks.unsqueeze(1).float().div_(255)

@@ -18,6 +18,7 @@ import torch
 
 from bench import checkpoint
 from bench.checks import CheckFailed, check_frozen, frozen_digests
+from bench.class_scores import score_classes
 from bench.config import TrialConfig
 from bench.datasets import DATASETS, DataError
 from bench.evaluate import predict
@@ -45,6 +46,8 @@ def run_trial(
 ) -> TrialRecord:
     """Trains and scores one configuration. Never raises: what goes wrong becomes the record's status and error.
 
+    A model without trainable parameters is only scored; what training would have measured is then ``None``.
+
     On a CPU the scores depend on nothing but the configuration, the versions and the number of threads.
     ``trials_at_once`` is only noted: it says who else was busy on this machine while speed was measured.
     """
@@ -70,18 +73,22 @@ def _run(
             frozen = frozen_digests(model)
             model.to(device)
             torch.manual_seed(config.seed)  # stochastic depth does not depend on how much chance the weights took
-            with monitor.phase() as training:
-                result = train(
-                    model, data, config.train, config.transform, device, seed=config.seed, on_epoch=on_epoch
-                )
-            known["curve"] = [CurvePoint(**dataclasses.asdict(epoch)) for epoch in result.curve]
+            result, memory = None, {}
+            if known["parameters"]["trainable"]:
+                with monitor.phase() as training:
+                    result = train(
+                        model, data, config.train, config.transform, device, seed=config.seed, on_epoch=on_epoch
+                    )
+                memory["training"] = training[0]
+                known["curve"] = [CurvePoint(**dataclasses.asdict(epoch)) for epoch in result.curve]
             check_frozen(model, frozen)
 
             def scored(split: str, spent: list[float]) -> Scores:
                 pairs = predict(model, getattr(data, split), config.transform, device, config.train.batch_size)
-                return score(_timed(pairs, spent))
+                timed = _timed(pairs, spent)
+                return score_classes(timed, config.num_classes) if config.num_classes > 1 else score(timed)
 
-            learnt = checkpoint.pack(model, config, frozen)
+            learnt = checkpoint.pack(model, config, frozen) if result else None
             val = scored("val", []) if len(data.val) else None
             spent: list[float] = []
             with monitor.phase() as evaluation:
@@ -94,10 +101,10 @@ def _run(
             image_scores=test.images,
             checkpoint=learnt,
             checkpoint_bytes=len(learnt) if learnt else None,
-            memory={"training": training[0], "evaluation": evaluation[0]},
+            memory={**memory, "evaluation": evaluation[0]},
             timing=Timing(
-                train_seconds=result.seconds,
-                train_images_per_second=result.images / result.seconds,
+                train_seconds=result.seconds if result else None,
+                train_images_per_second=result.images / result.seconds if result else None,
                 inference_images_per_second=len(data.test) / sum(spent),
                 total_seconds=time.perf_counter() - started,
             ),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from pydantic import model_validator
+from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from models import _weights
@@ -44,6 +44,8 @@ class Config(Base):
     bias, those of norms too (BitFit, Ben Zaken et al., ACL 2022, arXiv 2106.10199)."""
     tuned_stem: bool = False
     """Train what lies before the first block too (patch and position embedding): full fine-tuning."""
+    num_classes: PositiveInt = 1
+    """1: object against background."""
     checkpoint: str | None = None
     """Weights of a whole trained model, put in after building: a path (upstream's names or ours), or ``released``, the
     authors' file. The encoder's own checkpoint is then not needed."""
@@ -88,7 +90,7 @@ class EncoderDecoder(nn.Module):
         self.decoder = decoder
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """images [B, 3, H, W], normalised -> logits, each [B, 1, H, W]; the first is the answer."""
+        """images [B, 3, H, W], normalised -> logits, each [B, num_classes, H, W]; the first is the answer."""
         return self.decoder(self.encoder(images), images.shape[-2:])
 
 
@@ -101,7 +103,8 @@ def build(config: Config, image_size: int | tuple[int, int], pretrained: bool) -
     if pretrained and config.checkpoint is None:
         encoder.load_pretrained()  # before adapters wrap the blocks and change their names
     encoder.requires_grad_(False)
-    decoder = DECODERS.build(config.decoder, encoder.channels)  # before the adapters: they do not change its start
+    # before the adapters: they do not change its start
+    decoder = DECODERS.build(config.decoder, encoder.channels, config.num_classes)
     depth = len(encoder.blocks)
     tuned = resolve(config.tuned_blocks, depth, "tuned_blocks")
     if not tuned and config.tuned_parameters != "all":

@@ -23,7 +23,7 @@ class InvalidModel(ValueError):
 class Missing(NamedTuple):
     """Something a trial needs and this machine does not have."""
 
-    kind: str  # "weights", "data" or "device"
+    kind: str  # "weights", "data", "device" or "package"
     field: str  # dotted path of the config field that asks for it
     what: str  # what is not there, and where it was looked for
     remedy: str  # how to get it and where to put it

@@ -6,7 +6,7 @@ As in the paper, but with padded convolutions and batch normalisation, so that t
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,6 +21,7 @@ class Config(Base):
     name: Literal["unet"] = "unet"
     width: Annotated[int, Field(ge=1)] = 64
     """Channels of the first level; each of the four below doubles them. 64 in the paper (31 M parameters)."""
+    num_classes: PositiveInt = 1
 
 
 def _double_conv(channels_in: int, channels_out: int) -> nn.Sequential:
@@ -35,7 +36,7 @@ def _double_conv(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
         widths = [width << level for level in range(LEVELS)]
         self.contracting = nn.ModuleList(_double_conv(i, o) for i, o in zip([3, *widths], widths))
@@ -43,12 +44,12 @@ class UNet(nn.Module):
             {
                 "up": nn.ModuleList(nn.ConvTranspose2d(2 * w, w, 2, stride=2) for w in reversed(widths[:-1])),
                 "conv": nn.ModuleList(_double_conv(2 * w, w) for w in reversed(widths[:-1])),
-                "head": nn.Conv2d(width, 1, 1),
+                "head": nn.Conv2d(width, num_classes, 1),
             }
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """images [B, 3, H, W] of any size from 16 up -> (logits [B, 1, H, W],)."""
+        """images [B, 3, H, W] of any size from 16 up -> (logits [B, num_classes, H, W],)."""
         skips = []
         x = images
         for level, block in enumerate(self.contracting):
@@ -64,4 +65,4 @@ class UNet(nn.Module):
 
 def build(config: Config, image_size: int | tuple[int, int], pretrained: bool) -> UNet:
     """``image_size`` and ``pretrained`` mean nothing here: any size works and all weights are trained from scratch."""
-    return UNet(config.width)
+    return UNet(config.width, config.num_classes)

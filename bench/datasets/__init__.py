@@ -1,5 +1,5 @@
 """Datasets: a file without a leading underscore is an entry with ``Config`` and ``build(config, transform, progress)
--> Data``.
+-> Data``. A ``Config`` whose masks hold classes has ``num_classes``; without it they hold objects.
 
 Every image is decoded and resized once into a cache on disk that all trials of a machine map into memory.
 """
@@ -38,7 +38,7 @@ class Split:
     """Some of a dataset's pairs, resized. ``images`` and ``masks`` belong to the whole set; ``indices`` select."""
 
     images: np.ndarray  # uint8 [N, H, W, 3]
-    masks: np.ndarray  # uint8 [N, H, W], 0..255, soft where resizing made it so
+    masks: np.ndarray  # uint8 [N, H, W], 0..255, soft where resizing made it so; or classes 0..K-1
     indices: np.ndarray  # int [n], ascending
     names: tuple[str, ...]  # of the n pairs
     read_ground_truth: Callable[[int], np.ndarray]  # number of a pair in the whole set -> uint8 [H, W], original size
@@ -55,7 +55,7 @@ class Split:
         return torch.from_numpy(self.images[rows]).to(device), torch.from_numpy(self.masks[rows]).to(device)
 
     def ground_truth(self, i: int) -> np.ndarray:
-        """The mask of pair ``i`` of this split at its original size: uint8 [H, W], above 128 is object."""
+        """The mask of pair ``i`` of this split at its original size: uint8 [H, W], above 128 is object; or classes."""
         return self.read_ground_truth(int(self.indices[i]))
 
 

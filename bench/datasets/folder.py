@@ -1,7 +1,8 @@
 """A folder of images and a folder of masks, paired by the stem of the file name and split by a seed.
 
 ``dataset.images=DIR dataset.masks=DIR`` is all that it takes. A separate test set may be given by two more folders;
-otherwise the test split is taken from the pairs.
+otherwise the test split is taken from the pairs. With ``num_classes`` K the masks hold the class of each pixel, 0 to
+K - 1, as grey values or as the numbers (not the colours) of a palette.
 """
 
 import hashlib
@@ -41,6 +42,8 @@ class Config(Base):
     """The split stays the same for all seeds of a trial."""
     single_value_masks: Literal["error", "allow"] = "error"
     """A mask that is all object or all background is usually a mistake. ``allow`` where it is meant."""
+    num_classes: Annotated[int, Field(ge=1, le=256)] = 1
+    """1: masks of objects. Above 1: masks of class numbers, of which an image may well have only one."""
 
     @model_validator(mode="after")
     def _test_set_is_whole(self) -> "Config":
@@ -80,16 +83,17 @@ def build(config: Config, transform: TransformConfig, progress: Progress = silen
     pairs = pool + held_out
 
     def read(i: int) -> tuple[np.ndarray, np.ndarray]:
-        image, mask = _open_pair(pairs[i], config.single_value_masks == "error")
+        image, mask = _open_pair(pairs[i], config)
         return resize_image(image, transform.size), resize_mask(mask, transform.size, transform.mask_resize)
 
     stamps = [_stamp(path) for pair in pairs for path in pair[1:]]
     key = {"files": stamps, "mask_resize": transform.mask_resize, "single_value": config.single_value_masks}
+    key |= {"num_classes": config.num_classes}
     images, masks = _cache.resized_pairs(key, len(pairs), transform.size, read, progress)
     contents = _cache.remembered({"contents": stamps}, lambda: [_content(pair) for pair in pairs])
 
     def ground_truth(i: int) -> np.ndarray:
-        return np.asarray(_open_mask(pairs[i].mask))
+        return np.asarray(_open_mask(pairs[i].mask, config.num_classes))
 
     train, val, test = (
         Split(images, masks, indices, tuple(pairs[i].stem for i in indices), ground_truth) for indices in splits
@@ -145,8 +149,9 @@ def _split(config: Config, pool: int, held_out: int) -> list[np.ndarray]:
     return [np.sort(train), np.sort(val), np.sort(test)]
 
 
-def _open_pair(pair: Pair, reject_single_value: bool) -> tuple[Image.Image, Image.Image]:
-    image, mask = open_image(pair.image).convert("RGB"), _open_mask(pair.mask)
+def _open_pair(pair: Pair, config: Config) -> tuple[Image.Image, Image.Image]:
+    image, mask = open_image(pair.image).convert("RGB"), _open_mask(pair.mask, config.num_classes)
+    reject_single_value = config.single_value_masks == "error" and config.num_classes == 1
     if image.size != mask.size:
         sizes = " and ".join(f"{i.width} x {i.height}" for i in (image, mask))
         raise DataError([f"{pair.mask}: image and mask differ in size, {sizes}"])
@@ -158,15 +163,30 @@ def _open_pair(pair: Pair, reject_single_value: bool) -> tuple[Image.Image, Imag
     return image, mask
 
 
-def _open_mask(path: Path) -> Image.Image:
+def _open_mask(path: Path, num_classes: int = 1) -> Image.Image:
     """A mask as a grey image, 0..255. Masks of 0 and 1 are read as 0 and 255, 16 bit ones are brought down to 8."""
     image = open_image(path)
+    if num_classes > 1:
+        return _class_numbers(path, image, num_classes)
     if image.mode.startswith("I"):  # PIL would clip at 255 instead of scaling
         values = np.asarray(image)
         grey = (values // 257 if values.max() > 255 else values).astype(np.uint8)
     else:
         grey = np.asarray(image.convert("L"))
     return Image.fromarray(grey * np.uint8(255) if grey.max() == 1 else grey)
+
+
+def _class_numbers(path: Path, image: Image.Image, num_classes: int) -> Image.Image:
+    """A mask of class numbers, unchanged, as an 8-bit image. Raises ``DataError`` for any other number."""
+    if not (image.mode in ("1", "L", "P") or image.mode.startswith("I")):
+        kinds = "grey values or a palette's numbers"
+        raise DataError([f"{path}: is of mode {image.mode}, but a mask of {num_classes} classes holds {kinds}"])
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() >= num_classes:
+        outside = sorted({int(v) for v in np.unique(values) if not 0 <= v < num_classes})
+        found = _some([str(v) for v in outside])
+        raise DataError([f"{path}: holds {found}, but dataset.num_classes={num_classes} allows 0 to {num_classes - 1}"])
+    return Image.fromarray(values.astype(np.uint8))
 
 
 def open_image(path: Path) -> Image.Image:

@@ -1,4 +1,8 @@
-"""The embedded data: painted scenes of two tasks, salient objects and mirrors. Nothing to download."""
+"""The embedded data: painted scenes of two tasks, salient objects and mirrors. Nothing to download.
+
+A third task, ``materials``, has a class for every pixel: a smoke test of the multi-class path and evidence of nothing,
+since the tiny encoder was pre-trained to name the materials of scenes of just this kind.
+"""
 
 from typing import ClassVar, Literal
 
@@ -10,7 +14,15 @@ from bench.datasets import Data, Progress, Split, _cache, _scenes, silent
 from bench.transforms import TransformConfig, resize_image, resize_mask
 from models._registry import Config as Base
 
-TASKS = {"salient": _scenes.salient, "mirror": _scenes.mirror}
+
+
+def _materials(rng: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """A scene and the material of each pixel, an index into ``_scenes.MATERIALS``."""
+    image, targets = _scenes.materials(rng, side)
+    return image, targets[..., 0]
+
+
+TASKS = {"salient": _scenes.salient, "mirror": _scenes.mirror, "materials": _materials}
 SMALLEST_MASK = 0.02  # of the image; a scene whose object is hidden any further is painted again
 
 
@@ -18,14 +30,19 @@ class Config(Base):
     embedded: ClassVar[bool] = True
 
     name: Literal["procedural"] = "procedural"
-    task: Literal["salient", "mirror"] = "salient"
-    """``salient``: which object stands out. ``mirror``: which frame shows the scene itself, flipped."""
+    task: Literal["salient", "mirror", "materials"] = "salient"
+    """``salient``: which object stands out. ``mirror``: which frame shows the scene itself, flipped.
+    ``materials``: which of the 8 materials each pixel is made of."""
     train: PositiveInt = 256
     val: NonNegativeInt = 32
     test: PositiveInt = 100
     side: PositiveInt = 96
     """Pixels that a scene is painted at; the ground truth has this size."""
     seed: NonNegativeInt = 0
+
+    @property
+    def num_classes(self) -> int:
+        return len(_scenes.MATERIALS) if self.task == "materials" else 1
 
 
 def paint(config: Config, split: int, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,7 +53,7 @@ def paint(config: Config, split: int, index: int) -> tuple[np.ndarray, np.ndarra
     rng = np.random.default_rng([_scenes.VERSION, config.seed, split, index])
     while True:
         image, mask = TASKS[config.task](rng, config.side)
-        if (mask > 0).mean() >= SMALLEST_MASK:
+        if config.num_classes > 1 or (mask > 0).mean() >= SMALLEST_MASK:
             return image, mask
 
 

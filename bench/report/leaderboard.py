@@ -4,12 +4,15 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
+from types import MappingProxyType
 from typing import Any
 
 from bench.config import Sweep
 from bench.record import TrialRecord
+from bench.scores import MAIN_METRICS
 from bench.sweep import Trial
 from models._size import in_words
+from models._registry import Missing
 
 GIB = 2**30
 MEMORY_MEASURES = {
@@ -35,8 +38,8 @@ class Row:
     """One configuration."""
 
     labels: tuple[str, ...]  # on each axis
-    statuses: tuple[str, ...]  # of each seed: ok, oom, error or pending
-    errors: tuple[str, ...]  # last lines of what went wrong
+    statuses: tuple[str, ...]  # of each seed: ok, oom, error, missing (cannot run on this machine) or pending
+    errors: tuple[str, ...]  # last lines of what went wrong, and what is missing
     trial_ids: tuple[str, ...]
     cells: Mapping[str, Cell]  # by quantity; quantities that nobody could measure are absent
     on_front: bool = False  # no other row is at least as accurate with less memory
@@ -44,6 +47,12 @@ class Row:
     @property
     def count_ok(self) -> int:
         return self.statuses.count("ok")
+
+    @property
+    def untrained(self) -> bool:
+        """There was nothing to train: scores are of the model as it came."""
+        trainable = self.cells.get("parameters.trainable")
+        return self.count_ok > 0 and trainable is not None and trainable.mean == 0
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,8 @@ class Table:
     commits: tuple[str, ...]  # of the code, an asterisk where it was changed; shown, but no reason to part rows
     trials_at_once: tuple[int, ...]  # how many shared the machine while speeds were measured; likewise
     rows: tuple[Row, ...]
-    memory_measure: str | None  # the first of ``MEMORY_MEASURES`` that all rows have
+    memory_measure: str | None  # the first of ``MEMORY_MEASURES`` that all rows that were trained have
+    main_metric: str  # the one of ``MAIN_METRICS`` that the rows have
 
 
 @dataclass(frozen=True)
@@ -69,8 +79,16 @@ class Leaderboard:
     tables: tuple[Table, ...]
 
 
-def summarise(sweep: Sweep, trials: Sequence[Trial], records: Mapping[str, TrialRecord]) -> Leaderboard:
-    """The sweep's trials in its order, whatever became of them; records of other settings are left out."""
+def summarise(
+    sweep: Sweep,
+    trials: Sequence[Trial],
+    records: Mapping[str, TrialRecord],
+    absent: Mapping[str, Sequence[Missing]] = MappingProxyType({}),
+) -> Leaderboard:
+    """The sweep's trials in its order, whatever became of them; records of other settings are left out.
+
+    absent: by trial id, what keeps a trial from running on this machine.
+    """
     environments = {t.trial_id: _environment(records[t.trial_id]) for t in trials if t.trial_id in records}
     known = Counter(e for e in environments.values() if e is not None)
     usual = known.most_common(1)[0][0] if known else ()
@@ -80,17 +98,19 @@ def summarise(sweep: Sweep, trials: Sequence[Trial], records: Mapping[str, Trial
         groups[environments.get(trial.trial_id) or usual][trial.point].append(trial)
     tables = []
     for environment, points in sorted(groups.items(), key=lambda item: -len(item[1])):
-        rows = [_row(point, members, records) for point, members in points.items()]
+        rows = [_row(point, members, records, absent) for point, members in points.items()]
         ids = {i for row in rows for i in row.trial_ids}
         measure = next((m for m in MEMORY_MEASURES if _all_have(rows, f"training.{m}")), None)
+        metric = next((m for m in MAIN_METRICS if any(f"test.{m}" in row.cells for row in rows)), MAIN_METRICS[0])
         sources = [records[i].provenance for i in sorted(ids) if i in records and records[i].provenance]
         tables.append(
             Table(
                 environment=dict(environment),
                 commits=tuple(sorted({(s.commit or "unknown")[:10] + "*" * bool(s.dirty) for s in sources})),
                 trials_at_once=tuple(sorted({s.trials_at_once for s in sources})),
-                rows=_mark_front(rows, measure),
+                rows=_mark_front(rows, measure, metric),
                 memory_measure=measure,
+                main_metric=metric,
             )
         )
     return Leaderboard(
@@ -110,17 +130,26 @@ def measured_memory(row: Row, table: Table) -> Cell | None:
     return row.cells.get(f"training.{table.memory_measure}")
 
 
-def _row(point: tuple[str, ...], trials: Sequence[Trial], records: Mapping[str, TrialRecord]) -> Row:
+def _row(
+    point: tuple[str, ...],
+    trials: Sequence[Trial],
+    records: Mapping[str, TrialRecord],
+    absent: Mapping[str, Sequence[Missing]],
+) -> Row:
     found = [records.get(trial.trial_id) for trial in trials]
     values: dict[str, list[float]] = defaultdict(list)
     for record in found:
         if record is not None:
             for name, value in _quantities(record).items():
                 values[name].append(value)
+    without = ["missing" if trial.trial_id in absent else "pending" for trial in trials]
+    errors = [r.error.strip().splitlines()[-1] for r in found if r is not None and r.error]
+    needs = [item for r, trial in zip(found, trials) if r is None for item in absent.get(trial.trial_id, ())]
+    errors += [f"missing {item.kind}: {item.what}; {item.remedy}" for item in needs]
     return Row(
         labels=point,
-        statuses=tuple(record.status if record else "pending" for record in found),
-        errors=tuple(dict.fromkeys(r.error.strip().splitlines()[-1] for r in found if r is not None and r.error)),
+        statuses=tuple(record.status if record else status for record, status in zip(found, without)),
+        errors=tuple(dict.fromkeys(errors)),
         trial_ids=tuple(trial.trial_id for trial in trials),
         cells={n: Cell(fmean(v), stdev(v) if len(v) > 1 else None, len(v)) for n, v in values.items()},
     )
@@ -164,13 +193,13 @@ def _split_sizes(images: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {split}" for split, count in images.items())
 
 
-def _mark_front(rows: Sequence[Row], measure: str | None) -> tuple[Row, ...]:
-    """Marks the rows of the Pareto front: S-measure upwards, training memory downwards."""
+def _mark_front(rows: Sequence[Row], measure: str | None, metric: str) -> tuple[Row, ...]:
+    """Marks the rows of the Pareto front: main metric upwards, training memory downwards."""
     if measure is None:
         return tuple(rows)
 
     def position(row: Row) -> tuple[float, float] | None:
-        accuracy, memory = row.cells.get("test.s_measure"), row.cells.get(f"training.{measure}")
+        accuracy, memory = row.cells.get(f"test.{metric}"), row.cells.get(f"training.{measure}")
         return (accuracy.mean, -memory.mean) if accuracy and memory else None
 
     places = [position(row) for row in rows]
@@ -182,7 +211,7 @@ def _mark_front(rows: Sequence[Row], measure: str | None) -> tuple[Row, ...]:
 
 
 def _all_have(rows: Sequence[Row], quantity: str) -> bool:
-    measured = [row for row in rows if row.count_ok]
+    measured = [row for row in rows if row.count_ok and not row.untrained]
     return bool(measured) and all(quantity in row.cells for row in measured)
 
 

@@ -3,9 +3,12 @@
 import pandas
 
 from bench.report.leaderboard import GIB, MEMORY_MEASURES, Cell, Leaderboard, Row, Table
-from bench.scores import METRICS
+from bench.scores import ALL_METRICS
 
-SHOWN = ("s_measure", "weighted_f_measure", "max_f_measure", "mean_e_measure", "mae", "mean_iou")
+SHOWN = (
+    *("s_measure", "weighted_f_measure", "max_f_measure", "mean_e_measure", "mae", "mean_iou"),
+    *("mean_class_iou", "mean_class_dice", "pixel_accuracy"),
+)
 ARROWS = {"higher": "↑", "lower": "↓"}
 
 
@@ -22,7 +25,7 @@ def markdown(board: Leaderboard) -> str:
             busy = " to ".join(str(n) for n in dict.fromkeys((table.trials_at_once[0], table.trials_at_once[-1])))
             facts += f"; commit {', '.join(table.commits)}; speeds with {busy} trials at once on the machine"
             lines += ["", f"<sub>Measured on {escape(facts)}</sub>", ""]
-    lines.append(_footnote(board))
+    lines.append(_footnote(board, ALL_METRICS[board.tables[0].main_metric].label))
     return "\n".join(lines) + "\n"
 
 
@@ -47,11 +50,12 @@ def _caption(board: Leaderboard) -> list[str]:
 
 def _table(board: Leaderboard, table: Table) -> list[str]:
     metrics = [m for m in SHOWN if any(f"test.{m}" in row.cells for row in table.rows)]
-    with_val = any("val.s_measure" in row.cells for row in table.rows)
+    main = table.main_metric
+    with_val = any(f"val.{main}" in row.cells for row in table.rows)
     measures = [m for m in MEMORY_MEASURES if any(f"training.{m}" in row.cells for row in table.rows)]
     titles = [escape(axis) for axis in board.axes]
-    titles += [f"{METRICS[m].label} {ARROWS[METRICS[m].better]}" for m in metrics]
-    titles += ["val S ↑"] * with_val
+    titles += [f"{ALL_METRICS[m].label} {ARROWS[ALL_METRICS[m].better]}" for m in metrics]
+    titles += [f"val {ALL_METRICS[main].label} ↑"] * with_val
     titles += [f"{MEMORY_MEASURES[m]} GiB ↓" for m in measures]
     titles += ["trainable M", "total M", "train img/s ↑", "infer img/s ↑", "ok", "front"]
     best = {m: _best(table, m) for m in metrics}
@@ -62,7 +66,7 @@ def _table(board: Leaderboard, table: Table) -> list[str]:
             cell = row.cells.get(f"test.{metric}")
             text = _show(cell, 3)
             texts.append(f"**{text}**" if cell and cell.mean == best[metric] and len(table.rows) > 1 else text)
-        texts += [_show(row.cells.get("val.s_measure"), 3)] * with_val
+        texts += [_show(row.cells.get(f"val.{main}"), 3)] * with_val
         texts += [_show(row.cells.get(f"training.{m}"), 3, GIB) for m in measures]
         texts += [_show(row.cells.get(f"parameters.{p}"), 3, 1e6) for p in ("trainable", "total")]
         texts += [_show(row.cells.get(f"timing.{t}_images_per_second"), 1) for t in ("train", "inference")]
@@ -73,15 +77,16 @@ def _table(board: Leaderboard, table: Table) -> list[str]:
 
 
 def status(row: Row) -> str:
-    """``3/3``, or ``2/3 (1 oom)``."""
-    others = [s for s in ("oom", "error", "pending") if s in row.statuses]
-    detail = f" ({', '.join(f'{row.statuses.count(s)} {s}' for s in others)})" if others else ""
+    """``3/3``, or ``2/3 (1 oom)``, or ``1/1 (not trained)``."""
+    others = [f"{row.statuses.count(s)} {s}" for s in ("oom", "error", "missing", "pending") if s in row.statuses]
+    others += ["not trained"] * row.untrained
+    detail = f" ({', '.join(others)})" if others else ""
     return f"{row.count_ok}/{len(row.statuses)}{detail}"
 
 
 def _best(table: Table, metric: str) -> float | None:
     means = [row.cells[f"test.{metric}"].mean for row in table.rows if f"test.{metric}" in row.cells]
-    pick = max if METRICS[metric].better == "higher" else min
+    pick = max if ALL_METRICS[metric].better == "higher" else min
     return pick(means, default=None)
 
 
@@ -93,14 +98,14 @@ def _show(cell: Cell | None, digits: int, unit: float = 1) -> str:
     return f"{mean} ± {cell.deviation / unit:.{digits}f}" if spread else mean
 
 
-def _footnote(board: Leaderboard) -> str:
+def _footnote(board: Leaderboard, main: str) -> str:
     if len(board.seeds) > 1:
         seeds = f"Mean ± standard deviation over {len(board.seeds)} seeds; best mean bold, not tested for significance."
     else:
         seeds = "One seed: how much of a difference is seed noise is unknown."
     return (
         f"{seeds} Scores are of the test split after the last epoch; choose by *val*. Memory is the peak in training. "
-        "● lies on the Pareto front of S-measure and memory. – could not be measured. All metrics: leaderboard.csv."
+        f"● lies on the Pareto front of {main} and memory. – could not be measured. All metrics: leaderboard.csv."
     )
 
 

@@ -80,16 +80,16 @@ class Up(nn.Module):
 class LightUNet(nn.Module):
     """Encoder features -> one logits map of the image's size."""
 
-    def __init__(self, channels: tuple[int, ...], config: Config) -> None:
+    def __init__(self, channels: tuple[int, ...], config: Config, num_classes: int = 1) -> None:
         super().__init__()
         width = config.width
         levels = [channels[min(i, len(channels) - 1)] for i in range(4)]
         self.reduce = nn.ModuleList(nn.Conv2d(c, width, 1) for c in levels)
         self.up = nn.ModuleList(Up(inputs, width, config) for inputs in (2 * width, 2 * width, 2 * width, width))
-        self.head = nn.Conv2d(width, 1, 1)
+        self.head = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> tuple[Tensor]:
-        """features: one map for all levels, or four from fine to coarse; size (H, W) -> (logits [B, 1, H, W],)."""
+        """features: one map for all levels, or four from fine to coarse; size (H, W) -> (logits [B, K, H, W],)."""
         height, width = size
         levels = []
         for i, reduce in enumerate(self.reduce):
@@ -102,5 +102,5 @@ class LightUNet(nn.Module):
         return (F.interpolate(self.head(x), size=size, mode="bilinear", align_corners=False),)
 
 
-def build(config: Config, channels: tuple[int, ...]) -> LightUNet:
-    return LightUNet(channels, config)
+def build(config: Config, channels: tuple[int, ...], num_classes: int) -> LightUNet:
+    return LightUNet(channels, config, num_classes)

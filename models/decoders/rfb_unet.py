@@ -77,7 +77,7 @@ class ReceptiveFieldBlock(nn.Module):
 class RFBUNet(nn.Module):
     """Encoder features -> three logits maps of the image's size, the finest first."""
 
-    def __init__(self, channels: tuple[int, ...], config: Config) -> None:
+    def __init__(self, channels: tuple[int, ...], config: Config, num_classes: int = 1) -> None:
         super().__init__()
         width = config.width
         self.rfb = nn.ModuleList(
@@ -86,12 +86,12 @@ class RFBUNet(nn.Module):
         self.up = nn.ModuleList(_double_conv(2 * width, width) for _ in range(3))
         if config.idle:
             self.idle = _double_conv(2 * width, width)
-        self.side1 = nn.Conv2d(width, 1, 1)
-        self.side2 = nn.Conv2d(width, 1, 1)
-        self.head = nn.Conv2d(width, 1, 1)
+        self.side1 = nn.Conv2d(width, num_classes, 1)
+        self.side2 = nn.Conv2d(width, num_classes, 1)
+        self.head = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """features: one map for all levels, or four from fine to coarse; size (H, W) -> logits, each [B, 1, H, W].
+        """features: one map for all levels, or four from fine to coarse; size (H, W) -> logits [B, num_classes, H, W].
 
         Levels lie at 1/4, 1/8, 1/16 and 1/32 of the image; maps of another size (a plain ViT's) are resized to them.
         """
@@ -116,5 +116,5 @@ def _joined(x: Tensor, skip: Tensor) -> Tensor:
     return torch.cat([skip, F.pad(x, [dx // 2, dx - dx // 2, dy // 2, dy - dy // 2])], dim=1)
 
 
-def build(config: Config, channels: tuple[int, ...]) -> RFBUNet:
-    return RFBUNet(channels, config)
+def build(config: Config, channels: tuple[int, ...], num_classes: int) -> RFBUNet:
+    return RFBUNet(channels, config, num_classes)

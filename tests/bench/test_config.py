@@ -82,7 +82,7 @@ def test_identity_depends_on_values_not_on_how_they_are_written(sweep):
         ("model.name=sam3_unt", "unknown model 'sam3_unt'. Did you mean 'sam3_unet'?"),
         ("train.lr=fast", "train.lr: should be a valid number (got 'fast')"),
         ("train.lr=-1", "train.lr: should be greater than 0"),
-        ("train.loss=structur_loss", "should be 'structure_loss', 'weighted_structure_loss' or 'bce_loss'"),
+        ("train.loss=structur_loss", "should be 'structure_loss', 'weighted_structure_loss', 'bce_loss' or 'cross_entropy'"),
         ("trian.lr=1", "trian: unknown key. Did you mean 'train'?"),
         ("device=gpu", "device: should be 'cuda' or 'cpu' (got 'gpu')"),
         ("seeds=[]", "seeds: a list of whole numbers"),

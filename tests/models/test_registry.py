@@ -16,7 +16,7 @@ def test_unknown_name_suggests_the_nearest():
 
 
 def test_entry_without_name_says_how():
-    with pytest.raises(Exception, match="chosen by its name, as in {name: light_unet}"):
+    with pytest.raises(Exception, match="chosen by its name, as in {name: fpn}"):
         DECODERS.parse({"width": 8})
 
 

@@ -1,0 +1,50 @@
+"""Scores of predictions that name a class for every pixel: IoU and Dice by class, their means, and pixel accuracy."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from bench.scores import Scores
+
+
+def score_classes(triples: Iterable[tuple[str, np.ndarray, np.ndarray]], num_classes: int) -> Scores:
+    """Scores (name, prediction, mask) triples, uint8 [H, W] each, of classes 0..num_classes-1.
+
+    ``overall`` comes from one confusion matrix over all pixels, as PASCAL VOC does it: the means are over the classes
+    that occur in the masks or in the predictions, and ``class_iou_N`` and ``class_dice_N`` are there for these only.
+    ``images`` has the same means and the accuracy of every image by itself, over its own classes.
+    Raises ``ValueError`` when there is nothing to score.
+    """
+    total = np.zeros((num_classes, num_classes), np.int64)
+    images: dict[str, list] = {"name": []}
+    for name, prediction, mask in triples:
+        pairs = mask.astype(np.int64).ravel() * num_classes + prediction.ravel()
+        confusion = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+        total += confusion
+        images["name"].append(name)
+        for metric, value in _means(confusion).items():
+            images.setdefault(metric, []).append(value)
+    if not images["name"]:
+        raise ValueError("there are no predictions to score")
+    iou, dice = _by_class(total)
+    overall = _means(total)
+    overall |= {f"class_iou_{c}": float(v) for c, v in enumerate(iou) if not np.isnan(v)}
+    overall |= {f"class_dice_{c}": float(v) for c, v in enumerate(dice) if not np.isnan(v)}
+    return Scores(overall, images)
+
+
+def _by_class(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """IoU and Dice [K] of a confusion matrix [true, predicted]; NaN for a class that occurs in neither."""
+    right, true, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    with np.errstate(invalid="ignore"):
+        return right / (true + predicted - right), 2 * right / (true + predicted)
+
+
+def _means(confusion: np.ndarray) -> dict[str, float]:
+    iou, dice = _by_class(confusion)
+    accuracy = np.diag(confusion).sum() / confusion.sum()
+    return {
+        "mean_class_iou": float(np.nanmean(iou)),
+        "mean_class_dice": float(np.nanmean(dice)),
+        "pixel_accuracy": float(accuracy),
+    }
