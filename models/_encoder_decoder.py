@@ -21,7 +21,7 @@ CHECKPOINT_PREFIXES = ("module.", "")  # as saved from DataParallel, and plain
 
 
 class Upstream(NamedTuple):
-    """The published model that an entry equals: how its tensors are called there, and where its checkpoint lies here."""
+    """The published model that an entry equals: names of its tensors there, place of its checkpoint here."""
 
     names: Names
     variable: str  # environment variable with the path of the released checkpoint

@@ -27,8 +27,8 @@ class Names:
         """Our name of upstream's tensor; a name that is ours already, or that neither knows, stays as it is."""
         if any(name.startswith(prefix) for prefix, _ in self.prefixes):
             return name
-        back = tuple((theirs, ours) for ours, theirs in self.prefixes), tuple((theirs, ours) for ours, theirs in self.parts)
-        return _translate(name, *back)
+        prefixes = tuple((theirs, ours) for ours, theirs in self.prefixes)
+        return _translate(name, prefixes, tuple((theirs, ours) for ours, theirs in self.parts))
 
 
 def renamed(state: dict[str, Value], rename: Callable[[str], str]) -> dict[str, Value]:

@@ -28,8 +28,8 @@ def skeleton(config: Config, image_size: int | tuple[int, int], pretrained: bool
     """
     part, entry = ("encoder", config.encoder) if hasattr(config, "encoder") else ("name", config)
     if not isinstance(image_size, int) and not entry.any_aspect:
-        size = in_words(image_size)
-        raise InvalidModel(f"{part}: transform.size {size} is no square, and {entry.name} takes only squares. Give one side")
+        what = f"transform.size {in_words(image_size)} is no square, and {entry.name} takes only squares"
+        raise InvalidModel(f"{part}: {what}. Give one side")
     with torch.device("meta"), _ReadableConstants(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")  # to check their shapes is all we want
         return MODELS.build(config, image_size, pretrained)

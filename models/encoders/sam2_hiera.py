@@ -82,7 +82,7 @@ class Config(Base):
         if path is not None and not path.is_file():
             by_path = "give the path of an existing file, 'pretrained' or 'random'"
             by_download = (
-                f"'hf download {self.repository} {self.file_name} --local-dir weights' (no licence to accept), or point "
+                f"'hf download {self.repository} {self.file_name} --local-dir weights' (open to all), or point "
                 "$SAM2_WEIGHTS (a file, or a folder of all sizes) or model.encoder.weights=PATH at it"
             )
             remedy = by_download if self.weights == "pretrained" else by_path

@@ -1,7 +1,7 @@
 """SAM3's image encoder: the ``ViT`` of the sam3 package with the published sizes (446,237,696 parameters).
 
-Sizes: facebookresearch/sam3, sam3/model_builder.py, ``_create_vit_backbone``; ``image_size`` and, by default, the single
-output map as in WZH0120/SAM3-UNet fdb21da, SAM3UNet.py. The neck and everything behind it are not used.
+Sizes: facebookresearch/sam3, sam3/model_builder.py, ``_create_vit_backbone``; ``image_size`` and, by default, the
+single output map as in WZH0120/SAM3-UNet fdb21da, SAM3UNet.py. The neck and everything behind it are not used.
 """
 
 import os
@@ -35,8 +35,8 @@ class Config(Base):
 
     name: Literal["sam3_vit"] = "sam3_vit"
     weights: str = "pretrained"
-    """``pretrained``: $SAM3_WEIGHTS, weights/sam3.pt or the Hugging Face cache; ``random``; or a path. Meta's layout and
-    Hugging Face's are both read."""
+    """``pretrained``: $SAM3_WEIGHTS, weights/sam3.pt or the Hugging Face cache; ``random``; or a path. Meta's layout
+    and Hugging Face's are both read."""
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Stochastic depth of the last block, rising linearly from 0. Upstream leaves it on in the frozen blocks."""
     checkpointing: bool = True
@@ -92,7 +92,7 @@ class Config(Base):
 
 
 class SAM3ViT(nn.Module):
-    """images [B, 3, H, W] -> maps [B, dim, H/patch, W/patch]: the output of the last global-attention block, or of each."""
+    """images [B, 3, H, W] -> maps [B, dim, H/patch, W/patch]: the output of the last global block, or of each."""
 
     def __init__(self, config: Config, image_size: int | tuple[int, int]) -> None:
         super().__init__()
@@ -170,6 +170,6 @@ def build(config: Config, image_size: int | tuple[int, int]) -> SAM3ViT:
     """Raises ``InvalidModel`` when the patches do not fill the image."""
     nearest = misfit(image_size, config.patch)
     if nearest is not None:
-        size = in_words(image_size)
-        raise InvalidModel(f"encoder: transform.size {size} is no multiple of its patch size {config.patch}. Nearest: {nearest}")
+        what = f"transform.size {in_words(image_size)} is no multiple of its patch size {config.patch}"
+        raise InvalidModel(f"encoder: {what}. Nearest: {nearest}")
     return SAM3ViT(config, image_size)

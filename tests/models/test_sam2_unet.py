@@ -66,7 +66,8 @@ def test_idle_parameters_are_counted_saved_and_never_used():
 
 def test_adapters_start_as_torch_initialises_them():
     """Upstream calls no initialisation here: a uniform distribution within 1 / sqrt(inputs)."""
-    config = MODELS.parse({"name": "sam2_unet", "encoder": {"size": "tiny", "weights": "random"}, "decoder": {"width": 8}})
+    encoder = {"size": "tiny", "weights": "random"}
+    config = MODELS.parse({"name": "sam2_unet", "encoder": encoder, "decoder": {"width": 8}})
     first = MODELS.build(config, 32, False).encoder.blocks[0].adapter[0]
     bound = first.in_features**-0.5
     weight = first.weight.detach()

@@ -29,7 +29,13 @@ def test_what_is_no_size_names_what_is(wrong):
 
 @pytest.mark.parametrize(
     ("size", "step", "nearest"),
-    [(336, 14, None), (340, 14, "336, 350"), (7, 14, "14"), ((336, 440), 14, "[336, 434], [336, 448]"), ((28, 7), 14, "[28, 14]")],
+    [
+        (336, 14, None),
+        (340, 14, "336, 350"),
+        (7, 14, "14"),
+        ((336, 440), 14, "[336, 434], [336, 448]"),
+        ((28, 7), 14, "[28, 14]"),
+    ],
 )
 def test_nearest_sizes(size, step, nearest):
     assert misfit(size, step) == nearest
@@ -37,7 +43,8 @@ def test_nearest_sizes(size, step, nearest):
 
 @pytest.mark.parametrize("side", [24, 48, 72])
 def test_rope_of_a_square_is_sam3s_own(side):
-    trunk = sam3_vit.build(sam3_vit.Config(dim=64, depth=2, heads=2, global_blocks=[1], weights="random"), 14 * side).trunk
+    config = sam3_vit.Config(dim=64, depth=2, heads=2, global_blocks=[1], weights="random")
+    trunk = sam3_vit.build(config, 14 * side).trunk
     assert torch.equal(trunk.blocks[1].attn.freqs_cis, sam3_vit.rope_table(32, (side, side), 24))
 
 
@@ -77,7 +84,8 @@ def test_sam3_on_a_rectangle_treats_height_and_width_alike():
     turned.load_state_dict(state, strict=False)
     images = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
-        torch.testing.assert_close(turned(images.transpose(2, 3))[-1].transpose(2, 3), trunk(images)[-1], rtol=1e-4, atol=1e-4)
+        answer = turned(images.transpose(2, 3))[-1].transpose(2, 3)
+        torch.testing.assert_close(answer, trunk(images)[-1], rtol=1e-4, atol=1e-4)
 
 
 def test_sam2_takes_rectangles(monkeypatch):
@@ -88,7 +96,7 @@ def test_sam2_takes_rectangles(monkeypatch):
 
 
 def test_sides_that_do_not_fit_name_the_nearest():
-    with pytest.raises(InvalidModel, match=r"336 x 440 is no multiple of its patch size 14. Nearest: \[336, 434\], \[336, 448\]"):
+    with pytest.raises(InvalidModel, match=r"336 x 440 is no multiple of .* 14. Nearest: \[336, 434\], \[336, 448\]"):
         skeleton(MODELS.parse("sam3_unet"), (336, 440))
 
 
@@ -97,7 +105,7 @@ def test_what_is_for_squares_only_says_so(monkeypatch, model, part):
     config = MODELS.parse(model)
     entry = getattr(config, "encoder", config)
     monkeypatch.setattr(type(entry), "any_aspect", False)
-    with pytest.raises(InvalidModel, match=f"{part}: transform.size 336 x 448 is no square, and {entry.name} takes only"):
+    with pytest.raises(InvalidModel, match=f"{part}: .* 336 x 448 is no square, and {entry.name} takes only"):
         skeleton(config, (336, 448))
 
 

@@ -89,7 +89,8 @@ def test_malicious_checkpoint_is_refused_and_never_run(tmp_path):
     with (tmp_path / "evil.pth").open("wb") as file:  # as a whole UNet's
         pickle.dump({"head.bias": Attack()}, file)
     with pytest.raises(_weights.WeightsError, match="evil.pth: refused"):
-        MODELS.build(MODELS.parse({"name": "sam3_unet", "encoder": SMALL, "checkpoint": str(tmp_path / "evil.pth")}), 56, True)
+        settings = {"name": "sam3_unet", "encoder": SMALL, "checkpoint": str(tmp_path / "evil.pth")}
+        MODELS.build(MODELS.parse(settings), 56, True)
     for name in ("evil.pt", "evil2.pt"):
         with pytest.raises(_weights.WeightsError, match=name):
             load(tmp_path / name)
@@ -132,8 +133,8 @@ def hugging_face(trunk):
             for letter, part in zip("qkv", trunk[f"{block}.attn.qkv.{kind}"].chunk(3)):
                 state[f"{layer}.attention.{letter}_proj.{kind}"] = part
             state[f"{layer}.attention.o_proj.{kind}"] = trunk[f"{block}.attn.proj.{kind}"]
-            for ours, theirs in {"norm1": "layer_norm1", "norm2": "layer_norm2", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}.items():
-                state[f"{layer}.{theirs}.{kind}"] = trunk[f"{block}.{ours}.{kind}"]
+            for part in ("norm1", "norm2", "mlp.fc1", "mlp.fc2"):
+                state[f"{layer}.{part.replace('norm', 'layer_norm')}.{kind}"] = trunk[f"{block}.{part}.{kind}"]
     return {name: value.contiguous() for name, value in state.items()}
 
 
@@ -165,7 +166,8 @@ def test_sam2s_layouts_load_every_tensor(tmp_path, monkeypatch, size, layout):
     config = ENCODERS.parse({"name": "sam2_hiera", "size": size, "weights": str(tmp_path / "sam2.pt")})
     encoder = ENCODERS.build(config, 64)
     trunk = {name: torch.randn_like(value) for name, value in encoder.trunk.state_dict().items()}
-    meta = {f"image_encoder.trunk.{n.replace('.fc1.', '.layers.0.').replace('.fc2.', '.layers.1.')}": v for n, v in trunk.items()}
+    meta_names = {n: n.replace(".fc1.", ".layers.0.").replace(".fc2.", ".layers.1.") for n in trunk}
+    meta = {f"image_encoder.trunk.{meta_names[n]}": v for n, v in trunk.items()}
     others = {"image_encoder.neck.x": torch.zeros(2), "obj_ptr_tpos_proj.weight": torch.zeros(2)}  # the latter: SAM2.1
     torch.save({"model": {**meta, **others}} if layout == "sam2" else trunk, tmp_path / "sam2.pt")
     assert encoder.load_pretrained() == len(trunk)

@@ -65,5 +65,6 @@ def batch(size: int) -> tuple[Tensor, Tensor]:
     random = np.random.RandomState(size)
     images = torch.from_numpy(random.standard_normal((2, 3, size, size)).astype(np.float32))
     rows, columns = np.mgrid[:size, :size] / size
-    discs = [1 / (1 + np.exp(40 * (np.hypot(rows - y, columns - x) - r))) for y, x, r in ((0.4, 0.5, 0.3), (0.6, 0.3, 0.2))]
+    places = ((0.4, 0.5, 0.3), (0.6, 0.3, 0.2))
+    discs = [1 / (1 + np.exp(40 * (np.hypot(rows - y, columns - x) - r))) for y, x, r in places]
     return images, torch.from_numpy(np.stack(discs)[:, None].astype(np.float32))
