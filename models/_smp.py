@@ -32,7 +32,8 @@ class Config(Base):
     def _known_to_smp(cls, name: str) -> str:
         if name not in encoders:
             hint = did_you_mean(name, list(encoders)).rstrip(".")
-            raise PydanticCustomError("smp_encoder", "segmentation_models_pytorch has no such encoder{hint}", {"hint": hint})
+            text = "segmentation_models_pytorch has no such encoder{hint}"
+            raise PydanticCustomError("smp_encoder", text, {"hint": hint})
         return name
 
     def checkpoint(self) -> Path | None:
@@ -77,7 +78,9 @@ class SmpNetwork(nn.Module):
         return (self.network(images),)
 
 
-def assemble(network: SegmentationModel, config: Config, image_size: int, multiple: int, pretrained: bool) -> SmpNetwork:
+def assemble(
+    network: SegmentationModel, config: Config, image_size: int, multiple: int, pretrained: bool
+) -> SmpNetwork:
     """The network, with its backbone's weights if ``pretrained``.
 
     Raises ``InvalidModel`` for a size that is no multiple of ``multiple``, ``WeightsError`` for a wrong checkpoint.

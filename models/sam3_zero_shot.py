@@ -138,7 +138,8 @@ def _network(vocabulary: Path) -> nn.Module:
             warnings.simplefilter("ignore")  # about autocast of the video part, wherever there is no GPU
             from sam3.model_builder import build_sam3_image_model
     except ImportError as error:
-        raise InvalidModel(f"name: sam3_zero_shot needs the whole sam3 package, which cannot be imported: {error}") from None
+        reason = f"needs the whole sam3 package, which cannot be imported: {error}"
+        raise InvalidModel(f"name: sam3_zero_shot {reason}") from None
     with _NotOnCuda():
         network = build_sam3_image_model(bpe_path=str(vocabulary), device="cpu", load_from_HF=False)
     for module in network.modules():  # tables that would not follow to another device; they are made anew when needed

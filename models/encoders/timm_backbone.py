@@ -252,7 +252,10 @@ def build(config: Config, image_size: int) -> TimmBackbone:
     if image_size % patch or image_size < smallest:
         low = max(image_size // patch * patch, smallest)
         near = ", ".join(str(n) for n in (low, low + patch))
-        raise InvalidModel(f"encoder: transform.size {image_size} is no multiple of its patch size {patch}. Nearest: {near}")
+        fault = f"transform.size {image_size} is no multiple of its patch size {patch}"
+        if image_size % patch == 0:
+            fault = f"transform.size {image_size} is below the {smallest} px of its coarsest map"
+        raise InvalidModel(f"encoder: {fault}. Nearest: {near}")
     options: dict[str, Any] = {"num_classes": 0}
     if "img_size" in inspect.signature(type(shape).__init__).parameters:
         options["img_size"] = image_size
