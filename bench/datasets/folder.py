@@ -5,25 +5,25 @@ otherwise the test split is taken from the pairs.
 """
 
 import hashlib
-import io
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, __version__ as PILLOW
 from pydantic import Field, NonNegativeInt, model_validator
 
 from bench.datasets import Data, DataError, Progress, Split, _cache, silent
+from bench.datasets._images import EXTENSIONS, OBJECT, Rule, read_mask, read_pair
 from bench.transforms import TransformConfig, resize_image, resize_mask
 from models._registry import Config as Base
 from models._registry import Missing
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 LITTER = {"thumbs.db", "desktop.ini"}  # left behind by file browsers
 TEST_FRACTION = 0.2
-OBJECT = 128  # py_sod_metrics: above it is object
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -41,6 +41,8 @@ class Config(Base):
     """The split stays the same for all seeds of a trial."""
     single_value_masks: Literal["error", "allow"] = "error"
     """A mask that is all object or all background is usually a mistake. ``allow`` where it is meant."""
+    exif: Rule = "auto"
+    """Which way up a pair is read: as viewers show the files, as they are stored, or as their sizes say."""
 
     @model_validator(mode="after")
     def _test_set_is_whole(self) -> "Config":
@@ -71,58 +73,129 @@ class Pair(NamedTuple):
     mask: Path
 
 
+class Reading(NamedTuple):
+    """How files become pairs; a part of the cache's key."""
+
+    single_value_masks: Literal["error", "allow"]
+    exif: Rule
+
+
 def build(config: Config, transform: TransformConfig, progress: Progress = silent) -> Data:
     """Raises ``DataError`` with everything that is wrong with the folders, their files and the split."""
     notes: list[str] = []
-    pool = _pairs(config.images, config.masks, notes)
-    held_out = _pairs(config.test_images, config.test_masks, notes) if config.test_images else []
-    splits = _split(config, len(pool), len(held_out))
-    pairs = pool + held_out
+    pool = pairs_of(config.images, config.masks, notes)
+    tests = {"test": pairs_of(config.test_images, config.test_masks, notes)} if config.test_images else {}
+    splits = _split(config, len(pool), sum(map(len, tests.values())))
+    reading = Reading(config.single_value_masks, config.exif)
+    return assemble({"pairs": pool}, tests, splits, reading, transform, notes, progress)
 
-    def read(i: int) -> tuple[np.ndarray, np.ndarray]:
-        image, mask = _open_pair(pairs[i], config.single_value_masks == "error")
-        return resize_image(image, transform.size), resize_mask(mask, transform.size, transform.mask_resize)
 
+def assemble(
+    pool: Mapping[str, list[Pair]],
+    tests: Mapping[str, list[Pair]],
+    splits: list[np.ndarray],
+    reading: Reading,
+    transform: TransformConfig,
+    notes: list[str],
+    progress: Progress,
+) -> Data:
+    """Reads, resizes and caches sets of pairs that were found.
+
+    pool, tests: by the name of the set; splits: numbers of the train and val pairs, and of the test pairs of a pool
+    without tests of its own, in the order of pool and tests. Raises ``DataError``.
+    """
+    sets = {**pool, **tests}
+    pairs = [pair for each in sets.values() for pair in each]
     stamps = [_stamp(path) for pair in pairs for path in pair[1:]]
-    key = {"files": stamps, "mask_resize": transform.mask_resize, "single_value": config.single_value_masks}
-    images, masks = _cache.resized_pairs(key, len(pairs), transform.size, read, progress)
     contents = _cache.remembered({"contents": stamps}, lambda: [_content(pair) for pair in pairs])
 
+    def read(i: int) -> tuple[np.ndarray, np.ndarray]:
+        image, mask = _open_pair(pairs[i], reading)
+        return resize_image(image, transform.size), resize_mask(mask, transform.size, transform.mask_resize)
+
+    files = [content.partition("/")[2] for content in contents]
+    key = {"files": files, "mask_resize": transform.mask_resize, **reading._asdict(), "pillow": PILLOW}
+    images, masks = _cache.resized_pairs(key, len(pairs), transform.size, read, progress, notes)
+
     def ground_truth(i: int) -> np.ndarray:
-        return np.asarray(_open_mask(pairs[i].mask))
+        return np.asarray(_open_mask(pairs[i], reading))
 
-    train, val, test = (
-        Split(images, masks, indices, tuple(pairs[i].stem for i in indices), ground_truth) for indices in splits
+    def changed() -> list[str]:
+        now = [_stamp_if_there(path) for pair in pairs for path in pair[1:]]
+        moved = [i for i in range(len(pairs)) if now[2 * i : 2 * i + 2] != stamps[2 * i : 2 * i + 2]]
+        return [f"{pairs[i].image} or its mask has changed since" for i in moved if _content(pairs[i]) != contents[i]]
+
+    bounds = np.cumsum([0, *map(len, sets.values())])
+    ranges = {name: np.arange(low, high) for name, low, high in zip(sets, bounds, bounds[1:])}
+    test_ranges = {name: ranges[name] for name in tests} or {"test": splits[2]}
+    chosen = [*splits[:2], *test_ranges.values()]
+    made = [Split(images, masks, rows, tuple(pairs[i].stem for i in rows), ground_truth) for rows in chosen]
+    notes += _seen_twice(splits[0], test_ranges, pairs, files)
+    return Data(
+        *made[:3],
+        fingerprint=_cache.digest([[contents[i] for i in rows] for rows in chosen]),
+        notes=tuple(notes),
+        test_sets=dict(zip(test_ranges, made[2:])),
+        set_fingerprints={name: set_fingerprint([contents[i] for i in rows]) for name, rows in ranges.items()},
+        changed=changed,
     )
-    fingerprint = _cache.digest([[contents[i] for i in indices] for indices in splits])
-    return Data(train, val, test, fingerprint, tuple(notes))
 
 
-def _pairs(images: str, masks: str, notes: list[str]) -> list[Pair]:
-    """All pairs of two folders in the order of their stems."""
+def set_fingerprint(contents: list[str]) -> str:
+    """32 hex digits over the names and bytes of a set's pairs, wherever they lie; ``bench.data check`` prints it."""
+    return _cache.digest(sorted(contents))
+
+
+def _seen_twice(
+    train: np.ndarray, tests: Mapping[str, np.ndarray], pairs: list[Pair], files: list[str]
+) -> list[str]:
+    """A line for each test set that shares image files with the training pairs."""
+    learnt = {files[i].partition("/")[0] for i in train}
+    shared = {name: [pairs[i].stem for i in rows if files[i].partition("/")[0] in learnt] for name, rows in tests.items()}
+    return [
+        f"{len(stems)} images of {name} are also trained on, byte for byte: {some(stems)}"
+        for name, stems in shared.items()
+        if stems
+    ]
+
+
+def pairs_of(
+    images: str, masks: str, notes: list[str], *, only: str | None = None, shared_masks: bool = False
+) -> list[Pair]:
+    """All pairs of two folders in the order of their stems, which are compared in Unicode's composed form (NFC).
+
+    only: glob of the file names that count; shared_masks: masks without an image belong to another set.
+    Raises ``DataError`` for files without a partner and for stems that two files share.
+    """
     sides, errors = [], []
     for folder in (Path(images), Path(masks)):
         files = [f for f in folder.iterdir() if not f.name.startswith(".") and f.name.lower() not in LITTER]
+        files = [f for f in files if only is None or fnmatchcase(f.name, only)]
         pictures = [f for f in files if f.is_file() and f.suffix.lower() in EXTENSIONS]
         others = sorted({f.name for f in files} - {f.name for f in pictures})
         if others:
-            notes.append(f"{folder}: not used, because they are no images: {_some(others)}")
-        twice = [stem for stem, n in Counter(f.stem for f in pictures).items() if n > 1]
+            notes.append(f"{folder}: not used, because they are no images: {some(others)}")
+        twice = [stem for stem, n in Counter(map(_stem, pictures)).items() if n > 1]
         if twice:
-            errors.append(f"{folder}: more than one file for {_some(sorted(twice))}")
+            errors.append(f"{folder}: more than one file for {some(sorted(twice))}")
         if not pictures:
             errors.append(f"{folder}: holds no images. Known are {', '.join(sorted(EXTENSIONS))}")
-        sides.append({f.stem: f for f in pictures})
+        sides.append({_stem(f): f for f in pictures})
     of_image, of_mask = sides
     if of_image and of_mask:
         lone_images, lone_masks = sorted(of_image.keys() - of_mask.keys()), sorted(of_mask.keys() - of_image.keys())
         if lone_images:
-            errors.append(f"{images}: {len(lone_images)} without a mask of the same stem: {_some(lone_images)}")
-        if lone_masks:
-            errors.append(f"{masks}: {len(lone_masks)} without an image of the same stem: {_some(lone_masks)}")
+            errors.append(f"{images}: {len(lone_images)} without a mask of the same stem: {some(lone_images)}")
+        if lone_masks and not shared_masks:
+            errors.append(f"{masks}: {len(lone_masks)} without an image of the same stem: {some(lone_masks)}")
     if errors:
         raise DataError(errors)
     return [Pair(stem, of_image[stem], of_mask[stem]) for stem in sorted(of_image)]
+
+
+def _stem(path: Path) -> str:
+    """The file name without its last extension; macOS writes accents as two characters, others as one."""
+    return unicodedata.normalize("NFC", path.stem)
 
 
 def _split(config: Config, pool: int, held_out: int) -> list[np.ndarray]:
@@ -140,38 +213,21 @@ def _split(config: Config, pool: int, held_out: int) -> list[np.ndarray]:
     return [np.sort(train), np.sort(val), np.sort(test)]
 
 
-def _open_pair(pair: Pair, reject_single_value: bool) -> tuple[Image.Image, Image.Image]:
-    image, mask = _open(pair.image).convert("RGB"), _open_mask(pair.mask)
+def _open_pair(pair: Pair, reading: Reading) -> tuple[Image.Image, Image.Image]:
+    image, (mask, _) = read_pair(pair.image, pair.mask, reading.exif)
     if image.size != mask.size:
         sizes = " and ".join(f"{i.width} x {i.height}" for i in (image, mask))
         raise DataError([f"{pair.mask}: image and mask differ in size, {sizes}"])
     is_object = np.asarray(mask) > OBJECT
-    if reject_single_value and is_object.all() == is_object.any():
+    if reading.single_value_masks == "error" and is_object.all() == is_object.any():
         what = "object" if is_object.all() else "background"
         allow = "dataset.single_value_masks=allow"
         raise DataError([f"{pair.mask}: the whole mask is {what}. Remove the pair, or set {allow} if it is meant"])
     return image, mask
 
 
-def _open_mask(path: Path) -> Image.Image:
-    """A mask as a grey image, 0..255. Masks of 0 and 1 are read as 0 and 255, 16 bit ones are brought down to 8."""
-    image = _open(path)
-    if image.mode.startswith("I"):  # PIL would clip at 255 instead of scaling
-        values = np.asarray(image)
-        grey = (values // 257 if values.max() > 255 else values).astype(np.uint8)
-    else:
-        grey = np.asarray(image.convert("L"))
-    return Image.fromarray(grey * np.uint8(255) if grey.max() == 1 else grey)
-
-
-def _open(path: Path) -> Image.Image:
-    """The decoded image, turned as its EXIF data say."""
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
-        raise DataError([f"{path}: cannot be read ({reason})"]) from None
+def _open_mask(pair: Pair, reading: Reading) -> Image.Image:
+    return read_mask(pair.mask, pair.image, reading.exif).image
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:
@@ -179,10 +235,22 @@ def _stamp(path: Path) -> tuple[str, int, int]:
     return str(path.resolve()), status.st_size, status.st_mtime_ns
 
 
+def _stamp_if_there(path: Path) -> tuple[str, int, int] | None:
+    return _stamp(path) if path.exists() else None
+
+
 def _content(pair: Pair) -> str:
-    digests = [hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() for path in pair[1:]]
-    return ":".join([pair.stem, *digests])
+    """``stem/digest of the image file/digest of the mask file``; "gone" for a file that is not there."""
+    digests = [_file_digest(path) if path.exists() else "gone" for path in pair[1:]]
+    return "/".join([pair.stem, *digests])
 
 
-def _some(names: list[str], limit: int = 5) -> str:
+def _file_digest(path: Path) -> str:
+    try:
+        return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    except OSError as error:
+        raise DataError([f"{path}: cannot be read ({error})"]) from None
+
+
+def some(names: list[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
