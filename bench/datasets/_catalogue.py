@@ -83,7 +83,7 @@ class Catalogue(Config):
         """All places that a set may lie in: the packs' own first, then its folder in every convention."""
         known = self.sets[name]
         usual = [
-            Layout(pack=pack, images=f"{folder}/{images}", masks=f"{folder}/{masks}")
+            Layout(pack=f"as {pack}", images=f"{folder}/{images}", masks=f"{folder}/{masks}")
             for folder in known.folders
             for pack, (images, masks) in self.conventions.items()
         ]

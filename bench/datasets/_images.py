@@ -3,6 +3,7 @@
 Nothing is guessed silently: what cannot be read for sure is a ``DataError`` with the file's name and a remedy.
 """
 
+import io
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -162,8 +163,8 @@ def _header(image: Image.Image) -> Header:
 
 
 def _opened(path: Path) -> Image.Image:
-    try:
-        image = Image.open(path, formats=FORMATS)
+    try:  # from bytes: PIL forgets to turn a TIFF file that it maps
+        image = Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS)
     except Image.DecompressionBombError:
         raise DataError([_bomb(path, f"more than {2 * MOST_PIXELS:,}")]) from None
     except UnidentifiedImageError:

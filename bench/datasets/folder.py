@@ -85,7 +85,8 @@ def build(config: Config, transform: TransformConfig, progress: Progress = silen
     notes: list[str] = []
     pool = pairs_of(config.images, config.masks, notes)
     tests = {"test": pairs_of(config.test_images, config.test_masks, notes)} if config.test_images else {}
-    splits = _split(config, len(pool), sum(map(len, tests.values())))
+    shares = {"val": config.val, "test": config.test, "seed": config.split_seed}
+    splits = split(len(pool), sum(map(len, tests.values())), **shares, where=config.images)
     reading = Reading(config.single_value_masks, config.exif)
     return assemble({"pairs": pool}, tests, splits, reading, transform, notes, progress)
 
@@ -107,7 +108,7 @@ def assemble(
     sets = {**pool, **tests}
     pairs = [pair for each in sets.values() for pair in each]
     stamps = [_stamp(path) for pair in pairs for path in pair[1:]]
-    contents = _cache.remembered({"contents": stamps}, lambda: [_content(pair) for pair in pairs])
+    contents = _cache.remembered({"contents": stamps}, lambda: [content_of(pair) for pair in pairs])
 
     def read(i: int) -> tuple[np.ndarray, np.ndarray]:
         image, mask = _open_pair(pairs[i], reading)
@@ -123,7 +124,7 @@ def assemble(
     def changed() -> list[str]:
         now = [_stamp_if_there(path) for pair in pairs for path in pair[1:]]
         moved = [i for i in range(len(pairs)) if now[2 * i : 2 * i + 2] != stamps[2 * i : 2 * i + 2]]
-        return [f"{pairs[i].image} or its mask has changed since" for i in moved if _content(pairs[i]) != contents[i]]
+        return [f"{pairs[i].image} or its mask has changed since" for i in moved if content_of(pairs[i]) != contents[i]]
 
     bounds = np.cumsum([0, *map(len, sets.values())])
     ranges = {name: np.arange(low, high) for name, low, high in zip(sets, bounds, bounds[1:])}
@@ -162,12 +163,29 @@ def _seen_twice(
 def pairs_of(
     images: str, masks: str, notes: list[str], *, only: str | None = None, shared_masks: bool = False
 ) -> list[Pair]:
+    """``matched`` pairs, all of which are in order. Raises ``DataError`` with everything that is not."""
+    errors: list[str] = []
+    pairs = matched(images, masks, notes, errors, only=only, shared_masks=shared_masks)
+    if errors:
+        raise DataError(errors)
+    return pairs
+
+
+def matched(
+    images: str,
+    masks: str,
+    notes: list[str],
+    errors: list[str],
+    *,
+    only: str | None = None,
+    shared_masks: bool = False,
+) -> list[Pair]:
     """All pairs of two folders in the order of their stems, which are compared in Unicode's composed form (NFC).
 
-    only: glob of the file names that count; shared_masks: masks without an image belong to another set.
-    Raises ``DataError`` for files without a partner and for stems that two files share.
+    only: glob of the file names that count; shared_masks: masks without an image belong to another set. Files without
+    a partner and stems that two files share go into ``errors``, files that are no images into ``notes``.
     """
-    sides, errors = [], []
+    sides = []
     for folder in (Path(images), Path(masks)):
         files = [f for f in folder.iterdir() if not f.name.startswith(".") and f.name.lower() not in LITTER]
         files = [f for f in files if only is None or fnmatchcase(f.name, only)]
@@ -188,9 +206,7 @@ def pairs_of(
             errors.append(f"{images}: {len(lone_images)} without a mask of the same stem: {some(lone_images)}")
         if lone_masks and not shared_masks:
             errors.append(f"{masks}: {len(lone_masks)} without an image of the same stem: {some(lone_masks)}")
-    if errors:
-        raise DataError(errors)
-    return [Pair(stem, of_image[stem], of_mask[stem]) for stem in sorted(of_image)]
+    return [Pair(stem, of_image[stem], of_mask[stem]) for stem in sorted(of_image.keys() & of_mask.keys())]
 
 
 def _stem(path: Path) -> str:
@@ -198,19 +214,24 @@ def _stem(path: Path) -> str:
     return unicodedata.normalize("NFC", path.stem)
 
 
-def _split(config: Config, pool: int, held_out: int) -> list[np.ndarray]:
-    """Numbers of the train, val and test pairs, ascending; a share above zero gets at least one pair."""
-    fraction = 0.0 if held_out else TEST_FRACTION if config.test is None else config.test
-    n_val, n_test = (max(1, round(share * pool)) if share else 0 for share in (config.val, fraction))
+def split(
+    pool: int, held_out: int, *, val: float, test: float | None = None, seed: int, where: str
+) -> list[np.ndarray]:
+    """Numbers of the train, val and test pairs, ascending; a share above zero gets at least one pair.
+
+    held_out: number of test pairs that follow those of the pool, if it has a test set of its own. Raises ``DataError``.
+    """
+    fraction = 0.0 if held_out else TEST_FRACTION if test is None else test
+    n_val, n_test = (max(1, round(share * pool)) if share else 0 for share in (val, fraction))
     if n_val + n_test >= pool:
-        raise DataError([f"{config.images}: {pool} pairs cannot be split into train, {n_val} val and {n_test} test"])
+        raise DataError([f"{where}: {pool} pairs cannot be split into train, {n_val} val and {n_test} test"])
     if not n_test and not held_out:
         raise DataError(["dataset.test: 0 leaves nothing to score. Give a share or test_images and test_masks"])
-    order = np.random.default_rng(config.split_seed).permutation(pool)
-    val, test, train = np.split(order, [n_val, n_val + n_test])
+    order = np.random.default_rng(seed).permutation(pool)
+    for_val, for_test, for_train = np.split(order, [n_val, n_val + n_test])
     if held_out:
-        test = np.arange(pool, pool + held_out)
-    return [np.sort(train), np.sort(val), np.sort(test)]
+        for_test = np.arange(pool, pool + held_out)
+    return [np.sort(for_train), np.sort(for_val), np.sort(for_test)]
 
 
 def _open_pair(pair: Pair, reading: Reading) -> tuple[Image.Image, Image.Image]:
@@ -239,7 +260,7 @@ def _stamp_if_there(path: Path) -> tuple[str, int, int] | None:
     return _stamp(path) if path.exists() else None
 
 
-def _content(pair: Pair) -> str:
+def content_of(pair: Pair) -> str:
     """``stem/digest of the image file/digest of the mask file``; "gone" for a file that is not there."""
     digests = [_file_digest(path) if path.exists() else "gone" for path in pair[1:]]
     return "/".join([pair.stem, *digests])
