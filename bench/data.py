@@ -108,7 +108,7 @@ def _check(options: argparse.Namespace, console: Console) -> int:
 
 
 def _tell(report: SetReport, console: Console) -> None:
-    console.print(f"\n{report.name} (folders {report.pack}: {report.images}, {report.masks})", markup=False)
+    console.print(f"\n{report.name} (layout {report.pack}: {report.images}, {report.masks})", markup=False)
     console.print(f"  fingerprint {report.fingerprint}", markup=False)
     if not report.known:
         use = f"dataset.images={report.images} dataset.masks={report.masks}"
