@@ -20,7 +20,7 @@ SHOWN = 20  # lines of one kind
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0 all is well, 1 something is wrong with the data or must be done by a person, 2 the input is wrong."""
+    """Exit code: 0 all is well, 1 the data have problems or a person must act, 2 the input is wrong."""
     options = _parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, soft_wrap=True, highlight=False)
     try:
@@ -35,13 +35,13 @@ class UsageError(ValueError):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.data", description="Benchmark sets: know, check, fetch them.")
+    parser = argparse.ArgumentParser(prog="python -m bench.data", description="Benchmark sets by name.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("list", help="the sets and tasks that are known by name")
     command.set_defaults(run=_list)
     command = commands.add_parser("check", help="find the sets under a folder and look at every file")
     command.add_argument("root", type=Path)
-    command.add_argument("--exif", choices=("auto", "shown", "stored"), default="auto", help="which way up (default: auto)")
+    command.add_argument("--exif", choices=("auto", "shown", "stored"), default="auto", help="default: auto")
     command.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
     command.set_defaults(run=_check)
     command = commands.add_parser("fetch", help="say where a set is from; with --to, download what can be")

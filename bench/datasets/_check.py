@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.datasets import DataError, Progress, silent
 from bench.datasets._catalogue import catalogue
-from bench.datasets._images import BINARY, OBJECT, Rule, read_pair
+from bench.datasets._images import BINARY, OBJECT, Rule, read_pair, to_mask
 from bench.datasets._packs import Found, find
 from bench.datasets.folder import Pair, content_of, matched, set_fingerprint, some
 
@@ -103,17 +103,18 @@ def _report(found: Found, rule: Rule, progress: Progress) -> tuple[SetReport, li
 
 def _look(pair: Pair, rule: Rule) -> _Look:
     try:
-        image, mask = read_pair(pair.image, pair.mask, rule)
+        image, drawn = read_pair(pair.image, pair.mask, rule)
+        mask, kind = to_mask(drawn, pair.mask)
     except DataError as error:
         return _Look(error.errors, None, None, None)
     pixels = hashlib.blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).hexdigest()
     problems = []
-    if image.size != mask.image.size:
-        sizes = " and ".join(f"{i.width} x {i.height}" for i in (image, mask.image))
+    if image.size != mask.size:
+        sizes = " and ".join(f"{i.width} x {i.height}" for i in (image, mask))
         problems = [f"{pair.mask}: image and mask differ in size, {sizes}"]
-    is_object = np.asarray(mask.image) > OBJECT
+    is_object = np.asarray(mask) > OBJECT
     single = "object" if is_object.all() else None if is_object.any() else "background"
-    return _Look(problems, mask.how, single, pixels)
+    return _Look(problems, kind, single, pixels)
 
 
 def _note_duplicates(reports: list[SetReport], groups: list[list[_Member]]) -> None:

@@ -79,7 +79,8 @@ def _continue(url: str, part: Path, about: Path, watch: Watch) -> None:
     except urllib.error.URLError as error:
         raise FetchError(f"{url}: cannot be reached ({error.reason})") from None
     except (HTTPException, TimeoutError, ConnectionError) as error:
-        raise FetchError(f"{url}: the connection broke ({error or type(error).__name__}). Run it again to go on") from None
+        reason = str(error) or type(error).__name__
+        raise FetchError(f"{url}: the connection broke ({reason}). Run it again to go on") from None
     if total is not None and done < total:
         raise FetchError(f"{url}: the connection ended after {done:,} of {total:,} bytes. Run it again to go on")
 

@@ -45,19 +45,19 @@ def header(path: Path) -> Header:
         return _header(image)
 
 
-def read_pair(image: Path, mask: Path, rule: Rule) -> tuple[Image.Image, "Mask"]:
-    """Image in RGB and mask in grey, the same way up. Raises ``DataError``."""
+def read_pair(image: Path, mask: Path, rule: Rule) -> tuple[Image.Image, Image.Image]:
+    """Image in RGB, and mask in the mode that it is stored in, the same way up. Raises ``DataError``."""
     pixels, of_image = _decoded(image)
     drawn, of_mask = _decoded(mask)
     shown = read_as_shown(image, of_image, mask, of_mask, rule)
-    return to_rgb(_turned(pixels, shown), image), to_mask(_turned(drawn, shown), mask)
+    return to_rgb(_turned(pixels, shown), image), _turned(drawn, shown)
 
 
-def read_mask(mask: Path, image: Path, rule: Rule) -> "Mask":
+def read_mask(mask: Path, image: Path, rule: Rule) -> Image.Image:
     """The mask of ``read_pair`` without decoding the image."""
     drawn, of_mask = _decoded(mask)
     shown = rule == "shown" or rule == "auto" and read_as_shown(image, header(image), mask, of_mask, rule)
-    return to_mask(_turned(drawn, shown), mask)
+    return _turned(drawn, shown)
 
 
 def read_as_shown(image: Path, of_image: Header, mask: Path, of_mask: Header, rule: Rule) -> bool:
@@ -132,7 +132,7 @@ def _grey(image: Image.Image, path: Path) -> tuple[np.ndarray, str]:
             return (indices > 0).astype(np.uint8) * np.uint8(255), "coloured palette, all but colour 0 is object: "
         return np.asarray(image.convert("RGB").convert("L")), "palette, " if grey_palette else "palette by lightness, "
     if image.mode in ("LA", "RGBA", "PA", "La", "RGBa"):
-        alpha, grey = np.asarray(image.getchannel("A" if "A" in image.getbands() else "a")), np.asarray(image.convert("L"))
+        alpha, grey = np.asarray(image.getchannel(image.getbands()[-1])), np.asarray(image.convert("L"))
         if grey.min() == grey.max() and alpha.min() < alpha.max():
             return alpha, "drawn in the alpha channel: "
         return grey, "alpha dropped, "

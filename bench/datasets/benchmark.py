@@ -64,7 +64,8 @@ class Config(Base):
             parts = catalogue().sets[name].parts
             if name not in there and not (parts and there.issuperset(parts)):
                 what = f"{name} is nowhere under {self.root} in a known layout"
-                remedy = f"python -m bench.data fetch {name} says where to get it; bench.data check {self.root}, what is there"
+                get, look = f"python -m bench.data fetch {name}", f"bench.data check {self.root}"
+                remedy = f"{get} says where to get it; {look}, what is there"
                 yield Missing("data", "root", what, remedy)
 
 

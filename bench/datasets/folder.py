@@ -17,7 +17,7 @@ from PIL import Image, __version__ as PILLOW
 from pydantic import Field, NonNegativeInt, model_validator
 
 from bench.datasets import Data, DataError, Progress, Split, _cache, silent
-from bench.datasets._images import EXTENSIONS, OBJECT, Rule, read_mask, read_pair
+from bench.datasets._images import EXTENSIONS, OBJECT, Rule, read_mask, read_pair, to_mask
 from bench.transforms import TransformConfig, resize_image, resize_mask
 from models._registry import Config as Base
 from models._registry import Missing
@@ -151,8 +151,9 @@ def _seen_twice(
     train: np.ndarray, tests: Mapping[str, np.ndarray], pairs: list[Pair], files: list[str]
 ) -> list[str]:
     """A line for each test set that shares image files with the training pairs."""
-    learnt = {files[i].partition("/")[0] for i in train}
-    shared = {name: [pairs[i].stem for i in rows if files[i].partition("/")[0] in learnt] for name, rows in tests.items()}
+    images = [file.partition("/")[0] for file in files]
+    learnt = {images[i] for i in train}
+    shared = {name: [pairs[i].stem for i in rows if images[i] in learnt] for name, rows in tests.items()}
     return [
         f"{len(stems)} images of {name} are also trained on, byte for byte: {some(stems)}"
         for name, stems in shared.items()
@@ -235,7 +236,8 @@ def split(
 
 
 def _open_pair(pair: Pair, reading: Reading) -> tuple[Image.Image, Image.Image]:
-    image, (mask, _) = read_pair(pair.image, pair.mask, reading.exif)
+    image, drawn = read_pair(pair.image, pair.mask, reading.exif)
+    mask = to_mask(drawn, pair.mask).image
     if image.size != mask.size:
         sizes = " and ".join(f"{i.width} x {i.height}" for i in (image, mask))
         raise DataError([f"{pair.mask}: image and mask differ in size, {sizes}"])
@@ -248,7 +250,7 @@ def _open_pair(pair: Pair, reading: Reading) -> tuple[Image.Image, Image.Image]:
 
 
 def _open_mask(pair: Pair, reading: Reading) -> Image.Image:
-    return read_mask(pair.mask, pair.image, reading.exif).image
+    return to_mask(read_mask(pair.mask, pair.image, reading.exif), pair.mask).image
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:

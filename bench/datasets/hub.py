@@ -23,7 +23,14 @@ from bench.transforms import TransformConfig
 from models._registry import Config as Base
 from models._registry import Missing
 
-KINDS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"BM": ".bmp", b"II*\0": ".tif", b"MM\0*": ".tif"}
+KINDS = {
+    b"\xff\xd8\xff": ".jpg",
+    b"\x89PNG": ".png",
+    b"RIFF": ".webp",
+    b"BM": ".bmp",
+    b"II*\0": ".tif",
+    b"MM\0*": ".tif",
+}
 ROWS = 64  # read at a time
 
 
@@ -81,7 +88,8 @@ def _snapshot(config: Config) -> Path:
     except (OSError, ValueError) as error:  # the hub's errors, also for no network, an unknown id and a gated one
         reason = str(error).strip().splitlines()[0]
         remedy = "check the id; for a gated one ask for access and `hf auth login`; offline give dataset.local=DIR"
-        raise DataError([f"{config.id}: cannot be had from the Hugging Face hub ({reason}). Remedy: {remedy}"]) from None
+        line = f"{config.id}: cannot be had from the Hugging Face hub ({reason}). Remedy: {remedy}"
+        raise DataError([line]) from None
 
 
 def _unpacked(
@@ -140,9 +148,8 @@ def _opened(config: Config, file: Path, columns: list[str]) -> pyarrow.parquet.P
         raise DataError([f"{file}: cannot be read as Parquet ({error})"]) from None
     absent = [column for column in columns if column not in table.schema_arrow.names]
     if absent:
-        there = ", ".join(table.schema_arrow.names)
-        remedy = "Set dataset.image and dataset.mask"
-        raise DataError([f"{config.id}: no column {' and no '.join(absent)} in {file.name}. Columns: {there}. {remedy}"])
+        there = f"Columns: {', '.join(table.schema_arrow.names)}. Set dataset.image and dataset.mask"
+        raise DataError([f"{config.id}: no column {' and no '.join(absent)} in {file.name}. {there}"])
     return table
 
 

@@ -74,12 +74,13 @@ def _table(board: Leaderboard, table: Table) -> list[str]:
 
 def _by_test_set(board: Leaderboard, table: Table) -> list[str]:
     """A line for every row on every test set, where there are several; the table above is on the first of them."""
-    sections = [quantity.partition("].")[0] for row in table.rows for quantity in row.cells if quantity.startswith("test[")]
-    names = [section.removeprefix("test[") for section in dict.fromkeys(sections)]
+    quantities = dict.fromkeys(q for row in table.rows for q in row.cells if q.startswith("test["))
+    names = list(dict.fromkeys(q.removeprefix("test[").partition("].")[0] for q in quantities))
     metrics = [m for m in METRICS if any(f"test[{name}].{m}" in row.cells for row in table.rows for name in names)]
     if not names:
         return []
-    titles = [*map(escape, board.axes), "test set", *(f"{METRICS[m].label} {ARROWS[METRICS[m].better]}" for m in metrics)]
+    labels = [f"{METRICS[m].label} {ARROWS[METRICS[m].better]}" for m in metrics]
+    titles = [*map(escape, board.axes), "test set", *labels]
     ruler = [":--"] * (len(board.axes) + 1) + ["--:"] * len(metrics)
     lines = [
         [*map(escape, row.labels), escape(name), *(_show(row.cells.get(f"test[{name}].{m}"), 3) for m in metrics)]

@@ -253,4 +253,5 @@ def test_data_that_change_while_a_trial_runs_fail_it(tiny, root):
     other = (root / "ECSSD/masks/pair 000.png").read_bytes()
     record = run_trial(trial(tiny, root), on_epoch=lambda epoch: path.write_bytes(other))
     assert record.status == "error" and record.scores is None
-    assert record.error.startswith("the data changed while the trial ran:\n") and "pair 001.jpg or its mask" in record.error
+    assert record.error.startswith("the data changed while the trial ran:\n")
+    assert "pair 001.jpg or its mask" in record.error

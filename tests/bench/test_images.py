@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageOps
 
-from bench.datasets import DataError
-from bench.datasets._images import ORIENTATION, read_mask, read_pair, to_mask
+from bench.datasets import DataError, _images
+from bench.datasets._images import ORIENTATION, to_mask
 from bench.datasets.folder import matched, pairs_of
 
 WIDTH, HEIGHT = 12, 8
@@ -27,6 +27,16 @@ def picture():
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     pixels[BOX], mask[BOX] = 200, 255
     return pixels, mask
+
+
+def read_pair(image, mask, rule):
+    """The image as a picture and the mask with how it was read."""
+    pixels, drawn = _images.read_pair(image, mask, rule)
+    return pixels, to_mask(drawn, mask)
+
+
+def read_mask(mask, image, rule):
+    return to_mask(_images.read_mask(mask, image, rule), mask)
 
 
 def save(path, array, **more):
@@ -65,9 +75,9 @@ def test_jpeg_and_cmyk_are_read_as_pil_reads_them(tmp_path, picture):
 
 def test_grey_of_16_bits_is_scaled_and_not_clipped(tmp_path, picture):
     grey, mask = picture[0][..., 0], picture[1]
-    image, read = read_pair(
-        save(tmp_path / "a.png", grey.astype(np.uint16) * 257), save(tmp_path / "m.tif", mask.astype(np.uint16) * 257), "auto"
-    )
+    deep_image = save(tmp_path / "a.png", grey.astype(np.uint16) * 257)
+    deep_mask = save(tmp_path / "m.tif", mask.astype(np.uint16) * 257)
+    image, read = read_pair(deep_image, deep_mask, "auto")
     assert np.array_equal(np.asarray(image), np.stack([grey] * 3, axis=-1))
     assert np.array_equal(read.image, mask) and "16 or 32 bits" in read.how
 
