@@ -12,7 +12,8 @@ from rich.console import Console
 
 from bench import checkpoint
 from bench.datasets import DataError
-from bench.datasets.folder import open_image, pictures
+from bench.datasets._images import read_image
+from bench.datasets.folder import pictures
 from bench.evaluate import to_answer
 from bench.progress import loading
 from bench.transforms import resize_image, to_input
@@ -78,7 +79,7 @@ def _files(options: argparse.Namespace) -> list[Path]:
 def _readable(files: list[Path], unreadable: list[str]) -> Iterator[tuple[Path, Image.Image]]:
     for path in files:
         try:
-            yield path, open_image(path).convert("RGB")
+            yield path, read_image(path)
         except DataError as error:
             unreadable += error.errors
 

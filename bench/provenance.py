@@ -43,7 +43,10 @@ def with_inputs(known: Provenance, weight_files: list[Path], data: Data) -> Prov
         update={
             "weights": {path.name: file_sha256(path) for path in weight_files},
             "dataset_fingerprint": data.fingerprint,
-            "images": {name: len(getattr(data, name)) for name in ("train", "val", "test")},
+            "set_fingerprints": data.set_fingerprints,
+            "images": {
+                name: len(split) for name, split in {"train": data.train, "val": data.val, **data.tests}.items()
+            },
         }
     )
 

@@ -53,8 +53,10 @@ class Provenance(Config):
     weights: dict[str, str] = {}
     """SHA-256 of every checkpoint file that was loaded, by file name."""
     dataset_fingerprint: str | None = None
+    set_fingerprints: dict[str, str] = {}
+    """Of each set that the pairs come from; ``bench.data check`` prints the same ones."""
     images: dict[str, int] = {}
-    """Number of pairs in train, val and test."""
+    """Number of pairs in train, val and each test set."""
 
 
 class TrialRecord(Config):
@@ -66,7 +68,9 @@ class TrialRecord(Config):
     error: str = ""
     config: dict[str, Any]
     scores: dict[str, float] | None = None
-    """On the test split, which was used once, after the last epoch."""
+    """On the test split, which was used once, after the last epoch; on the first of several test sets."""
+    test_sets: dict[str, dict[str, float]] = {}
+    """On each test set by its name; ``test`` where there is but one without a name."""
     val_scores: dict[str, float] | None = None
     """On the validation split: what to look at when choosing a configuration."""
     memory: dict[Literal["training", "evaluation"], Memory] | None = None
@@ -80,7 +84,7 @@ class TrialRecord(Config):
     checkpoint: bytes | None = Field(default=None, exclude=True)
     """The content of that file. Kept there, not in the JSON."""
     image_scores: dict[str, list] | None = Field(default=None, exclude=True)
-    """Per image of the test split: name and metrics. Kept in the Parquet file, not in the JSON."""
+    """Per image of the test sets: name, set and metrics. Kept in the Parquet file, not in the JSON."""
 
     def save(self, folder: Path) -> None:
         """Writes the files whole or not at all; the JSON comes last, so its presence means that the trial is done."""

@@ -20,7 +20,7 @@ from bench import checkpoint
 from bench.checks import CheckFailed, check_frozen, frozen_digests
 from bench.class_scores import score_classes
 from bench.config import TrialConfig
-from bench.datasets import DATASETS, DataError
+from bench.datasets import DATASETS, DataError, Split
 from bench.evaluate import predict
 from bench.memory import MemoryMonitor
 from bench.provenance import provenance, with_inputs
@@ -83,29 +83,33 @@ def _run(
                 known["curve"] = [CurvePoint(**dataclasses.asdict(epoch)) for epoch in result.curve]
             check_frozen(model, frozen)
 
-            def scored(split: str, spent: list[float]) -> Scores:
-                pairs = predict(model, getattr(data, split), config.transform, device, config.train.batch_size)
+            def scored(split: Split, spent: list[float]) -> Scores:
+                pairs = predict(model, split, config.transform, device, config.train.batch_size)
                 timed = _timed(pairs, spent)
                 return score_classes(timed, config.num_classes) if config.num_classes > 1 else score(timed)
 
             learnt = checkpoint.pack(model, config, frozen) if result else None
-            val = scored("val", []) if len(data.val) else None
+            val = scored(data.val, []) if len(data.val) else None
             spent: list[float] = []
             with monitor.phase() as evaluation:
-                test = scored("test", spent)
+                tests = {name: scored(split, spent) for name, split in data.tests.items()}
+            if changes := data.changed():
+                raise DataError(["the data changed while the trial ran:", *changes])
+            sets = {name: test.overall for name, test in tests.items()}
         return TrialRecord(
             **known,
             status="ok",
-            scores=test.overall,
+            scores=next(iter(sets.values())),
+            test_sets=sets,
             val_scores=val.overall if val else None,
-            image_scores=test.images,
+            image_scores=_image_scores(tests),
             checkpoint=learnt,
             checkpoint_bytes=len(learnt) if learnt else None,
             memory={**memory, "evaluation": evaluation[0]},
             timing=Timing(
                 train_seconds=result.seconds if result else None,
                 train_images_per_second=result.images / result.seconds if result else None,
-                inference_images_per_second=len(data.test) / sum(spent),
+                inference_images_per_second=sum(map(len, data.tests.values())) / sum(spent),
                 total_seconds=time.perf_counter() - started,
             ),
         )
@@ -114,6 +118,14 @@ def _run(
             return TrialRecord(**known, status="oom", error=str(error).splitlines()[0])
         text = str(error) if isinstance(error, EXPLAINED) else traceback.format_exc()
         return TrialRecord(**known, status="error", error=text)
+
+
+def _image_scores(tests: dict[str, Scores]) -> dict[str, list]:
+    """Name, test set and metrics of every image of all test sets, one after the other."""
+    first = next(iter(tests.values()))
+    columns = {column: [value for test in tests.values() for value in test.images[column]] for column in first.images}
+    names = columns.pop("name")
+    return {"name": names, "set": [name for name, test in tests.items() for _ in test.images["name"]], **columns}
 
 
 @contextmanager

@@ -61,10 +61,21 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """The three splits. ``train`` is learnt from, ``val`` is for whatever is chosen, ``test`` is scored once."""
+    """The three splits. ``train`` is learnt from, ``val`` is for whatever is chosen, ``test`` is scored once.
+
+    A benchmark is scored on several test sets; ``test`` is the first of them.
+    """
 
     train: Split
     val: Split
     test: Split
     fingerprint: str  # hash of the content of all pairs and of the way they are split
     notes: tuple[str, ...] = field(default=())  # what a user should know, e.g. files that are no images
+    test_sets: dict[str, Split] = field(default_factory=dict)  # by name; empty where ``test`` is the only one
+    set_fingerprints: dict[str, str] = field(default_factory=dict)  # of each set that the pairs come from
+    changed: Callable[[], list[str]] = list  # a line for each pair whose files are no longer what was read
+
+    @property
+    def tests(self) -> dict[str, Split]:
+        """All test sets by name, in the order in which tables show them."""
+        return self.test_sets or {"test": self.test}

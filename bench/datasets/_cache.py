@@ -1,7 +1,8 @@
 """Resized pairs on disk, mapped into memory: made once, by whoever comes first, and shared by all trials.
 
-A cache appears under its final name only when it is complete, so several processes may start at once and a killed one
-leaves nothing half-made behind.
+A cache is made under a lock and appears under its final name only when it is complete, so several processes may start
+at once and a killed one leaves nothing half-made behind. Checksums beside the arrays are compared whenever a cache is
+opened: one that does not hold what was written is set aside and made again.
 """
 
 import hashlib
@@ -9,17 +10,22 @@ import json
 import os
 import shutil
 import tempfile
+import time
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
-from bench.datasets import DataError, Progress, silent
+from bench.datasets import DataError, Progress
 from models._size import height_width
 
-FORMAT = 1
+FORMAT = 2
+ARRAYS = ("images.npy", "masks.npy")
+BLOCK = 1 << 26  # bytes that are summed at a time
 Pair = tuple[np.ndarray, np.ndarray]  # image uint8 [H, W, 3] and mask uint8 [H, W], of the wanted size
 
 
@@ -37,21 +43,35 @@ def digest(value: Any) -> str:
 
 
 def resized_pairs(
-    key: Any, count: int, size: int | tuple[int, int], read: Callable[[int], Pair], progress: Progress = silent
+    key: Any,
+    count: int,
+    size: int | tuple[int, int],
+    read: Callable[[int], Pair],
+    progress: Progress,
+    notes: list[str],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 [count, H, W, 3] and masks uint8 [count, H, W], read-only and mapped from disk.
 
-    key: everything that decides the content, as JSON; read: makes pair ``i`` and is called only if there is no cache.
-    Raises ``DataError`` with all the lines of all the pairs that ``read`` raised it for, and if the disk refuses.
+    key: everything that decides the content, as JSON; read: makes pair ``i`` and is called only if there is no cache;
+    notes: gets a line if a damaged cache was set aside. Raises ``DataError`` with all the lines of all the pairs that
+    ``read`` raised it for, and if the disk refuses.
     """
     folder = root() / digest({"format": FORMAT, "count": count, "size": size, "key": key})
     try:
-        if not folder.is_dir():
-            root().mkdir(parents=True, exist_ok=True)
-            _make(folder, count, height_width(size), read, progress)
-        return np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "masks.npy", mmap_mode="r")
+        root().mkdir(parents=True, exist_ok=True)
+        if _damage(folder):
+            with FileLock(root() / f"{folder.name}.lock"):
+                damage = _damage(folder)  # somebody else may have made it meanwhile
+                if damage and folder.exists():
+                    aside = folder.with_name(f"{folder.name}.damaged-{time.time_ns()}")
+                    folder.rename(aside)
+                    notes.append(f"the cache {folder} was damaged ({damage}); it is set aside as {aside.name}, remade")
+                if damage:
+                    _make(folder, count, height_width(size), read, progress)
+        images, masks = (np.load(folder / name, mmap_mode="r") for name in ARRAYS)
     except OSError as error:
         raise _unusable(error) from None
+    return images, masks
 
 
 def remembered(key: Any, compute: Callable[[], Any]) -> Any:
@@ -76,11 +96,43 @@ def _unusable(error: OSError) -> DataError:
     return DataError([f"the cache of resized images at {root()} cannot be used: {error}; {remedy}"])
 
 
+def _damage(folder: Path) -> str | None:
+    """Why a cache cannot be used; ``None`` if it holds what was written. Summing runs at the speed of memory."""
+    if not folder.is_dir():
+        return "there is none"
+    try:
+        sums = json.loads((folder / "sums.json").read_text())
+    except (OSError, ValueError):
+        return "sums.json cannot be read"
+    for name in ARRAYS:
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is gone"
+        if sums.get(name) != _sum(path):
+            return f"{name} does not hold what was written"
+    return None
+
+
+def _sum(path: Path) -> list[int]:
+    """Size of a file and the CRC-32 of its bytes."""
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            checksum = zlib.crc32(block, checksum)
+        return [file.tell(), checksum]
+
+
 def _make(
     folder: Path, count: int, size: tuple[int, int], read: Callable[[int], Pair], progress: Progress
 ) -> None:
-    temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
+    """Makes a cache; the caller holds its lock, so what lies under the temporary name was left by a killed process."""
+    temporary = folder.with_name(f".making-{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    needed, free = count * size[0] * size[1] * 4, shutil.disk_usage(folder.parent).free
+    if needed > free:  # writing to a mapped file on a full disk would kill the process
+        raise OSError(f"{needed / 2**30:.1f} GiB are needed and {free / 2**30:.1f} GiB are free")
     try:
+        temporary.mkdir()
         images = np.lib.format.open_memmap(temporary / "images.npy", "w+", np.uint8, (count, *size, 3))
         masks = np.lib.format.open_memmap(temporary / "masks.npy", "w+", np.uint8, (count, *size))
 
@@ -97,10 +149,7 @@ def _make(
             raise DataError(errors)
         images.flush()
         masks.flush()
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # otherwise somebody else was faster, with the same content
-                raise
+        (temporary / "sums.json").write_text(json.dumps({name: _sum(temporary / name) for name in ARRAYS}))
+        temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -68,7 +68,8 @@ def build(config: Config, transform: TransformConfig, progress: Progress = silen
 
     identity = {**config.model_dump(), "scenes": _scenes.VERSION}
     key = {**identity, "mask_resize": transform.mask_resize}
-    images, masks = _cache.resized_pairs(key, len(scenes), transform.size, read, progress)
+    notes: list[str] = []
+    images, masks = _cache.resized_pairs(key, len(scenes), transform.size, read, progress, notes)
 
     def ground_truth(i: int) -> np.ndarray:
         if transform.size == config.side:  # resizing to the same size changes nothing
@@ -86,4 +87,4 @@ def build(config: Config, transform: TransformConfig, progress: Progress = silen
         )
         for split, name in enumerate(("train", "val", "test"))
     ]
-    return Data(*splits, fingerprint=_cache.digest(identity))
+    return Data(*splits, fingerprint=_cache.digest(identity), notes=tuple(notes))

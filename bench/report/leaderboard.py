@@ -159,6 +159,7 @@ def _quantities(record: TrialRecord) -> dict[str, float]:
     """All numbers of a record that were measured, by dotted name."""
     sections: dict[str, Mapping[str, Any] | None] = {
         "test": record.scores,
+        **({f"test[{name}]": scores for name, scores in record.test_sets.items()} if len(record.test_sets) > 1 else {}),
         "val": record.val_scores,
         "parameters": record.parameters,
         "timing": record.timing.model_dump() if record.timing else None,

@@ -18,7 +18,7 @@ def markdown(board: Leaderboard) -> str:
     for number, table in enumerate(board.tables, start=1):
         if len(board.tables) > 1:
             lines += [f"## Environment {number} of {len(board.tables)}: not comparable with the others", ""]
-        lines += [*_table(board, table), ""]
+        lines += [*_table(board, table), "", *_by_test_set(board, table)]
         lines += [f"Row {', '.join(map(escape, row.labels))}: {escape(e)}" for row in table.rows for e in row.errors]
         facts = "; ".join(f"{name} {value}" for name, value in table.environment.items())
         if facts:
@@ -74,6 +74,25 @@ def _table(board: Leaderboard, table: Table) -> list[str]:
 
     ruler = [":--"] * len(board.axes) + ["--:"] * (len(titles) - len(board.axes))
     return [f"| {' | '.join(line)} |" for line in (titles, ruler, *map(cells, table.rows))]
+
+
+def _by_test_set(board: Leaderboard, table: Table) -> list[str]:
+    """A line for every row on every test set, where there are several; the table above is on the first of them."""
+    quantities = dict.fromkeys(q for row in table.rows for q in row.cells if q.startswith("test["))
+    names = list(dict.fromkeys(q.removeprefix("test[").partition("].")[0] for q in quantities))
+    metrics = [m for m in METRICS if any(f"test[{name}].{m}" in row.cells for row in table.rows for name in names)]
+    if not names:
+        return []
+    labels = [f"{METRICS[m].label} {ARROWS[METRICS[m].better]}" for m in metrics]
+    titles = [*map(escape, board.axes), "test set", *labels]
+    ruler = [":--"] * (len(board.axes) + 1) + ["--:"] * len(metrics)
+    lines = [
+        [*map(escape, row.labels), escape(name), *(_show(row.cells.get(f"test[{name}].{m}"), 3) for m in metrics)]
+        for row in table.rows
+        for name in names
+    ]
+    heading = f"On every test set (above: {escape(names[0])}):"
+    return [heading, "", *(f"| {' | '.join(line)} |" for line in (titles, ruler, *lines)), ""]
 
 
 def status(row: Row) -> str:

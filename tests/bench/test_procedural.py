@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.datasets import DATASETS, _cache, _scenes
+from bench.datasets import DATASETS, _scenes
 from bench.datasets.procedural import SMALLEST_MASK, paint
 from bench.transforms import TransformConfig
 
@@ -78,28 +78,6 @@ def test_fingerprint_follows_what_is_seen_and_nothing_else():
 
     assert fingerprint() == fingerprint(size=32)
     assert len({fingerprint(), fingerprint(task="mirror"), fingerprint(seed=1), fingerprint(train=7)}) == 4
-
-
-def test_the_cache_is_made_once_and_a_half_made_one_is_never_seen(monkeypatch, tmp_path):
-    monkeypatch.setenv("SAM3_BENCH_CACHE", str(tmp_path / "cache"))
-    calls = []
-
-    def read(i):
-        calls.append(i)
-        return np.full((4, 4, 3), i, np.uint8), np.full((4, 4), i, np.uint8)
-
-    def killed(i):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        _cache.resized_pairs("key", 3, 4, killed)
-    assert list((tmp_path / "cache").iterdir()) == []
-    for _ in range(2):
-        images, masks = _cache.resized_pairs("key", 3, 4, read)
-        assert images[2, 0, 0, 0] == masks[2, 0, 0] == 2
-    assert sorted(calls) == [0, 1, 2]
-    with pytest.raises(ValueError):
-        images[0] = 1  # mapped read-only
 
 
 def test_a_cache_that_cannot_be_written_says_what_to_do(monkeypatch, tmp_path):

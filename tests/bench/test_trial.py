@@ -20,6 +20,7 @@ def test_a_record_says_everything(tiny):
     assert all(math.isfinite(value) for value in record.scores.values())
     assert record.image_scores["name"] == [f"salient-test-{i:04d}" for i in range(3)]
     assert record.scores["mae"] == pytest.approx(np.mean(record.image_scores["mae"]))
+    assert record.test_sets == {"test": record.scores} and record.image_scores["set"] == ["test"] * 3
     assert record.parameters["adapter"] == 8 * (2 * 64 * 2 + 64 + 2)
     assert record.memory["training"].rss_bytes > 0 and record.memory["training"].nvml_device_bytes is None
     assert [e.epoch for e in epochs] == [point.epoch for point in record.curve] == [1]

@@ -1,0 +1,143 @@
+"""Looks at every file of the sets that were found: what cannot be used, how masks are read, what is there twice."""
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bench.datasets import DataError, Progress, silent
+from bench.datasets._catalogue import catalogue
+from bench.datasets._images import BINARY, OBJECT, Rule, read_pair, to_mask
+from bench.datasets._packs import Found, find
+from bench.datasets.folder import Pair, content_of, matched, set_fingerprint, some
+
+
+@dataclass
+class SetReport:
+    """What one set was found to hold."""
+
+    name: str
+    known: bool
+    role: str | None
+    pack: str
+    images: str
+    masks: str
+    pairs: int
+    expected: int | None
+    fingerprint: str
+    problems: list[str] = field(default_factory=list)  # must be mended, or numbers mean something else
+    notes: list[str] = field(default_factory=list)  # what one should know
+    mask_kinds: dict[str, int] = field(default_factory=dict)
+
+
+class _Look(NamedTuple):
+    """What one pair was found to be."""
+
+    problems: list[str]
+    kind: str | None
+    single: str | None  # "object" or "background" if the mask is all of it
+    pixels: str | None  # hash of the decoded image
+
+
+class _Member(NamedTuple):
+    set: int
+    stem: str
+
+
+def check(root: Path, rule: Rule = "auto", progress: Progress = silent) -> list[SetReport]:
+    """A report on every set under ``root``, known ones first. Raises ``OSError`` for folders that cannot be read."""
+    reports, places = [], defaultdict(list)
+    for found in find(root):
+        report, looks = _report(found, rule, progress)
+        for stem, look in looks:
+            if look.pixels:
+                places[look.pixels].append(_Member(len(reports), stem))
+        reports.append(report)
+    _note_duplicates(reports, list(places.values()))
+    return reports
+
+
+def as_json(reports: list[SetReport]) -> list[dict[str, Any]]:
+    return [dict(vars(report)) for report in reports]
+
+
+def _report(found: Found, rule: Rule, progress: Progress) -> tuple[SetReport, list[tuple[str, _Look]]]:
+    known = catalogue().sets.get(found.name) if found.name else None
+    notes: list[str] = []
+    problems: list[str] = []
+    where = {"only": found.only, "shared_masks": found.shared_masks}
+    pairs = matched(str(found.images), str(found.masks), notes, problems, **where)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        looks = list(progress(pool.map(lambda pair: _look(pair, rule), pairs), len(pairs)))
+    problems += [line for look in looks for line in look.problems]
+    expected = known.pairs if known else None
+    if expected not in (None, len(pairs)):
+        problems.insert(0, f"{len(pairs):,} pairs, but {expected:,} are expected ({known.counted})")
+    for what in ("background", "object"):
+        stems = [pair.stem for pair, look in zip(pairs, looks) if look.single == what]
+        if stems:
+            notes.append(f"{len(stems)} masks are all {what}: {some(stems)}")
+    report = SetReport(
+        name=found.name or str(found.images.parent),
+        known=known is not None,
+        role=known.role if known else None,
+        pack=found.pack,
+        images=str(found.images),
+        masks=str(found.masks),
+        pairs=len(pairs),
+        expected=expected,
+        fingerprint=set_fingerprint([content_of(pair) for pair in pairs]),
+        problems=problems,
+        notes=notes,
+        mask_kinds=dict(Counter(look.kind for look in looks if look.kind).most_common()),
+    )
+    odd = {kind: count for kind, count in report.mask_kinds.items() if kind != BINARY}
+    notes += [f"{count} of {len(pairs)} masks are not binary: {kind}" for kind, count in odd.items()]
+    return report, [(pair.stem, look) for pair, look in zip(pairs, looks)]
+
+
+def _look(pair: Pair, rule: Rule) -> _Look:
+    try:
+        image, drawn = read_pair(pair.image, pair.mask, rule)
+        mask, kind = to_mask(drawn, pair.mask)
+    except DataError as error:
+        return _Look(error.errors, None, None, None)
+    pixels = hashlib.blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).hexdigest()
+    problems = []
+    if image.size != mask.size:
+        sizes = " and ".join(f"{i.width} x {i.height}" for i in (image, mask))
+        problems = [f"{pair.mask}: image and mask differ in size, {sizes}"]
+    is_object = np.asarray(mask) > OBJECT
+    single = "object" if is_object.all() else None if is_object.any() else "background"
+    return _Look(problems, kind, single, pixels)
+
+
+def _note_duplicates(reports: list[SetReport], groups: list[list[_Member]]) -> None:
+    """Tells of images with the same pixels: within a set, and between two sets, a problem if one trains the other."""
+    within: dict[int, list[str]] = defaultdict(list)
+    between: dict[tuple[int, int], list[str]] = defaultdict(list)
+    for members in groups:
+        by_set: dict[int, list[str]] = defaultdict(list)
+        for member in members:
+            by_set[member.set].append(member.stem)
+        for number, stems in by_set.items():
+            if len(stems) > 1:
+                within[number].append(" = ".join(stems))
+        numbers = sorted(by_set)
+        for i, a in enumerate(numbers):
+            for b in numbers[i + 1 :]:
+                between[a, b].append(f"{by_set[a][0]} = {by_set[b][0]}")
+    for number, same in sorted(within.items()):
+        reports[number].notes.append(f"{len(same)} images are there more than once: {some(same)}")
+    for (a, b), same in sorted(between.items()):
+        first, second = reports[a], reports[b]
+        if first.name == second.name:
+            continue  # the same set, unpacked twice
+        line = f"{len(same)} images of {first.name} are also in {second.name}, pixel for pixel: {some(same)}"
+        leak = {first.role, second.role} == {"train", "test"}
+        (second.problems if leak else second.notes).append(f"{line}. Training has seen them" if leak else line)

@@ -1,0 +1,108 @@
+"""Downloads one file so that a broken line costs nothing: it goes on where it stopped, and is checked at the end."""
+
+import hashlib
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from email.message import Message
+from http.client import HTTPException
+from pathlib import Path
+
+from bench.datasets._catalogue import File
+
+TIMEOUT_SECONDS = 60
+BLOCK = 1 << 20
+Watch = Callable[[int, int | None], None]
+"""Called with the bytes that are there and the bytes that there will be, if the server says so."""
+
+
+class FetchError(Exception):
+    """Why a file is not there, in one line."""
+
+
+def download(file: File, folder: Path, watch: Watch = lambda done, total: None) -> tuple[Path, str]:
+    """The file in ``folder`` under its own name, and a line on how it was checked.
+
+    An interrupted download is kept as ``NAME.part`` and continued next time, if the server says that the file is still
+    the same. A file with the wrong digest is set aside as ``NAME.wrong``. Raises ``FetchError``.
+    """
+    target = folder / file.url.rsplit("/", 1)[1]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            if file.digest is None:
+                return target, "was there already; its source publishes no checksum"
+            if _digest(target, file.digest) == file.digest:
+                return target, "was there already; checksum agrees"
+            raise FetchError(f"{target}: is there, but its checksum is not {file.digest}. Move it away")
+        part, about = target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.part.json")
+        _continue(file.url, part, about, watch)
+        found = _digest(part, file.digest or "sha256:")
+        if file.digest is not None and found != file.digest:
+            wrong = target.with_name(f"{target.name}.wrong")
+            part.replace(wrong)
+            about.unlink(missing_ok=True)
+            raise FetchError(f"{file.url}: its checksum is {found}, not {file.digest}. Set aside as {wrong}")
+        part.replace(target)
+        about.unlink(missing_ok=True)
+    except OSError as error:
+        raise FetchError(f"{target}: cannot be written ({error})") from None
+    return target, "checksum agrees" if file.digest else f"its source publishes no checksum; this file is {found}"
+
+
+def _continue(url: str, part: Path, about: Path, watch: Watch) -> None:
+    """Fills ``part`` from where it ends. ``about`` keeps what the server called the version that is being fetched."""
+    version = _known_version(about) if part.exists() else None
+    done = part.stat().st_size if version else 0
+    headers = {"Range": f"bytes={done}-", "If-Range": version} if version and done else {}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS) as answer:
+            resumed = answer.status == 206
+            if not resumed:
+                done = 0
+            version, length = _version(answer.headers), answer.headers.get("Content-Length")
+            total = done + int(length) if length else None
+            about.write_text(json.dumps(version))
+            with part.open("ab" if resumed else "wb") as file:
+                while block := answer.read(BLOCK):
+                    file.write(block)
+                    done += len(block)
+                    watch(done, total)
+                file.flush()
+                os.fsync(file.fileno())
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{done}":
+            return  # all of it was there, only the check was not done
+        raise FetchError(f"{url}: the server answers {error.code} {error.reason}") from None
+    except urllib.error.URLError as error:
+        raise FetchError(f"{url}: cannot be reached ({error.reason})") from None
+    except (HTTPException, TimeoutError, ConnectionError) as error:
+        reason = str(error) or type(error).__name__
+        raise FetchError(f"{url}: the connection broke ({reason}). Run it again to go on") from None
+    if total is not None and done < total:
+        raise FetchError(f"{url}: the connection ended after {done:,} of {total:,} bytes. Run it again to go on")
+
+
+def _known_version(about: Path) -> str | None:
+    try:
+        return json.loads(about.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _version(headers: Message) -> str | None:
+    """What tells one version of a file from the next; a weak tag does not."""
+    tag = headers.get("ETag")
+    return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
+
+
+def _digest(path: Path, like: str) -> str:
+    """``md5:...`` or ``sha256:...`` of a file, whichever ``like`` is."""
+    name = like.partition(":")[0]
+    state = hashlib.new(name)
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            state.update(block)
+    return f"{name}:{state.hexdigest()}"

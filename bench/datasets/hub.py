@@ -1,0 +1,157 @@
+"""A dataset of the Hugging Face hub by its id, as in ``{name: hub, id: nobg/DUTS}``: Parquet files with two columns.
+
+Its files are written out into the cache once, byte for byte as the rows hold them, and then read as any folder is.
+Without a network give a snapshot that is there already: ``dataset.local=DIR``.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+import pyarrow
+import pyarrow.parquet
+from filelock import FileLock
+from huggingface_hub import snapshot_download
+from pydantic import Field, NonNegativeInt
+
+from bench.datasets import Data, DataError, Progress, _cache, silent
+from bench.datasets._images import Rule
+from bench.datasets.folder import Fraction, Pair, Reading, assemble, pairs_of, some, split
+from bench.transforms import TransformConfig
+from models._registry import Config as Base
+from models._registry import Missing
+
+KINDS = {
+    b"\xff\xd8\xff": ".jpg",
+    b"\x89PNG": ".png",
+    b"RIFF": ".webp",
+    b"BM": ".bmp",
+    b"II*\0": ".tif",
+    b"MM\0*": ".tif",
+}
+ROWS = 64  # read at a time
+
+
+class Config(Base):
+    name: Literal["hub"] = "hub"
+    id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    revision: str | None = None
+    """Branch, tag or commit. A commit makes sure that it is the same data next year."""
+    local: str | None = None
+    """Folder of a snapshot that is there already; nothing is downloaded then."""
+    image: str = "image"
+    """Column of the images."""
+    mask: str = "mask"
+    """Column of the masks."""
+    train_split: str = "train"
+    test_split: str | None = "test"
+    """``None``: the test split is taken from the training pairs."""
+    val: Fraction = 0.0
+    test: Fraction | None = None
+    """Share of the pairs, where there is no test split."""
+    split_seed: NonNegativeInt = 0
+    single_value_masks: Literal["error", "allow"] = "error"
+    exif: Rule = "auto"
+
+    def missing(self) -> Iterator[Missing]:
+        if self.local is not None and not Path(self.local).is_dir():
+            remedy = f"hf download --repo-type dataset {self.id} --local-dir DIR, then dataset.local=DIR"
+            yield Missing("data", "local", f"{self.local} is no folder", remedy)
+
+
+def build(config: Config, transform: TransformConfig, progress: Progress = silent) -> Data:
+    """Downloads what is not there yet. Raises ``DataError``, also for a hub that is not to be reached."""
+    snapshot = _snapshot(config)
+    files = sorted(snapshot.rglob("*.parquet"))
+    if not files:
+        raise DataError([f"{config.id}: no Parquet files in {snapshot}. Download it and use dataset {{name: folder}}"])
+    notes: list[str] = []
+    pool = _unpacked(config, snapshot, files, config.train_split, notes, progress)
+    tests = {}
+    if config.test_split is not None:
+        tests = {config.test_split: _unpacked(config, snapshot, files, config.test_split, notes, progress)}
+    shares = {"val": config.val, "test": config.test, "seed": config.split_seed}
+    splits = split(len(pool), sum(map(len, tests.values())), **shares, where=config.id)
+    reading = Reading(config.single_value_masks, config.exif)
+    return assemble({config.train_split: pool}, tests, splits, reading, transform, notes, progress)
+
+
+def _snapshot(config: Config) -> Path:
+    if config.local is not None:
+        return Path(config.local)
+    try:
+        return Path(
+            snapshot_download(config.id, repo_type="dataset", revision=config.revision, allow_patterns="*.parquet")
+        )
+    except (OSError, ValueError) as error:  # the hub's errors, also for no network, an unknown id and a gated one
+        reason = str(error).strip().splitlines()[0]
+        remedy = "check the id; for a gated one ask for access and `hf auth login`; offline give dataset.local=DIR"
+        line = f"{config.id}: cannot be had from the Hugging Face hub ({reason}). Remedy: {remedy}"
+        raise DataError([line]) from None
+
+
+def _unpacked(
+    config: Config, snapshot: Path, files: list[Path], name: str, notes: list[str], progress: Progress
+) -> list[Pair]:
+    """The pairs of a split as files in the cache."""
+    pattern = re.compile(rf"(^|/){re.escape(name)}([-_./]|\d|$)")
+    own = [f for f in files if pattern.search(f.relative_to(snapshot).as_posix())]
+    if not own:
+        there = some([f.relative_to(snapshot).as_posix() for f in files])
+        raise DataError([f"{config.id}: no file of a split '{name}'. Files: {there}"])
+    stamps = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in own]
+    folder = _cache.root() / f"hub-{_cache.digest([stamps, config.image, config.mask])}"
+    try:
+        _cache.root().mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f"{folder.name}.lock")):
+            if not folder.is_dir():
+                _unpack(config, own, folder, progress)
+    except OSError as error:
+        raise DataError([f"{config.id}: cannot be unpacked to {folder} ({error})"]) from None
+    return pairs_of(str(folder / "images"), str(folder / "masks"), notes)
+
+
+def _unpack(config: Config, files: list[Path], folder: Path, progress: Progress) -> None:
+    temporary = folder.with_name(f".making-{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    columns = {"images": config.image, "masks": config.mask}
+    for side in columns:
+        (temporary / side).mkdir(parents=True)
+    try:
+        tables = [_opened(config, file, list(columns.values())) for file in files]
+        count = sum(table.metadata.num_rows for table in tables)
+        rows = (row for table in tables for batch in _batches(table, columns) for row in batch)
+        for number, row in enumerate(progress(rows, count)):
+            stem = f"{number:06d}"
+            for side, column in columns.items():
+                cell = row[column]
+                data = cell["bytes"] if isinstance(cell, dict) else cell
+                if not isinstance(data, bytes):
+                    raise DataError([f"{config.id}: row {number} holds no bytes of an image in '{column}'"])
+                if side == "images" and isinstance(cell, dict) and cell.get("path"):
+                    stem += f"-{PurePosixPath(cell['path']).stem}"
+                suffix = next((s for magic, s in KINDS.items() if data.startswith(magic)), None)
+                if suffix is None:
+                    raise DataError([f"{config.id}: row {number} holds no known kind of image in '{column}'"])
+                (temporary / side / f"{stem}{suffix}").write_bytes(data)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _opened(config: Config, file: Path, columns: list[str]) -> pyarrow.parquet.ParquetFile:
+    try:
+        table = pyarrow.parquet.ParquetFile(file)
+    except pyarrow.ArrowException as error:
+        raise DataError([f"{file}: cannot be read as Parquet ({error})"]) from None
+    absent = [column for column in columns if column not in table.schema_arrow.names]
+    if absent:
+        there = f"Columns: {', '.join(table.schema_arrow.names)}. Set dataset.image and dataset.mask"
+        raise DataError([f"{config.id}: no column {' and no '.join(absent)} in {file.name}. {there}"])
+    return table
+
+
+def _batches(table: pyarrow.parquet.ParquetFile, columns: dict[str, str]) -> Iterator[list[dict]]:
+    return (batch.to_pylist() for batch in table.iter_batches(ROWS, columns=list(columns.values())))
