@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, NonNegativeInt, ValidationError
 
 from bench.datasets import DATASETS
+from bench.protocol import ProtocolConfig
 from bench.train import TrainConfig
 from bench.transforms import TransformConfig
 from models import MODELS
@@ -36,6 +37,7 @@ class TrialConfig(Config):
     dataset: DATASETS.field()
     transform: TransformConfig = TransformConfig()
     train: TrainConfig = TrainConfig()
+    protocol: ProtocolConfig = ProtocolConfig()
     device: Literal["cuda", "cpu"] = "cuda"
     seed: NonNegativeInt = 0
 

@@ -8,17 +8,23 @@ from torch import nn
 from torch.nn import functional as F
 
 from bench.datasets import Split
+from bench.protocol import ProtocolConfig
 from bench.transforms import TransformConfig, to_input
 
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, split: Split, transform: TransformConfig, device: torch.device, batch_size: int
+    model: nn.Module,
+    split: Split,
+    transform: TransformConfig,
+    device: torch.device,
+    batch_size: int,
+    protocol: ProtocolConfig = ProtocolConfig(),
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """For each pair: name, prediction uint8 [H, W] and mask uint8 [H, W], both at the mask's original size.
+    """For each pair: name, prediction and mask uint8 [H, W], both at the mask's original size.
 
-    WZH0120/SAM3-UNet fdb21da, test.py: the logits are resized bilinearly, then sigmoid, then stretched per image to
-    0..1 (a quirk: a confident all-background answer becomes full-contrast noise), then cut off to 8 bits.
+    By default as WZH0120/SAM3-UNet fdb21da, test.py: the logits are resized bilinearly, then sigmoid, then stretched
+    per image to 0..1, then cut off to 8 bits. Unquantised predictions are float32 0..1.
     """
     model.eval()
     for start in range(0, len(split), batch_size):
@@ -27,7 +33,16 @@ def predict(
         logits = model(to_input(images, transform.normalisation))[0]
         for i, one in zip(chosen, logits):
             mask = split.ground_truth(i)
-            resized = F.interpolate(one[None], size=mask.shape, mode="bilinear", align_corners=False)
+            corners = None if protocol.resize == "nearest" else False
+            resized = F.interpolate(one[None], size=mask.shape, mode=protocol.resize, align_corners=corners)
             answer = resized.sigmoid().float().cpu().numpy()[0, 0]
-            answer = (answer - answer.min()) / (answer.max() - answer.min() + 1e-8)
-            yield split.names[i], (answer * 255).astype(np.uint8), mask
+            yield split.names[i], to_map(answer, protocol), mask
+
+
+def to_map(answer: np.ndarray, protocol: ProtocolConfig) -> np.ndarray:
+    """Probabilities float32 [H, W] -> the map that is scored: uint8 0..255, or float32 0..1 where not quantised."""
+    if protocol.minmax:
+        answer = (answer - answer.min()) / (answer.max() - answer.min() + 1e-8)
+    if protocol.quantise == "none":
+        return answer
+    return (answer * 255 + (0.5 if protocol.quantise == "round" else 0)).astype(np.uint8)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, track
 
 from bench.record import TrialRecord
+from bench.scores import METRICS, first_metric
 from bench.sweep import Trial
 
 
@@ -86,9 +87,9 @@ class Display:
 def _outcome(record: TrialRecord) -> str:
     if record.status != "ok":
         return f"{record.status}: {record.error.strip().splitlines()[-1]}"
-    return (
-        f"ok  S {record.scores['s_measure']:.3f}  MAE {record.scores['mae']:.3f}  {record.timing.total_seconds:.0f} s"
-    )
+    shown = {METRICS[m].label: record.scores[m] for m in (first_metric(record.scores), "mae") if m in record.scores}
+    numbers = "  ".join(f"{label} {value:.3f}" for label, value in shown.items())
+    return f"ok  {numbers}  {record.timing.total_seconds:.0f} s"
 
 
 def duration(seconds: float) -> str:

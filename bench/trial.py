@@ -77,8 +77,9 @@ def _run(
             check_frozen(model, frozen)
 
             def scored(split: str, spent: list[float]) -> Scores:
-                pairs = predict(model, getattr(data, split), config.transform, device, config.train.batch_size)
-                return score(_timed(pairs, spent))
+                part, batch_size = getattr(data, split), config.train.batch_size
+                pairs = predict(model, part, config.transform, device, batch_size, config.protocol)
+                return score(_timed(pairs, spent), config.protocol)
 
             val = scored("val", []) if len(data.val) else None
             spent: list[float] = []
