@@ -58,7 +58,8 @@ OF_PROTOCOL = {
     ),
     "mirror": ("iou", "f_of_means", "mae", "ber", "accuracy"),
 }
-"""The metrics of each protocol; the first decides fronts and figures."""
+MAIN_METRICS = tuple(metrics[0] for metrics in OF_PROTOCOL.values())
+"""Those by which rows are placed on the front and in the figure: a table has one of them."""
 
 Measured = Mapping[str, float | np.ndarray]
 """What is kept of one image: numbers, and curves over 256 thresholds."""
@@ -125,10 +126,10 @@ def collect(names: Sequence[str], measured: Sequence[Measured], protocol: Protoc
     return Scores(overall, {"name": list(names), **{m: [float(v) for v in images[m]] for m in order}})
 
 
-def first_metric(present: Iterable[str]) -> str | None:
-    """The metric that decides fronts and figures, of those that are present; ``None`` if none is known."""
+def main_metric(present: Iterable[str]) -> str | None:
+    """The one of ``MAIN_METRICS`` that is present, ``None`` if there is none."""
     known = set(present)
-    return next((metrics[0] for metrics in OF_PROTOCOL.values() if metrics[0] in known), None)
+    return next((metric for metric in MAIN_METRICS if metric in known), None)
 
 
 def _measure_sod(prediction: np.ndarray, mask: np.ndarray, minmax: bool) -> Measured:
