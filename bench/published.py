@@ -36,7 +36,7 @@ class Result(Config):
     """What one source says of one method on one test set."""
 
     method: str
-    on: str
+    test_set: str
     protocol: Literal["sod", "mirror", "unstated"]
     source: str
     scores: Annotated[dict[str, Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
@@ -53,21 +53,21 @@ class Published(Config):
     def _names_are_known(self) -> "Published":
         seen = set()
         for result in self.results:
-            where = f"{result.method} on {result.on}"
+            where = f"{result.method} on {result.test_set}"
             allowed = OF_PROTOCOL.get(result.protocol, tuple(METRICS))
             unknown = [metric for metric in result.scores if metric not in allowed]
             if unknown:
                 raise ValueError(f"{where}: protocol {result.protocol} has no metric {', '.join(unknown)}")
-            if result.on not in self.test_sets or result.source not in self.sources:
+            if result.test_set not in self.test_sets or result.source not in self.sources:
                 raise ValueError(f"{where}: test set and source must be listed above")
-            if (key := (result.method, result.on, result.source)) in seen:
+            if (key := (result.method, result.test_set, result.source)) in seen:
                 raise ValueError(f"{where}: stands here twice from the same source")
             seen.add(key)
         return self
 
     def of(self, test_set: str, protocol: str) -> list[Result]:
         """Results on a test set that may stand beside numbers of this protocol, in the file's order."""
-        return [r for r in self.results if r.on == test_set and r.protocol in (protocol, "unstated")]
+        return [r for r in self.results if r.test_set == test_set and r.protocol in (protocol, "unstated")]
 
     def method_of(self, config: TrialConfig) -> str | None:
         """The published method whose model, at its defaults, this configuration builds; ``None`` for a variation."""
