@@ -11,8 +11,9 @@ from rich.table import Table
 
 from bench import report, schedule
 from bench.config import ConfigError, Sweep, load_sweep
+from bench.external import load_external
 from bench.progress import Display, loading
-from bench.record import TrialRecord, adopt, load_all
+from bench.record import TrialRecord, adopt, load_all, load_images
 from bench.report.leaderboard import summarise
 from bench.sweep import Trial, check_writable, expand, missing, pending, prepare_data, sizes
 from models._registry import Missing
@@ -72,7 +73,10 @@ def main(arguments: list[str]) -> int:
         return INTERRUPTED
 
     records, _ = load_all(folder)
-    board = summarise(sweep, trials, records)
+    external, unreadable = load_external(folder)
+    for line in unreadable:
+        console.print(f"note: {line}; left out", markup=False)
+    board = summarise(sweep, trials, records, load_images(folder, records), external)
     paths = report.write(board, folder)
     console.print(f"wrote {', '.join(str(path) for path in paths)}", markup=False)
     failed = [t for t in trials if t.trial_id not in records or records[t.trial_id].status == "error"]

@@ -1,7 +1,7 @@
 """The metrics: py_sod_metrics does the arithmetic, this file says which, which way is better, and where they are from.
 
 The published tables use S-measure, mean E-measure and MAE for salient objects, weighted F and mean IoU for marine
-animals, mean Dice for polyps: WZH0120/SAM3-UNet fdb21da, eval.py. Mirrors have a protocol of their own: bench/mirror.py.
+animals, mean Dice for polyps: WZH0120/SAM3-UNet fdb21da, eval.py. Mirrors have their own protocol: bench/mirror.py.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

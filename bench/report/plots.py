@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.report.leaderboard import GIB, MEMORY_MEASURES, Leaderboard, Row, Table, measured_memory
+from bench.scores import METRICS
 
 FRONT_COLOUR = "#b3424a"
 POINT_COLOUR = "#2f5d8a"
@@ -25,11 +26,11 @@ STYLE = {
 
 
 def memory_accuracy(board: Leaderboard, table: Table) -> Figure | None:
-    """Peak training memory against S-measure, both with their deviation over seeds, and the Pareto front.
+    """Peak training memory against accuracy by the main metric, both with their deviation over seeds, and the Pareto front.
 
     ``None`` when no row has both.
     """
-    rows = [row for row in table.rows if measured_memory(row, table) and "test.s_measure" in row.cells]
+    rows = [row for row in table.rows if measured_memory(row, table) and f"test.{table.main_metric}" in row.cells]
     if not rows:
         return None
     with matplotlib.rc_context(STYLE):
@@ -37,7 +38,7 @@ def memory_accuracy(board: Leaderboard, table: Table) -> Figure | None:
         axes = figure.add_subplot()
         ink = _points(axes, rows, board, table)
         axes.set_xlabel(f"peak memory in training [GiB]: {MEMORY_MEASURES[table.memory_measure]}")
-        axes.set_ylabel("S-measure on the test split")
+        axes.set_ylabel(f"{METRICS[table.main_metric].label} on the test split")
         _title(axes, board)
         figure.supxlabel(_small_print(board, table), x=0.99, ha="right", fontsize=6.5, color="0.35")
         figure.canvas.draw()
@@ -71,7 +72,7 @@ def _points(axes: Axes, rows: Sequence[Row], board: Leaderboard, table: Table) -
         for row in (row for row in rows if row.on_front == on_front):
             x, y = _place(row, table)
             dx = (measured_memory(row, table).deviation or 0) / GIB
-            dy = row.cells["test.s_measure"].deviation or 0
+            dy = row.cells[f"test.{table.main_metric}"].deviation or 0
             look = {"color": colour, "markerfacecolor": fill, "markersize": 6, "elinewidth": 0.8, "zorder": 2}
             axes.errorbar(x, y, xerr=dx, yerr=dy, fmt=marker, **look)
             ink += [(x + dx * k / 4, y + dy * m / 4) for k in range(-4, 5) for m in range(-4, 5) if not k * m]
@@ -115,7 +116,7 @@ def _fields(board: Leaderboard) -> list[str]:
 
 
 def _place(row: Row, table: Table) -> tuple[float, float]:
-    return measured_memory(row, table).mean / GIB, row.cells["test.s_measure"].mean
+    return measured_memory(row, table).mean / GIB, row.cells[f"test.{table.main_metric}"].mean
 
 
 def _small_print(board: Leaderboard, table: Table) -> str:
