@@ -5,7 +5,6 @@ Files are paired by stem. The same PNG files give what upstream's eval.py (sod) 
 
 import argparse
 import hashlib
-import io
 import multiprocessing
 import os
 import re
@@ -20,26 +19,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
 from bench.datasets import DataError
-from bench.datasets.folder import EXTENSIONS, LITTER
 from bench.external import FOLDER, ExternalRecord, load_external
+from bench.predictions import UNREADABLE, Pair, check_sizes, find_pairs, grey, some
 from bench.protocol import ProtocolConfig
 from bench.provenance import provenance
 from bench.scores import METRICS, Measured, collect, measure
 
 INTERRUPTED = 130
-LISTED = 20  # names in one error line; the count says how many there are
-CHUNK = 8  # images handed to a process at a time
-
-
-class Pair(NamedTuple):
-    name: str
-    prediction: Path
-    mask: Path
 
 
 class Result(NamedTuple):
@@ -81,38 +71,6 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def find_pairs(predictions: Path, masks: Path) -> list[Pair]:
-    """Pairs of the two folders in the order of their stems. Raises ``DataError`` naming what is missing or extra."""
-    of_prediction, of_mask = _images(predictions), _images(masks)
-    missing, extra = sorted(of_mask.keys() - of_prediction.keys()), sorted(of_prediction.keys() - of_mask.keys())
-    errors = []
-    if missing:
-        errors.append(f"{predictions}: {len(missing)} of {len(of_mask)} predictions are missing: {_some(missing)}")
-    if extra:
-        errors.append(f"{predictions}: {len(extra)} predictions have no mask in {masks}: {_some(extra)}")
-    if errors:
-        raise DataError(errors)
-    return [Pair(stem, of_prediction[stem], of_mask[stem]) for stem in sorted(of_mask)]
-
-
-def check_sizes(pairs: Iterable[Pair]) -> None:
-    """Raises ``DataError`` naming the predictions that are not as large as their masks. Nothing is resized."""
-    wrong, unreadable = [], []
-    for pair in pairs:
-        try:
-            with Image.open(pair.prediction) as prediction, Image.open(pair.mask) as mask:
-                sizes = [f"{i.width}x{i.height}" for i in (prediction, mask)]
-        except (OSError, ValueError, Image.DecompressionBombError):
-            unreadable.append(pair.name)
-            continue
-        if sizes[0] != sizes[1]:
-            wrong.append(f"{pair.name} ({sizes[0]}, mask {sizes[1]})")
-    errors = [f"{len(wrong)} predictions have another size than their masks: {_some(wrong)}"] * bool(wrong)
-    errors += [f"{len(unreadable)} pairs cannot be read: {_some(unreadable)}"] * bool(unreadable)
-    if errors:
-        raise DataError(errors)
-
-
 def score_folder(
     pairs: list[Pair], protocol: ProtocolConfig, name: str, options: argparse.Namespace, console: Console
 ) -> ExternalRecord:
@@ -134,7 +92,7 @@ def score_folder(
         ("masks of 0 and 1, read as 0 and 255", [p.name for p, r in zip(pairs, results) if r.binary]),
     ):
         if names:
-            console.print(f"note: {len(names)} {what}: {_some(names)}", markup=False)
+            console.print(f"note: {len(names)} {what}: {some(names)}", markup=False)
 
     scores = collect([pair.name for pair in pairs], [result.measured for result in results], protocol)
     source = provenance(torch.device("cpu"), 1)
@@ -163,23 +121,14 @@ def _score_pair(task: tuple[Pair, ProtocolConfig]) -> Result:
     for path in pair[1:]:
         try:
             content = path.read_bytes()
-            maps.append(_grey(content))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            maps.append(grey(content))
+        except UNREADABLE as error:
             return Result(None, ("", ""), False, False, f"{path}: cannot be read ({error})")
         digests.append(hashlib.blake2b(content, digest_size=16).hexdigest())
     prediction, mask = maps
     if binary := mask.max() == 1:
         mask = mask * np.uint8(255)
     return Result(measure(prediction, mask, protocol), tuple(digests), not mask.any(), bool(binary), "")
-
-
-def _grey(content: bytes) -> np.ndarray:
-    """A file's pixels as uint8 [H, W]; 16 bits are brought down to 8 as OpenCV does."""
-    with Image.open(io.BytesIO(content)) as image:
-        if image.mode.startswith("I"):
-            values = np.asarray(image)
-            return (values >> 8 if values.max() > 255 else values).astype(np.uint8)
-        return np.asarray(image.convert("L"))
 
 
 @contextmanager
@@ -192,24 +141,10 @@ def _mapper(jobs: int) -> Iterator[Callable[..., Iterable[Any]]]:
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as executor:
         try:
-            yield lambda work, tasks: executor.map(work, tasks, chunksize=CHUNK)
+            yield executor.map
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _images(folder: Path) -> dict[str, Path]:
-    """Image files of a folder by stem."""
-    if not folder.is_dir():
-        raise DataError([f"{folder}: {'is no folder' if folder.exists() else 'does not exist'}"])
-    files = [f for f in folder.iterdir() if f.suffix.lower() in EXTENSIONS and f.name.lower() not in LITTER]
-    files = sorted(f for f in files if f.is_file() and not f.name.startswith("."))
-    found = {f.stem: f for f in files}
-    twice = sorted({f.stem for f in files if found[f.stem] != f})
-    if not found or twice:
-        problem = f"more than one file for {_some(twice)}" if twice else f"no images. Known: {', '.join(EXTENSIONS)}"
-        raise DataError([f"{folder}: {problem}"])
-    return found
 
 
 def _target(options: argparse.Namespace, name: str) -> Path:
@@ -231,10 +166,6 @@ def _target(options: argparse.Namespace, name: str) -> Path:
 def _fingerprint(pairs: list[Pair], digests: list[str]) -> str:
     lines = "\n".join(f"{digest} {pair.name}" for pair, digest in zip(pairs, digests))
     return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
 
 def _show(console: Console, record: ExternalRecord) -> None:
