@@ -53,7 +53,8 @@ def differences(table: Table) -> list[str]:
     names = [escape(", ".join(row.labels)) for row in table.rows]
     resolved = [c for c in compared if c.resolved]
     times = smallest_resolvable(least, len(compared))
-    reach = f"Among {len(compared)} pairs a difference has to be {times:.0f} times its standard error over {least} seeds"
+    count = f"{len(compared)} pair{'s' * (len(compared) > 1)}"
+    reach = f"Among {count} a difference has to be {times:.0f} times its standard error over {least} seeds"
     if least < ENOUGH_SEEDS:
         reach += f" ({smallest_resolvable(ENOUGH_SEEDS, len(compared)):.0f} times with {ENOUGH_SEEDS})"
     reach += " to be told from none."
