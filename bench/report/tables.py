@@ -136,7 +136,10 @@ def as_csv(board: Leaderboard) -> str:
 
 
 def comparisons_csv(board: Leaderboard) -> str:
-    """All comparisons of pairs of rows, one line per pair and metric; empty fields could not be tested."""
+    """All comparisons of pairs of rows, one line per pair and metric; empty fields could not be tested.
+
+    No text where nothing could.
+    """
     lines = []
     for number, table in enumerate(board.tables, start=1):
         names = [", ".join(row.labels) for row in table.rows]
@@ -144,7 +147,9 @@ def comparisons_csv(board: Leaderboard) -> str:
             for c in found:
                 facts = asdict(c) | {"first": names[c.first], "second": names[c.second], "resolved": c.resolved}
                 lines.append({"environment": number, "metric": metric, **facts, "images": table.images})
-    return pandas.DataFrame(lines).to_csv(index=False, lineterminator="\n") if lines else ""
+    if all(line["p"] is None for line in lines):
+        return ""
+    return pandas.DataFrame(lines).to_csv(index=False, lineterminator="\n")
 
 
 def _environment_names(board: Leaderboard) -> list[str]:

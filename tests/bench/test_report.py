@@ -242,6 +242,7 @@ def test_one_seed_tests_nothing(sweep):
     text = markdown(board)
     assert "seed noise is unknown" in text and "≈" not in text and "better" not in text
     assert all(c.p is None for found in board.tables[0].comparisons.values() for c in found)
+    assert comparisons_csv(board) == ""
 
 
 def test_records_without_scores_per_image_are_not_tested_and_it_is_said(sweep):
