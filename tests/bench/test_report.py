@@ -14,8 +14,8 @@ from bench.external import ExternalRecord
 from bench.memory import Memory
 from bench.record import Provenance, Timing, TrialRecord
 from bench.report.leaderboard import summarise
-from bench.report.sections import not_distinguishable
-from bench.report.tables import as_csv, escape, markdown
+from bench.report.sections import escape, not_distinguishable
+from bench.report.tables import as_csv, comparisons_csv, markdown
 from bench.scores import OF_PROTOCOL
 from bench.sweep import expand
 
