@@ -59,7 +59,8 @@ def test_f_is_of_mean_precision_and_mean_recall_not_a_mean_of_f():
     triples = [(str(i), *(rng.integers(0, 2, (2, 8, 8)) * 255).astype(np.uint8)) for i in range(5)]
     images = [by_hand(p, m) for _, p, m in triples]
     precision, recall = (np.mean([image[k] for image in images], axis=0) for k in ("precisions", "recalls"))
-    assert score(triples, MIRROR).overall["f_of_means"] == pytest.approx((1.3 * precision * recall / (0.3 * precision + recall)).max())
+    expected = (1.3 * precision * recall / (0.3 * precision + recall)).max()
+    assert score(triples, MIRROR).overall["f_of_means"] == pytest.approx(expected)
 
 
 def test_254_is_background_and_127_is_not_found():

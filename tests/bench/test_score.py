@@ -13,7 +13,7 @@ from PIL import Image
 from bench.external import load_external
 from bench.score import main
 
-# What the scripts print on the files of write_files, with twelve digits instead of three or six, run outside the project.
+# What the scripts print on the files of write_files, with twelve digits instead of three or six.
 UPSTREAM = {  # WZH0120/SAM3-UNet fdb21da, eval.py (without its unused MSIoU(), which pysodmetrics 1.6.2 refuses)
     "mean_dice": 0.634773768877,
     "mean_iou": 0.479949792754,
@@ -48,7 +48,8 @@ def write_files(folder: Path, count: int = 7) -> tuple[Path, Path]:
         y, x = np.ogrid[:height, :width]
         cy, cx, radius = rng.integers(8, height - 8), rng.integers(8, width - 8), rng.integers(6, 18)
         distance = (y - cy) ** 2 * 2 + (x - cx) ** 2
-        mask = np.where(distance < radius**2, 255, np.where(distance < (radius + 2) ** 2, rng.choice([90, 200, 254]), 0))
+        rim = np.where(distance < (radius + 2) ** 2, rng.choice([90, 200, 254]), 0)
+        mask = np.where(distance < radius**2, 255, rim)
         moved = (y - cy - rng.integers(-4, 5)) ** 2 + (x - cx - rng.integers(-4, 5)) ** 2
         low, high = rng.integers(0, 40), rng.integers(120, 256)
         prediction = np.clip(high - high * moved // (3 * radius**2) + rng.integers(-30, 31, moved.shape), low, high)
