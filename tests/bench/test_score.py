@@ -13,7 +13,7 @@ from PIL import Image
 from bench.external import load_external
 from bench.score import main
 
-# What the scripts print on the files of write_files, with twelve digits instead of three or six.
+# The papers' own scripts, run outside the project on the files of write_files, printing twelve digits.
 UPSTREAM = {  # WZH0120/SAM3-UNet fdb21da, eval.py (without its unused MSIoU(), which pysodmetrics 1.6.2 refuses)
     "mean_dice": 0.634773768877,
     "mean_iou": 0.479949792754,
