@@ -16,6 +16,7 @@ from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from bench.datasets import DATASETS
 from bench.losses import CLASS_LOSSES
+from bench.protocol import ProtocolConfig
 from bench.train import TrainConfig
 from bench.transforms import TransformConfig
 from models import MODELS
@@ -37,6 +38,7 @@ class TrialConfig(Config):
     dataset: DATASETS.field()
     transform: TransformConfig = TransformConfig()
     train: TrainConfig = TrainConfig()
+    protocol: ProtocolConfig = ProtocolConfig()
     device: Literal["cuda", "cpu"] = "cuda"
     seed: NonNegativeInt = 0
 
@@ -56,6 +58,8 @@ class TrialConfig(Config):
         if classes > 1 and self.transform.mask_resize != "nearest":
             mixing = f"{self.transform.mask_resize} would mix classes"
             wrong.append(f"transform.mask_resize: {mixing}. Set transform.mask_resize=nearest")
+        if classes > 1 and self.protocol != ProtocolConfig():
+            wrong.append("protocol: says how maps of an object are scored, and the masks have classes. Leave it out")
         expected = getattr(self.model, "input_normalisation", self.transform.normalisation)
         if expected != self.transform.normalisation:
             given = f"transform.normalisation is {self.transform.normalisation}"

@@ -8,14 +8,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.datasets import Split
+from bench.protocol import ProtocolConfig
 from bench.transforms import TransformConfig, to_input
 
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, split: Split, transform: TransformConfig, device: torch.device, batch_size: int
+    model: nn.Module,
+    split: Split,
+    transform: TransformConfig,
+    device: torch.device,
+    batch_size: int,
+    protocol: ProtocolConfig = ProtocolConfig(),
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """For each pair: name, prediction uint8 [H, W] and mask uint8 [H, W], both at the mask's original size."""
+    """For each pair: name, prediction and mask uint8 [H, W], both at the mask's original size.
+
+    Of the two protocols predictions are maps, of classes they are class numbers. Unquantised maps are float32 0..1.
+    """
     model.eval()
     for start in range(0, len(split), batch_size):
         chosen = np.arange(start, min(start + batch_size, len(split)))
@@ -23,24 +32,28 @@ def predict(
         logits = model(to_input(images, transform.normalisation))[0]
         for i, one in zip(chosen, logits):
             mask = split.ground_truth(i)
-            yield split.names[i], to_answer(one, mask.shape), mask
+            yield split.names[i], to_answer(one, mask.shape, protocol), mask
 
 
-def to_answer(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """logits [K, h, w] of one image -> uint8 [H, W]: a map of the object for K = 1, else the classes."""
-    return to_map(logits, size) if len(logits) == 1 else to_classes(logits, size)
+def to_answer(logits: Tensor, size: tuple[int, int], protocol: ProtocolConfig) -> np.ndarray:
+    """logits [K, h, w] of one image -> [H, W]: a map of the object for K = 1, else the classes, uint8."""
+    return to_map(logits, size, protocol) if len(logits) == 1 else to_classes(logits, size)
 
 
-def to_map(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """logits [1, h, w] of one image -> uint8 [H, W], 0..255, at ``size``.
+def to_map(logits: Tensor, size: tuple[int, int], protocol: ProtocolConfig) -> np.ndarray:
+    """logits [1, h, w] of one image -> the map that is scored, [H, W]: uint8 0..255, or float32 0..1 unquantised.
 
-    WZH0120/SAM3-UNet fdb21da, test.py: the logits are resized bilinearly, then sigmoid, then stretched per image to
-    0..1 (a quirk: a confident all-background answer becomes full-contrast noise), then cut off to 8 bits.
+    By default as WZH0120/SAM3-UNet fdb21da, test.py: the logits are resized bilinearly, then sigmoid, then stretched
+    per image to 0..1, then cut off to 8 bits.
     """
-    resized = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)
+    corners = None if protocol.resize == "nearest" else False
+    resized = F.interpolate(logits[None], size=size, mode=protocol.resize, align_corners=corners)
     answer = resized.sigmoid().float().cpu().numpy()[0, 0]
-    answer = (answer - answer.min()) / (answer.max() - answer.min() + 1e-8)
-    return (answer * 255).astype(np.uint8)
+    if protocol.minmax:
+        answer = (answer - answer.min()) / (answer.max() - answer.min() + 1e-8)
+    if protocol.quantise == "none":
+        return answer
+    return (answer * 255 + (0.5 if protocol.quantise == "round" else 0)).astype(np.uint8)
 
 
 def to_classes(logits: Tensor, size: tuple[int, int]) -> np.ndarray:

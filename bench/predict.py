@@ -40,6 +40,9 @@ def main(arguments: list[str]) -> int:
     console.print(f"{len(files)} images, trial {config.trial_id} on {options.device}", markup=False)
     device = torch.device(options.device)
     model.to(device)
+    protocol = config.protocol
+    if protocol.quantise == "none":  # files have 8 bits
+        protocol = protocol.model_copy(update={"quantise": "round"})
     unreadable: list[str] = []
     batches = (files[i : i + options.batch_size] for i in range(0, len(files), options.batch_size))
     count = -(-len(files) // options.batch_size)
@@ -51,7 +54,7 @@ def main(arguments: list[str]) -> int:
         with torch.no_grad():
             logits = model(to_input(pixels.to(device), config.transform.normalisation))[0]
         for (path, image), one in zip(images, logits):
-            answer = to_answer(one, (image.height, image.width))
+            answer = to_answer(one, (image.height, image.width), protocol)
             Image.fromarray(answer).save(options.out / f"{path.stem}.png")
     console.print(f"wrote {len(files) - len(unreadable)} masks to {options.out}", markup=False)
     for line in unreadable:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, track
 
 from bench.record import TrialRecord
-from bench.scores import ALL_METRICS
+from bench.scores import METRICS, main_metric
 from bench.sweep import Trial
 
 
@@ -87,9 +87,9 @@ class Display:
 def _outcome(record: TrialRecord) -> str:
     if record.status != "ok":
         return f"{record.status}: {record.error.strip().splitlines()[-1]}"
-    shown = [m for m in ("s_measure", "mae", "mean_class_iou", "pixel_accuracy") if m in record.scores]
-    scores = "  ".join(f"{ALL_METRICS[m].label} {record.scores[m]:.3f}" for m in shown)
-    return f"ok  {scores}  {record.timing.total_seconds:.0f} s"
+    shown = {METRICS[m].label: record.scores[m] for m in (main_metric(record.scores), "mae") if m in record.scores}
+    numbers = "  ".join(f"{label} {value:.3f}" for label, value in shown.items())
+    return f"ok  {numbers}  {record.timing.total_seconds:.0f} s"
 
 
 def duration(seconds: float) -> str:

@@ -91,13 +91,18 @@ class TrialRecord(Config):
         if self.checkpoint is not None:
             _write(folder / f"{self.trial_id}.safetensors", lambda f: f.write(self.checkpoint))
         if self.image_scores is not None:
-            table = pyarrow.table(self.image_scores)
-            _write(folder / f"{self.trial_id}.images.parquet", lambda f: pyarrow.parquet.write_table(table, f))
+            write_images(self.image_scores, folder / f"{self.trial_id}.images.parquet")
         text = self.model_dump_json(indent=1)
-        _write(folder / f"{self.trial_id}.json", lambda f: f.write(text.encode()))
+        write_whole(folder / f"{self.trial_id}.json", lambda f: f.write(text.encode()))
 
 
-def _write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
+def write_images(image_scores: dict[str, list], path: Path) -> None:
+    table = pyarrow.table(image_scores)
+    write_whole(path, lambda f: pyarrow.parquet.write_table(table, f))
+
+
+def write_whole(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
+    """Writes a file whole or not at all."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
             fill(file)
@@ -129,7 +134,7 @@ def adopt(trial_ids: Iterable[str], folder: Path) -> list[Path]:
                 beside = path.with_name(trial_id + suffix)
                 if beside.exists():
                     content = beside.read_bytes()
-                    _write(folder / beside.name, lambda file: file.write(content))
+                    write_whole(folder / beside.name, lambda file: file.write(content))
             sources.append(path)
     return sources
 
@@ -139,6 +144,12 @@ def _status(path: Path) -> str | None:
         return load(path).status
     except (ValidationError, OSError):
         return None
+
+
+def load_images(folder: Path, trial_ids: Iterable[str]) -> dict[str, dict[str, list]]:
+    """Per-image scores (name and metrics, in order) of the trials that have them, by trial id."""
+    paths = {trial_id: folder / f"{trial_id}.images.parquet" for trial_id in trial_ids}
+    return {i: pyarrow.parquet.read_table(path).to_pydict() for i, path in paths.items() if path.exists()}
 
 
 def load_all(folder: Path) -> tuple[dict[str, TrialRecord], list[str]]:

@@ -11,8 +11,9 @@ from rich.table import Table
 
 from bench import report, schedule
 from bench.config import ConfigError, Sweep, load_sweep
+from bench.external import load_external
 from bench.progress import Display, loading
-from bench.record import TrialRecord, adopt, load_all
+from bench.record import TrialRecord, adopt, load_all, load_images
 from bench.report.leaderboard import summarise
 from bench.sweep import Trial, check_writable, expand, missing, pending, prepare_data, prepare_weights, sizes
 from models._registry import Missing
@@ -81,7 +82,10 @@ def main(arguments: list[str]) -> int:
         return INTERRUPTED
 
     records, _ = load_all(folder)
-    board = summarise(sweep, trials, records, absent)
+    external, unreadable = load_external(folder)
+    for line in unreadable:
+        console.print(f"note: {line}; left out", markup=False)
+    board = summarise(sweep, trials, records, absent, load_images(folder, records), external)
     paths = report.write(board, folder)
     console.print(f"wrote {', '.join(str(path) for path in paths)}", markup=False)
     if skipped:

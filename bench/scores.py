@@ -1,14 +1,17 @@
 """The metrics: py_sod_metrics does the arithmetic, this file says which, which way is better, and where they are from.
 
 The published tables use S-measure, mean E-measure and MAE for salient objects, weighted F and mean IoU for marine
-animals, mean Dice for polyps. All thresholds and averages are those of WZH0120/SAM3-UNet fdb21da, eval.py.
+animals, mean Dice for polyps: WZH0120/SAM3-UNet fdb21da, eval.py. Mirrors have their own protocol: bench/mirror.py.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import py_sod_metrics
+
+from bench import mirror
+from bench.protocol import ProtocolConfig
 
 
 @dataclass(frozen=True)
@@ -16,31 +19,59 @@ class Metric:
     label: str  # as tables print it
     better: str  # "higher" or "lower"
     source: str
+    mean_of_images: bool = True  # False where a set's score is no mean of its images': those are not bootstrapped
 
 
 METRICS = {
     "s_measure": Metric("S", "higher", "Fan et al., Structure-measure, ICCV 2017, eq. 3, alpha 0.5"),
     "weighted_f_measure": Metric("wF", "higher", "Margolin et al., How to Evaluate Foreground Maps, CVPR 2014, beta 1"),
-    "max_f_measure": Metric("maxF", "higher", "Achanta et al., CVPR 2009, beta^2 0.3, best of 256 thresholds"),
+    "max_f_measure": Metric("maxF", "higher", "Achanta et al., CVPR 2009, beta^2 0.3, best of 256 thresholds", False),
     "mean_f_measure": Metric("meanF", "higher", "Achanta et al., CVPR 2009, beta^2 0.3, mean of 256 thresholds"),
     "adaptive_f_measure": Metric("adpF", "higher", "Achanta et al., CVPR 2009, at twice the mean of the map"),
-    "max_e_measure": Metric("maxE", "higher", "Fan et al., Enhanced-alignment, IJCAI 2018, best of 256 thresholds"),
+    "max_e_measure": Metric(
+        "maxE", "higher", "Fan et al., Enhanced-alignment, IJCAI 2018, best of 256 thresholds", False
+    ),
     "mean_e_measure": Metric("meanE", "higher", "Fan et al., Enhanced-alignment, IJCAI 2018, mean of 256 thresholds"),
     "mae": Metric("MAE", "lower", "Perazzi et al., Saliency Filters, CVPR 2012, mean absolute error of the map"),
     "mean_iou": Metric("mIoU", "higher", "mean over 256 thresholds of the mean IoU of the images, as eval.py"),
     "mean_dice": Metric("mDice", "higher", "mean over 256 thresholds of the mean Dice of the images, as eval.py"),
+    "iou": Metric("IoU", "higher", "HetNet, misc.py: mean over images of the IoU of the map at 127.5"),
+    "f_of_means": Metric(
+        "Fβ", "higher", "HetNet, misc.py: beta^2 0.3, of mean precision and mean recall, best of 256 thresholds", False
+    ),
+    "ber": Metric("BER", "lower", "HetNet, misc.py: balanced error rate of the map at 127.5, a fraction"),
+    "accuracy": Metric("Acc", "higher", "HetNet, misc.py: share of the object that is found at 127.5"),
+    "mean_class_iou": Metric(
+        "mIoU", "higher", "Everingham et al., PASCAL VOC, IJCV 2015: mean IoU of the classes, over all pixels", False
+    ),
+    "mean_class_dice": Metric("mDice", "higher", "Dice, Ecology 1945: mean Dice of the classes, over all pixels", False),
+    "pixel_accuracy": Metric(
+        "pixel acc", "higher", "Long et al., FCN, CVPR 2015: share of the pixels that are right", False
+    ),
 }
 
-CLASS_METRICS = {
-    "mean_class_iou": Metric("mIoU", "higher", "Everingham et al., PASCAL VOC, IJCV 2015: mean IoU of the classes"),
-    "mean_class_dice": Metric("mDice", "higher", "Dice, Ecology 1945: mean Dice of the classes"),
-    "pixel_accuracy": Metric("acc", "higher", "Long et al., FCN, CVPR 2015: share of the pixels that are right"),
+OF_PROTOCOL = {
+    "sod": (
+        "s_measure",
+        "weighted_f_measure",
+        "max_f_measure",
+        "mean_f_measure",
+        "adaptive_f_measure",
+        "max_e_measure",
+        "mean_e_measure",
+        "mae",
+        "mean_iou",
+        "mean_dice",
+    ),
+    "mirror": ("iou", "f_of_means", "mae", "ber", "accuracy"),
+    "classes": ("mean_class_iou", "mean_class_dice", "pixel_accuracy"),  # bench.class_scores
 }
-"""Where masks hold classes: of one confusion matrix over all pixels of a split (``bench.class_scores``)."""
+"""The metrics of each protocol, its main one first; of masks that hold classes, whatever the protocol."""
+MAIN_METRICS = tuple(metrics[0] for metrics in OF_PROTOCOL.values())
+"""Those by which rows are placed on the front and in the figure: a table has one of them."""
 
-ALL_METRICS = {**METRICS, **CLASS_METRICS}
-MAIN_METRICS = ("s_measure", "mean_class_iou")
-"""By which rows are placed on the Pareto front: the first for objects, the second for classes."""
+Measured = Mapping[str, float | np.ndarray]
+"""What is kept of one image: numbers, and curves over 256 thresholds."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +85,68 @@ class Scores:
     images: dict[str, list]
 
 
-def score(triples: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Scores:
-    """Scores (name, prediction, mask) triples, uint8 [H, W] each; prediction 0..255, mask above 128 is object.
+def score(
+    triples: Iterable[tuple[str, np.ndarray, np.ndarray]], protocol: ProtocolConfig = ProtocolConfig()
+) -> Scores:
+    """Scores (name, prediction, mask) triples, [H, W] each: prediction uint8 0..255 or float 0..1, mask uint8 0..255.
 
-    py_sod_metrics stretches every prediction to 0..1 once more. Raises ``ValueError`` when there is nothing to score.
+    Raises ``ValueError`` when there is nothing to score.
     """
+    names, measured = [], []
+    for name, prediction, mask in triples:
+        names.append(name)
+        measured.append(measure(prediction, mask, protocol))
+    return collect(names, measured, protocol)
+
+
+def measure(prediction: np.ndarray, mask: np.ndarray, protocol: ProtocolConfig) -> Measured:
+    """One image by itself: prediction [H, W], uint8 0..255 or float 0..1, and mask uint8 [H, W], 0..255."""
+    if protocol.name == "mirror":
+        return mirror.measure(prediction, mask, protocol.minmax)
+    return _measure_sod(prediction, mask, protocol.minmax)
+
+
+def collect(names: Sequence[str], measured: Sequence[Measured], protocol: ProtocolConfig) -> Scores:
+    """Scores of a set from those of its images, which may have been measured anywhere and in any order.
+
+    Raises ``ValueError`` when there is nothing to score.
+    """
+    if not names:
+        raise ValueError("there are no predictions to score")
+    kept = {key: np.array([image[key] for image in measured]) for key in measured[0]}
+    if protocol.name == "mirror":
+        precisions, recalls = kept.pop("precisions"), kept.pop("recalls")
+        images = {**kept, "f_of_means": [mirror.f_measure(p, r) for p, r in zip(precisions, recalls)]}
+        maxima = {"f_of_means": mirror.f_measure(precisions.mean(axis=0), recalls.mean(axis=0))}
+    else:
+        curves = {name: kept.pop(name) for name in ("f_curve", "e_curve", "iou_curve", "dice_curve")}
+        images = {
+            **kept,
+            "max_f_measure": curves["f_curve"].max(axis=1),
+            "mean_f_measure": curves["f_curve"].mean(axis=1),
+            "max_e_measure": curves["e_curve"].max(axis=1),
+            "mean_e_measure": curves["e_curve"].mean(axis=1),
+            "mean_iou": curves["iou_curve"].mean(axis=1),
+            "mean_dice": curves["dice_curve"].mean(axis=1),
+        }
+        maxima = {f"max_{k}_measure": float(curves[f"{k}_curve"].mean(axis=0).max()) for k in ("f", "e")}
+    order = OF_PROTOCOL[protocol.name]
+    overall = {metric: float(np.mean(images[metric])) for metric in order} | maxima
+    return Scores(overall, {"name": list(names), **{m: [float(v) for v in images[m]] for m in order}})
+
+
+def main_metric(present: Iterable[str]) -> str | None:
+    """The one of ``MAIN_METRICS`` that is present, ``None`` if there is none."""
+    known = set(present)
+    return next((metric for metric in MAIN_METRICS if metric in known), None)
+
+
+def _measure_sod(prediction: np.ndarray, mask: np.ndarray, minmax: bool) -> Measured:
+    """The mask's object is what is above 128. With ``minmax`` the map is stretched exactly as ``prepare_data`` does."""
+    truth = mask > 128
+    values = prediction / 255 if prediction.dtype == np.uint8 else prediction
+    if minmax and values.max() != values.min():
+        values = (values - values.min()) / (values.max() - values.min())
     curves = {"with_adaptive": True, "with_dynamic": True}
     s, weighted, e, mae = (
         py_sod_metrics.Smeasure(),
@@ -71,30 +159,15 @@ def score(triples: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Scores:
         "iou": py_sod_metrics.IOUHandler(**curves),
         "dice": py_sod_metrics.DICEHandler(**curves),
     }
-    thresholded = py_sod_metrics.FmeasureV2(handlers)
-    names = []
-    for name, prediction, mask in triples:
-        names.append(name)
-        for metric in (s, weighted, e, mae, thresholded):
-            metric.step(pred=prediction, gt=mask)
-    if not names:
-        raise ValueError("there are no predictions to score")
-
-    f_curves, e_curves = np.array(handlers["f"].dynamic_results), np.array(e.changeable_ems)
-    iou_curves, dice_curves = (np.array(handlers[h].dynamic_results) for h in ("iou", "dice"))
-    images = {
-        "s_measure": s.sms,
-        "weighted_f_measure": weighted.weighted_fms,
-        "max_f_measure": f_curves.max(axis=1),
-        "mean_f_measure": f_curves.mean(axis=1),
-        "adaptive_f_measure": handlers["f"].adaptive_results,
-        "max_e_measure": e_curves.max(axis=1),
-        "mean_e_measure": e_curves.mean(axis=1),
-        "mae": mae.maes,
-        "mean_iou": iou_curves.mean(axis=1),
-        "mean_dice": dice_curves.mean(axis=1),
+    for metric in (s, weighted, e, mae, py_sod_metrics.FmeasureV2(handlers)):
+        metric.step(pred=values, gt=truth, normalize=False)
+    return {
+        "s_measure": s.sms[0],
+        "weighted_f_measure": weighted.weighted_fms[0],
+        "adaptive_f_measure": handlers["f"].adaptive_results[0],
+        "mae": mae.maes[0],
+        "f_curve": handlers["f"].dynamic_results[0],
+        "e_curve": e.changeable_ems[0],
+        "iou_curve": handlers["iou"].dynamic_results[0],
+        "dice_curve": handlers["dice"].dynamic_results[0],
     }
-    overall = {metric: float(np.mean(values)) for metric, values in images.items()}
-    overall["max_f_measure"] = float(f_curves.mean(axis=0).max())
-    overall["max_e_measure"] = float(e_curves.mean(axis=0).max())
-    return Scores(overall, {"name": names, **{m: [float(v) for v in values] for m, values in images.items()}})

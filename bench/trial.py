@@ -84,9 +84,11 @@ def _run(
             check_frozen(model, frozen)
 
             def scored(split: Split, spent: list[float]) -> Scores:
-                pairs = predict(model, split, config.transform, device, config.train.batch_size)
-                timed = _timed(pairs, spent)
-                return score_classes(timed, config.num_classes) if config.num_classes > 1 else score(timed)
+                batch_size = config.train.batch_size
+                timed = _timed(predict(model, split, config.transform, device, batch_size, config.protocol), spent)
+                if config.num_classes > 1:
+                    return score_classes(timed, config.num_classes)
+                return score(timed, config.protocol)
 
             learnt = checkpoint.pack(model, config, frozen) if result else None
             val = scored(data.val, []) if len(data.val) else None

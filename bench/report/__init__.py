@@ -4,15 +4,17 @@ from pathlib import Path
 
 from bench.report import plots
 from bench.report.leaderboard import Leaderboard
-from bench.report.tables import as_csv, markdown
+from bench.report.tables import as_csv, comparisons_csv, markdown
 
 
 def write(board: Leaderboard, folder: Path) -> list[Path]:
-    """Writes leaderboard.md, leaderboard.csv and memory_accuracy.{png,svg}; returns their paths.
+    """Writes leaderboard.md, leaderboard.csv, comparisons.csv and memory_accuracy.{png,svg}; returns their paths.
 
-    The figure shows the first environment's table; it is left out when nothing could be measured.
+    The figure shows the first environment's table. It is left out when nothing could be measured, and so are the
+    comparisons when there are none.
     """
     contents = {folder / "leaderboard.md": markdown(board), folder / "leaderboard.csv": as_csv(board)}
+    contents |= {folder / "comparisons.csv": text for text in [comparisons_csv(board)] if text}
     for path, text in contents.items():
         path.write_text(text, encoding="utf-8")
     paths = list(contents)

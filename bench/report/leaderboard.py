@@ -2,14 +2,19 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from bench.config import Sweep
+from bench.external import ExternalRecord
 from bench.record import TrialRecord
-from bench.scores import MAIN_METRICS
+from bench.report.beside import Beside, beside
+from bench.scores import MAIN_METRICS, METRICS, main_metric
+from bench.statistics import Comparison, compare, half_width
 from bench.sweep import Trial
 from models._size import in_words
 from models._registry import Missing
@@ -32,6 +37,11 @@ class Cell:
     deviation: float | None  # sample standard deviation; unknown with one seed
     count: int
 
+    @property
+    def half_width(self) -> float | None:
+        """Half of the 95 % interval of the mean over seeds; unknown with one seed."""
+        return half_width(self.deviation, self.count)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -41,6 +51,7 @@ class Row:
     statuses: tuple[str, ...]  # of each seed: ok, oom, error, missing (cannot run on this machine) or pending
     errors: tuple[str, ...]  # last lines of what went wrong, and what is missing
     trial_ids: tuple[str, ...]
+    seeds: tuple[int, ...]  # of the trials
     cells: Mapping[str, Cell]  # by quantity; quantities that nobody could measure are absent
     on_front: bool = False  # no other row is at least as accurate with less memory
 
@@ -64,7 +75,9 @@ class Table:
     trials_at_once: tuple[int, ...]  # how many shared the machine while speeds were measured; likewise
     rows: tuple[Row, ...]
     memory_measure: str | None  # the first of ``MEMORY_MEASURES`` that all rows that were trained have
-    main_metric: str  # the one of ``MAIN_METRICS`` that the rows have
+    main_metric: str = MAIN_METRICS[0]  # decides the front
+    comparisons: Mapping[str, tuple[Comparison, ...]] = field(default_factory=dict)  # of all pairs of rows, by metric
+    images: int | None = None  # how many the comparisons are over
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,7 @@ class Leaderboard:
     embedded: tuple[str, ...]  # the stand-ins behind the numbers, e.g. "encoder sam3_vit_tiny"
     settings: str  # what all rows share, in words
     tables: tuple[Table, ...]
+    beside: Beside = Beside()  # what was not measured by these trials
 
 
 def summarise(
@@ -84,11 +98,14 @@ def summarise(
     trials: Sequence[Trial],
     records: Mapping[str, TrialRecord],
     absent: Mapping[str, Sequence[Missing]] = MappingProxyType({}),
+    images: Mapping[str, Mapping[str, Sequence]] | None = None,
+    external: Sequence[ExternalRecord] = (),
 ) -> Leaderboard:
     """The sweep's trials in its order, whatever became of them; records of other settings are left out.
 
-    absent: by trial id, what keeps a trial from running on this machine.
+    absent: by trial id, what keeps a trial from running on this machine; images: per-image scores by trial id; without them no differences are tested.
     """
+    images = images or {}
     environments = {t.trial_id: _environment(records[t.trial_id]) for t in trials if t.trial_id in records}
     known = Counter(e for e in environments.values() if e is not None)
     usual = known.most_common(1)[0][0] if known else ()
@@ -101,27 +118,32 @@ def summarise(
         rows = [_row(point, members, records, absent) for point, members in points.items()]
         ids = {i for row in rows for i in row.trial_ids}
         measure = next((m for m in MEMORY_MEASURES if _all_have(rows, f"training.{m}")), None)
-        metric = next((m for m in MAIN_METRICS if any(f"test.{m}" in row.cells for row in rows)), MAIN_METRICS[0])
+        accuracy = main_metric(m for m in METRICS if any(f"test.{m}" in row.cells for row in rows))
+        comparisons, image_count = _compare(rows, images)
         sources = [records[i].provenance for i in sorted(ids) if i in records and records[i].provenance]
         tables.append(
             Table(
                 environment=dict(environment),
                 commits=tuple(sorted({(s.commit or "unknown")[:10] + "*" * bool(s.dirty) for s in sources})),
                 trials_at_once=tuple(sorted({s.trials_at_once for s in sources})),
-                rows=_mark_front(rows, measure, metric),
+                rows=_mark_front(rows, measure, accuracy or MAIN_METRICS[0]),
                 memory_measure=measure,
-                main_metric=metric,
+                main_metric=accuracy or MAIN_METRICS[0],
+                comparisons=comparisons,
+                images=image_count,
             )
         )
+    embedded = tuple(dict.fromkeys(part for trial in trials for part in _stand_ins(trial)))
     return Leaderboard(
         name=sweep.name,
         question=sweep.question,
         profile=sweep.profile,
         axes=tuple(axis.name for axis in sweep.axes),
         seeds=sweep.seeds,
-        embedded=tuple(dict.fromkeys(part for trial in trials for part in _stand_ins(trial))),
+        embedded=embedded,
         settings=_settings(sweep),
         tables=tuple(tables),
+        beside=beside(trials, records, images, external, bool(embedded)),
     )
 
 
@@ -151,6 +173,7 @@ def _row(
         statuses=tuple(record.status if record else status for record, status in zip(found, without)),
         errors=tuple(dict.fromkeys(errors)),
         trial_ids=tuple(trial.trial_id for trial in trials),
+        seeds=tuple(trial.seed for trial in trials),
         cells={n: Cell(fmean(v), stdev(v) if len(v) > 1 else None, len(v)) for n, v in values.items()},
     )
 
@@ -194,8 +217,32 @@ def _split_sizes(images: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {split}" for split, count in images.items())
 
 
+def _compare(
+    rows: Sequence[Row], images: Mapping[str, Mapping[str, Sequence]]
+) -> tuple[dict[str, tuple[Comparison, ...]], int | None]:
+    """Comparisons of all pairs of rows for each metric that is a mean over images, and how many images there are."""
+    known = [images[i] for row in rows for i in row.trial_ids if i in images]
+    if len(rows) < 2 or not known:
+        return {}, None
+    names = known[0]["name"]
+    found = {}
+    for metric in METRICS:
+        if not METRICS[metric].mean_of_images or metric not in known[0]:
+            continue
+        scores = [
+            {
+                seed: np.asarray(images[i][metric], dtype=float)
+                for i, seed in zip(row.trial_ids, row.seeds)
+                if i in images and images[i]["name"] == names
+            }
+            for row in rows
+        ]
+        found[metric] = tuple(compare(scores))
+    return found, len(names)
+
+
 def _mark_front(rows: Sequence[Row], measure: str | None, metric: str) -> tuple[Row, ...]:
-    """Marks the rows of the Pareto front: main metric upwards, training memory downwards."""
+    """Marks the rows of the Pareto front: accuracy by the main metric upwards, training memory downwards."""
     if measure is None:
         return tuple(rows)
 

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from bench.report.leaderboard import GIB, MEMORY_MEASURES, Leaderboard, Row, Table, measured_memory
 
-AXIS_LABELS = {"s_measure": "S-measure", "mean_class_iou": "mean IoU of the classes"}
+AXIS_LABELS = {"s_measure": "S-measure", "iou": "IoU", "mean_class_iou": "mean IoU of the classes"}
 FRONT_COLOUR = "#b3424a"
 POINT_COLOUR = "#2f5d8a"
 STYLE = {
@@ -26,7 +26,7 @@ STYLE = {
 
 
 def memory_accuracy(board: Leaderboard, table: Table) -> Figure | None:
-    """Peak training memory against the main metric, both with their deviation over seeds, and the Pareto front.
+    """Peak training memory against accuracy by the main metric, both with their deviation over seeds, and the Pareto front.
 
     ``None`` when no row has both.
     """

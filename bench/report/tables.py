@@ -1,14 +1,13 @@
 """``Leaderboard`` -> Markdown for people and CSV for programs."""
 
+from dataclasses import asdict
+
 import pandas
 
 from bench.report.leaderboard import GIB, MEMORY_MEASURES, Cell, Leaderboard, Row, Table
-from bench.scores import ALL_METRICS
+from bench.report.sections import SHOWN, differences, escape, external, not_distinguishable, published
+from bench.scores import METRICS
 
-SHOWN = (
-    *("s_measure", "weighted_f_measure", "max_f_measure", "mean_e_measure", "mae", "mean_iou"),
-    *("mean_class_iou", "mean_class_dice", "pixel_accuracy"),
-)
 ARROWS = {"higher": "↑", "lower": "↓"}
 
 
@@ -20,20 +19,15 @@ def markdown(board: Leaderboard) -> str:
             lines += [f"## Environment {number} of {len(board.tables)}: not comparable with the others", ""]
         lines += [*_table(board, table), "", *_by_test_set(board, table)]
         lines += [f"Row {', '.join(map(escape, row.labels))}: {escape(e)}" for row in table.rows for e in row.errors]
+        lines += ["", *differences(table)]
         facts = "; ".join(f"{name} {value}" for name, value in table.environment.items())
         if facts:
             busy = " to ".join(str(n) for n in dict.fromkeys((table.trials_at_once[0], table.trials_at_once[-1])))
             facts += f"; commit {', '.join(table.commits)}; speeds with {busy} trials at once on the machine"
             lines += ["", f"<sub>Measured on {escape(facts)}</sub>", ""]
-    lines.append(_footnote(board, ALL_METRICS[board.tables[0].main_metric].label))
+    lines += [*external(board.beside), *published(board.beside)]
+    lines.append(_footnote(board))
     return "\n".join(lines) + "\n"
-
-
-def escape(text: str) -> str:
-    """Text that Markdown shows as it is, in a table cell too."""
-    for character in "\\`*_{}[]<>|#":
-        text = text.replace(character, "\\" + character)
-    return text.replace("\n", " ")
 
 
 def _caption(board: Leaderboard) -> list[str]:
@@ -50,30 +44,31 @@ def _caption(board: Leaderboard) -> list[str]:
 
 def _table(board: Leaderboard, table: Table) -> list[str]:
     metrics = [m for m in SHOWN if any(f"test.{m}" in row.cells for row in table.rows)]
-    main = table.main_metric
-    with_val = any(f"val.{main}" in row.cells for row in table.rows)
+    with_val = any(f"val.{table.main_metric}" in row.cells for row in table.rows)
     measures = [m for m in MEMORY_MEASURES if any(f"training.{m}" in row.cells for row in table.rows)]
     titles = [escape(axis) for axis in board.axes]
-    titles += [f"{ALL_METRICS[m].label} {ARROWS[ALL_METRICS[m].better]}" for m in metrics]
-    titles += [f"val {ALL_METRICS[main].label} ↑"] * with_val
+    titles += [f"{METRICS[m].label} {ARROWS[METRICS[m].better]}" for m in metrics]
+    titles += [f"val {METRICS[table.main_metric].label} {ARROWS[METRICS[table.main_metric].better]}"] * with_val
     titles += [f"{MEMORY_MEASURES[m]} GiB ↓" for m in measures]
     titles += ["trainable M", "total M", "train img/s ↑", "infer img/s ↑", "ok", "front"]
     best = {m: _best(table, m) for m in metrics}
+    tied = {m: not_distinguishable(table, m) for m in metrics}
 
-    def cells(row: Row) -> list[str]:
+    def cells(number: int, row: Row) -> list[str]:
         texts = [escape(label) for label in row.labels]
         for metric in metrics:
             cell = row.cells.get(f"test.{metric}")
             text = _show(cell, 3)
-            texts.append(f"**{text}**" if cell and cell.mean == best[metric] and len(table.rows) > 1 else text)
-        texts += [_show(row.cells.get(f"val.{main}"), 3)] * with_val
-        texts += [_show(row.cells.get(f"training.{m}"), 3, GIB) for m in measures]
-        texts += [_show(row.cells.get(f"parameters.{p}"), 3, 1e6) for p in ("trainable", "total")]
-        texts += [_show(row.cells.get(f"timing.{t}_images_per_second"), 1) for t in ("train", "inference")]
+            text = f"**{text}**" if cell and cell.mean == best[metric] and len(table.rows) > 1 else text
+            texts.append(f"{text} ≈" if number in tied[metric] else text)
+        texts += [_show(row.cells.get(f"val.{table.main_metric}"), 3)] * with_val
+        texts += [_mean(row.cells.get(f"training.{m}"), 3, GIB) for m in measures]
+        texts += [_mean(row.cells.get(f"parameters.{p}"), 3, 1e6) for p in ("trainable", "total")]
+        texts += [_mean(row.cells.get(f"timing.{t}_images_per_second"), 1) for t in ("train", "inference")]
         return [*texts, status(row), "●" if row.on_front else ""]
 
     ruler = [":--"] * len(board.axes) + ["--:"] * (len(titles) - len(board.axes))
-    return [f"| {' | '.join(line)} |" for line in (titles, ruler, *map(cells, table.rows))]
+    return [f"| {' | '.join(line)} |" for line in (titles, ruler, *(cells(*r) for r in enumerate(table.rows)))]
 
 
 def _by_test_set(board: Leaderboard, table: Table) -> list[str]:
@@ -105,27 +100,35 @@ def status(row: Row) -> str:
 
 def _best(table: Table, metric: str) -> float | None:
     means = [row.cells[f"test.{metric}"].mean for row in table.rows if f"test.{metric}" in row.cells]
-    pick = max if ALL_METRICS[metric].better == "higher" else min
+    pick = max if METRICS[metric].better == "higher" else min
     return pick(means, default=None)
 
 
-def _show(cell: Cell | None, digits: int, unit: float = 1) -> str:
-    if cell is None:
-        return "–"
-    mean = f"{cell.mean / unit:.{digits}f}"
-    spread = cell.deviation is not None and cell.deviation / unit >= 0.5 * 10**-digits
-    return f"{mean} ± {cell.deviation / unit:.{digits}f}" if spread else mean
+def _show(cell: Cell | None, digits: int) -> str:
+    """A score: mean ± half of its 95 % interval, where that is not all zeros."""
+    width = cell.half_width if cell else None
+    spread = width is not None and width >= 0.5 * 10**-digits
+    return _mean(cell, digits) + (f" ± {width:.{digits}f}" if spread else "")
+
+
+def _mean(cell: Cell | None, digits: int, unit: float = 1) -> str:
+    return "–" if cell is None else f"{cell.mean / unit:.{digits}f}"
 
 
 def _footnote(board: Leaderboard, main: str) -> str:
     if len(board.seeds) > 1:
-        seeds = f"Mean ± standard deviation over {len(board.seeds)} seeds; best mean bold, not tested for significance."
+        lines = [f"Means ± half of their 95 % interval over {len(board.seeds)} seeds; best mean bold."]
+        tested = any(c.p is not None for table in board.tables for found in table.comparisons.values() for c in found)
+        how = "≈ is not distinguishable from the best of its column: bootstrap over seeds and images, Holm over all pairs."
+        lines.append(how if tested else "Differences are not tested for significance.")
     else:
-        seeds = "One seed: how much of a difference is seed noise is unknown."
-    return (
-        f"{seeds} Scores are of the test split after the last epoch; choose by *val*. Memory is the peak in training. "
-        f"● lies on the Pareto front of {main} and memory. – could not be measured. All metrics: leaderboard.csv."
-    )
+        lines = ["One seed: how much of a difference is seed noise is unknown, and nothing is tested."]
+    front = METRICS[board.tables[0].main_metric].label
+    lines += [
+        "Scores are of the test split after the last epoch; choose by *val*. Memory is the peak in training.",
+        f"● lies on the Pareto front of {front} and memory. – could not be measured. All metrics: leaderboard.csv.",
+    ]
+    return " ".join(lines)
 
 
 def as_frame(board: Leaderboard) -> pandas.DataFrame:
@@ -139,6 +142,7 @@ def as_frame(board: Leaderboard) -> pandas.DataFrame:
             line |= {"pareto_front": row.on_front}
             for quantity, cell in row.cells.items():
                 line |= {quantity: cell.mean, f"{quantity}.deviation": cell.deviation}
+                line |= {f"{quantity}.half_width95": cell.half_width} if quantity.startswith(("test.", "val.")) else {}
             line |= {**table.environment, "commits": " ".join(table.commits), "trial_ids": " ".join(row.trial_ids)}
             lines.append(line)
     frame = pandas.DataFrame(lines)
@@ -149,6 +153,23 @@ def as_frame(board: Leaderboard) -> pandas.DataFrame:
 def as_csv(board: Leaderboard) -> str:
     """``as_frame`` as CSV; an empty field is unknown."""
     return as_frame(board).to_csv(index=False, lineterminator="\n")
+
+
+def comparisons_csv(board: Leaderboard) -> str:
+    """All comparisons of pairs of rows, one line per pair and metric; empty fields could not be tested.
+
+    No text where nothing could.
+    """
+    lines = []
+    for number, table in enumerate(board.tables, start=1):
+        names = [", ".join(row.labels) for row in table.rows]
+        for metric, found in table.comparisons.items():
+            for c in found:
+                facts = asdict(c) | {"first": names[c.first], "second": names[c.second], "resolved": c.resolved}
+                lines.append({"environment": number, "metric": metric, **facts, "images": table.images})
+    if all(line["p"] is None for line in lines):
+        return ""
+    return pandas.DataFrame(lines).to_csv(index=False, lineterminator="\n")
 
 
 def _environment_names(board: Leaderboard) -> list[str]:

@@ -4,6 +4,7 @@ from torch import nn
 
 from bench.datasets import Split
 from bench.evaluate import predict
+from bench.protocol import ProtocolConfig
 from bench.transforms import TransformConfig
 
 TRANSFORM = TransformConfig(size=8)
@@ -28,8 +29,9 @@ def split(count, size):
     return Split(images, np.zeros((count, 8, 8), np.uint8), np.arange(count), names, lambda i: masks[i])
 
 
-def run(logits, count=5, size=(8, 8)):
-    return list(predict(Fixed(logits), split(count, size), TRANSFORM, torch.device("cpu"), 2))
+def run(logits, count=5, size=(8, 8), **protocol):
+    config = ProtocolConfig(**protocol)
+    return list(predict(Fixed(logits), split(count, size), TRANSFORM, torch.device("cpu"), 2, config))
 
 
 def test_every_image_once_in_order_at_the_masks_size():
@@ -51,3 +53,23 @@ def test_stretched_and_cut_off_as_upstreams_test_py():
 
 def test_a_constant_answer_is_black():
     assert not run(torch.full((1, 1, 8, 8), 2.0), 1)[0][1].any()
+
+
+def test_every_choice_of_the_protocol_changes_the_map():
+    logits = torch.randn(1, 1, 8, 8)
+    usual = run(logits, 1, (11, 9))[0][1]
+    plain = run(logits, 1, (11, 9), minmax=False)[0][1]
+    rounded = run(logits, 1, (11, 9), quantise="round")[0][1]
+    exact = run(logits, 1, (11, 9), quantise="none")[0][1]
+    assert plain.min() > 0 and plain.max() < 255
+    assert set(np.unique(rounded.astype(int) - usual)) == {0, 1}
+    assert exact.dtype == np.float32 and np.array_equal((exact * 255).astype(np.uint8), usual)
+    for resize in ("bicubic", "nearest"):
+        assert not np.array_equal(run(logits, 1, (11, 9), resize=resize)[0][1], usual)
+
+
+def test_nearest_keeps_the_models_own_probabilities():
+    logits = torch.randn(1, 1, 4, 4)
+    (_, answer, _), = run(logits, 1, (8, 8), resize="nearest", minmax=False, quantise="none")
+    expected = logits.sigmoid().numpy()[0, 0].repeat(2, axis=0).repeat(2, axis=1)
+    assert np.allclose(answer, expected)

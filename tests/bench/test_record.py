@@ -6,7 +6,7 @@ import pytest
 
 from bench import record as record_module
 from bench.memory import Memory
-from bench.record import TrialRecord, adopt, load, load_all
+from bench.record import TrialRecord, adopt, load, load_all, load_images
 
 
 def example(**changes):
@@ -73,3 +73,8 @@ def test_the_same_trial_of_another_sweep_is_taken_over_if_it_is_finished(tmp_pat
     assert (here / "abc.images.parquet").read_bytes() == (there / "abc.images.parquet").read_bytes()
     assert len(list(here.iterdir())) == 2
     assert adopt(["abc"], here) == []
+
+
+def test_per_image_scores_are_read_back_for_the_trials_that_have_them(tmp_path):
+    example().save(tmp_path)
+    assert load_images(tmp_path, ["abc", "none"]) == {"abc": example().image_scores}

@@ -4,16 +4,19 @@ import io
 from pathlib import Path
 from statistics import stdev
 
+import numpy as np
 import pandas
 import pytest
 
-from bench import report
-from bench.config import Axis, Sweep
+from bench import published, report
+from bench.config import Axis, Sweep, TrialConfig
+from bench.external import ExternalRecord
 from bench.memory import Memory
 from bench.record import Provenance, Timing, TrialRecord
 from bench.report.leaderboard import summarise
-from bench.report.tables import as_csv, escape, markdown
-from bench.scores import METRICS
+from bench.report.sections import escape, not_distinguishable
+from bench.report.tables import as_csv, comparisons_csv, markdown
+from bench.scores import OF_PROTOCOL
 from bench.sweep import expand
 
 GIB = 2**30
@@ -25,7 +28,7 @@ def sweep(tiny):
     return Sweep("mine", "How narrow?", "embedded", tiny, (axis,), (0, 1))
 
 
-def record(trial, s=0.8, memory=1.0, status="ok", error="", **where):
+def record(trial, s=0.8, memory=1.0, status="ok", error="", metrics=OF_PROTOCOL["sod"], **where):
     source = {
         "started": "2026-01-01T00:00:00+00:00",
         "commit": "0123456789abcdef",
@@ -48,8 +51,8 @@ def record(trial, s=0.8, memory=1.0, status="ok", error="", **where):
         status=status,
         error=error,
         config={},
-        scores={m: s for m in METRICS} if ok else None,
-        val_scores={m: s - 0.1 for m in METRICS} if ok else None,
+        scores={m: s for m in metrics} if ok else None,
+        val_scores={m: s - 0.1 for m in metrics} if ok else None,
         memory={"training": Memory(rss_bytes=int(memory * GIB)), "evaluation": Memory(rss_bytes=GIB)} if ok else None,
         timing=Timing(
             train_seconds=1.0,
@@ -64,8 +67,40 @@ def record(trial, s=0.8, memory=1.0, status="ok", error="", **where):
     )
 
 
-def board_of(sweep, *records):
-    return summarise(sweep, expand(sweep), {r.trial_id: r for r in records})
+def board_of(sweep, *records, **more):
+    return summarise(sweep, expand(sweep), {r.trial_id: r for r in records}, **more)
+
+
+def images_of(trials, levels, noise=0.01, count=40):
+    """Per-image scores of trials whose mean lies near a level, reproducibly."""
+    rng = np.random.default_rng(0)
+    image = rng.normal(0, 0.05, count)
+    made = {}
+    for trial, level in zip(trials, levels):
+        values = level + image + rng.normal(0, noise, count)
+        scores = {metric: values.tolist() for metric in ("s_measure", "mae")}
+        made[trial.trial_id] = {"name": [f"im {i}" for i in range(count)], **scores}
+    return made
+
+
+def external(**changes):
+    usual = {
+        "name": "Other",
+        "protocol": "sod",
+        "minmax": True,
+        "scores": {m: 0.777 for m in OF_PROTOCOL["sod"]},
+        "images": 40,
+        "predictions": "/maps/other",
+        "masks": "/gt",
+        "predictions_fingerprint": "a",
+        "masks_fingerprint": "b",
+        "scored": "2026-01-02T00:00:00+00:00",
+        "commit": None,
+        "dirty": None,
+        "versions": {},
+        "image_scores": {"name": [f"im {i}" for i in range(40)]},
+    }
+    return ExternalRecord(**{**usual, **changes})
 
 
 def test_mean_and_deviation_over_seeds(sweep):
@@ -165,3 +200,133 @@ def test_names_cannot_break_the_table(sweep):
     text = markdown(board_of(sweep._replace(axes=(axis,), question="<b>|why?")))
     assert r"\<script\>\|\`\*\_" in text and "<script>" not in text and "<b>" not in text
     assert escape("a\nb") == "a b"
+
+
+def test_a_cell_shows_half_of_its_students_interval(sweep):
+    trials = expand(sweep)
+    board = board_of(sweep, *(record(t, s) for t, s in zip(trials, (0.79, 0.81, 0.8, 0.8))))
+    text = markdown(board)
+    assert "0.800 ± 0.127" in text  # 12.706 * sd / sqrt(2)
+    frame = pandas.read_csv(io.StringIO(as_csv(board)))
+    assert frame["test.s_measure.half_width95"][0] == pytest.approx(12.7062 * 0.01, rel=1e-4)
+
+
+def test_rows_that_the_data_do_not_tell_from_the_best_are_marked(sweep):
+    five = sweep._replace(seeds=(0, 1, 2, 3, 4))
+    trials = expand(five)
+    levels = [0.70] * 5 + [0.80] * 5 + [0.801] * 5
+    board = board_of(five, *(record(t, s) for t, s in zip(trials, levels)), images=images_of(trials, levels))
+    table = board.tables[0]
+    assert not_distinguishable(table, "s_measure") == {1} and not_distinguishable(table, "max_f_measure") == set()
+    assert not_distinguishable(table, "mae") == set()  # lower is better: the first is alone
+    text = markdown(board)
+    first, second, third = (line for line in text.splitlines() if line.startswith(("| 2 |", "| 4 |", "| 8 |")))
+    assert "0.800 ≈" in second and "**0.801**" in third and "≈" not in third.split("|")[2]
+    assert "not distinguishable from the best: 4." in text and "2 of 3 pairs are resolved" in text
+    assert "| 4 − 8 |" in text and "| not resolved |" in text and "8 is better" in text
+
+
+def test_what_two_seeds_do_not_decide_is_not_resolved(sweep):
+    trials = expand(sweep)
+    levels = (0.79, 0.81, 0.80, 0.83, 0.78, 0.82)
+    board = board_of(sweep, *(record(t, s) for t, s in zip(trials, levels)), images=images_of(trials, levels))
+    text = markdown(board)
+    assert "**Not resolved**: on S, 2 seeds and 40 test images do not decide between any two rows" in text
+    assert not any(c.resolved for c in board.tables[0].comparisons["s_measure"])
+
+
+def test_one_seed_tests_nothing(sweep):
+    one = sweep._replace(seeds=(0,))
+    trials = expand(one)
+    levels = (0.5, 0.7, 0.9)
+    board = board_of(one, *(record(t, s) for t, s in zip(trials, levels)), images=images_of(trials, levels))
+    text = markdown(board)
+    assert "seed noise is unknown" in text and "≈" not in text and "better" not in text
+    assert all(c.p is None for found in board.tables[0].comparisons.values() for c in found)
+    assert comparisons_csv(board) == ""
+
+
+def test_records_without_scores_per_image_are_not_tested_and_it_is_said(sweep):
+    text = markdown(board_of(sweep, *(record(t) for t in expand(sweep))))
+    assert "not tested for significance" in text and "≈" not in text
+
+
+def test_comparisons_are_written_in_full_and_alike(sweep, tmp_path):
+    trials = expand(sweep)
+    levels = (0.79, 0.81, 0.80, 0.83, 0.78, 0.82)
+    texts = []
+    for _ in range(2):
+        board = board_of(sweep, *(record(t, s) for t, s in zip(trials, levels)), images=images_of(trials, levels))
+        report.write(board, tmp_path)
+        texts.append((tmp_path / "comparisons.csv").read_bytes())
+    assert texts[0] == texts[1]
+    frame = pandas.read_csv(io.BytesIO(texts[0]))
+    assert len(frame) == 2 * 3 and set(frame["metric"]) == {"s_measure", "mae"}
+    assert list(frame["first"][:3]) == [2, 2, 4] and not frame["resolved"].any()
+
+
+def test_external_methods_stand_apart_and_say_where_they_are_from(sweep):
+    trials = expand(sweep)
+    images = images_of(trials, [0.8] * 6)
+    records = [record(t) for t in trials]
+    text = markdown(board_of(sweep, *records, images=images, external=[external()]))
+    table, apart = text.split("## Scored from prediction files, not trained here")
+    assert "Other" not in table and "0.777" not in table
+    assert "| Other |" in apart and "/maps/other" in apart and "not comparable" not in apart
+    elsewhere = external(image_scores={"name": ["x"]})
+    assert "not comparable: other images" in markdown(board_of(sweep, *records, images=images, external=[elsewhere]))
+    otherwise = external(protocol="mirror", scores={"iou": 0.5})
+    text = markdown(board_of(sweep, *records, images=images, external=[otherwise]))
+    assert "not comparable: another protocol" in text
+
+
+@pytest.fixture
+def real():
+    """The paper's model, and one with another adapter, on DUTS."""
+    base = TrialConfig.model_validate({"model": {"name": "sam3_unet"}, "dataset": {"name": "duts"}, "device": "cpu"})
+    return Sweep("real", "How?", "full", base, (Axis("model.adapter.rank", (("8", 8), ("32", 32))),), (0, 1))
+
+
+DUTS = {"images": {"train": 10553, "val": 0, "test": 5019}}
+
+
+def test_published_numbers_stand_beside_a_known_benchmark(real):
+    trials = expand(real)
+    board = board_of(real, *(record(t, **DUTS) for t in trials))
+    text = markdown(board)
+    assert "## Published on DUTS-TE, not measured here" in text
+    assert "| SAM2-UNet | S | 0.934 | – | – |" in text and "second hand" in text
+    assert "SINet" not in text  # published on other test sets
+
+
+def test_the_gap_is_that_of_the_row_which_builds_the_papers_model(real, monkeypatch):
+    made = published.load().model_dump()
+    ours = {"method": "SAM3-UNet", "source": "sam3_unet", "scores": {"mae": 0.02}}
+    made["results"] = [{**ours, "test_set": "DUTS-TE", "protocol": "sod"}]
+    known = published.Published.model_validate(made)
+    monkeypatch.setattr(published, "load", lambda: known)
+    trials = expand(real)
+    values = (0.5, 0.5, 0.024, 0.026)
+    (row,) = board_of(real, *(record(t, s, **DUTS) for t, s in zip(trials, values))).beside.published
+    assert row.point == ("32",) and row.gaps == {"mae": pytest.approx(0.005)}
+    without_it = board_of(real, *(record(t, s, **DUTS) for t, s in zip(trials[:2], values))).beside.published
+    assert without_it[0].point is None and without_it[0].gaps == {}
+
+
+def test_no_published_numbers_beside_stand_ins_or_unknown_data(sweep, real, tiny_with):
+    stand_in = Sweep("s", "?", "p", tiny_with({"dataset": {"name": "duts"}}), sweep.axes, (0, 1))
+    for made, sizes in ((sweep, DUTS), (stand_in, DUTS), (real, {"images": {"test": 100}}), (real, {})):
+        text = markdown(board_of(made, *(record(t, **sizes) for t in expand(made))))
+        assert "Published" not in text
+
+
+def test_a_sweep_in_the_mirror_protocol_is_ranked_by_iou(sweep, tiny_with, tmp_path):
+    mirrors = sweep._replace(base=tiny_with({"protocol": {"name": "mirror"}}))
+    trials = expand(mirrors)
+    levels = (0.6, 0.6, 0.7, 0.7, 0.5, 0.5)
+    board = board_of(mirrors, *(record(t, s, metrics=OF_PROTOCOL["mirror"]) for t, s in zip(trials, levels)))
+    assert board.tables[0].main_metric == "iou"
+    assert [row.on_front for row in board.tables[0].rows] == [False, True, False]
+    text = markdown(board)
+    assert "IoU ↑" in text and "BER ↓" in text and "wF" not in text and "val IoU ↑" in text
+    assert {path.suffix for path in report.write(board, tmp_path)} == {".md", ".csv", ".png", ".svg"}

@@ -6,7 +6,10 @@ import numpy as np
 import py_sod_metrics
 import pytest
 
-from bench.scores import METRICS, score
+from bench.protocol import ProtocolConfig
+from bench.scores import METRICS, OF_PROTOCOL, score
+
+SOD = OF_PROTOCOL["sod"]
 
 
 def pairs(count=4, size=(20, 26), seed=0):
@@ -21,10 +24,12 @@ def pairs(count=4, size=(20, 26), seed=0):
     return made
 
 
-def test_every_metric_is_scored_and_described():
-    scores = score(pairs())
-    assert set(scores.overall) == set(METRICS) == set(scores.images) - {"name"}
+@pytest.mark.parametrize("protocol", OF_PROTOCOL)
+def test_every_metric_is_scored_and_described(protocol):
+    scores = score(pairs(), ProtocolConfig(name=protocol))
+    assert tuple(scores.overall) == OF_PROTOCOL[protocol] == tuple(scores.images)[1:]
     assert all(len(values) == 4 for values in scores.images.values())
+    assert set(METRICS) == {metric for metrics in OF_PROTOCOL.values() for metric in metrics}
     assert all(m.better in ("higher", "lower") and m.source and m.label for m in METRICS.values())
 
 
@@ -94,7 +99,8 @@ def test_perfect_and_inverted_predictions():
     perfect = score(masks).overall
     assert perfect["mae"] == 0 and perfect["s_measure"] == pytest.approx(1, abs=1e-6)
     inverted = score([(name, 255 - mask, mask) for name, mask, _ in masks]).overall
-    for name, metric in METRICS.items():
+    for name in SOD:
+        metric = METRICS[name]
         better = perfect[name] > inverted[name] if metric.better == "higher" else perfect[name] < inverted[name]
         assert better, name
 
@@ -108,3 +114,30 @@ def test_maxima_are_of_the_mean_curve_not_means_of_maxima():
 def test_nothing_to_score_is_an_error():
     with pytest.raises(ValueError, match="no predictions"):
         score([])
+
+
+@pytest.mark.parametrize("protocol", OF_PROTOCOL)
+def test_metrics_that_are_means_of_images_are_marked_so(protocol):
+    """Only those may be resampled by image."""
+    rng = np.random.default_rng(0)
+    noisy = [(name, rng.integers(0, 256, p.shape, dtype=np.uint8) // 2 + p // 3, m) for name, p, m in pairs(6)]
+    scores = score(noisy, ProtocolConfig(name=protocol))
+    for metric in OF_PROTOCOL[protocol]:
+        same = scores.overall[metric] == pytest.approx(np.mean(scores.images[metric]), abs=1e-12)
+        assert same == METRICS[metric].mean_of_images, metric
+
+
+def test_without_minmax_a_faint_map_stays_faint():
+    mask = np.zeros((10, 10), np.uint8)
+    mask[:5] = 255
+    faint = np.full((10, 10), 20, np.uint8)
+    faint[0, 0] = 0
+    stretched, plain = (score([("a", faint, mask)], ProtocolConfig(minmax=m)).overall["mae"] for m in (True, False))
+    assert stretched == pytest.approx(51 / 100) and plain == pytest.approx(np.abs(faint / 255 - mask / 255).mean())
+
+
+@pytest.mark.parametrize("protocol", OF_PROTOCOL)
+def test_unquantised_maps_are_scored_nearly_alike(protocol):
+    config = ProtocolConfig(name=protocol, quantise="none")
+    exact = score([(name, (p / 255).astype(np.float32), m) for name, p, m in pairs()], config).overall
+    assert exact == pytest.approx(score(pairs(), ProtocolConfig(name=protocol)).overall, abs=2e-3)

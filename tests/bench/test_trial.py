@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench import trial as trial_module
-from bench.scores import METRICS
+from bench.scores import OF_PROTOCOL
 from bench.trial import run_trial
 
 
@@ -16,7 +16,7 @@ def test_a_record_says_everything(tiny):
     record = run_trial(tiny, on_epoch=epochs.append)
     assert (record.status, record.error, record.trial_id) == ("ok", "", tiny.trial_id)
     assert type(tiny).model_validate(record.config) == tiny
-    assert set(record.scores) == set(record.val_scores) == set(METRICS)
+    assert set(record.scores) == set(record.val_scores) == set(OF_PROTOCOL["sod"])
     assert all(math.isfinite(value) for value in record.scores.values())
     assert record.image_scores["name"] == [f"salient-test-{i:04d}" for i in range(3)]
     assert record.scores["mae"] == pytest.approx(np.mean(record.image_scores["mae"]))
@@ -157,3 +157,7 @@ def test_a_trial_on_rectangles(tiny_with):
     record = run_trial(tiny_with({"transform.size": [32, 48]}))
     assert record.status == "ok", record.error
     assert record.config["transform"]["size"] == [32, 48]
+def test_the_protocol_decides_what_is_scored(tiny_with):
+    record = run_trial(tiny_with({"protocol.name": "mirror"}))
+    assert record.status == "ok" and tuple(record.scores) == OF_PROTOCOL["mirror"]
+    assert tuple(record.image_scores)[1:] == OF_PROTOCOL["mirror"]

@@ -1,0 +1,60 @@
+"""A method that was not trained here: scores of its prediction files, kept beside a sweep's trials, never among them.
+
+``<sweep>/external/<name>.json`` and, per image, ``<name>.images.parquet``: what ``python -m bench.score`` leaves.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from bench.record import load_images, write_images, write_whole
+from models._registry import Config
+
+FOLDER = "external"
+
+
+class ExternalRecord(Config):
+    """Scores of one folder of predictions, and how they were obtained."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    protocol: Literal["sod", "mirror"]
+    minmax: bool
+    """Whether maps were stretched when they were scored; what was done when they were made is not known."""
+    scores: dict[str, float]
+    images: int
+    predictions: str
+    masks: str
+    predictions_fingerprint: str
+    """Hash of the files' names and contents; likewise of the masks."""
+    masks_fingerprint: str
+    scored: str
+    commit: str | None
+    dirty: bool | None
+    versions: dict[str, str]
+    image_scores: dict[str, list] | None = Field(default=None, exclude=True)
+    """Per image: name and metrics. Kept in the Parquet file, not in the JSON."""
+
+    def save(self, folder: Path) -> list[Path]:
+        """Writes both files into ``folder`` and returns their paths; the JSON comes last."""
+        paths = [folder / f"{self.name}.images.parquet", folder / f"{self.name}.json"]
+        if self.image_scores is not None:
+            write_images(self.image_scores, paths[0])
+        text = self.model_dump_json(indent=1)
+        write_whole(paths[1], lambda file: file.write(text.encode()))
+        return paths
+
+
+def load_external(sweep_folder: Path) -> tuple[list[ExternalRecord], list[str]]:
+    """All external records of a sweep's folder by name, and a line for each file that is none."""
+    records, broken = [], []
+    for path in sorted((sweep_folder / FOLDER).glob("*.json")):
+        try:
+            record = ExternalRecord.model_validate_json(path.read_bytes())
+        except (ValidationError, OSError):
+            broken.append(f"{path}: not a readable external record")
+            continue
+        images = load_images(path.parent, [record.name]).get(record.name)
+        records.append(record.model_copy(update={"image_scores": images}))
+    return records, broken

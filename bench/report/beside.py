@@ -1,0 +1,90 @@
+"""What stands beside a leaderboard's rows and is never mixed into them: external methods and published numbers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from bench import published
+from bench.external import ExternalRecord
+from bench.published import Result, Source
+from bench.record import TrialRecord
+from bench.sweep import Trial
+
+
+@dataclass(frozen=True)
+class External:
+    """A method scored from its files, and why its numbers cannot be held against the trials' (empty if they can)."""
+
+    record: ExternalRecord
+    differs: str
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """What one source says, and how far the row that rebuilds the method is from it."""
+
+    result: Result
+    source: Source
+    point: tuple[str, ...] | None  # the row whose model is the published one; None if there is none
+    gaps: Mapping[str, float]  # measured minus published, by metric; empty without such a row
+
+
+@dataclass(frozen=True)
+class Beside:
+    external: tuple[External, ...] = ()
+    test_set: str | None = None  # the known benchmark that the trials were scored on
+    published: tuple[PublishedRow, ...] = ()
+
+
+def beside(
+    trials: Sequence[Trial],
+    records: Mapping[str, TrialRecord],
+    images: Mapping[str, Mapping[str, Sequence]],
+    external: Sequence[ExternalRecord],
+    embedded: bool,
+) -> Beside:
+    """Published numbers only for real models on a complete known test set: beside stand-ins they would mislead."""
+    names = next((images[t.trial_id]["name"] for t in trials if t.trial_id in images), None)
+    rows = tuple(External(record, _difference(record, trials, names)) for record in external)
+    sizes = [_test_images(records.get(trial.trial_id)) for trial in trials]
+    test_sets = {published.test_set_of(trial.config, [n for n in sizes if n is not None]) for trial in trials}
+    if embedded or len(test_sets) != 1 or None in test_sets:
+        return Beside(rows)
+    (test_set,) = test_sets
+    known = published.load()
+    protocols = {trial.config.protocol.name for trial in trials}
+    results = known.of(test_set, next(iter(protocols))) if len(protocols) == 1 else []
+    found = [PublishedRow(r, known.sources[r.source], *_reproduction(r, trials, records)) for r in results]
+    return Beside(rows, test_set, tuple(found))
+
+
+def _reproduction(
+    result: Result, trials: Sequence[Trial], records: Mapping[str, TrialRecord]
+) -> tuple[tuple[str, ...] | None, dict[str, float]]:
+    """The point whose model is the method at its defaults, scored as published, and its distance on each metric."""
+    if result.protocol == "unstated":
+        return None, {}
+    points: dict[tuple[str, ...], list[TrialRecord]] = {}
+    for trial in trials:
+        record = records.get(trial.trial_id)
+        as_published = trial.config.protocol == type(trial.config.protocol)(name=result.protocol)
+        if record and record.scores and as_published and published.load().method_of(trial.config) == result.method:
+            points.setdefault(trial.point, []).append(record)
+    if len(points) != 1:  # several rows build the paper's model and differ in training: none of them is the paper's
+        return None, {}
+    ((point, found),) = points.items()
+    metrics = [m for m in result.scores if all(m in record.scores for record in found)]
+    return point, {m: fmean(record.scores[m] for record in found) - result.scores[m] for m in metrics}
+
+
+def _difference(record: ExternalRecord, trials: Sequence[Trial], names: Sequence[str] | None) -> str:
+    protocols = {(trial.config.protocol.name, trial.config.protocol.minmax) for trial in trials}
+    if protocols != {(record.protocol, record.minmax)}:
+        return "another protocol than the trials'"
+    if names is None or record.image_scores is None:
+        return "unknown whether the images are the trials'"
+    return "" if sorted(names) == sorted(record.image_scores["name"]) else "other images than the trials'"
+
+
+def _test_images(record: TrialRecord | None) -> int | None:
+    return record.provenance.images.get("test") if record and record.provenance else None

@@ -1,0 +1,112 @@
+"""The Markdown around a leaderboard's tables: which differences hold, external methods, published numbers."""
+
+from bench.report.beside import Beside
+from bench.report.leaderboard import Table
+from bench.scores import METRICS
+from bench.statistics import smallest_resolvable
+
+SHOWN = (
+    "s_measure",
+    "weighted_f_measure",
+    "max_f_measure",
+    "mean_e_measure",
+    "iou",
+    "f_of_means",
+    "mae",
+    "mean_iou",
+    "ber",
+    "accuracy",
+    "mean_class_iou",
+    "mean_class_dice",
+    "pixel_accuracy",
+)
+PAIRS_SHOWN = 10  # the others are in comparisons.csv
+ENOUGH_SEEDS = 5  # to resolve what a reader would call a clear difference
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is, in a table cell too."""
+    for character in "\\`*_{}[]<>|#":
+        text = text.replace(character, "\\" + character)
+    return text.replace("\n", " ")
+
+
+def not_distinguishable(table: Table, metric: str) -> set[int]:
+    """Numbers of the rows that the data do not tell from the one with the best mean; that one is not among them.
+
+    Empty where nothing was compared: then nothing is known.
+    """
+    means = {i: row.cells[f"test.{metric}"].mean for i, row in enumerate(table.rows) if f"test.{metric}" in row.cells}
+    comparisons = [c for c in table.comparisons.get(metric, ()) if c.p is not None]
+    if not means or not comparisons:
+        return set()
+    pick = max if METRICS[metric].better == "higher" else min
+    best = pick(means, key=means.get)
+    return {c.first + c.second - best for c in comparisons if best in (c.first, c.second) and not c.resolved}
+
+
+def differences(table: Table) -> list[str]:
+    """In words: which differences on the main metric hold, and what these seeds could show at all."""
+    metric = table.main_metric
+    compared = [c for c in table.comparisons.get(metric, ()) if c.p is not None]
+    if len(table.rows) < 2 or not compared:
+        return []
+    least = min(c.seeds for c in compared)
+    label, seeds = METRICS[metric].label, f"{least} seeds and {table.images} test images"
+    names = [escape(", ".join(row.labels)) for row in table.rows]
+    resolved = [c for c in compared if c.resolved]
+    times = smallest_resolvable(least, len(compared))
+    count = f"{len(compared)} pair{'s' * (len(compared) > 1)}"
+    reach = f"Among {count} a difference has to be {times:.0f} times its standard error over {least} seeds"
+    if least < ENOUGH_SEEDS:
+        reach += f" ({smallest_resolvable(ENOUGH_SEEDS, len(compared)):.0f} times with {ENOUGH_SEEDS})"
+    reach += " to be told from none."
+    if not resolved:
+        return [f"**Not resolved**: on {label}, {seeds} do not decide between any two rows. {reach}", ""]
+    tied = not_distinguishable(table, metric)
+    group = f"not distinguishable from the best: {'; '.join(names[i] for i in sorted(tied)) or 'no other row'}"
+    lines = [f"On {label}, {seeds}: {group}. {len(resolved)} of {len(compared)} pairs are resolved. {reach}", ""]
+    lines += [f"| pair | difference in {label} | 95 % interval | p (Holm) | |", "| :-- | --: | --: | --: | :-- |"]
+    for c in sorted(compared, key=lambda c: c.p_holm)[:PAIRS_SHOWN]:
+        better = c.first if (c.difference > 0) == (METRICS[metric].better == "higher") else c.second
+        verdict = f"{names[better]} is better" if c.resolved else "not resolved"
+        interval = f"{c.low:+.3f} to {c.high:+.3f}"
+        pair = f"{names[c.first]} − {names[c.second]}"
+        lines.append(f"| {pair} | {c.difference:+.3f} | {interval} | {c.p_holm:.2g} | {verdict} |")
+    return [*lines, ""]
+
+
+def external(beside: Beside) -> list[str]:
+    """Methods that were scored from their files; shown apart, without memory, speed or seeds."""
+    rows = beside.external
+    if not rows:
+        return []
+    metrics = [m for m in SHOWN if any(m in row.record.scores for row in rows)]
+    titles = ["external method", *(METRICS[m].label for m in metrics), "images", "obtained from", ""]
+    lines = ["## Scored from prediction files, not trained here", "", f"| {' | '.join(titles)} |"]
+    lines.append(f"| :-- | {'--: | ' * len(metrics)}--: | :-- | :-- |")
+    for row in rows:
+        record = row.record
+        numbers = [f"{record.scores[m]:.3f}" if m in record.scores else "–" for m in metrics]
+        source = escape(f"{record.predictions} ({record.protocol}, {record.scored[:10]})")
+        differs = f"not comparable: {row.differs}" if row.differs else ""
+        lines.append(f"| {' | '.join([escape(record.name), *numbers, str(record.images), source, differs])} |")
+    return [*lines, ""]
+
+
+def published(beside: Beside) -> list[str]:
+    """Numbers from papers, with the distance to the row that rebuilds the method."""
+    rows = beside.published
+    if not rows:
+        return []
+    lines = [f"## Published on {escape(beside.test_set)}, not measured here", ""]
+    lines += ["| method | metric | published | reproduced here | gap | source |", "| :-- | :-- | --: | --: | --: | :-- |"]
+    for row in rows:
+        checked = "read in the source" if row.source.verified == "source" else f"second hand: {row.source.how}"
+        source = f"{row.source.text}; {checked}" + "; protocol not stated" * (row.result.protocol == "unstated")
+        for metric, value in row.result.scores.items():
+            gap = row.gaps.get(metric)
+            again = ["–", "–"] if gap is None else [f"{value + gap:.3f} ({', '.join(row.point)})", f"{gap:+.3f}"]
+            texts = [row.result.method, METRICS[metric].label, f"{value:.3f}", *again, source]
+            lines.append(f"| {' | '.join(map(escape, texts))} |")
+    return [*lines, ""]
