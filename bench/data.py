@@ -176,6 +176,7 @@ def _recipe(options: argparse.Namespace, console: Console) -> int:
             "model": {"name": "sam3_unet"},
             "dataset": {"name": "benchmark", "task": options.task, "root": options.root},
             **task.recipe,
+            "protocol": {"name": task.protocol},
         },
         "axes": {"model": {"SAM3-UNet": {"name": "sam3_unet"}}},
         "seeds": [0, 1, 2],

@@ -74,7 +74,7 @@ def _images(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError([f"{folder}: {'is no folder' if folder.exists() else 'does not exist'}"])
     files, _ = pictures(folder)
-    files = sorted(f for f in files if f.is_file() and not f.name.startswith("."))
+    files.sort()
     found = {f.stem: f for f in files}
     twice = sorted({f.stem for f in files if found[f.stem] != f})
     if not found or twice:

@@ -89,7 +89,7 @@ class TrialRecord(Config):
     def save(self, folder: Path) -> None:
         """Writes the files whole or not at all; the JSON comes last, so its presence means that the trial is done."""
         if self.checkpoint is not None:
-            _write(folder / f"{self.trial_id}.safetensors", lambda f: f.write(self.checkpoint))
+            write_whole(folder / f"{self.trial_id}.safetensors", lambda f: f.write(self.checkpoint))
         if self.image_scores is not None:
             write_images(self.image_scores, folder / f"{self.trial_id}.images.parquet")
         text = self.model_dump_json(indent=1)
@@ -147,9 +147,15 @@ def _status(path: Path) -> str | None:
 
 
 def load_images(folder: Path, trial_ids: Iterable[str]) -> dict[str, dict[str, list]]:
-    """Per-image scores (name and metrics, in order) of the trials that have them, by trial id."""
+    """Per-image scores (name and metrics, in order) on the first test set, of the trials that have them, by trial id."""
     paths = {trial_id: folder / f"{trial_id}.images.parquet" for trial_id in trial_ids}
-    return {i: pyarrow.parquet.read_table(path).to_pydict() for i, path in paths.items() if path.exists()}
+    return {trial_id: _first_set(path) for trial_id, path in paths.items() if path.exists()}
+
+
+def _first_set(path: Path) -> dict[str, list]:
+    columns = pyarrow.parquet.read_table(path).to_pydict()
+    sets = columns.pop("set")
+    return {name: [v for v, of in zip(values, sets) if of == sets[0]] for name, values in columns.items()}
 
 
 def load_all(folder: Path) -> tuple[dict[str, TrialRecord], list[str]]:

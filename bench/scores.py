@@ -64,10 +64,11 @@ OF_PROTOCOL = {
         "mean_dice",
     ),
     "mirror": ("iou", "f_of_means", "mae", "ber", "accuracy"),
-    "classes": ("mean_class_iou", "mean_class_dice", "pixel_accuracy"),  # bench.class_scores
 }
-"""The metrics of each protocol, its main one first; of masks that hold classes, whatever the protocol."""
-MAIN_METRICS = tuple(metrics[0] for metrics in OF_PROTOCOL.values())
+"""The metrics of each protocol, its main one first."""
+CLASS_METRICS = ("mean_class_iou", "mean_class_dice", "pixel_accuracy")
+"""Those of masks that hold classes (``bench.class_scores``), the main one first."""
+MAIN_METRICS = tuple(metrics[0] for metrics in (*OF_PROTOCOL.values(), CLASS_METRICS))
 """Those by which rows are placed on the front and in the figure: a table has one of them."""
 
 Measured = Mapping[str, float | np.ndarray]

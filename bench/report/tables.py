@@ -115,7 +115,7 @@ def _mean(cell: Cell | None, digits: int, unit: float = 1) -> str:
     return "–" if cell is None else f"{cell.mean / unit:.{digits}f}"
 
 
-def _footnote(board: Leaderboard, main: str) -> str:
+def _footnote(board: Leaderboard) -> str:
     if len(board.seeds) > 1:
         lines = [f"Means ± half of their 95 % interval over {len(board.seeds)} seeds; best mean bold."]
         tested = any(c.p is not None for table in board.tables for found in table.comparisons.values() for c in found)

@@ -12,7 +12,7 @@ from bench.datasets import DATASETS, DataError
 from bench.datasets._catalogue import catalogue
 from bench.datasets._packs import find
 from bench.record import load
-from bench.scores import METRICS
+from bench.scores import OF_PROTOCOL
 from bench.train import TrainConfig
 from bench.transforms import TransformConfig
 from bench.trial import run_trial
@@ -47,8 +47,7 @@ def test_tasks_name_sets_metrics_and_recipes_that_exist():
             assert {catalogue().sets[s].role for s in variant.train} == {"train"}
             assert {catalogue().sets[s].role for s in variant.test} == {"test"}
             assert {catalogue().sets[s].task for s in (*variant.train, *variant.test)} == {name}
-        if task.protocol == "sod":
-            assert set(task.metrics) <= set(METRICS)
+        assert set(task.metrics) <= set(OF_PROTOCOL[task.protocol])
         TransformConfig.model_validate(task.recipe["transform"])
         TrainConfig.model_validate(task.recipe["train"])
     for entry in catalogue().sets.values():

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.class_scores import score_classes
-from bench.scores import MAIN_METRICS, METRICS, OF_PROTOCOL
+from bench.scores import CLASS_METRICS, MAIN_METRICS, METRICS
 
 
 def triples(seed, count=3, classes=4, size=(6, 9)):
@@ -38,10 +38,10 @@ def test_equals_counting_pixels_in_sets(seed, classes):
 def test_images_are_scored_each_by_itself():
     made = triples(3)
     images = score_classes(made, 4).images
-    assert images["name"] == ["im 0", "im 1", "im 2"] and set(images) == {"name", *OF_PROTOCOL["classes"]}
+    assert images["name"] == ["im 0", "im 1", "im 2"] and set(images) == {"name", *CLASS_METRICS}
     for i, triple in enumerate(made):
         alone = score_classes([triple], 4).overall
-        assert all(images[m][i] == pytest.approx(alone[m]) for m in OF_PROTOCOL["classes"])
+        assert all(images[m][i] == pytest.approx(alone[m]) for m in CLASS_METRICS)
 
 
 def test_perfect_is_one_and_a_class_that_occurs_nowhere_counts_nowhere():
@@ -52,7 +52,7 @@ def test_perfect_is_one_and_a_class_that_occurs_nowhere_counts_nowhere():
 
 
 def test_metrics_are_described_and_the_main_ones_exist():
-    assert all(METRICS[m].better == "higher" and not METRICS[m].mean_of_images for m in OF_PROTOCOL["classes"])
+    assert all(METRICS[m].better == "higher" and not METRICS[m].mean_of_images for m in CLASS_METRICS)
     assert "mean_class_iou" in MAIN_METRICS
 
 

@@ -13,7 +13,7 @@ from bench.evaluate import predict
 from bench.report import plots
 from bench.report.leaderboard import summarise
 from bench.report.tables import as_frame, markdown
-from bench.scores import OF_PROTOCOL
+from bench.scores import CLASS_METRICS
 from bench.sweep import expand
 from bench.transforms import TransformConfig
 from bench.trial import run_trial
@@ -35,11 +35,11 @@ def trial(tiny_with):
 def test_a_trial_of_classes_from_masks_to_scores(trial):
     record = run_trial(trial)
     assert record.status == "ok", record.error
-    assert set(OF_PROTOCOL["classes"]) <= set(record.scores) and "s_measure" not in record.scores
+    assert set(CLASS_METRICS) <= set(record.scores) and "s_measure" not in record.scores
     by_class = {m: v for m, v in record.scores.items() if m.startswith("class_iou_")}
     assert np.mean(list(by_class.values())) == pytest.approx(record.scores["mean_class_iou"])
-    assert set(record.val_scores) >= set(OF_PROTOCOL["classes"])
-    assert set(record.image_scores) == {"name", "set", *OF_PROTOCOL["classes"]}
+    assert set(record.val_scores) >= set(CLASS_METRICS)
+    assert set(record.image_scores) == {"name", "set", *CLASS_METRICS}
     assert record.image_scores["name"] == [f"materials-test-{i:04d}" for i in range(3)]
 
 

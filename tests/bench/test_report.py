@@ -284,7 +284,7 @@ def test_external_methods_stand_apart_and_say_where_they_are_from(sweep):
 def real():
     """The paper's model, and one with another adapter, on DUTS."""
     base = TrialConfig.model_validate({"model": {"name": "sam3_unet"}, "dataset": {"name": "duts"}, "device": "cpu"})
-    return Sweep("real", "How?", "full", base, (Axis("model.adapter.rank", (("8", 8), ("32", 32))),), (0, 1))
+    return Sweep("real", "How?", "full", base, (Axis.over("model.adapter.rank", {"8": 8, "32": 32}),), (0, 1))
 
 
 DUTS = {"images": {"train": 10553, "val": 0, "test": 5019}}

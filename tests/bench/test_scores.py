@@ -7,7 +7,7 @@ import py_sod_metrics
 import pytest
 
 from bench.protocol import ProtocolConfig
-from bench.scores import METRICS, OF_PROTOCOL, score
+from bench.scores import CLASS_METRICS, METRICS, OF_PROTOCOL, score
 
 SOD = OF_PROTOCOL["sod"]
 
@@ -29,7 +29,7 @@ def test_every_metric_is_scored_and_described(protocol):
     scores = score(pairs(), ProtocolConfig(name=protocol))
     assert tuple(scores.overall) == OF_PROTOCOL[protocol] == tuple(scores.images)[1:]
     assert all(len(values) == 4 for values in scores.images.values())
-    assert set(METRICS) == {metric for metrics in OF_PROTOCOL.values() for metric in metrics}
+    assert set(METRICS) == {metric for metrics in (*OF_PROTOCOL.values(), CLASS_METRICS) for metric in metrics}
     assert all(m.better in ("higher", "lower") and m.source and m.label for m in METRICS.values())
 
 

@@ -12,7 +12,7 @@ from bench.sweep import expand
 
 @pytest.fixture
 def board(tiny):
-    sweep = Sweep("mine", "?", "embedded", tiny, (Axis("model.adapter.rank", (("2", 2), ("4", 4))),), (0, 1))
+    sweep = Sweep("mine", "?", "embedded", tiny, (Axis.over("model.adapter.rank", {"2": 2, "4": 4}),), (0, 1))
     trials = expand(sweep)
 
     def scored(trial, s):

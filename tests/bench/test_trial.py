@@ -160,4 +160,4 @@ def test_a_trial_on_rectangles(tiny_with):
 def test_the_protocol_decides_what_is_scored(tiny_with):
     record = run_trial(tiny_with({"protocol.name": "mirror"}))
     assert record.status == "ok" and tuple(record.scores) == OF_PROTOCOL["mirror"]
-    assert tuple(record.image_scores)[1:] == OF_PROTOCOL["mirror"]
+    assert tuple(record.image_scores)[2:] == OF_PROTOCOL["mirror"]
