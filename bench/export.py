@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import checkpoint
+from models._size import height_width
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-3
@@ -31,7 +32,7 @@ class _Answer(nn.Module):
         return self.model(images)[0]
 
 
-def export(model: nn.Module, image_size: int, path: Path) -> float:
+def export(model: nn.Module, image_size: int | tuple[int, int], path: Path) -> float:
     """Writes ``images [B, 3, H, W] -> logits [B, 1, H, W]``, B free; returns the largest difference to torch.
 
     The difference is taken in onnxruntime on the CPU, on normal noise, for one image and for a batch of three.
@@ -40,7 +41,7 @@ def export(model: nn.Module, image_size: int, path: Path) -> float:
 
     answer = _Answer(model).eval()
     batch = torch.export.Dim("batch", min=1)
-    example = torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    example = torch.randn(2, 3, *height_width(image_size), generator=torch.Generator().manual_seed(0))
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's exporter, about itself
@@ -57,7 +58,7 @@ def export(model: nn.Module, image_size: int, path: Path) -> float:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     difference = 0.0
     for count in (1, 3):
-        images = torch.randn(count, 3, image_size, image_size, generator=torch.Generator().manual_seed(count))
+        images = torch.randn(count, 3, *height_width(image_size), generator=torch.Generator().manual_seed(count))
         (found,) = session.run(None, {"images": images.numpy()})
         with torch.no_grad():
             difference = max(difference, float(np.abs(found - answer(images).numpy()).max()))

@@ -13,7 +13,7 @@ import bench
 from bench.datasets import Data, _cache
 from bench.record import Provenance
 
-PACKAGES = ("torch", "sam3", "timm", "numpy", "pysodmetrics", "ray")
+PACKAGES = ("torch", "sam3", "timm", "peft", "numpy", "pysodmetrics", "ray")
 SOURCES = ("bench", "models", "ablations", "pyproject.toml")
 
 

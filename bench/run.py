@@ -14,7 +14,7 @@ from bench.config import ConfigError, Sweep, load_sweep
 from bench.progress import Display, loading
 from bench.record import TrialRecord, adopt, load_all
 from bench.report.leaderboard import summarise
-from bench.sweep import Trial, check_writable, expand, missing, pending, prepare_data, sizes
+from bench.sweep import Trial, check_writable, expand, missing, pending, prepare_data, prepare_weights, sizes
 from models._registry import Missing
 
 INTERRUPTED = 130
@@ -52,6 +52,7 @@ def main(arguments: list[str]) -> int:
         absent = _absent(unfinished)
         skipped = [trial for trial in unfinished if trial.trial_id in absent]
         to_run = [trial for trial in unfinished if trial.trial_id not in absent]
+        prepare_weights(to_run)
         for note in prepare_data(to_run, loading(console)):
             console.print(f"note: {note}", markup=False)
     except ConfigError as error:

@@ -13,6 +13,7 @@ from bench.record import TrialRecord
 from models._encoder_decoder import parameter_counts
 from models._registry import InvalidModel, Missing
 from models._skeleton import skeleton
+from models._weights import WeightsError
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,23 @@ def sizes(trials: list[Trial]) -> dict[str, dict[str, int]]:
 def missing(trials: list[Trial]) -> list[Missing]:
     """What the trials need and this machine does not have, each thing once."""
     return list(dict.fromkeys(item for trial in trials for item in trial.config.missing()))
+
+
+def prepare_weights(trials: list[Trial]) -> None:
+    """Reads, checks and caches each distinct model's checkpoint once. Raises ``ConfigError`` with all that is wrong."""
+    distinct = {}
+    for trial in trials:
+        config = trial.config
+        if any(config.model.weight_files()):
+            distinct[json.dumps([config.model.model_dump(mode="json"), config.transform.size])] = config
+    errors = []
+    for config in distinct.values():
+        try:
+            skeleton(config.model, config.transform.size, pretrained=True)
+        except WeightsError as error:
+            errors.append(f"  {error}")
+    if errors:
+        raise ConfigError("the weights cannot be used:", *dict.fromkeys(errors))
 
 
 def prepare_data(trials: list[Trial], progress: Progress = silent) -> list[str]:

@@ -15,7 +15,7 @@ from bench.checks import GradientCheck
 from bench.datasets import Data, Split
 from bench.losses import CLASS_LOSSES, LOSSES
 from bench.transforms import TransformConfig, flip, to_input, to_target
-from models._encoder_decoder import part_of
+from models._encoder_decoder import layers_of, part_of
 from models._registry import Config
 
 
@@ -33,6 +33,10 @@ class TrainConfig(Config):
     loss: Literal["structure_loss", "weighted_structure_loss", "bce_loss", "cross_entropy"] = "structure_loss"
     """``structure_loss`` is upstream's, in which the weights of the cross-entropy cancel; ``weighted_`` mends that.
     ``cross_entropy`` is for classes, the others for object against background."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor of that rate from each block to the next nearer to the image: the last of L blocks learns at
+    ``lr * encoder_lr_scale * layer_decay``, the first at its L-th power, the stem at the next (BEiT, arXiv 2106.08254;
+    ViTDet, arXiv 2203.16527)."""
     validate_every: NonNegativeInt = 1
     """Epochs between two looks at the validation split, if there is one; 0 for never. Nothing is chosen by it."""
 
@@ -117,7 +121,14 @@ def _groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (tuned if part_of(name) == "encoder" else new).append(parameter)
-    groups = [{"params": new}, {"params": tuned, "lr": config.lr * config.encoder_lr_scale}]
+    layers = {0: tuned}
+    if config.layer_decay < 1:
+        layers = {}
+        for parameter, distance in layers_of(model):
+            layers.setdefault(distance, []).append(parameter)
+    rate = config.lr * config.encoder_lr_scale
+    groups = [{"params": new}]
+    groups += [{"params": layers[i], "lr": rate * config.layer_decay**i} for i in sorted(layers)]
     return [group for group in groups if group["params"]]
 
 

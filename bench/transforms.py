@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Generator, Tensor
 
 from models._registry import Config
+from models._size import Size, height_width
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -20,8 +21,8 @@ RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "nearest": Image.Resampling.N
 
 
 class TransformConfig(Config):
-    size: PositiveInt = 336
-    """Side of the square that images are resized to, in pixels; 336 in the paper."""
+    size: Size = 336
+    """What images are resized to, in pixels: the side of a square, or [height, width]; 336 in the paper."""
     normalisation: Literal["imagenet", "sam3"] = "imagenet"
     """Upstream feeds ImageNet's mean and deviation to an encoder that was trained with 0.5 and 0.5."""
     mask_resize: Literal["bicubic", "nearest"] = "bicubic"
@@ -30,14 +31,16 @@ class TransformConfig(Config):
     vflip: Probability = 0.5
 
 
-def resize_image(image: Image.Image, size: int) -> np.ndarray:
-    """RGB image of any size -> uint8 [size, size, 3], bilinear with antialiasing as torchvision does on PIL images."""
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+def resize_image(image: Image.Image, size: int | tuple[int, int]) -> np.ndarray:
+    """RGB image of any size -> uint8 [H, W, 3], bilinear with antialiasing as torchvision does on PIL images."""
+    height, width = height_width(size)
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def resize_mask(mask: Image.Image, size: int, resampling: str) -> np.ndarray:
-    """Grey mask of any size -> uint8 [size, size], 0..255."""
-    return np.asarray(mask.resize((size, size), RESAMPLING[resampling]))
+def resize_mask(mask: Image.Image, size: int | tuple[int, int], resampling: str) -> np.ndarray:
+    """Grey mask of any size -> uint8 [H, W], 0..255."""
+    height, width = height_width(size)
+    return np.asarray(mask.resize((width, height), RESAMPLING[resampling]))
 
 
 def flip(images: Tensor, masks: Tensor, config: TransformConfig, draws: Generator) -> tuple[Tensor, Tensor]:

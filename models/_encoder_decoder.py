@@ -1,29 +1,84 @@
 """Encoder, adapters, tuned blocks and decoder, assembled: the shape of SAM2-UNet, SAM3-UNet and their variants."""
 
-from pydantic import PositiveInt
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
+from models import _weights
+from models._names import Names, renamed
 from models._placement import Placement, resolve
 from models._registry import Config as Base
-from models._registry import Registry
+from models._registry import InvalidModel, Missing, Registry
 
 ENCODERS = Registry("models.encoders", "encoder")
 ADAPTERS = Registry("models.adapters", "adapter")
 DECODERS = Registry("models.decoders", "decoder")
+CHECKPOINT_PREFIXES = ("module.", "")  # as saved from DataParallel, and plain
+
+
+class Upstream(NamedTuple):
+    """The published model that an entry equals: how its tensors are called there, and where its checkpoint lies here."""
+
+    names: Names
+    variable: str  # environment variable with the path of the released checkpoint
+    file: str  # else this file in weights/
+    source: str  # page that links to it
 
 
 class Config(Base):
     """What a model of this shape is made of."""
+
+    upstream: ClassVar[Upstream | None] = None
 
     encoder: ENCODERS.field()
     adapter: ADAPTERS.field()
     decoder: DECODERS.field()
     tuned_blocks: Placement = "none"
     """Encoder blocks whose own weights are trained, beside the adapters."""
+    tuned_parameters: Literal["all", "norms", "biases"] = "all"
+    """Which weights of the tuned blocks: ``norms`` the scales and shifts of normalisation layers, ``biases`` every
+    bias, those of norms too (BitFit, Ben Zaken et al., ACL 2022, arXiv 2106.10199)."""
     tuned_stem: bool = False
     """Train what lies before the first block too (patch and position embedding): full fine-tuning."""
     num_classes: PositiveInt = 1
     """1: object against background."""
+    checkpoint: str | None = None
+    """Weights of a whole trained model, put in after building: a path (upstream's names or ours), or ``released``, the
+    authors' file. The encoder's own checkpoint is then not needed."""
+
+    @model_validator(mode="after")
+    def _has_a_release(self) -> Any:
+        if self.checkpoint == "released" and self.upstream is None:
+            raise ValueError("checkpoint: nothing was released for this model. Give the path of a file")
+        return self
+
+    def checkpoint_path(self) -> Path | None:
+        """The file that ``checkpoint`` means. It need not exist."""
+        if self.checkpoint != "released" or self.upstream is None:
+            return None if self.checkpoint is None else Path(self.checkpoint)
+        return Path(os.environ.get(self.upstream.variable, f"weights/{self.upstream.file}"))
+
+    def missing(self) -> Iterator[Missing]:
+        path = self.checkpoint_path()
+        # a whole model brings its encoder along
+        yield from (m for m in super().missing() if path is None or m.field != "encoder.weights")
+        if path is not None and not path.is_file():
+            remedy = "give the path of an existing file"
+            if self.checkpoint == "released" and self.upstream is not None:
+                place = f"save it as weights/{self.upstream.file} or point ${self.upstream.variable} at it"
+                remedy = f"get the authors' checkpoint through {self.upstream.source}, then {place}"
+            yield Missing("weights", "checkpoint", f"{path} does not exist", remedy)
+
+    def weight_files(self) -> Iterator[Path]:
+        path = self.checkpoint_path()
+        if path is None:
+            yield from super().weight_files()
+        else:
+            yield path
 
 
 class EncoderDecoder(nn.Module):
@@ -39,25 +94,87 @@ class EncoderDecoder(nn.Module):
         return self.decoder(self.encoder(images), images.shape[-2:])
 
 
-def build(config: Config, image_size: int, pretrained: bool) -> EncoderDecoder:
+def build(config: Config, image_size: int | tuple[int, int], pretrained: bool) -> EncoderDecoder:
     """The model; with ``pretrained`` its encoder's weights are loaded, without it everything is random.
 
     Raises ``InvalidModel`` for what the encoder or the decoder cannot take, ``WeightsError`` for a wrong checkpoint.
     """
     encoder = ENCODERS.build(config.encoder, image_size)
-    if pretrained:
+    if pretrained and config.checkpoint is None:
         encoder.load_pretrained()  # before adapters wrap the blocks and change their names
     encoder.requires_grad_(False)
     # before the adapters: they do not change its start
     decoder = DECODERS.build(config.decoder, encoder.channels, config.num_classes)
     depth = len(encoder.blocks)
-    for i in resolve(config.tuned_blocks, depth, "tuned_blocks"):
-        encoder.blocks[i].requires_grad_(True)
+    tuned = resolve(config.tuned_blocks, depth, "tuned_blocks")
+    if not tuned and config.tuned_parameters != "all":
+        raise InvalidModel(
+            f"tuned_parameters: '{config.tuned_parameters}' says which weights of the tuned blocks are trained, but "
+            "tuned_blocks is none. Set tuned_blocks, e.g. to all, or leave tuned_parameters at 'all'"
+        )
+    for i in tuned:
+        for parameter in _chosen(encoder.blocks[i], i, config.tuned_parameters):
+            parameter.requires_grad_(True)
     if config.tuned_stem:
         for parameter in encoder.stem_parameters():
             parameter.requires_grad_(True)
     places = resolve(config.adapter.placement, depth, "adapter.placement")
-    return EncoderDecoder(ADAPTERS.build(config.adapter, encoder, places), decoder)
+    model = EncoderDecoder(ADAPTERS.build(config.adapter, encoder, places), decoder)
+    if pretrained and config.checkpoint is not None:
+        load_checkpoint(model, config)
+    return model
+
+
+def load_checkpoint(model: EncoderDecoder, config: Config) -> int:
+    """Puts the whole trained model in that ``config.checkpoint`` names; returns the number of tensors.
+
+    Raises ``WeightsError`` unless file and model hold the same tensors, so that adapters must be at the same blocks.
+    """
+    path = config.checkpoint_path()
+    assert path is not None, "config.checkpoint is None"
+
+    def ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return state if config.upstream is None else renamed(state, config.upstream.names.ours)
+
+    return _weights.load(model, path, CHECKPOINT_PREFIXES, convert=ours)
+
+
+def upstream_state(model: EncoderDecoder, config: Config) -> dict[str, Tensor]:
+    """The model's tensors under upstream's names: what upstream's own class loads with ``strict=True``."""
+    assert config.upstream is not None, f"{config.name} is nobody's model but ours"
+    return renamed(model.state_dict(), config.upstream.names.theirs)
+
+
+def _chosen(block: nn.Module, number: int, which: str) -> list[nn.Parameter]:
+    """The parameters of a tuned block that are trained; ``InvalidModel`` if it has none of the kind."""
+    if which == "norms":
+        norms = [module for module in block.modules() if "norm" in type(module).__name__.lower()]
+        chosen = [parameter for norm in norms for parameter in norm.parameters(recurse=False)]
+    else:
+        chosen = [p for name, p in block.named_parameters() if which == "all" or name.endswith("bias")]
+    if not chosen:
+        raise InvalidModel(f"tuned_parameters: block {number} ({type(block).__name__}) has no {which} to train")
+    return chosen
+
+
+def layers_of(model: nn.Module) -> Iterator[tuple[nn.Parameter, int]]:
+    """The encoder's own trained weights, each with its distance from the decoder, for layer-wise learning rates.
+
+    As in BEiT (Bao et al., ICLR 2022, arXiv 2106.08254; beit/optim_factory.py) the decoder is at 0, the last block at
+    1, the first at the number of blocks, and the stem behind it; a neck after the blocks is at 0 like the decoder.
+    Raises ``InvalidModel`` for a model without encoder blocks, where there is anything to say about it.
+    """
+    trained = [p for name, p in model.named_parameters() if part_of(name) == "encoder" and p.requires_grad]
+    if not trained:
+        return
+    if not hasattr(model.encoder, "blocks"):
+        raise InvalidModel(f"{type(model).__name__} has an encoder without blocks, so no layer-wise learning rates")
+    blocks = list(model.encoder.blocks)
+    distance = {id(p): len(blocks) + 1 for p in model.encoder.stem_parameters()}
+    for i, block in enumerate(blocks):
+        distance.update((id(p), len(blocks) - i) for p in block.parameters())
+    for parameter in trained:
+        yield parameter, distance.get(id(parameter), 0)
 
 
 def part_of(name: str) -> str:

@@ -36,6 +36,8 @@ class Config(BaseModel):
 
     embedded: ClassVar[bool] = False
     """True for stand-ins that ship with the suite (tiny encoder, painted data): tables and plots say so."""
+    any_aspect: ClassVar[bool] = False
+    """True for encoders, and models without one, whose ``build`` takes (height, width) as well as a square's side."""
 
     @model_validator(mode="before")
     @classmethod

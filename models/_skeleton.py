@@ -1,5 +1,6 @@
 """A model's shape without its memory: for counting parameters and finding mistakes before any work starts."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -7,7 +8,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from models import MODELS
-from models._registry import Config
+from models._registry import Config, InvalidModel
+from models._size import in_words
 
 
 class _ReadableConstants(TorchFunctionMode):
@@ -19,7 +21,15 @@ class _ReadableConstants(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def skeleton(config: Config, image_size: int) -> nn.Module:
-    """The model with all parameters on the meta device. Raises ``InvalidModel`` for what cannot be built."""
-    with torch.device("meta"), _ReadableConstants():
-        return MODELS.build(config, image_size, False)
+def skeleton(config: Config, image_size: int | tuple[int, int], pretrained: bool = False) -> nn.Module:
+    """The model with all parameters on the meta device. Raises ``InvalidModel`` for what cannot be built.
+
+    With ``pretrained`` its checkpoint is read and checked (``WeightsError``), and ready for the real model to map.
+    """
+    part, entry = ("encoder", config.encoder) if hasattr(config, "encoder") else ("name", config)
+    if not isinstance(image_size, int) and not entry.any_aspect:
+        size = in_words(image_size)
+        raise InvalidModel(f"{part}: transform.size {size} is no square, and {entry.name} takes only squares. Give one side")
+    with torch.device("meta"), _ReadableConstants(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")  # to check their shapes is all we want
+        return MODELS.build(config, image_size, pretrained)

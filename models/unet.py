@@ -3,7 +3,7 @@
 As in the paper, but with padded convolutions and batch normalisation, so that the logits have the image's size.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt
@@ -16,6 +16,8 @@ LEVELS = 5
 
 
 class Config(Base):
+    any_aspect: ClassVar[bool] = True
+
     name: Literal["unet"] = "unet"
     width: Annotated[int, Field(ge=1)] = 64
     """Channels of the first level; each of the four below doubles them. 64 in the paper (31 M parameters)."""
@@ -61,6 +63,6 @@ class UNet(nn.Module):
         return (self.expanding["head"](x),)
 
 
-def build(config: Config, image_size: int, pretrained: bool) -> UNet:
+def build(config: Config, image_size: int | tuple[int, int], pretrained: bool) -> UNet:
     """``image_size`` and ``pretrained`` mean nothing here: any size works and all weights are trained from scratch."""
     return UNet(config.width, config.num_classes)

@@ -37,8 +37,8 @@ class DataError(Exception):
 class Split:
     """Some of a dataset's pairs, resized. ``images`` and ``masks`` belong to the whole set; ``indices`` select."""
 
-    images: np.ndarray  # uint8 [N, size, size, 3]
-    masks: np.ndarray  # uint8 [N, size, size], 0..255, soft where resizing made it so; or classes 0..K-1
+    images: np.ndarray  # uint8 [N, H, W, 3]
+    masks: np.ndarray  # uint8 [N, H, W], 0..255, soft where resizing made it so; or classes 0..K-1
     indices: np.ndarray  # int [n], ascending
     names: tuple[str, ...]  # of the n pairs
     read_ground_truth: Callable[[int], np.ndarray]  # number of a pair in the whole set -> uint8 [H, W], original size
@@ -47,7 +47,7 @@ class Split:
         return len(self.indices)
 
     def batch(self, chosen: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Images uint8 [B, size, size, 3] and masks uint8 [B, size, size] of some of the pairs 0..n-1, on the device.
+        """Images uint8 [B, H, W, 3] and masks uint8 [B, H, W] of some of the pairs 0..n-1, on the device.
 
         They travel as bytes, a quarter of what they are as floats.
         """

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from bench.datasets import DataError, Progress, silent
+from models._size import height_width
 
 FORMAT = 1
-Pair = tuple[np.ndarray, np.ndarray]  # image uint8 [size, size, 3] and mask uint8 [size, size]
+Pair = tuple[np.ndarray, np.ndarray]  # image uint8 [H, W, 3] and mask uint8 [H, W], of the wanted size
 
 
 def root() -> Path:
@@ -36,9 +37,9 @@ def digest(value: Any) -> str:
 
 
 def resized_pairs(
-    key: Any, count: int, size: int, read: Callable[[int], Pair], progress: Progress = silent
+    key: Any, count: int, size: int | tuple[int, int], read: Callable[[int], Pair], progress: Progress = silent
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [count, size, size, 3] and masks uint8 [count, size, size], read-only and mapped from disk.
+    """Images uint8 [count, H, W, 3] and masks uint8 [count, H, W], read-only and mapped from disk.
 
     key: everything that decides the content, as JSON; read: makes pair ``i`` and is called only if there is no cache.
     Raises ``DataError`` with all the lines of all the pairs that ``read`` raised it for, and if the disk refuses.
@@ -47,7 +48,7 @@ def resized_pairs(
     try:
         if not folder.is_dir():
             root().mkdir(parents=True, exist_ok=True)
-            _make(folder, count, size, read, progress)
+            _make(folder, count, height_width(size), read, progress)
         return np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "masks.npy", mmap_mode="r")
     except OSError as error:
         raise _unusable(error) from None
@@ -75,11 +76,13 @@ def _unusable(error: OSError) -> DataError:
     return DataError([f"the cache of resized images at {root()} cannot be used: {error}; {remedy}"])
 
 
-def _make(folder: Path, count: int, size: int, read: Callable[[int], Pair], progress: Progress) -> None:
+def _make(
+    folder: Path, count: int, size: tuple[int, int], read: Callable[[int], Pair], progress: Progress
+) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
     try:
-        images = np.lib.format.open_memmap(temporary / "images.npy", "w+", np.uint8, (count, size, size, 3))
-        masks = np.lib.format.open_memmap(temporary / "masks.npy", "w+", np.uint8, (count, size, size))
+        images = np.lib.format.open_memmap(temporary / "images.npy", "w+", np.uint8, (count, *size, 3))
+        masks = np.lib.format.open_memmap(temporary / "masks.npy", "w+", np.uint8, (count, *size))
 
         def fill(i: int) -> list[str]:
             try:

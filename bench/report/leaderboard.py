@@ -12,6 +12,7 @@ from bench.record import TrialRecord
 from bench.scores import MAIN_METRICS
 from bench.sweep import Trial
 from models._registry import Missing
+from models._size import in_words
 
 GIB = 2**30
 MEMORY_MEASURES = {
@@ -223,7 +224,7 @@ def _settings(sweep: Sweep) -> str:
     """What all rows share, as far as it is not an axis."""
     base = sweep.base
     shown = {
-        "transform.size": f"{base.transform.size} px",
+        "transform.size": f"{in_words(base.transform.size)} px",
         "train.batch_size": f"batch {base.train.batch_size}",
         "train.epochs": f"{base.train.epochs} epochs",
         "train.lr": f"lr {base.train.lr:g}",

@@ -5,12 +5,15 @@ place: the same contract and channels (``models.encoders``), reading the encoder
 own parameters have a part ``adapter`` (``trunk.blocks.3.adapter.0.weight``); by it they are counted and checked.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 
 from models._placement import Placement
 from models._registry import Config as Base
+from models._registry import InvalidModel
 
 
 class Config(Base):
@@ -24,3 +27,32 @@ def wrap(encoder: nn.Module, blocks: Sequence[int], make: Callable[[nn.Module, i
     for i in blocks:
         encoder.blocks[i] = make(encoder.blocks[i], encoder.block_dims[i])
     return encoder
+
+
+@contextmanager
+def inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Notes the first argument of every call of ``module`` while the context is open.
+
+    The hook lives for one forward pass only: a lasting one would point at the original after ``deepcopy``.
+    """
+    seen: list[Tensor] = []
+    handle = module.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def as_map(x: Tensor, prefix_tokens: int) -> Tensor:
+    """What blocks work on, as a map: x [B, H, W, C], or tokens [B, prefix_tokens + H * H, C] -> [B, H, W, C].
+
+    Tokens say nothing about the image's shape, so it is square, as all images of the suite are. Raises
+    ``InvalidModel`` if it cannot be.
+    """
+    if x.ndim == 4:
+        return x
+    places = x.shape[1] - prefix_tokens
+    side = math.isqrt(places)
+    if side * side != places:
+        raise InvalidModel(f"adapter: {places} tokens are no square map, which this adapter needs")
+    return x[:, prefix_tokens:].unflatten(1, (side, side))

@@ -5,5 +5,6 @@ An encoder is an ``nn.Module`` with ``forward(images [B, 3, H, W]) -> tuple`` of
 ``block_dims``, the width at which each block works; ``prefix_tokens``, the number of tokens without a place in the image
 (class, registers) that precede the others between blocks: blocks work on [B, H, W, C] where it is 0, else they may work
 on [B, prefix_tokens + H * W, C]; ``stem_parameters()``, what lies before the first block; and
-``load_pretrained() -> int``, the number of tensors loaded.
+``load_pretrained() -> int``, the number of tensors loaded. Its ``build(config, image_size)`` gets the side of a square; one
+that takes (height, width) too says so by ``any_aspect: ClassVar[bool] = True`` in its ``Config``.
 """

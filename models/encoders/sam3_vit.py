@@ -6,9 +6,11 @@ output map as in WZH0120/SAM3-UNet fdb21da, SAM3UNet.py. The neck and everything
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
+import torch
 from huggingface_hub import try_to_load_from_cache
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
@@ -16,16 +18,25 @@ from torch import Tensor, nn
 from models import _weights
 from models._registry import Config as Base
 from models._registry import InvalidModel, Missing
+from models._size import height_width, in_words, misfit
+from models.encoders import _sam3_hf
 from models.encoders._sam3_package import sam3_module
 
-CHECKPOINT_PREFIXES = ("detector.backbone.vision_backbone.trunk.", "")
-ROPE_TABLE = "freqs_cis"  # depends on the image size, so it is rebuilt and never loaded
+CHECKPOINT_PREFIXES = (
+    "detector.backbone.vision_backbone.trunk.",  # Meta's sam3.pt
+    "detector_model.vision_encoder.backbone.",  # Hugging Face: model.safetensors of facebook/sam3
+    "vision_encoder.backbone.",  # Hugging Face: Sam3Model alone
+    "",
+)
 
 
 class Config(Base):
+    any_aspect: ClassVar[bool] = True
+
     name: Literal["sam3_vit"] = "sam3_vit"
     weights: str = "pretrained"
-    """``pretrained``: sam3.pt from $SAM3_WEIGHTS, weights/sam3.pt or the Hugging Face cache; ``random``; or a path."""
+    """``pretrained``: $SAM3_WEIGHTS, weights/sam3.pt or the Hugging Face cache; ``random``; or a path. Meta's layout and
+    Hugging Face's are both read."""
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Stochastic depth of the last block, rising linearly from 0. Upstream leaves it on in the frozen blocks."""
     checkpointing: bool = True
@@ -56,8 +67,9 @@ class Config(Base):
         if "SAM3_WEIGHTS" in os.environ:
             return Path(os.environ["SAM3_WEIGHTS"])
         here = Path("weights/sam3.pt")
-        cached = try_to_load_from_cache("facebook/sam3", "sam3.pt")
-        return Path(cached) if isinstance(cached, str) and not here.exists() else here
+        cached = (try_to_load_from_cache("facebook/sam3", name) for name in ("sam3.pt", "model.safetensors"))
+        found = [Path(path) for path in cached if isinstance(path, str)]
+        return found[0] if found and not here.exists() else here
 
     def missing(self) -> Iterator[Missing]:
         path = self.checkpoint()
@@ -82,14 +94,15 @@ class Config(Base):
 class SAM3ViT(nn.Module):
     """images [B, 3, H, W] -> maps [B, dim, H/patch, W/patch]: the output of the last global-attention block, or of each."""
 
-    def __init__(self, config: Config, image_size: int) -> None:
+    def __init__(self, config: Config, image_size: int | tuple[int, int]) -> None:
         super().__init__()
         self.config = config
         self.channels = (config.dim,) * (len(config.global_blocks) if config.features == "global" else 1)
         self.block_dims = (config.dim,) * config.depth
         self.prefix_tokens = 0  # the stored class token's position is dropped, no token is
+        height, width = height_width(image_size)
         self.trunk = sam3_module("model.vitdet").ViT(
-            img_size=image_size,
+            img_size=height,
             pretrain_img_size=config.pretrain_size,
             patch_size=config.patch,
             embed_dim=config.dim,
@@ -114,6 +127,11 @@ class SAM3ViT(nn.Module):
             bias_patch_embed=False,
             return_interm_layers=config.features == "global",
         )
+        if height != width:  # sam3 builds the tables of global blocks for squares only
+            for i in config.global_blocks:
+                grid = (height // config.patch, width // config.patch)
+                attention = self.trunk.blocks[i].attn
+                attention.freqs_cis = rope_table(attention.head_dim, grid, config.window)
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -132,13 +150,26 @@ class SAM3ViT(nn.Module):
         path = self.config.checkpoint()
         if path is None:
             return 0
-        return _weights.load(self.trunk, path, CHECKPOINT_PREFIXES, ROPE_TABLE)
+        return _weights.load(self.trunk, path, CHECKPOINT_PREFIXES, convert=_sam3_hf.to_meta)
 
 
-def build(config: Config, image_size: int) -> SAM3ViT:
+def rope_table(head_dim: int, grid: tuple[int, int], window: int) -> Tensor:
+    """Rotations of a global block's queries and keys: complex [H * W, head_dim / 2], for x, then for y.
+
+    Each side of the grid is stretched over the ``window`` positions of pre-training. On a square this is sam3's own
+    table (``Attention._setup_rope_freqs``, which takes one scale for both sides); that it is right for two different
+    scales follows from the rotations of x and y being independent, but SAM3 was never trained so.
+    """
+    height, width = grid
+    table = partial(sam3_module("model.vitdet").compute_axial_cis, dim=head_dim, end_x=width, end_y=height)
+    of_x, of_y = table(scale_pos=window / width), table(scale_pos=window / height)
+    return torch.cat([of_x[:, : head_dim // 4], of_y[:, head_dim // 4 :]], dim=1)
+
+
+def build(config: Config, image_size: int | tuple[int, int]) -> SAM3ViT:
     """Raises ``InvalidModel`` when the patches do not fill the image."""
-    if image_size % config.patch:
-        low = image_size // config.patch * config.patch
-        near = ", ".join(str(n) for n in (low, low + config.patch) if n)
-        raise InvalidModel(f"encoder: transform.size {image_size} is no multiple of its patch size {config.patch}. Nearest: {near}")
+    nearest = misfit(image_size, config.patch)
+    if nearest is not None:
+        size = in_words(image_size)
+        raise InvalidModel(f"encoder: transform.size {size} is no multiple of its patch size {config.patch}. Nearest: {nearest}")
     return SAM3ViT(config, image_size)

@@ -1,8 +1,9 @@
 import pytest
+import torch
 
 from bench.config import Axis, ConfigError, Sweep
 from bench.record import TrialRecord
-from bench.sweep import check_writable, expand, missing, pending, prepare_data, sizes
+from bench.sweep import check_writable, expand, missing, pending, prepare_data, prepare_weights, sizes
 
 
 @pytest.fixture
@@ -74,3 +75,13 @@ def test_results_that_cannot_be_written_are_an_error(tmp_path):
     with pytest.raises(ConfigError, match="cannot write results there .*--results DIR"):
         check_writable(tmp_path / "file" / "results")
     check_writable(tmp_path / "new" / "results")
+
+
+def test_weights_are_checked_before_any_trial(sweep, tiny_with, tmp_path):
+    torch.save({"x": torch.zeros(1)}, tmp_path / "wrong.pt")
+    prepare_weights(expand(sweep))
+    wrong = sweep._replace(base=tiny_with({"model.encoder.weights": str(tmp_path / "wrong.pt")}))
+    with pytest.raises(ConfigError) as error:
+        prepare_weights(expand(wrong))
+    text = str(error.value)
+    assert text.count("these are not the weights of this ViT") == 1 and "missing: blocks.0.attn.proj.bias" in text

@@ -150,3 +150,9 @@ def test_a_trial_on_a_gpu_measures_what_a_cpu_cannot(tiny_with):
     training = record.memory["training"]
     assert training.torch_reserved_bytes >= training.torch_allocated_bytes > 0
     assert training.nvml_device_bytes is None or training.nvml_device_bytes >= training.torch_reserved_bytes
+
+
+def test_a_trial_on_rectangles(tiny_with):
+    record = run_trial(tiny_with({"transform.size": [32, 48]}))
+    assert record.status == "ok", record.error
+    assert record.config["transform"]["size"] == [32, 48]

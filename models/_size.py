@@ -1,0 +1,46 @@
+"""The size of the images that a model is built for: the side of a square, or height and width."""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
+
+
+def _well_formed(value: Any) -> Any:
+    sides = (value, value) if type(value) is int else value
+    if isinstance(sides, list | tuple) and len(sides) == 2 and all(type(side) is int and side > 0 for side in sides):
+        return sides[0] if sides[0] == sides[1] else tuple(sides)
+    raise PydanticCustomError("size", "is no size in pixels. Allowed: a side such as 336, or [height, width]")
+
+
+Size = Annotated[int | tuple[int, int], BeforeValidator(_well_formed)]
+"""Pixels. ``[336, 336]`` is 336, so that it is the same trial."""
+
+
+def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    """
+    >>> height_width(336), height_width((336, 448))
+    ((336, 336), (336, 448))
+    """
+    return (size, size) if isinstance(size, int) else size
+
+
+def in_words(size: int | tuple[int, int]) -> str:
+    """
+    >>> in_words(336), in_words((336, 448))
+    ('336', '336 x 448')
+    """
+    return str(size) if isinstance(size, int) else f"{size[0]} x {size[1]}"
+
+
+def misfit(size: int | tuple[int, int], step: int) -> str | None:
+    """The nearest sizes whose sides are multiples of ``step``; ``None`` if these are.
+
+    >>> misfit(350, 14), misfit(340, 14), misfit((336, 440), 14)
+    (None, '336, 350', '[336, 434], [336, 448]')
+    """
+    sides = height_width(size)
+    if not any(side % step for side in sides):
+        return None
+    near = [[side // step * step + up * (side % step > 0) for side in sides] for up in (0, step)]
+    return ", ".join(str(low if isinstance(size, int) else [low, high]) for low, high in near if low and high)

@@ -1,0 +1,138 @@
+"""Checkpoints reduced to what a module wants, mapped from disk."""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from models import _weight_cache, _weights
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAM3_BENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "weights"
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A file with a linear layer under a prefix, and with something else."""
+    layer = nn.Linear(40, 30)
+    others = {f"other.{i}": torch.randn(50, 50) for i in range(3)}
+    path = tmp_path / "large.pt"
+    torch.save({"model": {f"part.{n}": v for n, v in layer.state_dict().items()} | others}, path)
+    return path, layer
+
+
+def loaded(path):
+    layer = nn.Linear(40, 30)
+    assert _weights.load(layer, path, ("part.", "")) == 2
+    return layer
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
+
+
+def test_holds_the_modules_tensors_alone_and_is_made_once(checkpoint, cache, monkeypatch):
+    path, layer = checkpoint
+    assert same(loaded(path), layer)
+    (file,) = cache.iterdir()
+    assert load_file(file).keys() == {"weight", "bias"} and file.stat().st_size < path.stat().st_size / 3
+    monkeypatch.setattr(_weights, "read", lambda path: pytest.fail("read again"))
+    assert same(loaded(path), layer)
+
+
+def test_writing_to_the_module_changes_neither_file_nor_the_next_module(checkpoint, cache):
+    path, layer = checkpoint
+    before = loaded(path)
+    (file,) = cache.iterdir()
+    content = file.read_bytes()
+    with torch.no_grad():
+        before.weight.add_(1)
+    assert file.read_bytes() == content and same(loaded(path), layer)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="no /proc on this system")
+def test_is_mapped_not_read(checkpoint, cache):
+    layer = loaded(checkpoint[0])
+    (file,) = cache.iterdir()
+    lines = [line for line in open("/proc/self/maps").read().splitlines() if line.endswith(str(file))]
+    areas = [[int(end, 16) for end in line.split()[0].split("-")] for line in lines]
+    assert any(low <= layer.weight.data_ptr() < high for low, high in areas)
+
+
+def test_changed_checkpoint_is_read_anew(checkpoint):
+    path, _ = checkpoint
+    loaded(path)
+    other = nn.Linear(40, 30)
+    torch.save({f"part.{n}": v for n, v in other.state_dict().items()}, path)
+    assert same(loaded(path), other)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "empty", "garbage", "another module's", "directory"])
+def test_damaged_file_is_set_aside_and_made_anew(checkpoint, cache, damage):
+    path, layer = checkpoint
+    loaded(path)
+    (file,) = cache.iterdir()
+    whole = file.read_bytes()
+    file.unlink()
+    if damage == "another module's":
+        save_file({"weight": torch.zeros(2)}, file)
+    elif damage == "directory":
+        file.mkdir()
+    else:
+        file.write_bytes({"cut off": whole[:-100], "empty": b"", "garbage": os.urandom(500)}[damage])
+    assert same(loaded(path), layer)
+    assert file.read_bytes() == whole and file.with_suffix(".damaged").exists()
+
+
+def test_wrong_checkpoint_leaves_no_file(tmp_path, cache):
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "wrong.pt")
+    with pytest.raises(_weights.WeightsError, match="1 missing: bias"):
+        loaded(tmp_path / "wrong.pt")
+    assert not cache.exists()
+
+
+def test_a_disk_that_refuses_is_a_plain_sentence(checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SAM3_BENCH_CACHE", str(tmp_path / "file"))
+    with pytest.raises(_weights.WeightsError, match="cannot be used.*set SAM3_BENCH_CACHE to a folder with room"):
+        loaded(checkpoint[0])
+
+
+def test_failure_while_writing_leaves_nothing_behind(checkpoint, cache, monkeypatch):
+    def full(tensors, path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_weight_cache, "save_file", full)
+    with pytest.raises(_weights.WeightsError, match="No space left"):
+        loaded(checkpoint[0])
+    assert list(cache.iterdir()) == []
+
+
+def test_several_may_start_at_once(checkpoint, cache, monkeypatch):
+    """All find no file, all make it, the last rename wins, and each has whole tensors."""
+    path, layer = checkpoint
+    read, together = _weights.read, threading.Barrier(4)
+
+    def read_together(path):
+        together.wait(timeout=20)
+        return read(path)
+
+    monkeypatch.setattr(_weights, "read", read_together)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(same(other, layer) for other in pool.map(loaded, [path] * 4))
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_lies_where_the_environment_says(tmp_path, monkeypatch):
+    assert _weight_cache.root() == tmp_path / "cache" / "weights"
+    monkeypatch.delenv("SAM3_BENCH_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert _weight_cache.root() == tmp_path / "xdg" / "sam3-bench" / "weights"
