@@ -16,8 +16,8 @@ from bench.report.beside import Beside, beside
 from bench.scores import MAIN_METRICS, METRICS, main_metric
 from bench.statistics import Comparison, compare, half_width
 from bench.sweep import Trial
-from models._size import in_words
 from models._registry import Missing
+from models._size import in_words
 
 GIB = 2**30
 MEMORY_MEASURES = {

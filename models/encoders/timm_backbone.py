@@ -10,7 +10,7 @@ AugReg and SigLIP ViTs. The transform belongs to the trial and is not changed he
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -195,47 +195,35 @@ class _Blocks(Sequence):
 
 class _Slot(nn.Module):
     """Stands in the trunk for a block and shows ``inner``, which an adapter may replace, what its contract promises:
-    [B, H, W, C], and one argument."""
+    [B, H, W, C] or tokens, and one argument. timm's block, called so, is given what it expects itself."""
 
     def __init__(self, block: nn.Module, channels_first: bool, side: int) -> None:
         super().__init__()
-        enter, leave = _same, _same
-        if channels_first:
-            enter, leave = _to_last, _to_first
-        elif side:
-            enter, leave = lambda x: x.unflatten(1, (side, -1)), lambda x: x.flatten(1, 2)
-        self.enter, self.leave = enter, leave
-        self.inner = _Original(block, enter, leave)
-        self.original = (self.inner,)  # in a tuple, so that it is no second child
+        self.channels_first = channels_first
+        self.side = side
+        self.context: dict[str, Any] = {}
+        self.inner = block
+        self.original = (block,)  # in a tuple, so that it is no second child
+        block.forward = self._original_forward  # not a wrapper: adapters look for layers inside blocks by name
 
     def forward(self, x: Tensor, **context: Any) -> Tensor:
-        self.original[0].context = context
-        return self.leave(self.inner(self.enter(x)))
+        self.context = context
+        return self._leave(self.inner(self._enter(x)))
 
+    def _original_forward(self, x: Tensor) -> Tensor:
+        (block,) = self.original
+        return self._enter(type(block).forward(block, self._leave(x), **self.context))
 
-class _Original(nn.Module):
-    """timm's block, called with [B, H, W, C] or tokens and with what the trunk handed to its slot."""
+    def _enter(self, x: Tensor) -> Tensor:
+        """From the trunk's layout to the contract's."""
+        if self.channels_first:
+            return x.permute(0, 2, 3, 1)
+        return x.unflatten(1, (self.side, -1)) if self.side else x
 
-    def __init__(self, block: nn.Module, enter: Callable, leave: Callable) -> None:
-        super().__init__()
-        self.block = block
-        self.enter, self.leave = enter, leave
-        self.context: dict[str, Any] = {}
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.enter(self.block(self.leave(x), **self.context))
-
-
-def _same(x: Tensor) -> Tensor:
-    return x
-
-
-def _to_last(x: Tensor) -> Tensor:
-    return x.permute(0, 2, 3, 1)
-
-
-def _to_first(x: Tensor) -> Tensor:
-    return x.permute(0, 3, 1, 2)
+    def _leave(self, x: Tensor) -> Tensor:
+        if self.channels_first:
+            return x.permute(0, 3, 1, 2)
+        return x.flatten(1, 2) if self.side else x
 
 
 def build(config: Config, image_size: int) -> TimmBackbone:
