@@ -30,6 +30,8 @@ class TrainConfig(Config):
     weight_decay: NonNegativeFloat = 5e-4
     encoder_lr_scale: PositiveFloat = 1.0
     """Learning rate of the encoder's own weights, where some are tuned, as a share of ``lr``."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """``bfloat16``: the forward pass runs under torch.autocast; weights that train and the loss stay in float32."""
     loss: Literal["structure_loss", "bce_loss"] = "structure_loss"
     validate_every: NonNegativeInt = 1
     """Epochs between two looks at the validation split, if there is one; 0 for never. Nothing is chosen by it."""
@@ -73,9 +75,8 @@ def train(
     and a GPU sees those of a CPU.
     """
     draws = torch.Generator().manual_seed(seed)
-    loss_function = LOSSES[config.loss]
     gradients = GradientCheck(model)
-    optimiser = torch.optim.AdamW(_groups(model, config), lr=config.lr, weight_decay=config.weight_decay)
+    optimiser = make_optimiser(model, config)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs, eta_min=config.min_lr)
     curve: list[Epoch] = []
     steps, images_seen, seconds = 0, 0, 0.0
@@ -86,9 +87,8 @@ def train(
         batches = torch.randperm(len(data.train), generator=draws).split(config.batch_size)
         for chosen in batches:
             images, masks = flip(*data.train.batch(chosen.numpy(), device), transform, draws)
-            targets = to_target(masks)
             optimiser.zero_grad(set_to_none=True)
-            loss = sum(loss_function(logits, targets) for logits in model(to_input(images, transform.normalisation)))
+            loss = batch_loss(model, images, masks, config, transform)
             loss.backward()
             gradients.look()
             optimiser.step()
@@ -107,6 +107,21 @@ def train(
         on_epoch(curve[-1])
     gradients.finish()
     return TrainResult(tuple(curve), steps, images_seen, seconds)
+
+
+def batch_loss(
+    model: nn.Module, images: Tensor, masks: Tensor, config: TrainConfig, transform: TransformConfig
+) -> Tensor:
+    """Loss of a batch, images uint8 [B, H, W, 3] and masks uint8 [B, H, W]: the sum over the model's logits maps."""
+    targets = to_target(masks)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        answers = model(to_input(images, transform.normalisation))
+    return sum(LOSSES[config.loss](logits.float(), targets) for logits in answers)
+
+
+def make_optimiser(model: nn.Module, config: TrainConfig, foreach: bool | None = None) -> torch.optim.AdamW:
+    """AdamW over what trains. ``foreach``: all tensors at once, which torch itself chooses on a GPU."""
+    return torch.optim.AdamW(_groups(model, config), lr=config.lr, weight_decay=config.weight_decay, foreach=foreach)
 
 
 def _groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
