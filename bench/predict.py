@@ -23,6 +23,9 @@ WORKSPACE_BYTES = 2 * 8_519_680
 allocator: ``:4096:2:16:8`` by default (pytorch, docs/source/notes/randomness.rst and aten/src/ATen/cuda/
 CublasHandlePool.cpp; 32 MiB each on Hopper)."""
 FLASH_HEAD_DIM = 256
+USABLE = 0.98
+"""Assumed share of a card's nominal size (N GB taken as N GiB) that programs get: 24,564 of 24,576 MiB on an RTX 4090,
+less on cards with error correction."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,11 @@ class Prediction:
     def allocated(self) -> int:
         """What ``torch.cuda.max_memory_allocated`` is predicted to say."""
         return self.footprint.allocated + WORKSPACE_BYTES
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """The parts of ``allocated``; the workspaces are temporaries."""
+        return {**self.footprint.parts, "temporaries": self.footprint.parts["temporaries"] + WORKSPACE_BYTES}
 
     @property
     def reserved(self) -> int:
@@ -50,6 +58,11 @@ class Prediction:
 def predict(config: TrialConfig) -> Prediction:
     """Raises ``InvalidModel`` for what cannot be built."""
     return Prediction(fake_footprint(config, cuda=True))
+
+
+def fits(device_bytes: int, card_gb: float) -> bool:
+    """Whether a total of so many bytes fits a card that is sold as one of ``card_gb`` GB."""
+    return device_bytes <= card_gb * USABLE * 2**30
 
 
 def fake_footprint(config: TrialConfig, *, cuda: bool) -> Footprint:
