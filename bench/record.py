@@ -10,10 +10,10 @@ import pyarrow
 import pyarrow.parquet
 from pydantic import Field, ValidationError
 
-from bench.memory import Memory
+from bench.memory import Memory, MemoryConditions
 from models._registry import Config
 
-Status = Literal["ok", "oom", "error"]
+Status = Literal["ok", "oom", "over budget", "error"]
 
 
 class Timing(Config):
@@ -56,8 +56,18 @@ class Provenance(Config):
     """Number of pairs in train, val and test."""
 
 
+class MemoryAtFailure(Config):
+    """What is known about a trial that asked for more memory than there is, in bytes."""
+
+    torch_reserved_bytes: int | None
+    """What torch's allocator held when the request failed; unknown on a CPU and where the trial was not run."""
+    predicted_allocated_bytes: int | None
+    """Predicted peak of a training step on a GPU (``bench.predict``); unknown where that failed."""
+    budget_bytes: int | None
+
+
 class TrialRecord(Config):
-    """``oom`` is a result and is kept; ``error`` is run again next time."""
+    """``oom`` and ``over budget`` are results and are kept; ``error`` is run again next time."""
 
     schema_version: Literal[1] = 1
     trial_id: str
@@ -69,6 +79,9 @@ class TrialRecord(Config):
     val_scores: dict[str, float] | None = None
     """On the validation split: what to look at when choosing a configuration."""
     memory: dict[Literal["training", "evaluation"], Memory] | None = None
+    memory_conditions: MemoryConditions | None = None
+    memory_at_failure: MemoryAtFailure | None = None
+    """Only where memory ran out or was predicted to."""
     timing: Timing | None = None
     parameters: dict[str, int] | None = None
     curve: list[CurvePoint] = []
@@ -76,11 +89,17 @@ class TrialRecord(Config):
     image_scores: dict[str, list] | None = Field(default=None, exclude=True)
     """Per image of the test split: name and metrics. Kept in the Parquet file, not in the JSON."""
 
+    memory_series: dict[str, list] | None = Field(default=None, exclude=True)
+    """Readings over time, by phase, at most 500 each. Kept in a Parquet file of their own."""
+
     def save(self, folder: Path) -> None:
         """Writes the files whole or not at all; the JSON comes last, so its presence means that the trial is done."""
         if self.image_scores is not None:
             table = pyarrow.table(self.image_scores)
             _write(folder / f"{self.trial_id}.images.parquet", lambda f: pyarrow.parquet.write_table(table, f))
+        if self.memory_series is not None:
+            series = pyarrow.table(self.memory_series)
+            _write(folder / f"{self.trial_id}.memory.parquet", lambda f: pyarrow.parquet.write_table(series, f))
         text = self.model_dump_json(indent=1)
         _write(folder / f"{self.trial_id}.json", lambda f: f.write(text.encode()))
 
@@ -111,9 +130,9 @@ def adopt(trial_ids: Iterable[str], folder: Path) -> list[Path]:
     sources = []
     for trial_id in trial_ids:
         for path in sorted(folder.parent.glob(f"*/{trial_id}.json")):
-            if (folder / path.name).exists() or path.parent == folder or _status(path) not in ("ok", "oom"):
+            if (folder / path.name).exists() or path.parent == folder or _status(path) not in ("ok", "oom", "over budget"):
                 continue
-            for suffix in (".images.parquet", ".json"):
+            for suffix in (".images.parquet", ".memory.parquet", ".json"):
                 beside = path.with_name(trial_id + suffix)
                 if beside.exists():
                     content = beside.read_bytes()

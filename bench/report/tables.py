@@ -2,7 +2,16 @@
 
 import pandas
 
-from bench.report.leaderboard import GIB, MEMORY_MEASURES, Cell, Leaderboard, Row, Table
+from bench.report.leaderboard import (
+    GIB,
+    MEMORY_MEASURES,
+    Cell,
+    Leaderboard,
+    Row,
+    Table,
+    memory_noise_floor,
+    unresolved,
+)
 from bench.scores import METRICS
 
 SHOWN = ("s_measure", "weighted_f_measure", "max_f_measure", "mean_e_measure", "mae", "mean_iou")
@@ -17,6 +26,8 @@ def markdown(board: Leaderboard) -> str:
             lines += [f"## Environment {number} of {len(board.tables)}: not comparable with the others", ""]
         lines += [*_table(board, table), ""]
         lines += [f"Row {', '.join(map(escape, row.labels))}: {escape(e)}" for row in table.rows for e in row.errors]
+        lines += [f"† {', '.join(map(escape, row.labels))}: {escape(n)}" for row in table.rows for n in row.notes]
+        lines += _memory_resolution(table)
         facts = "; ".join(f"{name} {value}" for name, value in table.environment.items())
         if facts:
             busy = " to ".join(str(n) for n in dict.fromkeys((table.trials_at_once[0], table.trials_at_once[-1])))
@@ -66,15 +77,25 @@ def _table(board: Leaderboard, table: Table) -> list[str]:
         texts += [_show(row.cells.get(f"training.{m}"), 3, GIB) for m in measures]
         texts += [_show(row.cells.get(f"parameters.{p}"), 3, 1e6) for p in ("trainable", "total")]
         texts += [_show(row.cells.get(f"timing.{t}_images_per_second"), 1) for t in ("train", "inference")]
-        return [*texts, status(row), "●" if row.on_front else ""]
+        return [*texts, status(row) + " †" * bool(row.notes), "●" if row.on_front else ""]
 
     ruler = [":--"] * len(board.axes) + ["--:"] * (len(titles) - len(board.axes))
     return [f"| {' | '.join(line)} |" for line in (titles, ruler, *map(cells, table.rows))]
 
 
+def _memory_resolution(table: Table) -> list[str]:
+    """What repeats say about which rows' memory differs at all."""
+    floor = memory_noise_floor(table)
+    if floor is None:
+        return []
+    pairs = [f"{', '.join(a.labels)} and {', '.join(b.labels)}" for a, b in unresolved(table, floor)]
+    text = f"Memory: neighbours in the order of memory closer than {floor / 2**20:.1f} MiB are not resolved by the repeats"
+    return ["", escape(f"{text}: {'; '.join(pairs) or 'none here'}."), ""]
+
+
 def status(row: Row) -> str:
     """``3/3``, or ``2/3 (1 oom)``."""
-    others = [s for s in ("oom", "error", "pending") if s in row.statuses]
+    others = [s for s in ("oom", "over budget", "error", "pending") if s in row.statuses]
     detail = f" ({', '.join(f'{row.statuses.count(s)} {s}' for s in others)})" if others else ""
     return f"{row.count_ok}/{len(row.statuses)}{detail}"
 
