@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from models._checkpointing import checkpoint_stages
+from models._frozen import Storage, StoredLinear, store_frozen
 from models._placement import Placement, resolve
 from models._registry import Config as Base
 from models._registry import Registry
@@ -21,6 +23,10 @@ class Config(Base):
     """Encoder blocks whose own weights are trained, beside the adapters."""
     tuned_stem: bool = False
     """Train what lies before the first block too (patch and position embedding): full fine-tuning."""
+    frozen_weights: Storage = "float32"
+    """How the encoder's frozen linear layers are stored (``models._frozen``); they compute as the others do."""
+    checkpoint_decoder: bool = False
+    """Recompute each of the decoder's stages in the backward pass."""
 
 
 class EncoderDecoder(nn.Module):
@@ -53,7 +59,11 @@ def build(config: Config, image_size: int, pretrained: bool) -> EncoderDecoder:
         for parameter in encoder.stem_parameters():
             parameter.requires_grad_(True)
     places = resolve(config.adapter.placement, depth, "adapter.placement")
-    return EncoderDecoder(ADAPTERS.build(config.adapter, encoder, places), decoder)
+    adapted = ADAPTERS.build(config.adapter, encoder, places)
+    store_frozen(adapted, config.frozen_weights)
+    if config.checkpoint_decoder:
+        checkpoint_stages(decoder)
+    return EncoderDecoder(adapted, decoder)
 
 
 def part_of(name: str) -> str:
@@ -65,10 +75,14 @@ def part_of(name: str) -> str:
 def parameter_counts(model: nn.Module) -> dict[str, int]:
     """Number of parameters: total, trainable, and the parts of the total (encoder, adapter, decoder)."""
     counts = {"total": 0, "trainable": 0, "encoder": 0, "adapter": 0, "decoder": 0}
+    stored = {f"{n}.": m for n, m in model.named_modules() if isinstance(m, StoredLinear)}
     for name, parameter in model.named_parameters():
-        part = part_of(name)
-        counts["total"] += parameter.numel()
-        counts["trainable"] += parameter.numel() * parameter.requires_grad
+        part, number = part_of(name), parameter.numel()
+        layer = stored.get(name.removesuffix("codes").removesuffix("scales"))
+        if layer is not None:  # codes are packed, and scales are part of them
+            number = layer.in_features * layer.out_features if name.endswith("codes") else 0
+        counts["total"] += number
+        counts["trainable"] += number * parameter.requires_grad
         if part in counts:
-            counts[part] += parameter.numel()
+            counts[part] += number
     return counts
