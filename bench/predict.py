@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -103,8 +104,10 @@ def _cuda_kernels() -> Iterator[None]:
     The functions are replaced where modules look them up: a ``TorchFunctionMode`` is not active when a checkpointed
     block runs again within the backward pass.
     """
-    kept = {name: getattr(F, name) for name in ("scaled_dot_product_attention", "dropout")}
-    F.scaled_dot_product_attention, F.dropout = partial(_attention, kept["scaled_dot_product_attention"]), _dropout
+    kept = {name: getattr(F, name) for name in ("scaled_dot_product_attention", "dropout", "layer_norm")}
+    F.scaled_dot_product_attention = partial(_attention, kept["scaled_dot_product_attention"])
+    F.layer_norm = partial(_layer_norm, kept["layer_norm"])
+    F.dropout = _dropout
     try:
         yield
     finally:
@@ -141,3 +144,8 @@ def _attention(
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """CUDA keeps a mask of one byte an element."""
     return torch.native_dropout(input, p, True)[0] if training and p > 0 else input
+
+
+def _layer_norm(plain: Callable[..., Tensor], input: Tensor, *others: Any, **more: Any) -> Tensor:
+    """CUDA's autocast takes it in float32, the CPU's in what it is given."""
+    return plain(input.float() if torch.is_autocast_enabled("cpu") else input, *others, **more)

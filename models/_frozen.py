@@ -2,7 +2,7 @@
 
 ``bfloat16``   half the bytes
 ``int8``       a quarter: one scale for each output channel, the largest magnitude at 127
-``nf4``        0.14 of them: four bits, one scale for each 64 weights (QLoRA, Dettmers et al., NeurIPS 2023, appendix E;
+``nf4``        0.13 of them: four bits, one float16 scale for each 64 weights (QLoRA, Dettmers et al., NeurIPS 2023, appendix E;
                the 16 levels are those of bitsandbytes and torchao)
 
 A weight is unpacked for each use and again in the backward pass; only what is stored is kept in between. torchao's own
@@ -102,9 +102,9 @@ def _to_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
 def _to_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Two codes a byte, the first in the upper half."""
     blocks = weight.reshape(-1, NF4_BLOCK)
-    scales = blocks.abs().amax(dim=1).clamp(min=torch.finfo(weight.dtype).tiny)
+    scales = blocks.abs().amax(dim=1).half().clamp(min=torch.finfo(torch.float16).tiny)
     levels = torch.tensor(NF4_LEVELS, device=weight.device)
-    nearest = torch.bucketize(blocks / scales[:, None], (levels[1:] + levels[:-1]) / 2).to(torch.uint8).view(-1, 2)
+    nearest = torch.bucketize(blocks / scales.to(weight.dtype)[:, None], (levels[1:] + levels[:-1]) / 2).to(torch.uint8).view(-1, 2)
     return (nearest[:, 0] << 4) | nearest[:, 1], scales
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 from huggingface_hub import try_to_load_from_cache
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ class Config(Base):
     """Stochastic depth of the last block, rising linearly from 0. Upstream leaves it on in the frozen blocks."""
     checkpointing: bool = True
     """Recompute each block's activations in the backward pass. Upstream's memory claim depends on it."""
+    residual: Literal["float32", "bfloat16"] = "float32"
+    """Under autocast: the type of the sum that each block adds to, and that checkpointing keeps once a block."""
     patch: PositiveInt = 14
     dim: PositiveInt = 1024
     depth: PositiveInt = 32
@@ -111,6 +114,9 @@ class SAM3ViT(nn.Module):
             bias_patch_embed=False,
         )
 
+        if config.residual == "bfloat16":
+            self.trunk.ln_pre.register_forward_hook(_narrow)
+
     @property
     def blocks(self) -> nn.ModuleList:
         return self.trunk.blocks
@@ -129,6 +135,12 @@ class SAM3ViT(nn.Module):
         if path is None:
             return 0
         return _weights.load(self.trunk, path, CHECKPOINT_PREFIXES, ROPE_TABLE)
+
+
+def _narrow(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+    """From here on, blocks add to a sum of autocast's type; every sum after it has that type too."""
+    kind = output.device.type
+    return output.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else output
 
 
 def build(config: Config, image_size: int) -> SAM3ViT:

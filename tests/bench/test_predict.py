@@ -83,6 +83,9 @@ CHANGES = {
     "windows": {"transform.size": 128, "train.batch_size": 1},
     "wide decoder": {"model.decoder.width": 64},
     "plain loss": {"train.loss": "bce_loss"},
+    "stored in eight bits": {"model.frozen_weights": "int8"},
+    "stored in four bits": {"model.frozen_weights": "nf4", "train.precision": "bfloat16"},
+    "decoder recomputed": {"model.checkpoint_decoder": True},
 }
 
 
@@ -90,7 +93,8 @@ CHANGES = {
 def test_the_prediction_is_what_the_profiler_sees(small, changes):
     config = with_value(small, changes)
     fake, real = fake_footprint(config, cuda=False).allocated, profiled_peak(config)
-    states = RNG_STATE_BYTES * 3 if config.model.encoder.checkpointing else 0
+    stages = 3 * config.model.encoder.checkpointing + 9 * config.model.checkpoint_decoder
+    states = RNG_STATE_BYTES * stages
     assert abs(fake + states - real) <= 0.001 * real, (fake, real)
 
 
@@ -106,6 +110,37 @@ def test_convolutions_kernels_hold_more_than_operators_show(small):
     config = with_value(small, {"model": {"name": "unet", "width": 8}})
     fake, real = fake_footprint(config, cuda=False).allocated, profiled_peak(config)
     assert 0 <= real - fake <= 0.08 * real
+
+
+def test_each_recipe_lowers_what_it_is_meant_to_lower(small):
+    def parts(changes):
+        return fake_footprint(with_value(small, changes), cuda=True).parts
+
+    plain = parts({})
+    frozen = [parts({"model.frozen_weights": s})["frozen"] for s in ("float32", "bfloat16", "int8", "nf4")]
+    assert frozen == sorted(frozen, reverse=True) and frozen[3] < 0.45 * frozen[0]
+    for saving in (
+        {"model.encoder.checkpointing": True},
+        {"model.checkpoint_decoder": True},
+        {"train.precision": "bfloat16"},
+        {"model.adapter.placement": "last:1"},
+    ):
+        assert parts(saving)["activations"] < 0.95 * plain["activations"], saving
+    autocast = {"train.precision": "bfloat16", "model.encoder.checkpointing": True}
+    narrow = parts({**autocast, "model.encoder.residual": "bfloat16"})
+    assert narrow["activations"] < parts(autocast)["activations"]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_frozen_prefix_runs_without_graph(small, checkpointing):
+    """Autograd itself stops before the first block that trains: nothing there is kept for the backward pass."""
+    changes = {"model.adapter.placement": "last:1", "model.encoder.checkpointing": checkpointing}
+    model = MODELS.build(with_value(small, changes).model, 64, False).train()
+    with_graph = []
+    for block in model.encoder.blocks:
+        block.register_forward_hook(lambda module, inputs, output: with_graph.append(output.requires_grad))
+    model(torch.randn(1, 3, 64, 64))
+    assert with_graph == [False, False, True]
 
 
 def test_parts_are_what_the_model_has(small):
@@ -186,6 +221,14 @@ def test_upstreams_setting_comes_to_four_and_a_half_gib(full):
     assert prediction.allocated == sum(prediction.parts.values())
     assert prediction.allocated == prediction.footprint.allocated + WORKSPACE_BYTES
     assert prediction.allocated <= prediction.reserved < prediction.device
+
+
+@pytest.mark.slow
+def test_the_goals_of_the_recipes_are_met(full):
+    narrow = {"train.precision": "bfloat16", "model.frozen_weights": "bfloat16", "model.encoder.residual": "bfloat16"}
+    assert predict(with_value(full, narrow)).allocated <= 2.3 * GIB
+    everything = {**narrow, "model.frozen_weights": "nf4", "model.checkpoint_decoder": True}
+    assert predict(with_value(full, everything)).allocated <= 1.5 * GIB
 
 
 def test_attention_on_cuda_keeps_no_square_matrix(small):
