@@ -173,3 +173,18 @@ def memory_curves(curves: Mapping[str, Sequence[tuple[str, Prediction]]], base: 
         panels[0].legend(fontsize=7, frameon=False)
         figure.suptitle(f"{base.transform.size} px, batch {base.train.batch_size}, {base.train.precision}", fontsize=9)
     return figure
+
+
+def memory_comparison(pairs: Sequence[tuple[int, int]], where: str, goal: float) -> Figure:
+    """Predicted against measured peaks, in bytes, with the band of the goal around their equality."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.4, 4.2), dpi=160, layout="constrained")
+        axes = figure.add_subplot()
+        top = 1.08 * max((value for pair in pairs for value in pair), default=GIB) / GIB
+        axes.fill_between((0, top), (0, top * (1 - goal)), (0, top * (1 + goal)), color="0.9", label=f"± {goal:.0%}")
+        axes.plot((0, top), (0, top), color="0.6", linewidth=0.8)
+        measured, predicted = [m / GIB for _, m in pairs], [p / GIB for p, _ in pairs]
+        axes.plot(measured, predicted, "o", color=POINT_COLOUR, markersize=4, label="one configuration")
+        axes.set(xlim=(0, top), ylim=(0, top), xlabel=f"measured peak allocated [GiB], {where}", ylabel="predicted [GiB]")
+        axes.legend(fontsize=8, frameon=False)
+    return figure
