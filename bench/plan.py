@@ -117,35 +117,28 @@ def plan(trials: Sequence[Trial], card: float | None, tell: Callable[[str], None
 
 
 def largest_batch(config: TrialConfig, card: float) -> int:
-    """The largest batch whose predicted total fits a card of so many GB; 0 if one image does not.
+    """The largest batch, up to 4096, whose predicted total fits a card of so many GB; 0 if one image does not.
 
-    Memory rises with the batch nearly in a straight line: it is followed until the edge is between two neighbours.
+    Memory rises with the batch nearly in a straight line, so the edge between two known batches is first looked for on
+    the line through them; the allocator's steps bend it, so that halving ends the search.
     """
-    seen: dict[int, int] = {}
-
-    def fits_with(batch: int) -> bool:
-        if batch not in seen:
-            seen[batch] = predict(with_value(config, {"train.batch_size": batch})).device
-        return fits(seen[batch], card)
-
+    totals: dict[int, int] = {}
     low, high = 0, LARGEST_BATCH + 1  # low fits, high does not
-    guess = min(config.train.batch_size, LARGEST_BATCH)
+    guess, on_the_line = min(config.train.batch_size, LARGEST_BATCH), 0
     while high - low > 1:
-        if fits_with(guess):
-            low = guess
+        totals[guess] = predict(with_value(config, {"train.batch_size": guess})).device
+        low, high = (guess, high) if fits(totals[guess], card) else (low, guess)
+        if low == 0:
+            guess = max(1, high // 2)
+        elif high not in totals:
+            guess = min(2 * low, LARGEST_BATCH)
+        elif on_the_line < 4:
+            on_the_line += 1
+            share = (card * USABLE * GIB - totals[low]) / (totals[high] - totals[low])
+            guess = min(max(low + int(share * (high - low)), low + 1), high - 1)
         else:
-            high = guess
-        guess = max(low + 1, min(high - 1, _on_the_line(seen, card, low, high)))
+            guess = (low + high) // 2
     return low
-
-
-def _on_the_line(seen: dict[int, int], card: float, low: int, high: int) -> int:
-    """The next batch to try: where the straight line through the two nearest predictions meets the card."""
-    if len(seen) < 2:
-        return 2 * low if low else high // 2
-    (b0, m0), (b1, m1) = sorted(seen.items(), key=lambda item: abs(item[1] - card * USABLE * GIB))[:2]
-    target = round(b0 + (card * USABLE * GIB - m0) * (b1 - b0) / max(m1 - m0, 1)) if m1 != m0 else (low + high) // 2
-    return target if low < target < high else low + 1 if target <= low else high - 1
 
 
 def curves(base: TrialConfig) -> dict[str, list[tuple[str, Prediction]]]:
