@@ -31,7 +31,8 @@ class TrainConfig(Config):
     encoder_lr_scale: PositiveFloat = 1.0
     """Learning rate of the encoder's own weights, where some are tuned, as a share of ``lr``."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """``bfloat16``: the forward pass runs under torch.autocast; weights that train and the loss stay in float32."""
+    """``bfloat16``: training's forward pass runs under torch.autocast; trained weights, the loss and all evaluation stay
+    in float32."""
     loss: Literal["structure_loss", "bce_loss"] = "structure_loss"
     validate_every: NonNegativeInt = 1
     """Epochs between two looks at the validation split, if there is one; 0 for never. Nothing is chosen by it."""

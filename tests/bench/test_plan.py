@@ -110,6 +110,7 @@ def test_the_largest_batch_fits_and_the_next_does_not(monkeypatch, fixed, each, 
     assert len(tried) == len(set(tried)) <= 20
 
 
+@pytest.mark.slow
 def test_the_largest_batch_of_a_real_model(sweep_file):
     base = load_sweep(sweep_file, "full").base
     card = (predict(base).device + 3 * 2**20) / USABLE / GIB  # a card that is just larger than batch 2 needs
