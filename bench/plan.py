@@ -16,7 +16,7 @@ from rich.table import Table
 
 from bench.config import ConfigError, Sweep, TrialConfig, load_sweep, with_value
 from bench.footprint import PARTS
-from bench.predict import CONTEXT_BYTES, USABLE, Prediction, fits, predict
+from bench.predict import CONTEXT_BYTES, USABLE, Prediction, Unpredictable, fits, predict
 from bench.report import plots
 from bench.report.tables import escape
 from bench.run import LOG_WIDTH, folder_name
@@ -57,10 +57,10 @@ def main(arguments: list[str]) -> int:
         sizes(trials)  # says everything that cannot be built, at once
         folder = options.results / folder_name(sweep)
         check_writable(folder)
+        rows = plan(trials, card, lambda text: console.print(text, markup=False))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    rows = plan(trials, card, lambda text: console.print(text, markup=False))
     console.print(_terminal(sweep, rows, card))
     console.print(assumptions(), markup=False)
     frame = as_frame(sweep, rows, card)
@@ -101,7 +101,7 @@ def card_size(text: str) -> float:
 
 
 def plan(trials: Sequence[Trial], card: float | None, tell: Callable[[str], None] = lambda text: None) -> list[PlanRow]:
-    """One row for each point of the sweep, in its order."""
+    """One row for each point of the sweep, in its order. Raises ``ConfigError`` for a point that defies prediction."""
     rows: dict[tuple[str, ...], PlanRow] = {}
     known: dict[str, Prediction] = {}
     for trial in trials:
@@ -109,7 +109,10 @@ def plan(trials: Sequence[Trial], card: float | None, tell: Callable[[str], None
             continue
         config = trial.config
         key = json.dumps([c.model_dump(mode="json") for c in (config.model, config.transform, config.train)])
-        known.setdefault(key, predict(config))
+        try:
+            known[key] = known.get(key) or predict(config)
+        except Unpredictable as error:
+            raise ConfigError(f"{', '.join(trial.point)}: {error}") from None
         tell(f"  {', '.join(trial.point)}: {known[key].allocated / GIB:.2f} GiB")
         batch = None if card is None else largest_batch(config, card)
         rows[trial.point] = PlanRow(trial.point, config, known[key], batch)
@@ -147,7 +150,7 @@ def curves(base: TrialConfig) -> dict[str, list[tuple[str, Prediction]]]:
     for path, values in CURVES.items():
         try:
             found[path] = [(str(v), predict(with_value(base, {path: v}))) for v in values]
-        except (ConfigError, InvalidModel, KeyError):  # KeyError: the model has no such part
+        except (ConfigError, InvalidModel, Unpredictable, KeyError):  # KeyError: the model has no such part
             continue
     return found
 

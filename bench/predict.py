@@ -56,9 +56,17 @@ class Prediction:
         return self.reserved + CONTEXT_BYTES
 
 
+class Unpredictable(Exception):
+    """A model that does what fake tensors cannot follow, such as a step that depends on a value."""
+
+
 def predict(config: TrialConfig) -> Prediction:
-    """Raises ``InvalidModel`` for what cannot be built."""
-    return Prediction(fake_footprint(config, cuda=True))
+    """Raises ``InvalidModel`` for what cannot be built, ``Unpredictable`` for what cannot be followed."""
+    try:
+        return Prediction(fake_footprint(config, cuda=True))
+    except RuntimeError as error:  # what torch's fake tensors raise, whatever the reason
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise Unpredictable(f"cannot be followed on fake tensors ({reason})") from error
 
 
 def fits(device_bytes: int, card_gb: float) -> bool:

@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bench.config import TrialConfig, with_value
 from bench.footprint import PARTS, Tracker, follow_step
-from bench.predict import WORKSPACE_BYTES, fake_footprint, predict
+from bench.predict import WORKSPACE_BYTES, Unpredictable, fake_footprint, predict
 from bench.train import batch_loss, make_optimiser
 from bench.transforms import flip
 from models import MODELS
@@ -238,6 +238,20 @@ def test_attention_on_cuda_keeps_no_square_matrix(small):
         for size in (128, 256)
     ]
     assert grown[1].parts["activations"] / grown[0].parts["activations"] < 4.2
+
+
+def test_a_model_that_looks_at_values_cannot_be_followed_and_says_so(monkeypatch, small):
+    class Curious(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(3, 1, 1)
+
+        def forward(self, images):
+            return (self.layer(images) * images.mean().item(),)
+
+    monkeypatch.setattr("bench.predict.skeleton", lambda model, size: Curious().to("meta"))
+    with pytest.raises(Unpredictable, match="cannot be followed on fake tensors"):
+        predict(small)
 
 
 def test_every_size_is_a_multiple_of_512_on_cuda(small):
