@@ -17,6 +17,8 @@ from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 from bench.datasets import DATASETS
 from bench.losses import CLASS_LOSSES
 from bench.protocol import ProtocolConfig
+from bench.memory import MemoryConfig, nvml_missing
+from bench.sampler import nvml_problem
 from bench.train import TrainConfig
 from bench.transforms import TransformConfig
 from models import MODELS
@@ -39,6 +41,7 @@ class TrialConfig(Config):
     transform: TransformConfig = TransformConfig()
     train: TrainConfig = TrainConfig()
     protocol: ProtocolConfig = ProtocolConfig()
+    memory: MemoryConfig = MemoryConfig()
     device: Literal["cuda", "cpu"] = "cuda"
     seed: NonNegativeInt = 0
 
@@ -84,6 +87,9 @@ class TrialConfig(Config):
         if self.device == "cuda" and not torch.cuda.is_available():
             what = f"torch {torch.__version__} sees no NVIDIA GPU here"
             yield Missing("device", "device", what, "run where there is one, or set device=cpu (slow at full size)")
+        elif self.device == "cuda" and self.memory.foreign_process != "note" and (problem := nvml_problem()):
+            what, remedy = nvml_missing(problem).rsplit(". ", 1)
+            yield Missing("NVML", "memory.foreign_process", what, remedy)
 
 
 def _classes(count: int) -> str:

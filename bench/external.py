@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from bench.record import load_images, write_images, write_whole
+from bench.record import load_images, write_table, write_whole
 from models._registry import Config
 
 FOLDER = "external"
@@ -40,7 +40,7 @@ class ExternalRecord(Config):
         """Writes both files into ``folder`` and returns their paths; the JSON comes last."""
         paths = [folder / f"{self.name}.images.parquet", folder / f"{self.name}.json"]
         if self.image_scores is not None:
-            write_images(self.image_scores, paths[0])
+            write_table(self.image_scores, paths[0])
         text = self.model_dump_json(indent=1)
         write_whole(paths[1], lambda file: file.write(text.encode()))
         return paths

@@ -6,14 +6,36 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import PositiveFloat
 
+from bench import sampler
 from models._registry import Config
+
+POLL_SECONDS = 2.0
+
+SLACK_BYTES = 16 * 2**20
+"""NVML counts in pages of 2 MiB and is read every 10 ms: differences below this are no contradiction."""
+
+
+class MemoryConfig(Config):
+    """What memory a trial may use, and what to do when it is not alone on its card."""
+
+    foreign_process: Literal["fail", "wait", "note"] = "fail"
+    """``wait``: until the card is free, before the trial; one that comes later spoils the trial, as under ``fail``."""
+    wait_minutes: PositiveFloat = 60.0
+    budget_gib: PositiveFloat | None = None
+    """What torch may allocate, in GiB. Predicted far above it, a trial is not run; else the allocator enforces it."""
+
+
+class MeasurementSpoiled(Exception):
+    """Memory that is measured now would not be this trial's alone, or not measured at all."""
 
 
 class Memory(Config):
@@ -34,10 +56,79 @@ class Memory(Config):
     rss_baseline_bytes: int | None = None
     samples: int = 0
     """Number of readings, one every 10 ms, behind the NVML and RSS peaks."""
+    lost_samples: int = 0
+    """Readings that NVML refused."""
+    longest_gap_seconds: float | None = None
+    """Longest time without a reading: a shorter peak can have been missed."""
+    foreign_processes: list[str] = []
+    """Others on the card during the phase; the device figure holds their memory too."""
+
+    @property
+    def fragmentation_bytes(self) -> int | None:
+        """Reserved, yet not allocated at the peak."""
+        return _difference(self.torch_reserved_bytes, self.torch_allocated_bytes)
+
+    @property
+    def context_bytes(self) -> int | None:
+        """CUDA context, kernels and libraries: what the process, or else the card, lost beyond torch's allocator."""
+        process, device = self.nvml_process_bytes, self.nvml_device_bytes
+        return _difference(process if process is not None else device, self.torch_reserved_bytes)
+
+    @property
+    def breach(self) -> str | None:
+        """What contradicts device >= process >= reserved >= allocated; ``None`` where all that is known agrees."""
+        chain = [
+            (name, value)
+            for name in ("nvml_device_bytes", "nvml_process_bytes", "torch_reserved_bytes", "torch_allocated_bytes")
+            if (value := getattr(self, name)) is not None
+        ]
+        wrong = [
+            f"{a} {x / 2**20:.0f} MiB < {b} {y / 2**20:.0f} MiB"
+            for (a, x), (b, y) in zip(chain, chain[1:])
+            if x < y - SLACK_BYTES
+        ]
+        return "; ".join(wrong) or None
+
+
+def _difference(a: int | None, b: int | None) -> int | None:
+    return None if a is None or b is None else a - b
+
+
+class MemoryConditions(Config):
+    """Settings that memory depends on, as they were in the trial's process. ``None`` does not apply."""
+
+    activation_checkpointing: bool | None
+    """Of the encoder; ``None`` if the model has none."""
+    precision: str
+    attention_backends: list[str]
+    """Kernels that torch was free to choose from for scaled_dot_product_attention."""
+    cudnn_benchmark: bool
+    tf32_matmul: bool
+    allocator: str | None
+    allocator_settings: str | None
+    """$PYTORCH_ALLOC_CONF, or its older name $PYTORCH_CUDA_ALLOC_CONF."""
+
+
+def conditions(device: torch.device, precision: str, checkpointing: bool | None) -> MemoryConditions:
+    on_gpu = device.type == "cuda"
+    kinds = ("flash", "mem_efficient", "math", "cudnn")
+    settings = os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF")
+    return MemoryConditions(
+        activation_checkpointing=checkpointing,
+        precision=precision,
+        attention_backends=[k for k in kinds if getattr(torch.backends.cuda, f"{k}_sdp_enabled")()],
+        cudnn_benchmark=torch.backends.cudnn.benchmark,
+        tf32_matmul=torch.get_float32_matmul_precision() != "highest",
+        allocator=torch.cuda.get_allocator_backend() if on_gpu else None,
+        allocator_settings=settings,
+    )
 
 
 class MemoryMonitor:
     """Watches this process from a second one. Enter it before data and model exist: that moment is the baseline.
+
+    Raises ``MeasurementSpoiled`` where another process is on the card, or NVML is not to be had, unless the
+    configuration says that this is only to be noted.
 
     >>> with MemoryMonitor(torch.device("cpu")) as monitor:
     ...     with monitor.phase() as peaks:
@@ -46,19 +137,23 @@ class MemoryMonitor:
     True
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, config: MemoryConfig = MemoryConfig()) -> None:
+        self.device, self.config = device, config
+        self.series: dict[str, list[dict[str, Any]]] = {}
+        self.nvml_baseline: int | None = None
 
     def __enter__(self) -> "MemoryMonitor":
         command = [sys.executable, "-m", "bench.sampler", str(os.getpid())]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         self.child = subprocess.Popen(command, text=True, **pipes)
-        _return_free_memory()
-        self.rss_baseline = self._ask("reset")["rss_bytes"]
-        self.nvml_baseline = None
-        if self.device.type == "cuda":  # by UUID: CUDA_VISIBLE_DEVICES may have renumbered the cards
-            uuid = f"GPU-{torch.cuda.get_device_properties(self.device).uuid}"
-            self.nvml_baseline = self._ask(f"watch {uuid}")["nvml_baseline_bytes"]
+        try:
+            _return_free_memory()
+            self.rss_baseline = self._ask("reset")["rss_bytes"]
+            if self.device.type == "cuda":
+                self._watch_card()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
@@ -66,12 +161,31 @@ class MemoryMonitor:
     ) -> None:
         self.child.communicate(timeout=10)  # the end of its input ends it
 
+    def _watch_card(self) -> None:
+        seen = self._ask(f"watch {' '.join(device_identifiers(self.device))}")
+        if seen["problem"]:
+            if self.config.foreign_process != "note":
+                raise MeasurementSpoiled(nvml_missing(seen["problem"]))
+            return
+        deadline = time.monotonic() + 60 * self.config.wait_minutes
+        while seen["foreign"] and self.config.foreign_process == "wait" and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+            seen = self._ask("present")
+        if seen["foreign"] and self.config.foreign_process != "note":
+            raise MeasurementSpoiled(self._not_alone(seen["foreign"], "before the trial"))
+        self.nvml_baseline = seen["nvml_baseline_bytes"]
+
+    def _not_alone(self, foreign: list[dict[str, Any]], when: str) -> str:
+        names = ", ".join(_described(each) for each in foreign)
+        return f"not alone on the card {when}: {names}. End it, or set memory.foreign_process to wait or note"
+
     @contextmanager
-    def phase(self) -> Iterator[list[Memory]]:
-        """Peaks of the body, as the only item of the list once it has ended well."""
+    def phase(self, name: str = "phase") -> Iterator[list[Memory]]:
+        """Peaks of the body, as the only item of the list once it has ended well; its series is kept under ``name``."""
         on_gpu = self.device.type == "cuda"
         if on_gpu:
             torch.cuda.synchronize(self.device)
+            torch.cuda.empty_cache()  # what an earlier phase left unused is not this one's
             torch.cuda.reset_peak_memory_stats(self.device)
         _return_free_memory()
         self._ask("reset")
@@ -80,20 +194,29 @@ class MemoryMonitor:
         if on_gpu:
             torch.cuda.synchronize(self.device)
         seen = self._ask("peaks")
-        device_bytes = seen["nvml_device_bytes"]
-        known = device_bytes is not None and self.nvml_baseline is not None
+        self.series[name] = seen["series"]
+        if seen["foreign"] and self.config.foreign_process != "note":
+            raise MeasurementSpoiled(self._not_alone(seen["foreign"], f"during {name}"))
         peaks.append(
             Memory(
                 torch_allocated_bytes=torch.cuda.max_memory_allocated(self.device) if on_gpu else None,
                 torch_reserved_bytes=torch.cuda.max_memory_reserved(self.device) if on_gpu else None,
-                nvml_device_bytes=device_bytes - self.nvml_baseline if known else None,
+                nvml_device_bytes=_difference(seen["nvml_device_bytes"], self.nvml_baseline),
                 nvml_process_bytes=seen["nvml_process_bytes"],
                 nvml_baseline_bytes=self.nvml_baseline,
                 rss_bytes=None if on_gpu else seen["rss_bytes"] - self.rss_baseline,
                 rss_baseline_bytes=None if on_gpu else self.rss_baseline,
                 samples=seen["samples"],
+                lost_samples=seen["lost_samples"],
+                longest_gap_seconds=seen["longest_gap_seconds"],
+                foreign_processes=[_described(each) for each in seen["foreign"]],
             )
         )
+
+    def series_table(self) -> dict[str, list]:
+        """Readings of all phases so far as columns: phase, seconds since its start, and what the sampler reads."""
+        lines = [{"phase": name, **point} for name, points in self.series.items() for point in points]
+        return {column: [line[column] for line in lines] for column in ("phase", "seconds", *sampler.NAMES)}
 
     def _ask(self, command: str) -> dict[str, Any]:
         try:
@@ -105,6 +228,31 @@ class MemoryMonitor:
         if not line:
             raise RuntimeError(f"the memory sampler ended: {self.child.stderr.read().strip()}")
         return json.loads(line)
+
+
+def device_identifiers(device: torch.device) -> list[str]:
+    """UUIDs under which NVML may know torch's device, the most exact first.
+
+    CUDA_VISIBLE_DEVICES may hold UUIDs, of MIG instances too, or numbers; numbers are not trusted, because CUDA's order
+    need not be NVML's. torch gives a UUID without its prefix.
+    """
+    index = device.index if device.index is not None else torch.cuda.current_device()
+    visible = [entry.strip() for entry in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    named = [visible[index]] if index < len(visible) and visible[index].startswith(("GPU-", "MIG-")) else []
+    return [*named, str(torch.cuda.get_device_properties(device).uuid)]
+
+
+def nvml_missing(problem: str) -> str:
+    """One line for a machine that has a GPU and no NVML for it."""
+    return (
+        f"NVML: {problem}. Without it nobody knows who else uses the card. Install the driver's libnvidia-ml, "
+        "or set memory.foreign_process=note to go on with torch's own figures"
+    )
+
+
+def _described(process: dict[str, Any]) -> str:
+    used = "unknown use" if process["bytes"] is None else f"{process['bytes'] / 2**20:.0f} MiB"
+    return f"{process['name']} (PID {process['pid']}, {used})"
 
 
 def _return_free_memory() -> None:

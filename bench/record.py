@@ -11,10 +11,10 @@ import pyarrow
 import pyarrow.parquet
 from pydantic import Field, ValidationError
 
-from bench.memory import Memory
+from bench.memory import Memory, MemoryConditions
 from models._registry import Config
 
-Status = Literal["ok", "oom", "error"]
+Status = Literal["ok", "oom", "over budget", "error"]
 
 
 class Timing(Config):
@@ -59,8 +59,18 @@ class Provenance(Config):
     """Number of pairs in train, val and each test set."""
 
 
+class MemoryAtFailure(Config):
+    """What is known about a trial that asked for more memory than there is, in bytes."""
+
+    torch_reserved_bytes: int | None
+    """What torch's allocator held when the request failed; unknown on a CPU and where the trial was not run."""
+    predicted_allocated_bytes: int | None
+    """Predicted peak of a training step on a GPU (``bench.predicted_memory``); unknown where that failed."""
+    budget_bytes: int | None
+
+
 class TrialRecord(Config):
-    """``oom`` is a result and is kept; ``error`` is run again next time."""
+    """``oom`` and ``over budget`` are results and are kept; ``error`` is run again next time."""
 
     schema_version: Literal[1] = 1
     trial_id: str
@@ -75,6 +85,9 @@ class TrialRecord(Config):
     """On the validation split: what to look at when choosing a configuration."""
     memory: dict[Literal["training", "evaluation"], Memory] | None = None
     """Without ``training`` where nothing was trained: a model without trainable parameters."""
+    memory_conditions: MemoryConditions | None = None
+    memory_at_failure: MemoryAtFailure | None = None
+    """Only where memory ran out or was predicted to."""
     timing: Timing | None = None
     parameters: dict[str, int] | None = None
     curve: list[CurvePoint] = []
@@ -85,19 +98,24 @@ class TrialRecord(Config):
     """The content of that file. Kept there, not in the JSON."""
     image_scores: dict[str, list] | None = Field(default=None, exclude=True)
     """Per image of the test sets: name, set and metrics. Kept in the Parquet file, not in the JSON."""
+    memory_series: dict[str, list] | None = Field(default=None, exclude=True)
+    """Readings over time, by phase, at most 500 each. Kept in a Parquet file of their own."""
 
     def save(self, folder: Path) -> None:
         """Writes the files whole or not at all; the JSON comes last, so its presence means that the trial is done."""
         if self.checkpoint is not None:
             write_whole(folder / f"{self.trial_id}.safetensors", lambda f: f.write(self.checkpoint))
         if self.image_scores is not None:
-            write_images(self.image_scores, folder / f"{self.trial_id}.images.parquet")
+            write_table(self.image_scores, folder / f"{self.trial_id}.images.parquet")
+        if self.memory_series is not None:
+            write_table(self.memory_series, folder / f"{self.trial_id}.memory.parquet")
         text = self.model_dump_json(indent=1)
         write_whole(folder / f"{self.trial_id}.json", lambda f: f.write(text.encode()))
 
 
-def write_images(image_scores: dict[str, list], path: Path) -> None:
-    table = pyarrow.table(image_scores)
+def write_table(columns: dict[str, list], path: Path) -> None:
+    """Writes columns as Parquet, whole or not at all."""
+    table = pyarrow.table(columns)
     write_whole(path, lambda f: pyarrow.parquet.write_table(table, f))
 
 
@@ -128,9 +146,9 @@ def adopt(trial_ids: Iterable[str], folder: Path) -> list[Path]:
     sources = []
     for trial_id in trial_ids:
         for path in sorted(folder.parent.glob(f"*/{trial_id}.json")):
-            if (folder / path.name).exists() or path.parent == folder or _status(path) not in ("ok", "oom"):
+            if (folder / path.name).exists() or path.parent == folder or _status(path) in (None, "error"):
                 continue
-            for suffix in (".safetensors", ".images.parquet", ".json"):
+            for suffix in (".safetensors", ".images.parquet", ".memory.parquet", ".json"):
                 beside = path.with_name(trial_id + suffix)
                 if beside.exists():
                     content = beside.read_bytes()

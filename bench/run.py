@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
         trials = expand(sweep)
         counts = sizes(trials)
         gpus, threads = _resources(options, sweep)
-        folder = options.results / _folder_name(sweep)
+        folder = options.results / folder_name(sweep)
         records, broken = load_all(folder)
         for line in broken:
             console.print(f"note: {line}; it is run again", markup=False)
@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _folder_name(sweep: Sweep) -> str:
+def folder_name(sweep: Sweep) -> str:
     """Results of the embedded profile lie under the sweep's name, others beside it."""
     return sweep.name if sweep.profile in ("embedded", "default") else f"{sweep.name}-{sweep.profile}"
 

@@ -34,6 +34,9 @@ class TrainConfig(Config):
     """Factor of that rate from each block to the next nearer to the image: the last of L blocks learns at
     ``lr * encoder_lr_scale * layer_decay``, the first at its L-th power, the stem at the next (BEiT, arXiv 2106.08254;
     ViTDet, arXiv 2203.16527)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """``bfloat16``: training's forward pass runs under torch.autocast; trained weights, the loss and all evaluation stay
+    in float32."""
     loss: Literal["structure_loss", "weighted_structure_loss", "bce_loss", "cross_entropy"] = "structure_loss"
     """``structure_loss`` is upstream's, in which the weights of the cross-entropy cancel; ``weighted_`` mends that.
     ``cross_entropy`` is for classes, the others for object against background."""
@@ -79,9 +82,8 @@ def train(
     and a GPU sees those of a CPU.
     """
     draws = torch.Generator().manual_seed(seed)
-    loss_function = LOSSES[config.loss]
     gradients = GradientCheck(model)
-    optimiser = torch.optim.AdamW(_groups(model, config), lr=config.lr, weight_decay=config.weight_decay)
+    optimiser = make_optimiser(model, config)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs, eta_min=config.min_lr)
     curve: list[Epoch] = []
     steps, images_seen, seconds = 0, 0, 0.0
@@ -92,9 +94,8 @@ def train(
         batches = torch.randperm(len(data.train), generator=draws).split(config.batch_size)
         for chosen in batches:
             images, masks = flip(*data.train.batch(chosen.numpy(), device), transform, draws)
-            targets = to_target(masks, config.loss in CLASS_LOSSES)
             optimiser.zero_grad(set_to_none=True)
-            loss = sum(loss_function(logits, targets) for logits in model(to_input(images, transform.normalisation)))
+            loss = batch_loss(model, images, masks, config, transform)
             loss.backward()
             gradients.look()
             optimiser.step()
@@ -113,6 +114,21 @@ def train(
         on_epoch(curve[-1])
     gradients.finish()
     return TrainResult(tuple(curve), steps, images_seen, seconds)
+
+
+def batch_loss(
+    model: nn.Module, images: Tensor, masks: Tensor, config: TrainConfig, transform: TransformConfig
+) -> Tensor:
+    """Loss of a batch, images uint8 [B, H, W, 3] and masks uint8 [B, H, W]: the sum over the model's logits maps."""
+    targets = to_target(masks, config.loss in CLASS_LOSSES)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        answers = model(to_input(images, transform.normalisation))
+    return sum(LOSSES[config.loss](logits.float(), targets) for logits in answers)
+
+
+def make_optimiser(model: nn.Module, config: TrainConfig, foreach: bool | None = None) -> torch.optim.AdamW:
+    """AdamW over what trains. ``foreach``: all tensors at once, which torch itself chooses on a GPU."""
+    return torch.optim.AdamW(_groups(model, config), lr=config.lr, weight_decay=config.weight_decay, foreach=foreach)
 
 
 def _groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:

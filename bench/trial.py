@@ -5,6 +5,7 @@ a trial's JSON from standard input, writes one JSON line per epoch to standard o
 """
 
 import dataclasses
+import gc
 import json
 import sys
 import time
@@ -22,9 +23,10 @@ from bench.class_scores import score_classes
 from bench.config import TrialConfig
 from bench.datasets import DATASETS, DataError, Split
 from bench.evaluate import predict
-from bench.memory import MemoryMonitor
+from bench.memory import MeasurementSpoiled, MemoryMonitor, conditions
+from bench.predicted_memory import predict as predict_memory
 from bench.provenance import provenance, with_inputs
-from bench.record import CurvePoint, Timing, TrialRecord
+from bench.record import CurvePoint, MemoryAtFailure, Timing, TrialRecord
 from bench.scores import Scores, score
 from bench.train import Diverged, Epoch, train
 from models import MODELS
@@ -33,8 +35,11 @@ from models._registry import InvalidModel
 from models._weights import WeightsError
 
 Item = TypeVar("Item")
-EXPLAINED = (CheckFailed, DataError, Diverged, InvalidModel, WeightsError)
+EXPLAINED = (CheckFailed, DataError, Diverged, InvalidModel, MeasurementSpoiled, WeightsError)
 """Failures that say all there is to say; anything else is recorded with its traceback."""
+GIB = 2**30
+FAR_ABOVE = 1.2
+"""A trial predicted to need more than so many times its budget is not run: the prediction's error is far smaller."""
 
 
 def run_trial(
@@ -55,7 +60,53 @@ def run_trial(
     with _torch_settings(threads, deterministic=device.type == "cpu"):
         known: dict[str, Any] = {"trial_id": config.trial_id, "config": config.model_dump(mode="json")}
         known["provenance"] = provenance(device, trials_at_once)
-        return _run(config, device, known, on_epoch)
+        encoder = getattr(config.model, "encoder", None)
+        known["memory_conditions"] = conditions(device, config.train.precision, getattr(encoder, "checkpointing", None))
+        predicted = _predicted(config) if config.memory.budget_gib else None
+        if predicted is not None and predicted > FAR_ABOVE * config.memory.budget_gib * GIB:
+            return _over_budget(config, known, predicted)
+        try:
+            with _limited(device, config.memory.budget_gib):
+                return _run(config, device, known, on_epoch)
+        finally:
+            _clean(device)
+
+
+def _predicted(config: TrialConfig) -> int | None:
+    """Predicted peak of a training step in bytes; ``None`` for a model that cannot be followed on fake tensors."""
+    try:
+        return predict_memory(config).allocated
+    except Exception:  # a figure beside the record must never become the reason why there is none
+        return None
+
+
+def _over_budget(config: TrialConfig, known: dict[str, Any], predicted: int) -> TrialRecord:
+    budget = config.memory.budget_gib
+    text = f"not run: predicted to allocate {predicted / GIB:.2f} GiB, more than {FAR_ABOVE} x memory.budget_gib {budget:g}"
+    numbers = {"predicted_allocated_bytes": predicted, "budget_bytes": round(budget * GIB)}
+    at_failure = MemoryAtFailure(torch_reserved_bytes=None, **numbers)
+    return TrialRecord(**known, status="over budget", error=text, memory_at_failure=at_failure)
+
+
+@contextmanager
+def _limited(device: torch.device, budget_gib: float | None) -> Iterator[None]:
+    """torch's allocator refuses what goes beyond the budget. There is no such limit on a CPU."""
+    if budget_gib is None or device.type != "cuda":
+        yield
+        return
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, budget_gib * GIB / total), device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+
+
+def _clean(device: torch.device) -> None:
+    """Leaves nothing on the device for whoever runs next in this process."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _run(
@@ -64,7 +115,7 @@ def _run(
     """The trial itself; ``known`` collects what the record will say even if the trial fails."""
     started = time.perf_counter()
     try:
-        with MemoryMonitor(device) as monitor:
+        with MemoryMonitor(device, config.memory) as monitor:
             data = DATASETS.build(config.dataset, config.transform)
             known["provenance"] = with_inputs(known["provenance"], list(config.model.weight_files()), data)
             torch.manual_seed(config.seed)
@@ -75,7 +126,7 @@ def _run(
             torch.manual_seed(config.seed)  # stochastic depth does not depend on how much chance the weights took
             result, memory = None, {}
             if known["parameters"]["trainable"]:
-                with monitor.phase() as training:
+                with monitor.phase("training") as training:
                     result = train(
                         model, data, config.train, config.transform, device, seed=config.seed, on_epoch=on_epoch
                     )
@@ -93,7 +144,7 @@ def _run(
             learnt = checkpoint.pack(model, config, frozen) if result else None
             val = scored(data.val, []) if len(data.val) else None
             spent: list[float] = []
-            with monitor.phase() as evaluation:
+            with monitor.phase("evaluation") as evaluation:
                 tests = {name: scored(split, spent) for name, split in data.tests.items()}
             if changes := data.changed():
                 raise DataError(["the data changed while the trial ran:", *changes])
@@ -108,6 +159,7 @@ def _run(
             checkpoint=learnt,
             checkpoint_bytes=len(learnt) if learnt else None,
             memory={**memory, "evaluation": evaluation[0]},
+            memory_series=monitor.series_table(),
             timing=Timing(
                 train_seconds=result.seconds if result else None,
                 train_images_per_second=result.images / result.seconds if result else None,
@@ -117,7 +169,14 @@ def _run(
         )
     except Exception as error:
         if _is_out_of_memory(error):
-            return TrialRecord(**known, status="oom", error=str(error).splitlines()[0])
+            budget = config.memory.budget_gib
+            at_failure = MemoryAtFailure(
+                torch_reserved_bytes=torch.cuda.memory_reserved(device) if device.type == "cuda" else None,
+                predicted_allocated_bytes=_predicted(config),
+                budget_bytes=budget and round(budget * GIB),
+            )
+            text = str(error).splitlines()[0] if str(error) else type(error).__name__
+            return TrialRecord(**known, status="oom", error=text, memory_at_failure=at_failure)
         text = str(error) if isinstance(error, EXPLAINED) else traceback.format_exc()
         return TrialRecord(**known, status="error", error=text)
 

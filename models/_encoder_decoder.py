@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from models import _weights
 from models._names import Names, renamed
+from models._checkpointing import checkpoint_stages
+from models._frozen import Storage, StoredLinear, store_frozen
 from models._placement import Placement, resolve
 from models._registry import Config as Base
 from models._registry import InvalidModel, Missing, Registry
@@ -79,6 +81,10 @@ class Config(Base):
             yield from super().weight_files()
         else:
             yield path
+    frozen_weights: Storage = "float32"
+    """How the encoder's frozen linear layers are stored (``models._frozen``); they compute as the others do."""
+    checkpoint_decoder: bool = False
+    """Recompute each of the decoder's stages in the backward pass."""
 
 
 class EncoderDecoder(nn.Module):
@@ -122,6 +128,9 @@ def build(config: Config, image_size: int | tuple[int, int], pretrained: bool) -
     model = EncoderDecoder(ADAPTERS.build(config.adapter, encoder, places), decoder)
     if pretrained and config.checkpoint is not None:
         load_checkpoint(model, config)
+    store_frozen(model.encoder, config.frozen_weights)
+    if config.checkpoint_decoder:
+        checkpoint_stages(model.decoder)
     return model
 
 
@@ -186,10 +195,14 @@ def part_of(name: str) -> str:
 def parameter_counts(model: nn.Module) -> dict[str, int]:
     """Number of parameters: total, trainable, and the parts of the total (encoder, adapter, decoder)."""
     counts = {"total": 0, "trainable": 0, "encoder": 0, "adapter": 0, "decoder": 0}
+    stored = {f"{n}.": m for n, m in model.named_modules() if isinstance(m, StoredLinear)}
     for name, parameter in model.named_parameters():
-        part = part_of(name)
-        counts["total"] += parameter.numel()
-        counts["trainable"] += parameter.numel() * parameter.requires_grad
+        part, number = part_of(name), parameter.numel()
+        layer = stored.get(name.removesuffix("codes").removesuffix("scales"))
+        if layer is not None:  # codes are packed, and scales are part of them
+            number = layer.in_features * layer.out_features if name.endswith("codes") else 0
+        counts["total"] += number
+        counts["trainable"] += number * parameter.requires_grad
         if part in counts:
-            counts[part] += parameter.numel()
+            counts[part] += number
     return counts

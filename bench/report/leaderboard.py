@@ -1,7 +1,7 @@
 """Records -> ``Leaderboard``: one row per configuration, mean and spread over seeds, one table per environment."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from types import MappingProxyType
@@ -27,6 +27,13 @@ MEMORY_MEASURES = {
     "rss_bytes": "peak RSS above baseline (CPU)",
 }
 """In the order in which they say whether a card is large enough."""
+RESOLUTION_BYTES = {
+    "nvml_device_bytes": 2 * 2**20,  # pages of CUDA's memory
+    "torch_reserved_bytes": 2 * 2**20,
+    "torch_allocated_bytes": 512,
+    "rss_bytes": 4096,
+}
+"""The smallest step in which each measure moves."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ class Row:
     seeds: tuple[int, ...]  # of the trials
     cells: Mapping[str, Cell]  # by quantity; quantities that nobody could measure are absent
     on_front: bool = False  # no other row is at least as accurate with less memory
+    notes: tuple[str, ...] = ()  # what to know before believing the row's memory
 
     @property
     def count_ok(self) -> int:
@@ -174,8 +182,41 @@ def _row(
         errors=tuple(dict.fromkeys(errors)),
         trial_ids=tuple(trial.trial_id for trial in trials),
         seeds=tuple(trial.seed for trial in trials),
+        notes=tuple(dict.fromkeys(note for r in found if r is not None for note in _memory_notes(r))),
         cells={n: Cell(fmean(v), stdev(v) if len(v) > 1 else None, len(v)) for n, v in values.items()},
     )
+
+
+def _memory_notes(record: TrialRecord) -> Iterator[str]:
+    for phase, memory in (record.memory or {}).items():
+        if memory.breach:
+            yield f"memory in {phase} contradicts itself: {memory.breach}"
+        if memory.foreign_processes:
+            yield f"not alone on the card in {phase}: {', '.join(memory.foreign_processes)}"
+
+
+def memory_noise_floor(table: Table) -> float | None:
+    """Bytes below which two rows' training memory differs no more than repeats do; ``None`` without repeats.
+
+    Two standard errors of a difference, with the spread pooled over all rows that have repeats, and no less than
+    what the measure itself resolves.
+    """
+    cells = [c for row in table.rows if (c := measured_memory(row, table)) and c.deviation is not None]
+    if not cells:
+        return None
+    freedom = sum(c.count - 1 for c in cells)
+    pooled = sum(c.deviation**2 * (c.count - 1) for c in cells) / freedom
+    fewest = min(c.count for c in cells)
+    return max(2 * (2 * pooled / fewest) ** 0.5, RESOLUTION_BYTES[table.memory_measure])
+
+
+def unresolved(table: Table, floor: float) -> list[tuple[Row, Row]]:
+    """Rows that are neighbours in the order of memory and differ by less than ``floor`` bytes."""
+    rows = sorted(
+        (row for row in table.rows if measured_memory(row, table)), key=lambda row: measured_memory(row, table).mean
+    )
+    means = [measured_memory(row, table).mean for row in rows]
+    return [(a, b) for a, b, x, y in zip(rows, rows[1:], means, means[1:]) if y - x < floor]
 
 
 def _quantities(record: TrialRecord) -> dict[str, float]:
@@ -192,7 +233,7 @@ def _quantities(record: TrialRecord) -> dict[str, float]:
         f"{section}.{name}": value
         for section, values in sections.items()
         for name, value in (values or {}).items()
-        if value is not None
+        if value is not None and not isinstance(value, list)
     }
 
 

@@ -1,7 +1,7 @@
 """``Leaderboard`` -> figures. The only file that imports matplotlib."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -10,11 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from bench.config import TrialConfig
+from bench.footprint import PARTS
+from bench.predicted_memory import Prediction
 from bench.report.leaderboard import GIB, MEMORY_MEASURES, Leaderboard, Row, Table, measured_memory
+from models._size import in_words
 
 AXIS_LABELS = {"s_measure": "S-measure", "iou": "IoU", "mean_class_iou": "mean IoU of the classes"}
 FRONT_COLOUR = "#b3424a"
 POINT_COLOUR = "#2f5d8a"
+PART_COLOURS = dict(zip(PARTS, ("#30506e", "#5a86ad", "#c9a227", "#8c6d46", "#b3424a", "#e0a3a0")))
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -125,3 +130,63 @@ def _small_print(board: Leaderboard, table: Table) -> str:
     bars = f"bars: standard deviation over {seeds} seeds" if seeds > 1 else "one seed: no spread known"
     parts = [f"{board.name} ({board.profile})", board.settings, table.environment.get("device", ""), bars]
     return "\n".join(textwrap.wrap("; ".join(part for part in parts if part), 120))
+
+
+def memory_plan(question: str, rows: Sequence[tuple[tuple[str, ...], Prediction]], cards: Sequence[int]) -> Figure:
+    """Predicted peaks of a sweep's points: one bar each, stacked by part, with the sizes of cards."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 1.6 + 0.34 * len(rows)), dpi=160, layout="constrained")
+        axes = figure.add_subplot()
+        left = [0.0] * len(rows)
+        for part in PARTS:
+            widths = [prediction.parts[part] / GIB for _, prediction in rows]
+            axes.barh(range(len(rows)), widths, left=left, height=0.62, color=PART_COLOURS[part], label=part)
+            left = [a + b for a, b in zip(left, widths)]
+        totals = [prediction.device / GIB for _, prediction in rows]
+        axes.plot(totals, range(len(rows)), "k|", markersize=9, label="nvidia-smi")
+        for card in cards:
+            if card <= 1.1 * max(totals):
+                axes.axvline(card, color="0.6", linewidth=0.8, linestyle=":")
+                axes.annotate(f"{card} GB", (card, 1), (-2, -2), xycoords=("data", "axes fraction"), fontsize=7,
+                              textcoords="offset points", color="0.35", ha="right", va="top", rotation=90)
+        axes.set_yticks(range(len(rows)), [", ".join(labels) for labels, _ in rows])
+        axes.invert_yaxis()
+        axes.set_xlabel("PREDICTED peak allocated in training [GiB]")
+        axes.set_title("\n".join(textwrap.wrap(question, 80)), loc="left", fontsize=10)
+        axes.grid(axis="y", visible=False)
+        figure.legend(fontsize=7, frameon=False, ncols=len(PARTS) + 1, loc="outside lower center", columnspacing=1)
+    return figure
+
+
+def memory_curves(curves: Mapping[str, Sequence[tuple[str, Prediction]]], base: TrialConfig) -> Figure:
+    """Predicted memory by one field at a time, the others as in ``base``: one panel for each field."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2.4 * len(curves), 2.8), dpi=160, layout="constrained")
+        panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+        for axes, (path, points) in zip(panels, curves.items()):
+            for name, marker, colour in (("device", "s", POINT_COLOUR), ("allocated", "o", FRONT_COLOUR)):
+                heights = [getattr(prediction, name) / GIB for _, prediction in points]
+                label = {"device": "nvidia-smi", "allocated": "allocated"}[name]
+                axes.plot(range(len(points)), heights, marker=marker, color=colour, markersize=4, label=label)
+            axes.set_xticks(range(len(points)), [label for label, _ in points], rotation=45)
+            axes.set_xlabel(path.removeprefix("model."))
+        panels[0].set_ylim(bottom=0)
+        panels[0].set_ylabel("PREDICTED peak in training [GiB]")
+        panels[0].legend(fontsize=7, frameon=False)
+        figure.suptitle(f"{in_words(base.transform.size)} px, batch {base.train.batch_size}, {base.train.precision}", fontsize=9)
+    return figure
+
+
+def memory_comparison(pairs: Sequence[tuple[int, int]], where: str, goal: float) -> Figure:
+    """Predicted against measured peaks, in bytes, with the band of the goal around their equality."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.4, 4.2), dpi=160, layout="constrained")
+        axes = figure.add_subplot()
+        top = 1.08 * max((value for pair in pairs for value in pair), default=GIB) / GIB
+        axes.fill_between((0, top), (0, top * (1 - goal)), (0, top * (1 + goal)), color="0.9", label=f"± {goal:.0%}")
+        axes.plot((0, top), (0, top), color="0.6", linewidth=0.8)
+        measured, predicted = [m / GIB for _, m in pairs], [p / GIB for p, _ in pairs]
+        axes.plot(measured, predicted, "o", color=POINT_COLOUR, markersize=4, label="one configuration")
+        axes.set(xlim=(0, top), ylim=(0, top), xlabel=f"measured peak allocated [GiB], {where}", ylabel="predicted [GiB]")
+        axes.legend(fontsize=8, frameon=False)
+    return figure

@@ -4,10 +4,20 @@ from dataclasses import asdict
 
 import pandas
 
-from bench.report.leaderboard import GIB, MEMORY_MEASURES, Cell, Leaderboard, Row, Table
+from bench.report.leaderboard import (
+    GIB,
+    MEMORY_MEASURES,
+    Cell,
+    Leaderboard,
+    Row,
+    Table,
+    memory_noise_floor,
+    unresolved,
+)
 from bench.report.sections import SHOWN, differences, escape, external, not_distinguishable, published
 from bench.scores import METRICS
 
+STATUSES = ("oom", "over budget", "error", "missing", "pending")  # of what is not ok
 ARROWS = {"higher": "↑", "lower": "↓"}
 
 
@@ -20,6 +30,8 @@ def markdown(board: Leaderboard) -> str:
         lines += [*_table(board, table), "", *_by_test_set(board, table)]
         lines += [f"Row {', '.join(map(escape, row.labels))}: {escape(e)}" for row in table.rows for e in row.errors]
         lines += ["", *differences(table)]
+        lines += [f"† {', '.join(map(escape, row.labels))}: {escape(n)}" for row in table.rows for n in row.notes]
+        lines += _memory_resolution(table)
         facts = "; ".join(f"{name} {value}" for name, value in table.environment.items())
         if facts:
             busy = " to ".join(str(n) for n in dict.fromkeys((table.trials_at_once[0], table.trials_at_once[-1])))
@@ -65,7 +77,7 @@ def _table(board: Leaderboard, table: Table) -> list[str]:
         texts += [_mean(row.cells.get(f"training.{m}"), 3, GIB) for m in measures]
         texts += [_mean(row.cells.get(f"parameters.{p}"), 3, 1e6) for p in ("trainable", "total")]
         texts += [_mean(row.cells.get(f"timing.{t}_images_per_second"), 1) for t in ("train", "inference")]
-        return [*texts, status(row), "●" if row.on_front else ""]
+        return [*texts, status(row) + " †" * bool(row.notes), "●" if row.on_front else ""]
 
     ruler = [":--"] * len(board.axes) + ["--:"] * (len(titles) - len(board.axes))
     return [f"| {' | '.join(line)} |" for line in (titles, ruler, *(cells(*r) for r in enumerate(table.rows)))]
@@ -90,9 +102,19 @@ def _by_test_set(board: Leaderboard, table: Table) -> list[str]:
     return [heading, "", *(f"| {' | '.join(line)} |" for line in (titles, ruler, *lines)), ""]
 
 
+def _memory_resolution(table: Table) -> list[str]:
+    """What repeats say about which rows' memory differs at all."""
+    floor = memory_noise_floor(table)
+    if floor is None:
+        return []
+    pairs = [f"{', '.join(a.labels)} and {', '.join(b.labels)}" for a, b in unresolved(table, floor)]
+    text = f"Memory: neighbours in the order of memory closer than {floor / 2**20:.1f} MiB are not resolved by the repeats"
+    return ["", escape(f"{text}: {'; '.join(pairs) or 'none here'}."), ""]
+
+
 def status(row: Row) -> str:
     """``3/3``, or ``2/3 (1 oom)``, or ``1/1 (not trained)``."""
-    others = [f"{row.statuses.count(s)} {s}" for s in ("oom", "error", "missing", "pending") if s in row.statuses]
+    others = [f"{row.statuses.count(s)} {s}" for s in STATUSES if s in row.statuses]
     others += ["not trained"] * row.untrained
     detail = f" ({', '.join(others)})" if others else ""
     return f"{row.count_ok}/{len(row.statuses)}{detail}"

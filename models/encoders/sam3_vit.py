@@ -44,6 +44,8 @@ class Config(Base):
     features: Literal["last", "global"] = "last"
     """Maps that the decoder gets: ``last``, that of the last global-attention block, as upstream; ``global``, one of
     each global-attention block, the earliest to the finest level."""
+    residual: Literal["float32", "bfloat16"] = "float32"
+    """Under autocast: the type of the sum that each block adds to, and that checkpointing keeps once a block."""
     patch: PositiveInt = 14
     dim: PositiveInt = 1024
     depth: PositiveInt = 32
@@ -133,6 +135,9 @@ class SAM3ViT(nn.Module):
                 attention = self.trunk.blocks[i].attn
                 attention.freqs_cis = rope_table(attention.head_dim, grid, config.window)
 
+        if config.residual == "bfloat16":
+            self.trunk.ln_pre.register_forward_hook(_narrow)
+
     @property
     def blocks(self) -> nn.ModuleList:
         return self.trunk.blocks
@@ -164,6 +169,12 @@ def rope_table(head_dim: int, grid: tuple[int, int], window: int) -> Tensor:
     table = partial(sam3_module("model.vitdet").compute_axial_cis, dim=head_dim, end_x=width, end_y=height)
     of_x, of_y = table(scale_pos=window / width), table(scale_pos=window / height)
     return torch.cat([of_x[:, : head_dim // 4], of_y[:, head_dim // 4 :]], dim=1)
+
+
+def _narrow(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+    """From here on, blocks add to a sum of autocast's type; every sum after it has that type too."""
+    kind = output.device.type
+    return output.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else output
 
 
 def build(config: Config, image_size: int | tuple[int, int]) -> SAM3ViT:

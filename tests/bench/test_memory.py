@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,9 +12,11 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench import sampler
-from bench.memory import MemoryMonitor
+from bench.memory import MeasurementSpoiled, Memory, MemoryConfig, MemoryMonitor, device_identifiers
 
 MIB = 2**20
 
@@ -59,70 +62,281 @@ def test_a_sampler_that_dies_is_an_error_and_not_a_zero():
 
 
 class FakeNvml(types.ModuleType):
-    """Two cards; the readings of a card can be scripted."""
+    """Cards by UUID, in NVML's order, each with scripted readings; an exception among them is raised.
+
+    ``instances`` are the MIG instances that a card is cut into.
+    """
 
     class NVMLError(Exception):
         pass
 
-    def __init__(self, used, processes):
+    def __init__(self, used, processes=(), instances=None):
         super().__init__("pynvml")
-        self.used, self.processes = used, processes
+        self.used, self.processes, self.instances = used, list(processes), instances or {}
 
     def nvmlInit(self):
         if self.used is None:
-            raise self.NVMLError("driver not loaded")
+            raise self.NVMLError("Driver Not Loaded")
 
     def nvmlDeviceGetCount(self):
-        return len(self.used)
+        return sum(not uuid.startswith("MIG-") for uuid in self.used)
 
     def nvmlDeviceGetHandleByIndex(self, index):
-        return list(self.used)[index]
+        return [uuid for uuid in self.used if not uuid.startswith("MIG-")][index]
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, card):
+        if card not in self.instances:
+            raise self.NVMLError("Not Supported")
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, card, index):
+        if index >= len(self.instances[card]):
+            raise self.NVMLError("Not Found")
+        return self.instances[card][index]
 
     def nvmlDeviceGetUUID(self, handle):
         return handle
 
-    def nvmlDeviceGetHandleByUUID(self, uuid):
-        if uuid not in self.used:
-            raise self.NVMLError("not found")
-        return uuid
-
     def nvmlDeviceGetMemoryInfo(self, handle):
         readings = self.used[handle]
-        return types.SimpleNamespace(used=readings.pop(0) if len(readings) > 1 else readings[0])
+        reading = readings.pop(0) if len(readings) > 1 else readings[0]
+        if isinstance(reading, Exception):
+            raise reading
+        return types.SimpleNamespace(used=reading)
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle):
         return [types.SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in self.processes]
 
+    def nvmlSystemGetProcessName(self, pid):
+        return f"/usr/bin/job{pid}"
 
-def watch(monkeypatch, nvml, uuid, samples=5):
+
+OWN = psutil.Process().pid
+
+
+def watch(monkeypatch, nvml, *identifiers, samples=5, then=lambda nvml: None):
+    """Watches a simulated card from before the trial; ``then`` changes it once watching has begun."""
     monkeypatch.setattr(sampler, "pynvml", nvml)
-    watcher = sampler.Sampler(psutil.Process().pid)
-    baseline = watcher.answer(f"watch {uuid}")["nvml_baseline_bytes"]
+    watcher = sampler.Sampler(OWN)
+    start = watcher.answer(f"watch {' '.join(identifiers)}")
+    then(nvml)
     watcher.answer("reset")
     for _ in range(samples):
         watcher.sample()
-    return baseline, watcher.answer("peaks")
+    return start, watcher.answer("peaks")
 
 
 def test_the_card_is_found_by_uuid_whatever_its_number(monkeypatch):
-    own = psutil.Process().pid
-    nvml = FakeNvml({"GPU-b": [700], "GPU-a": [100, 150, 900, 300]}, [(own, 400), (1, 77)])
-    baseline, peaks = watch(monkeypatch, nvml, "GPU-a")
-    assert (baseline, peaks["nvml_device_bytes"], peaks["nvml_process_bytes"]) == (100, 900, 400)
+    nvml = FakeNvml({"GPU-b": [700], "GPU-a": [100, 150, 900, 300]}, [(OWN, 400)])
+    start, peaks = watch(monkeypatch, nvml, "a")
+    assert (start["uuid"], start["nvml_baseline_bytes"]) == ("GPU-a", 100)
+    assert (peaks["nvml_device_bytes"], peaks["nvml_process_bytes"]) == (900, 400)
 
 
-@pytest.mark.parametrize("processes", [[], [(1, 500)], [(psutil.Process().pid, None)]])
+def test_uuids_match_whatever_their_prefix_case_and_length(monkeypatch):
+    for identifier in ("GPU-5F3Cab", "5f3cab", "gpu-5f3c"):
+        start, _ = watch(monkeypatch, FakeNvml({"GPU-0000": [1], "GPU-5f3cab": [2]}), identifier)
+        assert start["uuid"] == "GPU-5f3cab" and start["problem"] is None
+
+
+def test_a_mig_instance_is_watched_and_not_its_card(monkeypatch):
+    used = {"GPU-a": [9000], "GPU-b": [70], "MIG-1": [10, 50], "MIG-2": [4000]}
+    nvml = FakeNvml(used, [(OWN, 40)], {"GPU-a": ["MIG-1", "MIG-2"]})
+    start, peaks = watch(monkeypatch, nvml, "MIG-1", "a")
+    assert (start["uuid"], start["nvml_baseline_bytes"], peaks["nvml_device_bytes"]) == ("MIG-1", 10, 50)
+    start, peaks = watch(monkeypatch, nvml, "a")  # the whole card's use is everybody's
+    assert start["uuid"] is None and "MIG-1, MIG-2" in start["problem"] and peaks["nvml_device_bytes"] is None
+
+
+@pytest.mark.parametrize("processes", [[], [(1, 500)], [(OWN, None)]])
 def test_in_a_container_the_process_figure_is_none(monkeypatch, processes):
     """The list is empty, holds the host's PIDs, or knows the process but not its use."""
-    _, peaks = watch(monkeypatch, FakeNvml({"GPU-a": [100]}, processes), "GPU-a")
+    _, peaks = watch(monkeypatch, FakeNvml({"GPU-a": [100]}), "GPU-a", then=lambda n: n.processes.extend(processes))
     assert peaks["nvml_process_bytes"] is None and peaks["nvml_device_bytes"] == 100
+    assert peaks["foreign"] == []  # the one that came is this one under its other number
+
+
+def test_another_process_is_named_before_and_during_the_trial(monkeypatch):
+    nvml = FakeNvml({"GPU-a": [100]}, [(77, 300)])
+    start, peaks = watch(monkeypatch, nvml, "GPU-a", then=lambda n: n.processes.extend([(OWN, 10), (78, 50)]))
+    assert [each["name"] for each in start["foreign"]] == ["job77"]
+    assert peaks["foreign"] == [
+        {"pid": 77, "name": "job77", "bytes": 300},
+        {"pid": 78, "name": "job78", "bytes": 50},
+    ]
+
+
+def test_under_the_hosts_numbers_the_second_newcomer_is_foreign(monkeypatch):
+    nvml = FakeNvml({"GPU-a": [100]})
+    _, peaks = watch(monkeypatch, nvml, "GPU-a", then=lambda n: n.processes.extend([(9001, 10), (9002, 50)]))
+    assert [each["pid"] for each in peaks["foreign"]] == [9002]
+
+
+def test_lost_samples_are_counted_and_the_others_kept(monkeypatch):
+    lost = FakeNvml.NVMLError("GPU is lost")
+    _, peaks = watch(monkeypatch, FakeNvml({"GPU-a": [100, 200, lost, 700, lost, 300]}, [(OWN, 5)]), "GPU-a")
+    assert (peaks["nvml_device_bytes"], peaks["lost_samples"], peaks["nvml_process_bytes"]) == (700, 2, 5)
+    _, peaks = watch(monkeypatch, FakeNvml({"GPU-a": [100, lost]}), "GPU-a")
+    assert peaks["nvml_device_bytes"] is None and peaks["lost_samples"] == peaks["samples"]
 
 
 def test_without_a_driver_or_with_an_unknown_card_everything_is_none(monkeypatch):
-    for nvml in (FakeNvml(None, []), FakeNvml({"GPU-a": [5]}, [])):
-        baseline, peaks = watch(monkeypatch, nvml, "GPU-z")
-        assert baseline is peaks["nvml_device_bytes"] is peaks["nvml_process_bytes"] is None
+    for nvml, problem in ((FakeNvml(None), "Driver Not Loaded"), (FakeNvml({"GPU-a": [5]}), "it knows GPU-a")):
+        start, peaks = watch(monkeypatch, nvml, "GPU-z")
+        assert problem in start["problem"]
+        assert start["nvml_baseline_bytes"] is peaks["nvml_device_bytes"] is peaks["nvml_process_bytes"] is None
         assert peaks["rss_bytes"] > 0
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=400), st.sampled_from([2, 4, 10]))
+def test_a_series_keeps_its_peak_its_order_and_its_bound(values, limit):
+    series = sampler.Series(limit)
+    for i, value in enumerate(values):
+        series.add(i / 100, dict.fromkeys(sampler.NAMES, value))
+    assert len(series.points) <= limit
+    assert max(p["rss_bytes"] for p in series.points) == max(values)
+    seconds = [p["seconds"] for p in series.points]
+    assert seconds == sorted(seconds) and seconds[0] == 0
+
+
+def test_the_longest_gap_between_samples_is_told(monkeypatch):
+    monkeypatch.setattr(sampler, "pynvml", FakeNvml(None))
+    times = iter([0.0, 0.01, 0.02, 0.72, 0.73])
+    watcher = sampler.Sampler(OWN, clock=lambda: next(times))
+    for _ in range(3):
+        watcher.sample()
+    assert watcher.answer("peaks")["longest_gap_seconds"] == pytest.approx(0.70)
+
+
+# --- the monitor, with a simulated card -------------------------------------------------------------------------------
+
+NVML_OF_A_FILE = """
+import json, os, types
+class NVMLError(Exception): pass
+def _state(): return json.load(open(os.environ["FAKE_NVML"]))
+def nvmlInit():
+    if "problem" in _state(): raise NVMLError(_state()["problem"])
+def nvmlDeviceGetCount(): return 1
+def nvmlDeviceGetHandleByIndex(index): return "GPU-a"
+def nvmlDeviceGetUUID(handle): return handle
+def nvmlDeviceGetMaxMigDeviceCount(handle): raise NVMLError("Not Supported")
+def nvmlDeviceGetMemoryInfo(handle): return types.SimpleNamespace(used=_state()["used"])
+def nvmlDeviceGetComputeRunningProcesses(handle):
+    return [types.SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in _state()["processes"]]
+def nvmlSystemGetProcessName(pid): return f"job{pid}"
+"""
+
+
+@pytest.fixture
+def card(monkeypatch, tmp_path):
+    """A simulated GPU for the monitor and its sampler: ``card(used, processes)`` says what NVML shows from now on."""
+    (tmp_path / "pynvml.py").write_text(NVML_OF_A_FILE)
+    state = tmp_path / "state.json"
+    monkeypatch.setenv("FAKE_NVML", str(state))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    cuda = {
+        "synchronize": lambda device: None,
+        "empty_cache": lambda: None,
+        "reset_peak_memory_stats": lambda device: None,
+        "max_memory_allocated": lambda device: 300 * MIB,
+        "max_memory_reserved": lambda device: 400 * MIB,
+        "current_device": lambda: 0,
+        "get_device_properties": lambda device: types.SimpleNamespace(uuid="a", total_memory=8 * 2**30),
+    }
+    for name, function in cuda.items():
+        monkeypatch.setattr(torch.cuda, name, function)
+
+    def show(used=0, processes=(), **more):
+        part = state.with_suffix(".part")
+        part.write_text(json.dumps({"used": used, "processes": list(processes), **more}))
+        part.replace(state)
+
+    show()
+    return show
+
+
+CUDA = torch.device("cuda", 0)
+
+
+def test_figures_are_taken_side_by_side_and_reconciled(card):
+    card(100 * MIB)
+    with MemoryMonitor(CUDA) as monitor, monitor.phase("training") as peaks:
+        card(1000 * MIB, [(OWN, 850 * MIB)])
+        time.sleep(0.3)
+        card(120 * MIB, [(OWN, 20 * MIB)])
+    memory = peaks[0]
+    assert (memory.nvml_baseline_bytes, memory.nvml_device_bytes) == (100 * MIB, 900 * MIB)
+    assert (memory.nvml_process_bytes, memory.rss_bytes) == (850 * MIB, None)
+    assert (memory.fragmentation_bytes, memory.context_bytes) == (100 * MIB, 450 * MIB)
+    assert memory.breach is None and memory.foreign_processes == []
+    table = monitor.series_table()
+    assert set(table["phase"]) == {"training"} and max(table["nvml_device_bytes"]) == 1000 * MIB
+
+
+@pytest.mark.parametrize(
+    ("figures", "breach"),
+    [
+        ((900, 850, 400, 300), None),
+        ((900, None, 400, 300), None),
+        ((None, None, 400, 300), None),
+        ((395, None, 400, 300), None),  # within what NVML resolves
+        ((300, None, 400, 300), "nvml_device_bytes 300 MiB < torch_reserved_bytes 400 MiB"),
+        ((500, 850, 400, 300), "nvml_device_bytes 500 MiB < nvml_process_bytes 850 MiB"),
+    ],
+)
+def test_what_contradicts_itself_is_said(figures, breach):
+    names = ("nvml_device_bytes", "nvml_process_bytes", "torch_reserved_bytes", "torch_allocated_bytes")
+    memory = Memory(**{name: figure and figure * MIB for name, figure in zip(names, figures)})
+    assert memory.breach == breach
+
+
+def test_a_foreign_process_fails_the_trial_before_it_starts(card):
+    card(700 * MIB, [(77, 600 * MIB)])
+    with pytest.raises(MeasurementSpoiled, match=r"before the trial: job77 \(PID 77"):
+        MemoryMonitor(CUDA).__enter__()
+
+
+def test_a_foreign_process_is_waited_for_or_noted(card, monkeypatch):
+    monkeypatch.setattr("bench.memory.POLL_SECONDS", 0.01)
+    card(700 * MIB, [(77, 600 * MIB)])
+    monkeypatch.setattr("bench.memory.time.sleep", lambda seconds: card(90 * MIB))  # it ends while we wait
+    with MemoryMonitor(CUDA, MemoryConfig(foreign_process="wait")) as monitor:
+        assert monitor.nvml_baseline == 90 * MIB
+    card(700 * MIB, [(77, 600 * MIB)])
+    with MemoryMonitor(CUDA, MemoryConfig(foreign_process="note")) as monitor, monitor.phase() as peaks:
+        pass
+    assert peaks[0].foreign_processes == ["job77 (PID 77, 600 MiB)"]
+
+
+def test_waiting_ends(card, monkeypatch):
+    monkeypatch.setattr("bench.memory.POLL_SECONDS", 0.01)
+    card(700 * MIB, [(77, 600 * MIB)])
+    with pytest.raises(MeasurementSpoiled, match="before the trial"):
+        MemoryMonitor(CUDA, MemoryConfig(foreign_process="wait", wait_minutes=0.001)).__enter__()
+
+
+def test_one_that_comes_during_the_trial_spoils_it(card):
+    with pytest.raises(MeasurementSpoiled, match="during training: job78"):
+        with MemoryMonitor(CUDA) as monitor, monitor.phase("training"):
+            card(700 * MIB, [(OWN, 5), (78, 600 * MIB)])
+            time.sleep(0.3)
+
+
+def test_nvml_missing_on_a_gpu_machine_is_one_line(card):
+    card(problem="Driver Not Loaded")
+    with pytest.raises(MeasurementSpoiled) as error:
+        MemoryMonitor(CUDA).__enter__()
+    assert "NVML: Driver Not Loaded" in str(error.value) and "\n" not in str(error.value)
+    with MemoryMonitor(CUDA, MemoryConfig(foreign_process="note")) as monitor, monitor.phase() as peaks:
+        pass
+    assert peaks[0].nvml_device_bytes is peaks[0].nvml_process_bytes is None
+    assert peaks[0].torch_allocated_bytes == 300 * MIB
+
+
+def test_cards_are_named_by_what_is_visible_first(card, monkeypatch):
+    for visible, expected in (("", ["a"]), ("3,1", ["a"]), ("MIG-7,GPU-8", ["MIG-7", "a"]), ("GPU-9", ["GPU-9", "a"])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert device_identifiers(CUDA) == expected
 
 
 def test_the_sampler_ends_with_its_input(monkeypatch):

@@ -13,7 +13,7 @@ from bench.config import Axis, Sweep, TrialConfig
 from bench.external import ExternalRecord
 from bench.memory import Memory
 from bench.record import Provenance, Timing, TrialRecord
-from bench.report.leaderboard import summarise
+from bench.report.leaderboard import memory_noise_floor, summarise, unresolved
 from bench.report.sections import escape, not_distinguishable
 from bench.report.tables import as_csv, comparisons_csv, markdown
 from bench.scores import OF_PROTOCOL
@@ -330,3 +330,49 @@ def test_a_sweep_in_the_mirror_protocol_is_ranked_by_iou(sweep, tiny_with, tmp_p
     text = markdown(board)
     assert "IoU ↑" in text and "BER ↓" in text and "wF" not in text and "val IoU ↑" in text
     assert {path.suffix for path in report.write(board, tmp_path)} == {".md", ".csv", ".png", ".svg"}
+# --- memory: what repeats resolve, and what contradicts itself --------------------------------------------------------
+
+
+def with_memory(trials, values):
+    """Records whose training memory, in MiB, is given for each trial in order."""
+    return {t.trial_id: record(t, memory=v / 1024) for t, v in zip(trials, values)}
+
+
+def test_differences_below_the_noise_of_repeats_are_not_resolved(sweep):
+    trials = expand(sweep)  # three ranks, two seeds each
+    board = summarise(sweep, trials, with_memory(trials, [100, 104, 103, 107, 300, 304]))
+    table = board.tables[0]
+    spread = stdev([100, 104])  # the same for all rows; a difference of two means of two has that standard error
+    assert memory_noise_floor(table) / 2**20 == pytest.approx(2 * spread, rel=1e-6)
+    assert [(a.labels, b.labels) for a, b in unresolved(table, memory_noise_floor(table))] == [(("2",), ("4",))]
+    assert "are not resolved by the repeats: 2 and 4." in markdown(board)
+
+
+def test_repeats_that_agree_to_the_byte_leave_the_measures_own_step(sweep):
+    trials = expand(sweep)
+    table = summarise(sweep, trials, with_memory(trials, [100, 100, 200, 200, 300, 300])).tables[0]
+    assert memory_noise_floor(table) == 4096 and unresolved(table, 4096) == []
+
+
+def test_one_seed_has_no_noise_floor(sweep):
+    single = sweep._replace(seeds=(0,))
+    board = summarise(single, expand(single), with_memory(expand(single), [100, 200, 300]))
+    assert memory_noise_floor(board.tables[0]) is None and "not resolved" not in markdown(board)
+
+
+def test_figures_that_contradict_themselves_mark_the_row(sweep):
+    trials = expand(sweep)
+    records = {t.trial_id: record(t) for t in trials}
+    memory = Memory(nvml_device_bytes=GIB, torch_reserved_bytes=2 * GIB, foreign_processes=["job7 (PID 7, 5 MiB)"])
+    first = trials[0].trial_id
+    records[first] = records[first].model_copy(update={"memory": {"training": memory}})
+    lines = markdown(summarise(sweep, trials, records)).splitlines()
+    assert [line for line in lines if line.startswith("| 2 ") and "2/2 †" in line]
+    assert any("contradicts itself: nvml" in line for line in lines) and any("not alone on the card" in line for line in lines)
+
+
+def test_over_budget_is_a_row_of_its_own_kind(sweep):
+    trials = expand(sweep)
+    records = {t.trial_id: record(t, status="over budget", error="not run: predicted") for t in trials[:2]}
+    text = markdown(summarise(sweep, trials, records))
+    assert "0/2 (2 over budget)" in text and "not run: predicted" in text

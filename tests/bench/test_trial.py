@@ -1,13 +1,19 @@
 """One trial, run for real at the smallest size: what it records, and what becomes of everything that goes wrong."""
 
 import math
+import weakref
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 
 from bench import trial as trial_module
 from bench.scores import OF_PROTOCOL
+from bench.predicted_memory import predict
+from bench.scores import METRICS
 from bench.trial import run_trial
 
 
@@ -120,6 +126,82 @@ def test_out_of_memory_is_a_result(monkeypatch, tiny, error):
     record = run_trial(tiny)
     assert (record.status, record.scores) == ("oom", None)
     assert record.error == str(error) and record.parameters["total"] > 0
+
+
+def test_what_is_known_at_an_oom_is_in_the_record(monkeypatch, tiny):
+    def fail(*arguments, **more):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(trial_module, "train", fail)
+    at_failure = run_trial(tiny).memory_at_failure
+    assert at_failure.torch_reserved_bytes is None  # there is no allocator to ask on a CPU
+    assert at_failure.predicted_allocated_bytes == predict(tiny).allocated
+    assert at_failure.budget_bytes is None
+
+
+def test_far_over_budget_is_not_run(monkeypatch, tiny_with):
+    monkeypatch.setattr(trial_module, "train", None)  # would fail if it were called
+    predicted = predict(tiny_with({})).allocated
+    record = run_trial(tiny_with({"memory.budget_gib": predicted / 2**30 / 1.3}))
+    assert record.status == "over budget" and record.scores is None
+    assert record.error.startswith("not run: predicted to allocate") and "\n" not in record.error
+    assert record.memory_at_failure.predicted_allocated_bytes == predicted
+
+
+def test_a_little_over_budget_is_run_and_left_to_the_allocator(tiny_with):
+    predicted = predict(tiny_with({})).allocated
+    assert run_trial(tiny_with({"memory.budget_gib": predicted / 2**30 / 1.1})).status == "ok"
+
+
+class FakeCuda:
+    """The calls that the budget and the clean-up make."""
+
+    def __init__(self, monkeypatch):
+        self.calls = []
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=8 * 2**30))
+        monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda f, d: self.calls.append(f))
+        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: self.calls.append("empty_cache"))
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3 * 2**30)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "simulated")
+        monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda: "native")
+
+
+def test_a_budget_limits_the_allocator_and_an_oom_leaves_the_device_clean(monkeypatch, tiny_with):
+    cuda = FakeCuda(monkeypatch)
+    alive = []
+
+    def run(config, device, known, on_epoch):
+        def use():
+            held = torch.zeros(10)
+            alive.append(weakref.ref(held))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+        monkeypatch.setattr(trial_module, "MemoryMonitor", lambda *arguments: nullcontext())
+        monkeypatch.setattr(trial_module.DATASETS, "build", lambda *arguments: use())
+        return plain(config, device, known, on_epoch)
+
+    plain = trial_module._run
+    monkeypatch.setattr(trial_module, "_run", run)
+    record = run_trial(tiny_with({"device": "cuda", "memory.budget_gib": 2}))
+    assert record.status == "oom"
+    assert record.memory_at_failure.torch_reserved_bytes == 3 * 2**30
+    assert record.memory_at_failure.budget_bytes == 2 * 2**30
+    assert cuda.calls == [0.25, 1.0, "empty_cache"]
+    assert alive[0]() is None
+
+
+def test_conditions_of_the_measurement_and_its_series_are_kept(tiny_with, tmp_path):
+    record = run_trial(tiny_with({"train.precision": "bfloat16", "model.encoder.checkpointing": True}))
+    assert record.status == "ok"
+    known = record.memory_conditions
+    assert (known.activation_checkpointing, known.precision, known.cudnn_benchmark) == (True, "bfloat16", False)
+    assert {"flash", "math"} <= set(known.attention_backends) and known.allocator is None
+    record.save(tmp_path)
+    series = pyarrow.parquet.read_table(tmp_path / f"{record.trial_id}.memory.parquet").to_pydict()
+    assert set(series["phase"]) == {"training", "evaluation"} and len(series["phase"]) <= 1000
+    highest = max(r for p, r in zip(series["phase"], series["rss_bytes"]) if p == "training")
+    assert highest == record.memory["training"].rss_bytes + record.memory["training"].rss_baseline_bytes
+    assert set(series["nvml_device_bytes"]) == {None}
 
 
 def test_a_loss_that_is_no_number_is_an_error_with_the_epoch(monkeypatch, tiny):

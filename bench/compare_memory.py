@@ -1,0 +1,270 @@
+"""Prediction against measurement over a grid of configurations: ``python -m bench.compare_memory``.
+
+On a GPU every configuration trains three steps in a process of its own, on random pixels and random weights, which
+need the same memory as real ones. ``--upstream DIR`` also measures the authors' own SAM3UNet.py from a clone that you
+give. ``--cpu`` compares small models with their real allocations on a CPU instead, followed by the tracker.
+"""
+
+import argparse
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas
+import torch
+from torch import Tensor, nn
+
+from bench.config import ConfigError, TrialConfig, with_value
+from bench.footprint import Tracker, follow_step
+from bench.memory import Memory, MemoryMonitor
+from bench.predicted_memory import fake_footprint, predict
+from bench.report import plots
+from bench.sweep import check_writable
+from bench.train import batch_loss, make_optimiser
+from models import MODELS
+from models._size import height_width
+from models._registry import Config
+
+STEPS = 3
+GOAL = 0.05
+"""How far a prediction may be off, as a share of the measured peak."""
+GIB = 2**30
+FULL = {"model": {"name": "sam3_unet", "encoder": {"weights": "random"}}, "dataset": "procedural"}
+SMALL = {
+    "model": {
+        "name": "sam3_unet",
+        "encoder": {"name": "sam3_vit_tiny", "weights": "random", "depth": 2, "global_blocks": [1]},
+        "decoder": {"width": 16},
+        "adapter": {"rank": 4},
+    },
+    "dataset": "procedural",
+    "transform": {"size": 64},
+    "train": {"batch_size": 2},
+    "device": "cpu",
+}
+NARROW = {"train.precision": "bfloat16", "model.frozen_weights": "bfloat16", "model.encoder.residual": "bfloat16"}
+GRID: tuple[dict[str, Any], ...] = (
+    {},
+    *({"model.adapter.rank": rank} for rank in (4, 128)),
+    *({"model.adapter.placement": place} for place in ("none", "last:8", "every:2")),
+    *({"model.decoder.width": width} for width in (32, 256)),
+    *({"train.batch_size": batch} for batch in (1, 4, 16)),
+    *({"transform.size": size, "train.batch_size": 4} for size in (224, 672)),
+    {"model.encoder.checkpointing": False, "train.batch_size": 4},
+    {"model.encoder.checkpointing": False, "model.adapter.placement": "last:8"},
+    {"model.tuned_blocks": "last:4"},
+    {"model.tuned_blocks": "all", "model.tuned_stem": True, "train.batch_size": 4},
+    {"train.precision": "bfloat16"},
+    {"model.checkpoint_decoder": True},
+    NARROW,
+    {**NARROW, "model.checkpoint_decoder": True},
+    {**NARROW, "model.frozen_weights": "int8", "model.checkpoint_decoder": True},
+    {**NARROW, "model.frozen_weights": "nf4", "model.checkpoint_decoder": True},
+    {"model": {"name": "unet"}, "train.batch_size": 4},
+)
+CPU_SCALE = {"last:8": "last:1", "last:4": "last:1", 224: 32, 672: 128, 256: 32, 16: 4, 12: 2}
+"""What the grid's values become for the small models of ``--cpu``."""
+
+
+class Measured(Config):
+    """One line of the comparison, in bytes; ``None`` is not known."""
+
+    label: str
+    predicted_allocated_bytes: int
+    predicted_reserved_bytes: int | None
+    predicted_device_bytes: int | None
+    memory: Memory | None = None
+    error: str = ""
+
+    @property
+    def off(self) -> float | None:
+        """(predicted - measured) / measured, of the peak allocated."""
+        if self.memory is None or not self.memory.torch_allocated_bytes:
+            return None
+        return self.predicted_allocated_bytes / self.memory.torch_allocated_bytes - 1
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code: 0 all within the goal, 1 some are not or failed, 2 there is no GPU or the input is wrong."""
+    options = _parser().parse_args(arguments)
+    if options.one:
+        print(_train(json.loads(sys.stdin.read())).model_dump_json())
+        return 0
+    folder = options.results / "memory_comparison"
+    paths = [folder / f"comparison.{kind}" for kind in ("csv", "md", "png", "svg")]
+    if not options.cpu and not torch.cuda.is_available():
+        text = f"torch {torch.__version__} sees no NVIDIA GPU here. On one, this would measure {len(GRID)} configurations"
+        also = " and upstream's own code" if options.upstream else ""
+        print(f"{text}{also}, and write {', '.join(map(str, paths))}. On a CPU: --cpu", file=sys.stderr)
+        return 2
+    try:
+        if options.upstream:
+            _check_upstream(options.upstream)
+        check_writable(folder)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    where = "CPU, small models" if options.cpu else torch.cuda.get_device_name()
+    rows = []
+    for changes in GRID:
+        rows.append(compare_on_cpu(changes) if options.cpu else compare_on_gpu(changes))
+        print(_line(rows[-1]), flush=True)
+    if options.upstream and not options.cpu:
+        rows.append(compare_on_gpu({}, options.upstream))
+        print(_line(rows[-1]), flush=True)
+    write(rows, where, paths)
+    print(f"wrote {', '.join(map(str, paths))}")
+    return 0 if all(row.off is not None and abs(row.off) <= GOAL for row in rows) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.compare_memory", description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    parser.add_argument("--upstream", type=Path, metavar="DIR", help="a clone of WZH0120/SAM3-UNet to measure too")
+    parser.add_argument("--cpu", action="store_true", help="small models against their real allocations on a CPU")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)  # a child: one configuration on stdin
+    return parser
+
+
+def _check_upstream(folder: Path) -> None:
+    if not (folder / "SAM3UNet.py").is_file():
+        raise ConfigError(f"--upstream {folder}: has no SAM3UNet.py. Give a clone of github.com/WZH0120/SAM3-UNet")
+
+
+def label(changes: dict[str, Any]) -> str:
+    texts = (f"{path.rsplit('.', 1)[-1]}={v['name'] if isinstance(v, dict) else v}" for path, v in changes.items())
+    return ", ".join(texts) or "paper's setting"
+
+
+# --- on a CPU ---------------------------------------------------------------------------------------------------------
+
+
+def compare_on_cpu(changes: dict[str, Any]) -> Measured:
+    """A small model's step on fake tensors and on real ones."""
+    scaled = {path: CPU_SCALE.get(v, v) if isinstance(v, str | int) else v for path, v in changes.items()}
+    if "model" in scaled:
+        scaled["model"] = {"name": "unet", "width": 4}
+    config = with_value(TrialConfig.model_validate(SMALL), scaled)
+    with Tracker(cuda=False) as tracker:
+        model = MODELS.build(config.model, config.transform.size, True).train()
+        optimiser = make_optimiser(model, config.train, foreach=False)
+        real = follow_step(tracker, model, optimiser, *_batch(config, torch.device("cpu")), config)
+    return Measured(
+        label=label(changes),
+        predicted_allocated_bytes=fake_footprint(config, cuda=False).allocated,
+        predicted_reserved_bytes=None,
+        predicted_device_bytes=None,
+        memory=Memory(torch_allocated_bytes=real.allocated),
+    )
+
+
+# --- on a GPU ---------------------------------------------------------------------------------------------------------
+
+
+def compare_on_gpu(changes: dict[str, Any], upstream: Path | None = None) -> Measured:
+    """Predicts here, and measures in a fresh process: an old one carries its context and its caches along."""
+    config = with_value(TrialConfig.model_validate(FULL), changes)
+    prediction = predict(config)
+    task = json.dumps({"config": config.model_dump(mode="json"), "upstream": str(upstream) if upstream else None})
+    command = [sys.executable, "-m", "bench.compare_memory", "--one"]
+    done = subprocess.run(command, input=task, capture_output=True, text=True, check=False)
+    failed = done.returncode != 0
+    return Measured(
+        label="upstream's own code" if upstream else label(changes),
+        predicted_allocated_bytes=prediction.allocated,
+        predicted_reserved_bytes=prediction.reserved,
+        predicted_device_bytes=prediction.device,
+        memory=None if failed else Memory.model_validate_json(done.stdout.splitlines()[-1]),
+        error=(done.stderr.strip().splitlines() or ["no message"])[-1] if failed else "",
+    )
+
+
+def _train(task: dict[str, Any]) -> Memory:
+    """Three steps on the GPU; runs in the child."""
+    config = TrialConfig.model_validate_json(json.dumps(task["config"]))
+    device = torch.device("cuda")
+    with MemoryMonitor(device, config.memory) as monitor:
+        model = _upstream_model(Path(task["upstream"]), config) if task["upstream"] else MODELS.build(
+            config.model, config.transform.size, True
+        )
+        model.to(device).train()
+        with monitor.phase("training") as peaks:
+            optimiser = make_optimiser(model, config.train)
+            for _ in range(STEPS):
+                images, masks = _batch(config, device)
+                optimiser.zero_grad(set_to_none=True)
+                batch_loss(model, images, masks, config.train, config.transform).backward()
+                optimiser.step()
+    return peaks[0]
+
+
+class _Answer(nn.Module):
+    """Upstream's network returns a tensor, the suite's models a tuple."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (self.network(images),)
+
+
+def _upstream_model(folder: Path, config: TrialConfig) -> nn.Module:
+    """The class ``SAM3UNet`` of a clone; its own ``sam3`` package comes first, as it does for its authors."""
+    sys.path.insert(0, str(folder))
+    spec = importlib.util.spec_from_file_location("SAM3UNet", folder / "SAM3UNet.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return _Answer(module.SAM3UNet(None, config.transform.size))
+
+
+def _batch(config: TrialConfig, device: torch.device) -> tuple[Tensor, Tensor]:
+    shape = (config.train.batch_size, *height_width(config.transform.size))
+    images = torch.randint(256, (*shape, 3), dtype=torch.uint8, device=device)
+    return images, torch.randint(256, shape, dtype=torch.uint8, device=device)
+
+
+# --- what is written --------------------------------------------------------------------------------------------------
+
+
+def _line(row: Measured) -> str:
+    if row.off is None:
+        return f"{row.label}: predicted {row.predicted_allocated_bytes / GIB:.3f} GiB, not measured: {row.error}"
+    measured = row.memory.torch_allocated_bytes / GIB
+    return f"{row.label}: predicted {row.predicted_allocated_bytes / GIB:.3f}, measured {measured:.3f} GiB ({row.off:+.1%})"
+
+
+def as_frame(rows: Sequence[Measured]) -> pandas.DataFrame:
+    lines = []
+    for row in rows:
+        line = {"configuration": row.label, **row.model_dump(exclude={"label", "memory", "error"})}
+        measured = row.memory.model_dump(exclude={"foreign_processes"}) if row.memory else {}
+        line |= {f"measured_{name}": value for name, value in measured.items()}
+        lines.append({**line, "off": row.off, "error": row.error})
+    return pandas.DataFrame(lines)
+
+
+def write(rows: Sequence[Measured], where: str, paths: Sequence[Path]) -> None:
+    """Table and plot: ``paths`` are the CSV, the Markdown page and the figures."""
+    table = ["| configuration | predicted GiB | measured GiB | off |", "| :-- | --: | --: | --: |"]
+    for row in rows:
+        measured = "–" if row.off is None else f"{row.memory.torch_allocated_bytes / GIB:.4f}"
+        off = row.error or "–" if row.off is None else f"{row.off:+.2%}"
+        table.append(f"| {row.label} | {row.predicted_allocated_bytes / GIB:.4f} | {measured} | {off} |")
+    known = [abs(row.off) for row in rows if row.off is not None]
+    within = sum(off <= GOAL for off in known)
+    facts = f"{len(known)} of {len(rows)} measured on {where}; {within} within {GOAL:.0%} of the measured peak allocated."
+    csv, page, *figures = paths
+    csv.write_text(as_frame(rows).to_csv(index=False), encoding="utf-8")
+    page.write_text("\n".join(["# Memory: predicted and measured", "", facts, "", *table, ""]), encoding="utf-8")
+    pairs = [(r.predicted_allocated_bytes, r.memory.torch_allocated_bytes) for r in rows if r.off is not None]
+    for path in figures:
+        plots.save(plots.memory_comparison(pairs, where, GOAL), path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,219 @@
+"""What the trials of a sweep would need on a GPU, without one: ``python -m bench.plan ablations/adapter_rank.yaml``.
+
+Everything here is predicted (``bench.predicted_memory``); nothing is measured, and the two never share a column.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas
+from rich.console import Console
+from rich.table import Table
+
+from bench.config import ConfigError, Sweep, TrialConfig, load_sweep, with_value
+from bench.footprint import PARTS
+from bench.predicted_memory import CONTEXT_BYTES, USABLE, Prediction, Unpredictable, fits, predict
+from bench.report import plots
+from bench.report.tables import escape
+from bench.run import LOG_WIDTH, folder_name
+from bench.sweep import Trial, check_writable, expand, sizes
+from models._registry import InvalidModel
+
+GIB = 2**30
+CARDS = (6, 8, 12, 16, 24, 40, 80)
+LARGEST_BATCH = 4096
+CURVES = {
+    "model.adapter.rank": (4, 8, 16, 32, 64, 128),
+    "model.adapter.placement": ("none", "last:8", "last:16", "every:2", "all"),
+    "model.decoder.width": (32, 64, 128, 256),
+    "transform.size": (224, 336, 504, 672),
+    "train.batch_size": (1, 4, 8, 12, 16, 24),
+}
+"""What ``--curves`` varies, one at a time, around the sweep's base."""
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One point of a sweep: all its seeds need the same."""
+
+    labels: tuple[str, ...]
+    config: TrialConfig
+    prediction: Prediction
+    largest_batch: int | None = None  # on the card that was asked for; 0 if not even one image fits
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code: 0, or 2 when the input is wrong."""
+    options = _parser().parse_intermixed_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, soft_wrap=True, highlight=False)
+    try:
+        card = None if options.card is None else card_size(options.card)
+        sweep = load_sweep(options.sweep, options.profile, options.overrides)
+        trials = expand(sweep)
+        sizes(trials)  # says everything that cannot be built, at once
+        folder = options.results / folder_name(sweep)
+        check_writable(folder)
+        rows = plan(trials, card, lambda text: console.print(text, markup=False))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    console.print(_terminal(sweep, rows, card))
+    console.print(assumptions(), markup=False)
+    frame = as_frame(sweep, rows, card)
+    paths = {folder / "plan.md": markdown(sweep, rows, card), folder / "plan.csv": frame.to_csv(index=False)}
+    for path, text in paths.items():
+        path.write_text(text, encoding="utf-8")
+    figures = {"plan": plots.memory_plan(sweep.question, [(r.labels, r.prediction) for r in rows], CARDS)}
+    if options.curves:
+        figures["plan_curves"] = plots.memory_curves(curves(sweep.base), sweep.base)
+    for name, figure in figures.items():
+        for kind in ("png", "svg"):
+            paths[folder / f"{name}.{kind}"] = ""
+            plots.save(figure, folder / f"{name}.{kind}")
+    console.print(f"wrote {', '.join(map(str, paths))}", markup=False)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.plan", description="Predict a sweep's training memory.")
+    parser.add_argument("sweep", type=Path, help="a sweep file, e.g. ablations/adapter_rank.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.batch_size=4")
+    parser.add_argument("--profile", default="full", help="a profile of the sweep file (default: full)")
+    parser.add_argument("--card", metavar="GB", help="also find the largest batch that fits a card of this size")
+    parser.add_argument("--curves", action="store_true", help="also plot rank, placement, width, size and batch (1 min)")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    return parser
+
+
+def card_size(text: str) -> float:
+    """``8``, ``8GB`` or ``10.5`` to GB. Raises ``ConfigError``."""
+    try:
+        size = float(text.upper().removesuffix("GB").strip())
+    except ValueError:
+        size = float("nan")
+    if not 0 < size < 10_000:
+        raise ConfigError(f"--card {text}: is no card size. Give its memory in GB, as in --card 8")
+    return size
+
+
+def plan(trials: Sequence[Trial], card: float | None, tell: Callable[[str], None] = lambda text: None) -> list[PlanRow]:
+    """One row for each point of the sweep, in its order. Raises ``ConfigError`` for a point that defies prediction."""
+    rows: dict[tuple[str, ...], PlanRow] = {}
+    known: dict[str, Prediction] = {}
+    for trial in trials:
+        if trial.point in rows:
+            continue
+        config = trial.config
+        key = json.dumps([c.model_dump(mode="json") for c in (config.model, config.transform, config.train)])
+        try:
+            known[key] = known.get(key) or predict(config)
+        except Unpredictable as error:
+            raise ConfigError(f"{', '.join(trial.point)}: {error}") from None
+        tell(f"  {', '.join(trial.point)}: {known[key].allocated / GIB:.2f} GiB")
+        batch = None if card is None else largest_batch(config, card)
+        rows[trial.point] = PlanRow(trial.point, config, known[key], batch)
+    return list(rows.values())
+
+
+def largest_batch(config: TrialConfig, card: float) -> int:
+    """The largest batch, up to 4096, whose predicted total fits a card of so many GB; 0 if one image does not.
+
+    Memory rises with the batch nearly in a straight line, so the edge between two known batches is first looked for on
+    the line through them; the allocator's steps bend it, so that halving ends the search.
+    """
+    totals: dict[int, int] = {}
+    low, high = 0, LARGEST_BATCH + 1  # low fits, high does not
+    guess, on_the_line = min(config.train.batch_size, LARGEST_BATCH), 0
+    while high - low > 1:
+        totals[guess] = predict(with_value(config, {"train.batch_size": guess})).device
+        low, high = (guess, high) if fits(totals[guess], card) else (low, guess)
+        if low == 0:
+            guess = max(1, high // 2)
+        elif high not in totals:
+            guess = min(2 * low, LARGEST_BATCH)
+        elif on_the_line < 4:
+            on_the_line += 1
+            share = (card * USABLE * GIB - totals[low]) / (totals[high] - totals[low])
+            guess = min(max(low + int(share * (high - low)), low + 1), high - 1)
+        else:
+            guess = (low + high) // 2
+    return low
+
+
+def curves(base: TrialConfig) -> dict[str, list[tuple[str, Prediction]]]:
+    """Predictions around ``base``, one field varied at a time; fields that it lacks are left out."""
+    found: dict[str, list[tuple[str, Prediction]]] = {}
+    for path, values in CURVES.items():
+        try:
+            found[path] = [(str(v), predict(with_value(base, {path: v}))) for v in values]
+        except (ConfigError, InvalidModel, Unpredictable, KeyError):  # KeyError: the model has no such part
+            continue
+    return found
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def assumptions() -> str:
+    return (
+        "Predicted, not measured: fake tensors through one training step (forward, backward, AdamW), sizes rounded to "
+        "512 bytes as torch's CUDA allocator does; attention in flash or memory-efficient kernels. nvidia-smi = what "
+        f"that allocator would reserve + an assumed context of {CONTEXT_BYTES / 2**20:.0f} MiB. Not counted: cuDNN's "
+        f"workspaces. A card fits if the total is at most {USABLE:.0%} of its size."
+    )
+
+
+def _titles(sweep: Sweep, card: float | None) -> list[str]:
+    axes = [axis.name for axis in sweep.axes]
+    figures = ["allocated", *PARTS, "reserved", "nvidia-smi"]
+    return [*axes, "batch", *figures, "cards [GB]"] + ([] if card is None else [f"largest batch on {card:g} GB"])
+
+
+def _cells(row: PlanRow) -> list[str]:
+    p = row.prediction
+    numbers = (p.allocated, *(p.parts[part] for part in PARTS), p.reserved, p.device)
+    fitting = [f"{card}" for card in CARDS if fits(p.device, card)]
+    cards = f"{fitting[0]} and up" if fitting else f"none up to {CARDS[-1]}"
+    batch = [] if row.largest_batch is None else [str(row.largest_batch) if row.largest_batch else "not one image"]
+    return [*row.labels, str(row.config.train.batch_size), *(f"{n / GIB:.2f}" for n in numbers), cards, *batch]
+
+
+def _terminal(sweep: Sweep, rows: Sequence[PlanRow], card: float | None) -> Table:
+    table = Table(*(t.rsplit(".", 1)[-1] for t in _titles(sweep, card)), title=f"{sweep.name} ({sweep.profile}): predicted peak in training, GiB")
+    for row in rows:
+        table.add_row(*_cells(row))
+    return table
+
+
+def markdown(sweep: Sweep, rows: Sequence[PlanRow], card: float | None) -> str:
+    """The plan as a Markdown page."""
+    titles = _titles(sweep, card)
+    ruler = [":--"] * len(sweep.axes) + ["--:"] * (len(titles) - len(sweep.axes))
+    lines = [[escape(title) for title in titles], ruler, *([escape(c) for c in _cells(row)] for row in rows)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"# {sweep.name}: predicted memory in training, GiB\n\n{escape(sweep.question)}\n\n{table}\n\n{assumptions()}\n"
+
+
+def as_frame(sweep: Sweep, rows: Sequence[PlanRow], card: float | None) -> pandas.DataFrame:
+    """One line per point, in bytes; every figure's name says that it is predicted."""
+    lines = []
+    for row in rows:
+        p = row.prediction
+        line: dict[str, object] = {"sweep": sweep.name, "profile": sweep.profile}
+        line |= {axis.name: label for axis, label in zip(sweep.axes, row.labels)}
+        line |= {"train.batch_size": row.config.train.batch_size, "predicted.allocated_bytes": p.allocated}
+        line |= {f"predicted.{part}_bytes": p.parts[part] for part in PARTS}
+        line |= {"predicted.reserved_bytes": p.reserved, "predicted.device_bytes": p.device}
+        line |= {f"predicted.fits_{c}_gb": fits(p.device, c) for c in CARDS}
+        if card is not None:
+            line |= {"card_gb": card, "predicted.largest_batch": row.largest_batch}
+        lines.append(line)
+    return pandas.DataFrame(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,130 @@
+"""The planner's command line, search and tables, on models small enough to be quick."""
+
+import csv
+
+import pytest
+
+from bench import plan as planner
+from bench.config import ConfigError, TrialConfig, load_sweep
+from bench.plan import CARDS, card_size, largest_batch, main
+from bench.predicted_memory import CONTEXT_BYTES, USABLE, fits, predict
+
+GIB = 2**30
+SWEEP = """
+name: mine
+question: How much?
+profiles:
+  full:
+    base:
+      model:
+        name: sam3_unet
+        encoder: {name: sam3_vit_tiny, weights: random, depth: 2, global_blocks: [1]}
+        decoder: {width: 8}
+      dataset: procedural
+      transform: {size: 32}
+      train: {batch_size: 2}
+    axes:
+      model.adapter.rank: [2, 64]
+    seeds: [0, 1, 2]
+"""
+
+
+@pytest.fixture
+def sweep_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(SWEEP)
+    return path
+
+
+def test_a_plan_of_a_sweep(monkeypatch, sweep_file, tmp_path, capsys):
+    monkeypatch.setattr(planner, "largest_batch", lambda config, card: 17)
+    assert main([str(sweep_file), "--results", str(tmp_path), "--card", "6"]) == 0
+    said = capsys.readouterr().out
+    assert "Predicted, not measured" in said and "assumed context of 450 MiB" in said
+    folder = tmp_path / "mine-full"
+    lines = list(csv.DictReader((folder / "plan.csv").open()))
+    assert [line["model.adapter.rank"] for line in lines] == ["2", "64"]  # one row for all seeds
+    for line in lines:
+        parts = sum(int(line[f"predicted.{part}_bytes"]) for part in planner.PARTS)
+        assert parts == int(line["predicted.allocated_bytes"]) > 0
+        assert int(line["predicted.device_bytes"]) == int(line["predicted.reserved_bytes"]) + CONTEXT_BYTES
+        assert all(line[f"predicted.fits_{card}_gb"] == "True" for card in CARDS)
+    assert int(lines[0]["predicted.allocated_bytes"]) < int(lines[1]["predicted.allocated_bytes"])
+    measured = ("torch_allocated_bytes", "nvml_device_bytes", "rss_bytes")
+    assert not [name for name in lines[0] if name in measured]  # never under a measurement's name
+    page = (folder / "plan.md").read_text()
+    assert "largest batch on 6 GB" in page and page.count("| 17 |") == 2
+    assert (folder / "plan.png").stat().st_size and (folder / "plan.svg").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--card", "big"], "--card big: is no card size. Give its memory in GB"),
+        (["--card", "-3"], "is no card size"),
+        (["--card", "nan"], "is no card size"),
+        (["model.adapter.rnak=3"], "rnak"),
+        (["--profile", "ful"], "no profile 'ful'. Did you mean 'full'?"),
+        (["transform.size=33"], "no multiple of its patch size"),
+    ],
+)
+def test_mistakes_are_said_before_anything_is_predicted(sweep_file, tmp_path, capsys, arguments, part):
+    assert main([str(sweep_file), *arguments, "--results", str(tmp_path / "r")]) == 2
+    said = capsys.readouterr()
+    assert part in said.err and "Traceback" not in said.err and said.out == ""
+
+
+def test_card_sizes():
+    assert [card_size(text) for text in ("8", "8GB", "8 gb", "10.5")] == [8, 8, 8, 10.5]
+    with pytest.raises(ConfigError):
+        card_size("0")
+
+
+def made_up(monkeypatch, fixed, each):
+    """A model whose total is a straight line in the batch, but for steps as the allocator makes them."""
+    tried = []
+
+    def predict_line(config):
+        batch = config.train.batch_size
+        tried.append(batch)
+        return type("Made", (), {"device": int(fixed + each * batch + min(each / 3, 20 * 2**20) * (batch % 3))})
+
+    monkeypatch.setattr(planner, "predict", predict_line)
+    return tried
+
+
+@pytest.mark.parametrize(("fixed", "each"), [(1.0, 0.3), (2.0, 0.07), (0.5, 0.01), (7.0, 3.0), (0.1, 7.0)])
+@pytest.mark.parametrize("start", [1, 12, 500])
+def test_the_largest_batch_fits_and_the_next_does_not(monkeypatch, fixed, each, start):
+    tried = made_up(monkeypatch, fixed * GIB, each * GIB)
+    config = TrialConfig.model_validate(
+        {"model": "unet", "dataset": "procedural", "train": {"batch_size": start}, "device": "cpu"}
+    )
+    batch = largest_batch(config, 8)
+
+    def total(b):
+        return fixed * GIB + each * GIB * b + min(each * GIB / 3, 20 * 2**20) * (b % 3)
+
+    assert batch == 0 or total(batch) <= 8 * USABLE * GIB
+    assert total(batch + 1) > 8 * USABLE * GIB
+    assert len(tried) == len(set(tried)) <= 20
+
+
+@pytest.mark.slow
+def test_the_largest_batch_of_a_real_model(sweep_file):
+    base = load_sweep(sweep_file, "full").base
+    card = (predict(base).device + 3 * 2**20) / USABLE / GIB  # a card that is just larger than batch 2 needs
+    batch = largest_batch(base, card)
+    assert batch >= 2
+    for size, expected in ((batch, True), (batch + 1, False)):
+        config = base.model_copy(update={"train": base.train.model_copy(update={"batch_size": size})})
+        assert fits(predict(config).device, card) is expected
+
+
+def test_curves_leave_out_what_a_model_lacks(monkeypatch, sweep_file):
+    monkeypatch.setattr(planner, "predict", lambda config: config.trial_id)
+    base = load_sweep(sweep_file, "full").base
+    found = planner.curves(base.model_copy(update={"model": TrialConfig.model_validate(
+        {"model": "unet", "dataset": "procedural", "device": "cpu"}).model}))
+    assert set(found) == {"transform.size", "train.batch_size"}
+    assert set(planner.curves(base)) == set(planner.CURVES)
