@@ -172,7 +172,9 @@ def load_images(folder: Path, trial_ids: Iterable[str]) -> dict[str, dict[str, l
 
 def _first_set(path: Path) -> dict[str, list]:
     columns = pyarrow.parquet.read_table(path).to_pydict()
-    sets = columns.pop("set")
+    sets = columns.pop("set", None)  # predictions that were scored from files belong to one
+    if sets is None:
+        return columns
     return {name: [v for v, of in zip(values, sets) if of == sets[0]] for name, values in columns.items()}
 
 

@@ -127,9 +127,10 @@ def test_each_recipe_lowers_what_it_is_meant_to_lower(small):
         {"model.adapter.placement": "last:1"},
     ):
         assert parts(saving)["activations"] < 0.95 * plain["activations"], saving
-    autocast = {"train.precision": "bfloat16", "model.encoder.checkpointing": True}
+    deep = {"model.encoder.depth": 12, "model.encoder.global_blocks": [11]}  # the sums of many blocks are kept
+    autocast = {"train.precision": "bfloat16", "model.encoder.checkpointing": True, **deep}
     narrow = parts({**autocast, "model.encoder.residual": "bfloat16"})
-    assert narrow["activations"] < parts(autocast)["activations"]
+    assert narrow["activations"] < 0.95 * parts(autocast)["activations"]
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
