@@ -4,6 +4,8 @@ import torch
 from bench.config import Axis, ConfigError, Sweep
 from bench.record import TrialRecord
 from bench.sweep import check_writable, expand, missing, pending, prepare_data, prepare_weights, sizes
+from models._encoder_decoder import ADAPTERS
+from models._skeleton import skeleton
 
 
 @pytest.fixture
@@ -75,6 +77,16 @@ def test_results_that_cannot_be_written_are_an_error(tmp_path):
     with pytest.raises(ConfigError, match="cannot write results there .*--results DIR"):
         check_writable(tmp_path / "file" / "results")
     check_writable(tmp_path / "new" / "results")
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS.names())
+def test_weights_are_checked_without_memory_whatever_the_adapter(sweep, tiny_with, adapter):
+    """Checking must leave the model a shape: adapters that follow the encoder's device would find two."""
+    base = tiny_with({"model.adapter": {"name": adapter}, "model.frozen_weights": "nf4"})
+    trials = expand(sweep._replace(base=base, axes=(Axis.over("model.decoder.width", {"8": 8}),)))
+    prepare_weights(trials)
+    shape = skeleton(base.model, 32, pretrained=True)
+    assert all(p.is_meta for p in shape.parameters())
 
 
 def test_weights_are_checked_before_any_trial(sweep, tiny_with, tmp_path):
