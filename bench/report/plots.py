@@ -16,6 +16,7 @@ from bench.predicted_memory import Prediction
 from bench.report.leaderboard import GIB, MEMORY_MEASURES, Leaderboard, Row, Table, measured_memory
 from models._size import in_words
 
+CROWDED = 110  # characters in all names, beyond which they get in each other's way
 AXIS_LABELS = {"s_measure": "S-measure", "iou": "IoU", "mean_class_iou": "mean IoU of the classes"}
 FRONT_COLOUR = "#b3424a"
 POINT_COLOUR = "#2f5d8a"
@@ -31,7 +32,8 @@ STYLE = {
 
 
 def memory_accuracy(board: Leaderboard, table: Table) -> Figure | None:
-    """Peak training memory against accuracy by the main metric, both with their deviation over seeds, and the Pareto front.
+    """Peak training memory against accuracy by the main metric, both with their deviation over seeds, and the Pareto
+    front. Where names would not find room beside the points, numbers stand there and a key explains them.
 
     ``None`` when no row has both.
     """
@@ -39,15 +41,20 @@ def memory_accuracy(board: Leaderboard, table: Table) -> Figure | None:
     if not rows:
         return None
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 4.6), dpi=160, layout="constrained")
+        names = [_name(row, board) for row in rows]
+        numbered = sum(map(len, names)) > CROWDED
+        figure = Figure(figsize=(8.6 if numbered else 6.4, 4.6), dpi=160, layout="constrained")
         axes = figure.add_subplot()
+        if numbered:
+            _key(figure, names)
+            names = [str(number) for number in range(1, len(rows) + 1)]
         ink = _points(axes, rows, board, table)
         axes.set_xlabel(f"peak memory in training [GiB]: {MEMORY_MEASURES[table.memory_measure]}")
         axes.set_ylabel(f"{AXIS_LABELS[table.main_metric]} on the test split")
         _title(axes, board)
         figure.supxlabel(_small_print(board, table), x=0.99, ha="right", fontsize=6.5, color="0.35")
         figure.canvas.draw()
-        _label(axes, rows, board, table, ink)
+        _label(axes, names, [_place(row, table) for row in rows], ink)
     return figure
 
 
@@ -92,12 +99,19 @@ def _points(axes: Axes, rows: Sequence[Row], board: Leaderboard, table: Table) -
     return ink
 
 
+def _key(figure: Figure, names: Sequence[str]) -> None:
+    """The names by number, in a column right of the axes."""
+    lines = [f"{number}  {textwrap.shorten(name, 48)}" for number, name in enumerate(names, start=1)]
+    handles = [Line2D([], [], linestyle="", label=line) for line in lines]
+    look = {"frameon": False, "handlelength": 0, "handletextpad": 0, "labelspacing": 0.35}
+    figure.legend(handles=handles, loc="outside right upper", fontsize=8 if len(names) <= 20 else 6.5, **look)
+
+
 def _label(
-    axes: Axes, rows: Sequence[Row], board: Leaderboard, table: Table, ink: Sequence[tuple[float, float]]
+    axes: Axes, names: Sequence[str], places: Sequence[tuple[float, float]], ink: Sequence[tuple[float, float]]
 ) -> None:
-    """Writes each row's settings beside its point, moved apart from one another and from what is drawn."""
-    places = [_place(row, table) for row in rows]
-    texts = [axes.text(x, y, _name(row, board), fontsize=8, zorder=3) for (x, y), row in zip(places, rows)]
+    """Writes each row's name beside its point, moved apart from one another and from what is drawn."""
+    texts = [axes.text(x, y, name, fontsize=8, zorder=3) for (x, y), name in zip(places, names)]
     adjust_text(
         texts,
         *map(list, zip(*places, *ink)),

@@ -13,6 +13,7 @@ from bench.config import Axis, Sweep, TrialConfig
 from bench.external import ExternalRecord
 from bench.memory import Memory
 from bench.record import Provenance, Timing, TrialRecord
+from bench.report import plots
 from bench.report.leaderboard import memory_noise_floor, summarise, unresolved
 from bench.report.sections import escape, not_distinguishable
 from bench.report.tables import as_csv, comparisons_csv, markdown
@@ -188,6 +189,22 @@ def test_written_files_are_the_same_on_every_rebuild(sweep, tmp_path):
         contents.append({path.name: path.read_bytes() for path in report.write(board, tmp_path / name)})
     assert contents[0] == contents[1]
     assert set(contents[0]) == {"leaderboard.md", "leaderboard.csv", "memory_accuracy.png", "memory_accuracy.svg"}
+
+
+@pytest.mark.parametrize("count", [3, 30])
+def test_names_that_find_no_room_in_the_figure_are_numbers_with_a_key(sweep, count):
+    names = {f"a rather long name, number {r}": r for r in range(1, count + 1)}
+    many = sweep._replace(axes=(Axis.over("model.adapter.rank", names),), seeds=(0,))
+    trials = expand(many)
+    board = board_of(many, *(record(t, 0.5 + i / 100, 1 + i / 10) for i, t in enumerate(trials)))
+    figure = plots.memory_accuracy(board, board.tables[0])
+    beside = {text.get_text() for text in figure.axes[0].texts}
+    if count == 3:
+        assert set(names) <= beside and not figure.legends
+    else:
+        assert {str(number) for number in range(1, 31)} <= beside and not set(names) & beside
+        key = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert key == [f"{number}  {name}" for number, name in enumerate(names, start=1)]
 
 
 def test_without_results_there_are_tables_but_no_figure(sweep, tmp_path):
