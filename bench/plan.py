@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas
 from rich.console import Console
+from rich.markup import escape as rich_escape
 from rich.table import Table
 
 from bench.config import ConfigError, Sweep, TrialConfig, load_sweep, with_value
@@ -38,16 +39,17 @@ CURVES = {
 
 @dataclass(frozen=True)
 class PlanRow:
-    """One point of a sweep: all its seeds need the same."""
+    """One point of a sweep: all its seeds need the same. It has a prediction, or the reason why there is none."""
 
     labels: tuple[str, ...]
     config: TrialConfig
-    prediction: Prediction
+    prediction: Prediction | None
     largest_batch: int | None = None  # on the card that was asked for; 0 if not even one image fits
+    reason: str = ""
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0, or 2 when the input is wrong."""
+    """Exit code: 0, 1 when no point at all could be predicted, or 2 when the input is wrong."""
     options = _parser().parse_intermixed_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, soft_wrap=True, highlight=False)
     try:
@@ -67,7 +69,8 @@ def main(arguments: list[str]) -> int:
     paths = {folder / "plan.md": markdown(sweep, rows, card), folder / "plan.csv": frame.to_csv(index=False)}
     for path, text in paths.items():
         path.write_text(text, encoding="utf-8")
-    figures = {"plan": plots.memory_plan(sweep.question, [(r.labels, r.prediction) for r in rows], CARDS)}
+    predicted = [(row.labels, row.prediction) for row in rows if row.prediction]
+    figures = {"plan": plots.memory_plan(sweep.question, predicted, CARDS)} if predicted else {}
     if options.curves:
         figures["plan_curves"] = plots.memory_curves(curves(sweep.base), sweep.base)
     for name, figure in figures.items():
@@ -75,7 +78,7 @@ def main(arguments: list[str]) -> int:
             paths[folder / f"{name}.{kind}"] = ""
             plots.save(figure, folder / f"{name}.{kind}")
     console.print(f"wrote {', '.join(map(str, paths))}", markup=False)
-    return 0
+    return 0 if predicted else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,7 +104,7 @@ def card_size(text: str) -> float:
 
 
 def plan(trials: Sequence[Trial], card: float | None, tell: Callable[[str], None] = lambda text: None) -> list[PlanRow]:
-    """One row for each point of the sweep, in its order. Raises ``ConfigError`` for a point that defies prediction."""
+    """One row for each point of the sweep, in its order; one that defies prediction says why."""
     rows: dict[tuple[str, ...], PlanRow] = {}
     known: dict[str, Prediction] = {}
     for trial in trials:
@@ -111,10 +114,12 @@ def plan(trials: Sequence[Trial], card: float | None, tell: Callable[[str], None
         key = json.dumps([c.model_dump(mode="json") for c in (config.model, config.transform, config.train)])
         try:
             known[key] = known.get(key) or predict(config)
+            batch = None if card is None else largest_batch(config, card)
         except Unpredictable as error:
-            raise ConfigError(f"{', '.join(trial.point)}: {error}") from None
+            tell(f"  {', '.join(trial.point)}: not predicted, {error}")
+            rows[trial.point] = PlanRow(trial.point, config, None, reason=str(error))
+            continue
         tell(f"  {', '.join(trial.point)}: {known[key].allocated / GIB:.2f} GiB")
-        batch = None if card is None else largest_batch(config, card)
         rows[trial.point] = PlanRow(trial.point, config, known[key], batch)
     return list(rows.values())
 
@@ -173,19 +178,24 @@ def _titles(sweep: Sweep, card: float | None) -> list[str]:
     return [*axes, "batch", *figures, "cards [GB]"] + ([] if card is None else [f"largest batch on {card:g} GB"])
 
 
-def _cells(row: PlanRow) -> list[str]:
+def _cells(row: PlanRow, card: float | None) -> list[str]:
     p = row.prediction
+    first = [*row.labels, str(row.config.train.batch_size)]
+    if p is None:
+        missing = ["not predicted"] * (card is not None)
+        return [*first, *["-"] * (len(PARTS) + 3), f"not predicted: {row.reason}", *missing]
     numbers = (p.allocated, *(p.parts[part] for part in PARTS), p.reserved, p.device)
-    fitting = [f"{card}" for card in CARDS if fits(p.device, card)]
+    fitting = [f"{size}" for size in CARDS if fits(p.device, size)]
     cards = f"{fitting[0]} and up" if fitting else f"none up to {CARDS[-1]}"
     batch = [] if row.largest_batch is None else [str(row.largest_batch) if row.largest_batch else "not one image"]
-    return [*row.labels, str(row.config.train.batch_size), *(f"{n / GIB:.2f}" for n in numbers), cards, *batch]
+    return [*first, *(f"{n / GIB:.2f}" for n in numbers), cards, *batch]
 
 
 def _terminal(sweep: Sweep, rows: Sequence[PlanRow], card: float | None) -> Table:
-    table = Table(*(t.rsplit(".", 1)[-1] for t in _titles(sweep, card)), title=f"{sweep.name} ({sweep.profile}): predicted peak in training, GiB")
+    title = f"{sweep.name} ({sweep.profile}): predicted peak in training, GiB"
+    table = Table(*(t.rsplit(".", 1)[-1] for t in _titles(sweep, card)), title=title)
     for row in rows:
-        table.add_row(*_cells(row))
+        table.add_row(*map(rich_escape, _cells(row, card)))
     return table
 
 
@@ -193,7 +203,7 @@ def markdown(sweep: Sweep, rows: Sequence[PlanRow], card: float | None) -> str:
     """The plan as a Markdown page."""
     titles = _titles(sweep, card)
     ruler = [":--"] * len(sweep.axes) + ["--:"] * (len(titles) - len(sweep.axes))
-    lines = [[escape(title) for title in titles], ruler, *([escape(c) for c in _cells(row)] for row in rows)]
+    lines = [[escape(title) for title in titles], ruler, *([escape(c) for c in _cells(row, card)] for row in rows)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"# {sweep.name}: predicted memory in training, GiB\n\n{escape(sweep.question)}\n\n{table}\n\n{assumptions()}\n"
 
@@ -205,14 +215,17 @@ def as_frame(sweep: Sweep, rows: Sequence[PlanRow], card: float | None) -> panda
         p = row.prediction
         line: dict[str, object] = {"sweep": sweep.name, "profile": sweep.profile}
         line |= {axis.name: label for axis, label in zip(sweep.axes, row.labels)}
-        line |= {"train.batch_size": row.config.train.batch_size, "predicted.allocated_bytes": p.allocated}
-        line |= {f"predicted.{part}_bytes": p.parts[part] for part in PARTS}
-        line |= {"predicted.reserved_bytes": p.reserved, "predicted.device_bytes": p.device}
-        line |= {f"predicted.fits_{c}_gb": fits(p.device, c) for c in CARDS}
+        figures = {"allocated": p.allocated, **p.parts, "reserved": p.reserved, "device": p.device} if p else {}
+        line |= {"train.batch_size": row.config.train.batch_size}
+        line |= {f"predicted.{name}_bytes": figures.get(name) for name in ("allocated", *PARTS, "reserved", "device")}
+        line |= {f"predicted.fits_{size}_gb": fits(p.device, size) if p else None for size in CARDS}
+        line["predicted.not_because"] = row.reason or None
         if card is not None:
             line |= {"card_gb": card, "predicted.largest_batch": row.largest_batch}
         lines.append(line)
-    return pandas.DataFrame(lines)
+    frame = pandas.DataFrame(lines)
+    numbers = [name for name in frame if name.endswith("_bytes") or name == "predicted.largest_batch"]
+    return frame.astype(dict.fromkeys(numbers, "Int64"))  # a gap must not turn its column into floats
 
 
 if __name__ == "__main__":

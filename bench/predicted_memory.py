@@ -62,7 +62,10 @@ class Unpredictable(Exception):
 
 
 def predict(config: TrialConfig) -> Prediction:
-    """Raises ``InvalidModel`` for what cannot be built, ``Unpredictable`` for what cannot be followed."""
+    """Raises ``InvalidModel`` for what cannot be built, ``Unpredictable`` for what trains nothing or cannot be
+    followed."""
+    if not any(parameter.requires_grad for parameter in skeleton(config.model, config.transform.size).parameters()):
+        raise Unpredictable("nothing in it trains, so it has no training step")
     try:
         return Prediction(fake_footprint(config, cuda=True))
     except RuntimeError as error:  # what torch's fake tensors raise, whatever the reason

@@ -6,8 +6,8 @@
                the 16 levels are those of bitsandbytes and torchao)
 
 A weight is unpacked for each use and again in the backward pass; only what is stored is kept in between. torchao's own
-tensor subclasses for this exist, but move between its releases, and cannot be built on the meta device, on which the
-suite counts parameters and predicts memory; the tests compare with them where torchao is installed.
+tensor subclasses (0.18) build on the meta device too, but its int8 conversion fails under the fake tensors with which the
+suite predicts memory, and its modules move between releases; the tests compare the four-bit codes where it is installed.
 """
 
 from typing import Any, Literal

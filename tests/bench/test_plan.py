@@ -128,3 +128,22 @@ def test_curves_leave_out_what_a_model_lacks(monkeypatch, sweep_file):
         {"model": "unet", "dataset": "procedural", "device": "cpu"}).model}))
     assert set(found) == {"transform.size", "train.batch_size"}
     assert set(planner.curves(base)) == set(planner.CURVES)
+
+
+def test_a_point_that_cannot_be_predicted_is_a_row_that_says_so(tmp_path, capsys):
+    """Zero-shot prediction trains nothing; the other rows of its sweep are still there."""
+    shot, small = "{model: {name: sam3_zero_shot, prompt: leaf}}", "{model: {name: unet, width: 4}}"
+    base = "base: {model: unet, dataset: procedural, transform: {size: 32}}"
+    path = tmp_path / "mixed.yaml"
+    head = f"name: mixed\nquestion: '?'\nprofiles:\n  full:\n    {base}\n    seeds: [0]\n    variants:\n"
+    path.write_text(f"{head}      zero-shot [x]: {shot}\n      U-Net: {small}\n")
+    assert main([str(path), "--results", str(tmp_path), "--card", "8"]) == 0
+    said = capsys.readouterr()
+    assert "not predicted, nothing in it trains" in said.out and said.err == ""
+    first, second = csv.DictReader((tmp_path / "mixed-full" / "plan.csv").open())
+    assert "nothing in it trains" in first["predicted.not_because"] and second["predicted.not_because"] == ""
+    assert first["predicted.allocated_bytes"] == first["predicted.largest_batch"] == first["predicted.fits_8_gb"] == ""
+    assert int(second["predicted.allocated_bytes"]) > 0 and second["predicted.fits_8_gb"] == "True"
+    path.write_text(f"{head}      zero-shot: {shot}\n")
+    assert main([str(path), "--results", str(tmp_path)]) == 1
+    assert "nothing in it trains" in (tmp_path / "mixed-full" / "plan.md").read_text()
