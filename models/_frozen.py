@@ -6,8 +6,8 @@
                the 16 levels are those of bitsandbytes and torchao)
 
 A weight is unpacked for each use and again in the backward pass; only what is stored is kept in between. torchao's own
-tensor subclasses (0.18) build on the meta device too, but its int8 conversion fails under the fake tensors with which the
-suite predicts memory, and its modules move between releases; the tests compare the four-bit codes where it is installed.
+tensor subclasses (0.18) would also build and run on meta and fake tensors, but its modules move between releases, and
+plain torch needs no further package; the tests compare the four-bit codes where it is installed.
 """
 
 from typing import Any, Literal
