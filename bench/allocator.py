@@ -1,6 +1,6 @@
 """torch's CUDA caching allocator, replayed: from the sizes that tensors asked for to what is reserved on the card.
 
-The rules and constants are those of pytorch, c10/cuda/CUDACachingAllocator.{h,cpp}, with default settings: best fit, one
+Rules and constants are those of pytorch, c10/cuda/CUDACachingAllocator.{h,cpp}, with default settings: best fit, one
 pool of small and one of large blocks, no expandable segments. What an almost full card changes (freeing unused segments
 and trying again) is not replayed, so the figure is what an empty, large card would show.
 """

@@ -54,7 +54,9 @@ def pack(model: nn.Module, config: TrialConfig, frozen: Mapping[str, str]) -> by
     if sum(tensor.nbytes for tensor in trained.values()) > LARGEST_BYTES:
         return None
     metadata = {"format": FORMAT, "config": config.model_dump_json(), "frozen_digest": frozen_digest(frozen)}
-    return save({name: tensor.clone() for name, tensor in trained.items()}, metadata=metadata)  # it refuses shared memory
+    return save(
+        {name: tensor.clone() for name, tensor in trained.items()}, metadata=metadata
+    )  # it refuses shared memory
 
 
 def load(path: Path) -> tuple[TrialConfig, nn.Module]:
@@ -71,7 +73,9 @@ def load(path: Path) -> tuple[TrialConfig, nn.Module]:
         raise CheckpointError(f"{path}: its configuration is not of this version: {where}: {found['msg']}") from None
     absent = [item for item in config.model.missing()]
     if absent:
-        raise CheckpointError("\n".join(f"{path} needs {item.kind}: {item.what}\n  -> {item.remedy}" for item in absent))
+        raise CheckpointError(
+            "\n".join(f"{path} needs {item.kind}: {item.what}\n  -> {item.remedy}" for item in absent)
+        )
     torch.manual_seed(config.seed)  # frozen weights may be random by request
     try:
         model = MODELS.build(config.model, config.transform.size, True)

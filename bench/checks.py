@@ -13,7 +13,7 @@ class CheckFailed(Exception):
 
 
 class GradientCheck:
-    """Watches, from the first backward pass on, whether every adapter parameter receives a gradient that is not zero."""
+    """Watches, from the first backward pass on, whether every adapter parameter receives a gradient other than zero."""
 
     def __init__(self, model: nn.Module) -> None:
         self.unseen = {n: p for n, p in model.named_parameters() if p.requires_grad and part_of(n) == "adapter"}

@@ -26,8 +26,8 @@ from bench.report import plots
 from bench.sweep import check_writable
 from bench.train import batch_loss, make_optimiser
 from models import MODELS
-from models._size import height_width
 from models._registry import Config
+from models._size import height_width
 
 STEPS = 3
 GOAL = 0.05
@@ -97,7 +97,9 @@ def main(arguments: list[str]) -> int:
     folder = options.results / "memory_comparison"
     paths = [folder / f"comparison.{kind}" for kind in ("csv", "md", "png", "svg")]
     if not options.cpu and not torch.cuda.is_available():
-        text = f"torch {torch.__version__} sees no NVIDIA GPU here. On one, this would measure {len(GRID)} configurations"
+        text = (
+            f"torch {torch.__version__} sees no NVIDIA GPU here. On one, this would measure {len(GRID)} configurations"
+        )
         also = " and upstream's own code" if options.upstream else ""
         print(f"{text}{also}, and write {', '.join(map(str, paths))}. On a CPU: --cpu", file=sys.stderr)
         return 2
@@ -188,8 +190,10 @@ def _train(task: dict[str, Any]) -> Memory:
     config = TrialConfig.model_validate_json(json.dumps(task["config"]))
     device = torch.device("cuda")
     with MemoryMonitor(device, config.memory) as monitor:
-        model = _upstream_model(Path(task["upstream"]), config) if task["upstream"] else MODELS.build(
-            config.model, config.transform.size, True
+        model = (
+            _upstream_model(Path(task["upstream"]), config)
+            if task["upstream"]
+            else MODELS.build(config.model, config.transform.size, True)
         )
         model.to(device).train()
         with monitor.phase("training") as peaks:
@@ -235,7 +239,8 @@ def _line(row: Measured) -> str:
     if row.off is None:
         return f"{row.label}: predicted {row.predicted_allocated_bytes / GIB:.3f} GiB, not measured: {row.error}"
     measured = row.memory.torch_allocated_bytes / GIB
-    return f"{row.label}: predicted {row.predicted_allocated_bytes / GIB:.3f}, measured {measured:.3f} GiB ({row.off:+.1%})"
+    predicted = row.predicted_allocated_bytes / GIB
+    return f"{row.label}: predicted {predicted:.3f}, measured {measured:.3f} GiB ({row.off:+.1%})"
 
 
 def as_frame(rows: Sequence[Measured]) -> pandas.DataFrame:
@@ -257,7 +262,9 @@ def write(rows: Sequence[Measured], where: str, paths: Sequence[Path]) -> None:
         table.append(f"| {row.label} | {row.predicted_allocated_bytes / GIB:.4f} | {measured} | {off} |")
     known = [abs(row.off) for row in rows if row.off is not None]
     within = sum(off <= GOAL for off in known)
-    facts = f"{len(known)} of {len(rows)} measured on {where}; {within} within {GOAL:.0%} of the measured peak allocated."
+    facts = (
+        f"{len(known)} of {len(rows)} measured on {where}; {within} within {GOAL:.0%} of the measured peak allocated."
+    )
     csv, page, *figures = paths
     csv.write_text(as_frame(rows).to_csv(index=False), encoding="utf-8")
     page.write_text("\n".join(["# Memory: predicted and measured", "", facts, "", *table, ""]), encoding="utf-8")

@@ -16,8 +16,8 @@ from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from bench.datasets import DATASETS
 from bench.losses import CLASS_LOSSES
-from bench.protocol import ProtocolConfig
 from bench.memory import MemoryConfig, nvml_missing
+from bench.protocol import ProtocolConfig
 from bench.sampler import nvml_problem
 from bench.train import TrainConfig
 from bench.transforms import TransformConfig

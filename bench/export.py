@@ -88,7 +88,9 @@ def main(arguments: list[str]) -> int:
     difference = export(model, config.transform.size, options.out)
     agrees = difference <= TOLERANCE
     verdict = "agrees with torch" if agrees else f"DIFFERS from torch by more than {TOLERANCE}"
-    print(f"{options.out}: {options.out.stat().st_size / 2**20:.1f} MiB, {verdict} (largest difference {difference:.1e})")
+    print(
+        f"{options.out}: {options.out.stat().st_size / 2**20:.1f} MiB, {verdict} (largest difference {difference:.1e})"
+    )
     return 0 if agrees else 1
 
 

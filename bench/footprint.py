@@ -124,7 +124,12 @@ class Tracker(TorchDispatchMode):
 
 
 def follow_step(
-    tracker: Tracker, model: nn.Module, optimiser: torch.optim.Optimizer, images: Tensor, masks: Tensor, config: TrialConfig
+    tracker: Tracker,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    images: Tensor,
+    masks: Tensor,
+    config: TrialConfig,
 ) -> Footprint:
     """One training step as ``bench.train`` takes it, in its steady state: the optimiser's moments are there already.
 

@@ -12,7 +12,9 @@ def structure_loss(logits: Tensor, masks: Tensor) -> Tensor:
     WZH0120/SAM3-UNet fdb21da, train.py. There the cross-entropy is called with ``reduce='none'``: the deprecated
     ``reduce`` is truthy, so it returns a *mean*, and the outline weights cancel out of that half. Kept.
     """
-    return F.binary_cross_entropy_with_logits(logits, masks) + _weighted_iou_loss(logits, masks, _outline_weights(masks))
+    return F.binary_cross_entropy_with_logits(logits, masks) + _weighted_iou_loss(
+        logits, masks, _outline_weights(masks)
+    )
 
 
 def weighted_structure_loss(logits: Tensor, masks: Tensor) -> Tensor:

@@ -87,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.batch_size=4")
     parser.add_argument("--profile", default="full", help="a profile of the sweep file (default: full)")
     parser.add_argument("--card", metavar="GB", help="also find the largest batch that fits a card of this size")
-    parser.add_argument("--curves", action="store_true", help="also plot rank, placement, width, size and batch (1 min)")
+    parser.add_argument(
+        "--curves", action="store_true", help="also plot rank, placement, width, size and batch (1 min)"
+    )
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     return parser
 
@@ -205,7 +207,9 @@ def markdown(sweep: Sweep, rows: Sequence[PlanRow], card: float | None) -> str:
     ruler = [":--"] * len(sweep.axes) + ["--:"] * (len(titles) - len(sweep.axes))
     lines = [[escape(title) for title in titles], ruler, *([escape(c) for c in _cells(row, card)] for row in rows)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"# {sweep.name}: predicted memory in training, GiB\n\n{escape(sweep.question)}\n\n{table}\n\n{assumptions()}\n"
+    return (
+        f"# {sweep.name}: predicted memory in training, GiB\n\n{escape(sweep.question)}\n\n{table}\n\n{assumptions()}\n"
+    )
 
 
 def as_frame(sweep: Sweep, rows: Sequence[PlanRow], card: float | None) -> pandas.DataFrame:

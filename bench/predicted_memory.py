@@ -83,7 +83,7 @@ def fake_footprint(config: TrialConfig, *, cuda: bool) -> Footprint:
     shape = skeleton(config.model, config.transform.size)
     height, width = height_width(config.transform.size)
     batch = config.train.batch_size
-    with FakeTensorMode() as mode, Tracker(cuda=cuda) as tracker, _cuda_kernels() if cuda else nullcontext():
+    with FakeTensorMode(), Tracker(cuda=cuda) as tracker, _cuda_kernels() if cuda else nullcontext():
         model = _materialise(shape).train()
         images = torch.empty(batch, height, width, 3, dtype=torch.uint8)
         masks = torch.empty(batch, height, width, dtype=torch.uint8)
@@ -139,7 +139,7 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Flash attention in half precision without a mask, else the memory-efficient one: neither makes an N x N matrix."""
+    """Flash attention in half precision without a mask, else the memory-efficient one: neither makes N x N scores."""
     if torch.is_autocast_enabled("cpu"):
         query, key, value = (t.to(torch.get_autocast_dtype("cpu")) for t in (query, key, value))
     fits = query.dim() == 4 and query.shape[-1] <= FLASH_HEAD_DIM and not enable_gqa

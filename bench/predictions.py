@@ -78,6 +78,8 @@ def _images(folder: Path) -> dict[str, Path]:
     found = {f.stem: f for f in files}
     twice = sorted({f.stem for f in files if found[f.stem] != f})
     if not found or twice:
-        problem = f"more than one file for {some(twice)}" if twice else f"no images. Known: {', '.join(sorted(EXTENSIONS))}"
+        problem = (
+            f"more than one file for {some(twice)}" if twice else f"no images. Known: {', '.join(sorted(EXTENSIONS))}"
+        )
         raise DataError([f"{folder}: {problem}"])
     return found

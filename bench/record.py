@@ -165,7 +165,7 @@ def _status(path: Path) -> str | None:
 
 
 def load_images(folder: Path, trial_ids: Iterable[str]) -> dict[str, dict[str, list]]:
-    """Per-image scores (name and metrics, in order) on the first test set, of the trials that have them, by trial id."""
+    """Per-image scores (name and metrics, in order) on the first test set, by the ids of trials that have them."""
     paths = {trial_id: folder / f"{trial_id}.images.parquet" for trial_id in trial_ids}
     return {trial_id: _first_set(path) for trial_id, path in paths.items() if path.exists()}
 

@@ -101,7 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.epochs=5 dataset.task=mirror")
     parser.add_argument("--profile", help="a profile of the sweep file (default: its first, 'embedded')")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
-    parser.add_argument("--dry-run", action="store_true", help="show the trials, their sizes and what is done; run none")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show the trials, their sizes and what is done; run none"
+    )
     parser.add_argument("--executor", choices=("ray", "serial"), default="ray", help="serial needs no Ray")
     parser.add_argument("--gpus", type=int, metavar="N", help="GPUs to use, one trial on each (default: all)")
     parser.add_argument("--cpus-per-trial", type=int, metavar="N", help="cores for each trial (default: 1 on a CPU)")

@@ -3,7 +3,7 @@
 It runs beside a trial, so that sampling does not compete with training for the interpreter. It imports no torch and is
 steered through its standard input, one command a line, one JSON answer each:
 
-``watch ID ID``  from now on look at the first of these GPUs or MIG instances that NVML knows; answers with its UUID, its
+``watch ID ID``  from now on look at the first of these GPUs or MIG instances that NVML knows; answers with its UUID,
                  use when the sampler started, and the processes on it that are not the watched one
 ``reset``        forget peaks and series; answers with the present readings
 ``peaks``        answers with the highest readings and the series since the last reset

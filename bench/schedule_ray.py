@@ -79,9 +79,7 @@ def _trial(config: dict[str, Any]) -> None:
         tune.report({"epoch": epoch.epoch, "train_loss": epoch.train_loss})
 
     trial = TrialConfig.model_validate_json(point["trial"])
-    record = run_trial(
-        trial, threads=point["threads"], trials_at_once=point["trials_at_once"], on_epoch=tell
-    )
+    record = run_trial(trial, threads=point["threads"], trials_at_once=point["trials_at_once"], on_epoch=tell)
     record.save(Path(point["folder"]))
 
 

@@ -44,7 +44,9 @@ METRICS = {
     "mean_class_iou": Metric(
         "mIoU", "higher", "Everingham et al., PASCAL VOC, IJCV 2015: mean IoU of the classes, over all pixels", False
     ),
-    "mean_class_dice": Metric("mDice", "higher", "Dice, Ecology 1945: mean Dice of the classes, over all pixels", False),
+    "mean_class_dice": Metric(
+        "mDice", "higher", "Dice, Ecology 1945: mean Dice of the classes, over all pixels", False
+    ),
     "pixel_accuracy": Metric(
         "pixel acc", "higher", "Long et al., FCN, CVPR 2015: share of the pixels that are right", False
     ),
@@ -86,9 +88,7 @@ class Scores:
     images: dict[str, list]
 
 
-def score(
-    triples: Iterable[tuple[str, np.ndarray, np.ndarray]], protocol: ProtocolConfig = ProtocolConfig()
-) -> Scores:
+def score(triples: Iterable[tuple[str, np.ndarray, np.ndarray]], protocol: ProtocolConfig = ProtocolConfig()) -> Scores:
     """Scores (name, prediction, mask) triples, [H, W] each: prediction uint8 0..255 or float 0..1, mask uint8 0..255.
 
     Raises ``ValueError`` when there is nothing to score.

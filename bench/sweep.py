@@ -56,7 +56,7 @@ def expand(sweep: Sweep) -> list[Trial]:
 
 
 def sizes(trials: list[Trial]) -> dict[str, dict[str, int]]:
-    """Parameter counts by trial id; each distinct model is built once, without memory. Empty where a package is missing.
+    """Parameter counts by trial id; each distinct model is built once, without memory. Empty if a package is missing.
 
     Raises ``ConfigError`` with everything that cannot be built.
     """

@@ -35,8 +35,8 @@ class TrainConfig(Config):
     ``lr * encoder_lr_scale * layer_decay``, the first at its L-th power, the stem at the next (BEiT, arXiv 2106.08254;
     ViTDet, arXiv 2203.16527)."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """``bfloat16``: training's forward pass runs under torch.autocast; trained weights, the loss and all evaluation stay
-    in float32."""
+    """``bfloat16``: training's forward pass runs under torch.autocast; trained weights, the loss and evaluation stay in
+    float32."""
     loss: Literal["structure_loss", "weighted_structure_loss", "bce_loss", "cross_entropy"] = "structure_loss"
     """``structure_loss`` is upstream's, in which the weights of the cross-entropy cancel; ``weighted_`` mends that.
     ``cross_entropy`` is for classes, the others for object against background."""

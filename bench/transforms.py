@@ -26,7 +26,7 @@ class TransformConfig(Config):
     normalisation: Literal["imagenet", "sam3"] = "imagenet"
     """Upstream feeds ImageNet's mean and deviation to an encoder that was trained with 0.5 and 0.5."""
     mask_resize: Literal["bicubic", "nearest"] = "bicubic"
-    """Upstream resizes training masks with bicubic interpolation and keeps the soft values; classes need ``nearest``."""
+    """Upstream resizes training masks bicubically and keeps the soft values; classes need ``nearest``."""
     hflip: Probability = 0.5
     vflip: Probability = 0.5
 

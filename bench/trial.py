@@ -82,7 +82,8 @@ def _predicted(config: TrialConfig) -> int | None:
 
 def _over_budget(config: TrialConfig, known: dict[str, Any], predicted: int) -> TrialRecord:
     budget = config.memory.budget_gib
-    text = f"not run: predicted to allocate {predicted / GIB:.2f} GiB, more than {FAR_ABOVE} x memory.budget_gib {budget:g}"
+    limit = f"{FAR_ABOVE} x memory.budget_gib {budget:g}"
+    text = f"not run: predicted to allocate {predicted / GIB:.2f} GiB, more than {limit}"
     numbers = {"predicted_allocated_bytes": predicted, "budget_bytes": round(budget * GIB)}
     at_failure = MemoryAtFailure(torch_reserved_bytes=None, **numbers)
     return TrialRecord(**known, status="over budget", error=text, memory_at_failure=at_failure)

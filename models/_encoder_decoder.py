@@ -9,9 +9,9 @@ from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from models import _weights
-from models._names import Names, renamed
 from models._checkpointing import checkpoint_stages
 from models._frozen import Storage, StoredLinear, store_frozen
+from models._names import Names, renamed
 from models._placement import Placement, resolve
 from models._registry import Config as Base
 from models._registry import InvalidModel, Missing, Registry
@@ -81,6 +81,7 @@ class Config(Base):
             yield from super().weight_files()
         else:
             yield path
+
     frozen_weights: Storage = "float32"
     """How the encoder's frozen linear layers are stored (``models._frozen``); they compute as the others do."""
     checkpoint_decoder: bool = False

@@ -2,8 +2,8 @@
 
 ``bfloat16``   half the bytes
 ``int8``       a quarter: one scale for each output channel, the largest magnitude at 127
-``nf4``        0.13 of them: four bits, one float16 scale for each 64 weights (QLoRA, Dettmers et al., NeurIPS 2023, appendix E;
-               the 16 levels are those of bitsandbytes and torchao)
+``nf4``        0.13 of them: four bits, one float16 scale for each 64 weights (QLoRA, Dettmers et al., NeurIPS 2023,
+               appendix E; the 16 levels are those of bitsandbytes and torchao)
 
 A weight is unpacked for each use and again in the backward pass; only what is stored is kept in between. torchao's own
 tensor subclasses (0.18) would also build and run on meta and fake tensors, but its modules move between releases, and
@@ -40,7 +40,7 @@ NF4_LEVELS = (
 
 
 class StoredLinear(nn.Module):
-    """``nn.Linear`` with a frozen weight in another format: x [..., in] -> [..., out], in x's or autocast's precision."""
+    """``nn.Linear``, its frozen weight in another format: x [..., in] -> [..., out] in x's or autocast's precision."""
 
     def __init__(self, linear: nn.Linear, storage: Storage) -> None:
         super().__init__()
@@ -104,7 +104,11 @@ def _to_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
     blocks = weight.reshape(-1, NF4_BLOCK)
     scales = blocks.abs().amax(dim=1).half().clamp(min=torch.finfo(torch.float16).tiny)
     levels = torch.tensor(NF4_LEVELS, device=weight.device)
-    nearest = torch.bucketize(blocks / scales.to(weight.dtype)[:, None], (levels[1:] + levels[:-1]) / 2).to(torch.uint8).view(-1, 2)
+    nearest = (
+        torch.bucketize(blocks / scales.to(weight.dtype)[:, None], (levels[1:] + levels[:-1]) / 2)
+        .to(torch.uint8)
+        .view(-1, 2)
+    )
     return (nearest[:, 0] << 4) | nearest[:, 1], scales
 
 

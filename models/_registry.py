@@ -59,7 +59,6 @@ class Config(BaseModel):
             if isinstance(value, Config):
                 yield from (item._replace(field=f"{name}.{item.field}") for item in value.missing())
 
-
     def weight_files(self) -> Iterator[Path]:
         """The checkpoints that a model of this configuration loads."""
         for name in type(self).model_fields:

@@ -95,9 +95,7 @@ class SAM3ZeroShot(nn.Module):
         """images [B, 3, H, W], normalised as the config says -> (logits [B, 1, H, W],), one image after the other."""
         from sam3.model.sam3_image_processor import Sam3Processor  # needs what not every machine has
 
-        processor = Sam3Processor(
-            self.network, device=images.device.type, confidence_threshold=self.config.confidence
-        )
+        processor = Sam3Processor(self.network, device=images.device.type, confidence_threshold=self.config.confidence)
         pixels = ((images * self.deviation + self.mean) * 255).round().clamp(0, 255).to(torch.uint8)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):  # as Meta's examples do
             answers = [self._answer(processor, image) for image in pixels]

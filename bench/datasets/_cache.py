@@ -122,9 +122,7 @@ def _sum(path: Path) -> list[int]:
         return [file.tell(), checksum]
 
 
-def _make(
-    folder: Path, count: int, size: tuple[int, int], read: Callable[[int], Pair], progress: Progress
-) -> None:
+def _make(folder: Path, count: int, size: tuple[int, int], read: Callable[[int], Pair], progress: Progress) -> None:
     """Makes a cache; the caller holds its lock, so what lies under the temporary name was left by a killed process."""
     temporary = folder.with_name(f".making-{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)

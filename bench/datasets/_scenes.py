@@ -141,7 +141,9 @@ def _style(rng: Generator, hue: float, materials: tuple[str, ...] = MATERIALS) -
     """A random style around ``hue`` (0..1, wraps)."""
     light = rng.uniform(0.25, 0.8)
     first = _colour(hue + rng.normal(0, 0.03), rng.uniform(0.25, 0.75), light)
-    second = _colour(hue + rng.normal(0, 0.08), rng.uniform(0.2, 0.8), np.clip(light + rng.choice([-0.3, 0.3]), 0.1, 0.95))
+    second = _colour(
+        hue + rng.normal(0, 0.08), rng.uniform(0.2, 0.8), np.clip(light + rng.choice([-0.3, 0.3]), 0.1, 0.95)
+    )
     return Style(str(rng.choice(materials)), np.stack([first, second]), rng.uniform(0, math.pi), rng.uniform(5, 12))
 
 
@@ -154,7 +156,9 @@ def _odd_style(rng: Generator, common: Style, hue: float) -> Style:
     if differs[0]:
         style = style._replace(colours=_style(rng, hue + rng.uniform(0.25, 0.75)).colours)
     if differs[1]:
-        style = style._replace(colours=np.where(style.colours.mean() > 0.45, style.colours * 0.4, 1 - 0.45 * (1 - style.colours)))
+        style = style._replace(
+            colours=np.where(style.colours.mean() > 0.45, style.colours * 0.4, 1 - 0.45 * (1 - style.colours))
+        )
     if differs[2]:
         others = tuple(m for m in MATERIALS if m != common.material)
         style = style._replace(material=str(rng.choice(others)), angle=common.angle + math.pi / 2)
@@ -164,7 +168,9 @@ def _odd_style(rng: Generator, common: Style, hue: float) -> Style:
 def _jitter(rng: Generator, style: Style) -> Style:
     """The same style on another object: colours and geometry vary a little."""
     colours = np.clip(style.colours + rng.normal(0, 0.035, size=(2, 3)), 0, 1)
-    return style._replace(colours=colours, angle=style.angle + rng.normal(0, 0.15), frequency=style.frequency * rng.uniform(0.85, 1.15))
+    return style._replace(
+        colours=colours, angle=style.angle + rng.normal(0, 0.15), frequency=style.frequency * rng.uniform(0.85, 1.15)
+    )
 
 
 def _texture(rng: Generator, style: Style, s: int, window: Window = WHOLE) -> Array:

@@ -72,9 +72,7 @@ class Config(Base):
 def build(config: Config, transform: TransformConfig, progress: Progress = silent) -> Data:
     """Raises ``DataError`` with everything that is wrong with the sets and their files."""
     found, notes, errors = find(Path(config.root)), [], []
-    pool, tests = (
-        {name: _pairs(name, config, found, notes, errors) for name in names} for names in config.sets()
-    )
+    pool, tests = ({name: _pairs(name, config, found, notes, errors) for name in names} for names in config.sets())
     if errors:
         raise DataError(errors)
     counts = [sum(map(len, sets.values())) for sets in (pool, tests)]
@@ -94,9 +92,7 @@ def _pairs(name: str, config: Config, found: list[Found], notes: list[str], erro
         return []
     (place,) = places
     try:
-        pairs = pairs_of(
-            str(place.images), str(place.masks), notes, only=place.only, shared_masks=place.shared_masks
-        )
+        pairs = pairs_of(str(place.images), str(place.masks), notes, only=place.only, shared_masks=place.shared_masks)
     except DataError as error:
         errors += error.errors
         return []

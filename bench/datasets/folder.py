@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, __version__ as PILLOW
+from PIL import Image
+from PIL import __version__ as PILLOW
 from pydantic import Field, NonNegativeInt, model_validator
 
 from bench.datasets import Data, DataError, Progress, Split, _cache, silent
@@ -151,9 +152,7 @@ def set_fingerprint(contents: list[str]) -> str:
     return _cache.digest(sorted(contents))
 
 
-def _seen_twice(
-    train: np.ndarray, tests: Mapping[str, np.ndarray], pairs: list[Pair], files: list[str]
-) -> list[str]:
+def _seen_twice(train: np.ndarray, tests: Mapping[str, np.ndarray], pairs: list[Pair], files: list[str]) -> list[str]:
     """A line for each test set that shares image files with the training pairs."""
     images = [file.partition("/")[0] for file in files]
     learnt = {images[i] for i in train}

@@ -15,7 +15,6 @@ from bench.transforms import TransformConfig, resize_image, resize_mask
 from models._registry import Config as Base
 
 
-
 def _materials(rng: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndarray]:
     """A scene and the material of each pixel, an index into ``_scenes.MATERIALS``."""
     image, targets = _scenes.materials(rng, side)

@@ -111,7 +111,8 @@ def summarise(
 ) -> Leaderboard:
     """The sweep's trials in its order, whatever became of them; records of other settings are left out.
 
-    absent: by trial id, what keeps a trial from running on this machine; images: per-image scores by trial id; without them no differences are tested.
+    absent: by trial id, what keeps a trial from running on this machine; images: per-image scores by trial id; without
+    them no differences are tested.
     """
     images = images or {}
     environments = {t.trial_id: _environment(records[t.trial_id]) for t in trials if t.trial_id in records}

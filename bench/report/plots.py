@@ -65,11 +65,19 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def _title(axes: Axes, board: Leaderboard) -> None:
-    axes.set_title("\n".join(textwrap.wrap(board.question, 72)), loc="left", fontsize=10, pad=20 if board.embedded else 6)
+    axes.set_title(
+        "\n".join(textwrap.wrap(board.question, 72)), loc="left", fontsize=10, pad=20 if board.embedded else 6
+    )
     if board.embedded:
         warning = f"EMBEDDED RUN ({', '.join(board.embedded)}): not results of SAM3-UNet"
         axes.annotate(
-            warning, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=8, color=FRONT_COLOUR
+            warning,
+            (0, 1),
+            (0, 5),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            fontsize=8,
+            color=FRONT_COLOUR,
         )
 
 
@@ -90,7 +98,9 @@ def _points(axes: Axes, rows: Sequence[Row], board: Leaderboard, table: Table) -
             ink += [(x + dx * k / 4, y + dy * m / 4) for k in range(-4, 5) for m in range(-4, 5) if not k * m]
     keys = [
         Line2D([], [], color=FRONT_COLOUR, marker="o", label="Pareto front"),
-        Line2D([], [], color=POINT_COLOUR, marker="s", markerfacecolor="white", linestyle="", label="beaten by another"),
+        Line2D(
+            [], [], color=POINT_COLOUR, marker="s", markerfacecolor="white", linestyle="", label="beaten by another"
+        ),
     ]
     title = f"labels: {', '.join(_fields(board))}" if len(board.axes) > 1 else None
     shown = keys[: 1 + (len(front) < len(rows))]
@@ -161,8 +171,18 @@ def memory_plan(question: str, rows: Sequence[tuple[tuple[str, ...], Prediction]
         for card in cards:
             if card <= 1.1 * max(totals):
                 axes.axvline(card, color="0.6", linewidth=0.8, linestyle=":")
-                axes.annotate(f"{card} GB", (card, 1), (-2, -2), xycoords=("data", "axes fraction"), fontsize=7,
-                              textcoords="offset points", color="0.35", ha="right", va="top", rotation=90)
+                axes.annotate(
+                    f"{card} GB",
+                    (card, 1),
+                    (-2, -2),
+                    xycoords=("data", "axes fraction"),
+                    fontsize=7,
+                    textcoords="offset points",
+                    color="0.35",
+                    ha="right",
+                    va="top",
+                    rotation=90,
+                )
         axes.set_yticks(range(len(rows)), [", ".join(labels) for labels, _ in rows])
         axes.invert_yaxis()
         axes.set_xlabel("PREDICTED peak allocated in training [GiB]")
@@ -187,7 +207,9 @@ def memory_curves(curves: Mapping[str, Sequence[tuple[str, Prediction]]], base: 
         panels[0].set_ylim(bottom=0)
         panels[0].set_ylabel("PREDICTED peak in training [GiB]")
         panels[0].legend(fontsize=7, frameon=False)
-        figure.suptitle(f"{in_words(base.transform.size)} px, batch {base.train.batch_size}, {base.train.precision}", fontsize=9)
+        figure.suptitle(
+            f"{in_words(base.transform.size)} px, batch {base.train.batch_size}, {base.train.precision}", fontsize=9
+        )
     return figure
 
 
@@ -201,6 +223,8 @@ def memory_comparison(pairs: Sequence[tuple[int, int]], where: str, goal: float)
         axes.plot((0, top), (0, top), color="0.6", linewidth=0.8)
         measured, predicted = [m / GIB for _, m in pairs], [p / GIB for p, _ in pairs]
         axes.plot(measured, predicted, "o", color=POINT_COLOUR, markersize=4, label="one configuration")
-        axes.set(xlim=(0, top), ylim=(0, top), xlabel=f"measured peak allocated [GiB], {where}", ylabel="predicted [GiB]")
+        axes.set(
+            xlim=(0, top), ylim=(0, top), xlabel=f"measured peak allocated [GiB], {where}", ylabel="predicted [GiB]"
+        )
         axes.legend(fontsize=8, frameon=False)
     return figure

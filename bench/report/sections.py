@@ -100,7 +100,10 @@ def published(beside: Beside) -> list[str]:
     if not rows:
         return []
     lines = [f"## Published on {escape(beside.test_set)}, not measured here", ""]
-    lines += ["| method | metric | published | reproduced here | gap | source |", "| :-- | :-- | --: | --: | --: | :-- |"]
+    lines += [
+        "| method | metric | published | reproduced here | gap | source |",
+        "| :-- | :-- | --: | --: | --: | :-- |",
+    ]
     for row in rows:
         checked = "read in the source" if row.source.verified == "source" else f"second hand: {row.source.how}"
         source = f"{row.source.text}; {checked}" + "; protocol not stated" * (row.result.protocol == "unstated")

@@ -108,7 +108,9 @@ def _memory_resolution(table: Table) -> list[str]:
     if floor is None:
         return []
     pairs = [f"{', '.join(a.labels)} and {', '.join(b.labels)}" for a, b in unresolved(table, floor)]
-    text = f"Memory: neighbours in the order of memory closer than {floor / 2**20:.1f} MiB are not resolved by the repeats"
+    text = (
+        f"Memory: neighbours in the order of memory closer than {floor / 2**20:.1f} MiB are not resolved by the repeats"
+    )
     return ["", escape(f"{text}: {'; '.join(pairs) or 'none here'}."), ""]
 
 
@@ -141,7 +143,7 @@ def _footnote(board: Leaderboard) -> str:
     if len(board.seeds) > 1:
         lines = [f"Means ± half of their 95 % interval over {len(board.seeds)} seeds; best mean bold."]
         tested = any(c.p is not None for table in board.tables for found in table.comparisons.values() for c in found)
-        how = "≈ is not distinguishable from the best of its column: bootstrap over seeds and images, Holm over all pairs."
+        how = "≈ is not distinguishable from its column's best: bootstrap over seeds and images, Holm over all pairs."
         lines.append(how if tested else "Differences are not tested for significance.")
     else:
         lines = ["One seed: how much of a difference is seed noise is unknown, and nothing is tested."]

@@ -25,9 +25,7 @@ class Config(adapters.Config):
 def build(config: Config, encoder: nn.Module, blocks: Sequence[int]) -> nn.Module:
     """Adds a parameter per scaled channel. Raises ``InvalidModel``."""
     layers = config.scaled_outputs + config.scaled_inputs
-    method = IA3Config(
-        target_modules=_peft.pattern(layers), feedforward_modules=_peft.pattern(config.scaled_inputs)
-    )
+    method = IA3Config(target_modules=_peft.pattern(layers), feedforward_modules=_peft.pattern(config.scaled_inputs))
     return _peft.inject(
         encoder, blocks, layers, lambda chosen: inject_adapter_in_model(method, chosen, adapter_name=_peft.NAME)
     )

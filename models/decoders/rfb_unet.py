@@ -31,9 +31,7 @@ class Config(Base):
     """Keep upstream's unused fourth ``Up``; without it checkpoints of the released model do not fit."""
 
 
-def _conv(
-    channels_in: int, channels_out: int, kernel: tuple[int, int] = (1, 1), dilation: int = 1
-) -> nn.Sequential:
+def _conv(channels_in: int, channels_out: int, kernel: tuple[int, int] = (1, 1), dilation: int = 1) -> nn.Sequential:
     padding = tuple(dilation * (side // 2) for side in kernel)
     convolution = nn.Conv2d(channels_in, channels_out, kernel, padding=padding, dilation=dilation, bias=False)
     return nn.Sequential(OrderedDict(conv=convolution, bn=nn.BatchNorm2d(channels_out)))
@@ -80,9 +78,7 @@ class RFBUNet(nn.Module):
     def __init__(self, channels: tuple[int, ...], config: Config, num_classes: int = 1) -> None:
         super().__init__()
         width = config.width
-        self.rfb = nn.ModuleList(
-            ReceptiveFieldBlock(channels[min(i, len(channels) - 1)], width) for i in range(LEVELS)
-        )
+        self.rfb = nn.ModuleList(ReceptiveFieldBlock(channels[min(i, len(channels) - 1)], width) for i in range(LEVELS))
         self.up = nn.ModuleList(_double_conv(2 * width, width) for _ in range(3))
         if config.idle:
             self.idle = _double_conv(2 * width, width)

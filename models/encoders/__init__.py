@@ -2,7 +2,7 @@
 
 An encoder is an ``nn.Module`` with ``forward(images [B, 3, H, W]) -> tuple`` of features, fine to coarse, each
 [B, C_i, H/s_i, W/s_i]; ``channels`` (the C_i); ``blocks``, a sequence of modules whose items adapters may replace;
-``block_dims``, the width at which each block works; ``prefix_tokens``, the number of tokens without a place in the image
+``block_dims``, the width at which each block works; ``prefix_tokens``, the number of tokens without a place in it
 (class, registers) that precede the others between blocks: blocks work on [B, H, W, C] where it is 0, else they may work
 on [B, prefix_tokens + H * W, C]; ``stem_parameters()``, what lies before the first block; and
 ``load_pretrained() -> int``, the number of tensors loaded. Its ``build(config, image_size)`` gets the side of a square;

@@ -36,4 +36,6 @@ class Config(sam3_vit.Config):
         return SHIPPED
 
     def how_to_get(self) -> str:
-        return "it ships with the repository: 'git checkout models/encoders', or make it with 'python -m bench.pretrain'"
+        return (
+            "it ships with the repository: 'git checkout models/encoders', or make it with 'python -m bench.pretrain'"
+        )

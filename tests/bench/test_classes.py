@@ -170,6 +170,10 @@ def test_leaderboard_front_and_figure_go_by_the_mean_iou_of_the_classes(trial):
     (table,) = board.tables
     assert table.main_metric == "mean_class_iou" and any(row.on_front for row in table.rows)
     text = markdown(board)
-    assert "| mIoU ↑ | mDice ↑ | pixel acc ↑ | val mIoU ↑ |" in text and "Pareto front of mIoU" in text and "MAE" not in text
+    assert (
+        "| mIoU ↑ | mDice ↑ | pixel acc ↑ | val mIoU ↑ |" in text
+        and "Pareto front of mIoU" in text
+        and "MAE" not in text
+    )
     assert any(name.startswith("test.class_iou_") for name in as_frame(board))
     assert plots.memory_accuracy(board, table).axes[0].get_ylabel() == "mean IoU of the classes on the test split"

@@ -43,15 +43,34 @@ def test_the_child_says_what_went_wrong(monkeypatch):
 
 def test_table_and_figure(tmp_path):
     rows = [
-        Measured(label="a", predicted_allocated_bytes=104, predicted_reserved_bytes=1, predicted_device_bytes=1,
-                 memory=Memory(torch_allocated_bytes=100)),
-        Measured(label="b", predicted_allocated_bytes=90, predicted_reserved_bytes=1, predicted_device_bytes=1,
-                 memory=Memory(torch_allocated_bytes=100)),
-        Measured(label="c", predicted_allocated_bytes=90, predicted_reserved_bytes=1, predicted_device_bytes=1, error="oom"),
+        Measured(
+            label="a",
+            predicted_allocated_bytes=104,
+            predicted_reserved_bytes=1,
+            predicted_device_bytes=1,
+            memory=Memory(torch_allocated_bytes=100),
+        ),
+        Measured(
+            label="b",
+            predicted_allocated_bytes=90,
+            predicted_reserved_bytes=1,
+            predicted_device_bytes=1,
+            memory=Memory(torch_allocated_bytes=100),
+        ),
+        Measured(
+            label="c", predicted_allocated_bytes=90, predicted_reserved_bytes=1, predicted_device_bytes=1, error="oom"
+        ),
     ]
     paths = [tmp_path / f"comparison.{kind}" for kind in ("csv", "md", "png", "svg")]
     write(rows, "a card", paths)
     page = paths[1].read_text()
-    assert "2 of 3 measured on a card; 1 within 5%" in page and "+4.00%" in page and "-10.00%" in page and "| oom |" in page
+    assert (
+        "2 of 3 measured on a card; 1 within 5%" in page
+        and "+4.00%" in page
+        and "-10.00%" in page
+        and "| oom |" in page
+    )
     assert all(path.stat().st_size for path in paths)
-    assert "predicted_allocated_bytes" in paths[0].read_text() and "measured_torch_allocated_bytes" in paths[0].read_text()
+    assert (
+        "predicted_allocated_bytes" in paths[0].read_text() and "measured_torch_allocated_bytes" in paths[0].read_text()
+    )

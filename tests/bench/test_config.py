@@ -82,7 +82,10 @@ def test_identity_depends_on_values_not_on_how_they_are_written(sweep):
         ("model.name=sam3_unt", "unknown model 'sam3_unt'. Did you mean 'sam3_unet'?"),
         ("train.lr=fast", "train.lr: should be a valid number (got 'fast')"),
         ("train.lr=-1", "train.lr: should be greater than 0"),
-        ("train.loss=structur_loss", "should be 'structure_loss', 'weighted_structure_loss', 'bce_loss' or 'cross_entropy'"),
+        (
+            "train.loss=structur_loss",
+            "should be 'structure_loss', 'weighted_structure_loss', 'bce_loss' or 'cross_entropy'",
+        ),
         ("trian.lr=1", "trian: unknown key. Did you mean 'train'?"),
         ("device=gpu", "device: should be 'cuda' or 'cpu' (got 'gpu')"),
         ("seeds=[]", "seeds: a list of whole numbers"),
@@ -173,7 +176,9 @@ def test_profiles(sweep):
     assert sweep(text, "train.epochs=3", profile="large").base.train.epochs == 3
     assert "no profile 'lrge'. Did you mean 'large'? Profiles: small, large" in errors(sweep, text, profile="lrge")
     broken = text.replace("device: cpu", "device: abacus")
-    assert "profiles.small.base.device" in errors(sweep, broken) and "profiles.large.base.device" in errors(sweep, broken)
+    assert "profiles.small.base.device" in errors(sweep, broken) and "profiles.large.base.device" in errors(
+        sweep, broken
+    )
 
 
 VARIANTS = """variants:
@@ -199,9 +204,17 @@ def test_variants_are_an_axis_whose_points_set_what_they_like(sweep):
     ("old", "new", "expected"),
     [
         ("rank: 2", "rnk: 2", "variants: model.adapter.rnk: no field 'rnk'. Did you mean 'rank'?"),
-        ("rank: 2", "rank: two", "variants = small and long: model.adapter.rank: should be a valid integer (got 'two')"),
+        (
+            "rank: 2",
+            "rank: two",
+            "variants = small and long: model.adapter.rank: should be a valid integer (got 'two')",
+        ),
         ("{}", "3", "variants.as it is: should be a valid dictionary (got 3)"),
-        ("model.adapter.rank: [4, 8]", "train.epochs: [1, 2]", "variants: the same field is set by axis 'train.epochs'"),
+        (
+            "model.adapter.rank: [4, 8]",
+            "train.epochs: [1, 2]",
+            "variants: the same field is set by axis 'train.epochs'",
+        ),
     ],
 )
 def test_bad_variants(sweep, old, new, expected):

@@ -70,6 +70,6 @@ def test_every_choice_of_the_protocol_changes_the_map():
 
 def test_nearest_keeps_the_models_own_probabilities():
     logits = torch.randn(1, 1, 4, 4)
-    (_, answer, _), = run(logits, 1, (8, 8), resize="nearest", minmax=False, quantise="none")
+    ((_, answer, _),) = run(logits, 1, (8, 8), resize="nearest", minmax=False, quantise="none")
     expected = logits.sigmoid().numpy()[0, 0].repeat(2, axis=0).repeat(2, axis=1)
     assert np.allclose(answer, expected)

@@ -13,9 +13,7 @@ SIZE = TransformConfig(size=16)
 
 
 def build(images, masks, **more):
-    return DATASETS.build(
-        DATASETS.parse({"name": "folder", "images": str(images), "masks": str(masks), **more}), SIZE
-    )
+    return DATASETS.build(DATASETS.parse({"name": "folder", "images": str(images), "masks": str(masks), **more}), SIZE)
 
 
 def complaints(images, masks, **more):

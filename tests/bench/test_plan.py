@@ -124,8 +124,13 @@ def test_the_largest_batch_of_a_real_model(sweep_file):
 def test_curves_leave_out_what_a_model_lacks(monkeypatch, sweep_file):
     monkeypatch.setattr(planner, "predict", lambda config: config.trial_id)
     base = load_sweep(sweep_file, "full").base
-    found = planner.curves(base.model_copy(update={"model": TrialConfig.model_validate(
-        {"model": "unet", "dataset": "procedural", "device": "cpu"}).model}))
+    found = planner.curves(
+        base.model_copy(
+            update={
+                "model": TrialConfig.model_validate({"model": "unet", "dataset": "procedural", "device": "cpu"}).model
+            }
+        )
+    )
     assert set(found) == {"transform.size", "train.batch_size"}
     assert set(planner.curves(base)) == set(planner.CURVES)
 

@@ -52,7 +52,10 @@ def profiled_peak(config: TrialConfig) -> int:
     optimiser.zero_grad()
     images, masks = batch_of(config)
     state = [value for values in optimiser.state.values() for value in values.values()]
-    held = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in (*model.parameters(), *model.buffers(), *state)}
+    held = {
+        t.untyped_storage()._cdata: t.untyped_storage().nbytes()
+        for t in (*model.parameters(), *model.buffers(), *state)
+    }
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         flipped = flip(images.clone(), masks.clone(), config.transform, torch.Generator().manual_seed(0))
         loss = batch_loss(model, *flipped, config.train, config.transform)
@@ -170,7 +173,9 @@ def test_gradients_and_optimiser_make_the_peak_where_weights_dominate():
         def forward(self, images):
             return (self.layer(images.mean((2, 3))).sum(1).view(-1, 1, 1, 1).expand(-1, 1, 4, 4),)
 
-    config = TrialConfig.model_validate({"model": "unet", "dataset": "procedural", "train": {"batch_size": 1}, "device": "cpu"})
+    config = TrialConfig.model_validate(
+        {"model": "unet", "dataset": "procedural", "train": {"batch_size": 1}, "device": "cpu"}
+    )
     with Tracker(cuda=False) as tracker:
         model = Wide()
         optimiser = make_optimiser(model, config.train, foreach=True)
@@ -183,7 +188,9 @@ def test_gradients_and_optimiser_make_the_peak_where_weights_dominate():
 
 
 def test_recomputed_activations_count_as_activations_and_vanish():
-    config = TrialConfig.model_validate({"model": "unet", "dataset": "procedural", "train": {"batch_size": 1}, "device": "cpu"})
+    config = TrialConfig.model_validate(
+        {"model": "unet", "dataset": "procedural", "train": {"batch_size": 1}, "device": "cpu"}
+    )
 
     class Deep(nn.Module):
         def __init__(self, again):

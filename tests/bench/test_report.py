@@ -347,6 +347,8 @@ def test_a_sweep_in_the_mirror_protocol_is_ranked_by_iou(sweep, tiny_with, tmp_p
     text = markdown(board)
     assert "IoU ↑" in text and "BER ↓" in text and "wF" not in text and "val IoU ↑" in text
     assert {path.suffix for path in report.write(board, tmp_path)} == {".md", ".csv", ".png", ".svg"}
+
+
 # --- memory: what repeats resolve, and what contradicts itself --------------------------------------------------------
 
 
@@ -385,7 +387,9 @@ def test_figures_that_contradict_themselves_mark_the_row(sweep):
     records[first] = records[first].model_copy(update={"memory": {"training": memory}})
     lines = markdown(summarise(sweep, trials, records)).splitlines()
     assert [line for line in lines if line.startswith("| 2 ") and "2/2 †" in line]
-    assert any("contradicts itself: nvml" in line for line in lines) and any("not alone on the card" in line for line in lines)
+    assert any("contradicts itself: nvml" in line for line in lines) and any(
+        "not alone on the card" in line for line in lines
+    )
 
 
 def test_over_budget_is_a_row_of_its_own_kind(sweep):

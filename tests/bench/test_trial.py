@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from bench import trial as trial_module
-from bench.scores import OF_PROTOCOL
 from bench.predicted_memory import predict
-from bench.scores import METRICS
+from bench.scores import OF_PROTOCOL
 from bench.trial import run_trial
 
 
@@ -33,7 +32,9 @@ def test_a_record_says_everything(tiny):
     assert record.timing.train_images_per_second > 0 < record.timing.inference_images_per_second
     source = record.provenance
     assert source.images == {"train": 8, "val": 2, "test": 3} and len(source.dataset_fingerprint) == 32
-    assert list(source.weights) == ["sam3_vit_tiny.safetensors"] and len(source.weights["sam3_vit_tiny.safetensors"]) == 64
+    assert (
+        list(source.weights) == ["sam3_vit_tiny.safetensors"] and len(source.weights["sam3_vit_tiny.safetensors"]) == 64
+    )
     assert source.versions["torch"] == torch.__version__.split("+")[0] or source.versions["torch"] == torch.__version__
     assert source.deterministic and source.device == "cpu" and source.threads == 1
 
@@ -239,6 +240,8 @@ def test_a_trial_on_rectangles(tiny_with):
     record = run_trial(tiny_with({"transform.size": [32, 48]}))
     assert record.status == "ok", record.error
     assert record.config["transform"]["size"] == [32, 48]
+
+
 def test_the_protocol_decides_what_is_scored(tiny_with):
     record = run_trial(tiny_with({"protocol.name": "mirror"}))
     assert record.status == "ok" and tuple(record.scores) == OF_PROTOCOL["mirror"]

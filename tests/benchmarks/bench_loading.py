@@ -1,6 +1,6 @@
 """Images per second and core: the suite's cache against upstream's loader as it is described, on the same files.
 
-``pytest tests/benchmarks/bench_loading.py -o python_files='bench_*.py'``; with ``SAM3_BENCH_PAIRS=ROOT`` on the pairs in
+``pytest tests/benchmarks/bench_loading.py -o python_files='bench_*.py'``; with ``SAM3_BENCH_PAIRS=ROOT`` on those in
 ROOT/images and ROOT/masks instead of painted ones. Everything runs in one process with one thread. Making the cache is
 paid once; upstream's loader pays its price in every epoch.
 """

@@ -76,7 +76,10 @@ def bench_loading(benchmark, tmp_path, source):
     def from_files():
         pairs = []
         for name in split.names[:12]:
-            image, mask = Image.open(images / f"{name}.jpg").convert("RGB"), Image.open(masks / f"{name}.png").convert("L")
+            image, mask = (
+                Image.open(images / f"{name}.jpg").convert("RGB"),
+                Image.open(masks / f"{name}.png").convert("L"),
+            )
             pairs.append((resize_image(image, 336), resize_mask(mask, 336, "bicubic")))
         return tuple(torch.from_numpy(np.stack(arrays)) for arrays in zip(*pairs))
 

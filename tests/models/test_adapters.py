@@ -153,8 +153,10 @@ FORMULAS = {  # parameters of one adapted block of width d and MLP width h, from
         for layer, i, o in (("attn.qkv", d, 3 * d), ("attn.proj", d, d), ("mlp.fc1", d, h), ("mlp.fc2", h, d))
         if layer in c.layers
     ),
-    "mona": lambda c, d, h: 2
-    * (2 * d + 2 * d + linear(d, c.rank) + linear(c.rank, d) + c.rank * (9 + 25 + 49 + 3) + linear(c.rank, c.rank)),
+    "mona": lambda c, d, h: (
+        2
+        * (2 * d + 2 * d + linear(d, c.rank) + linear(c.rank, d) + c.rank * (9 + 25 + 49 + 3) + linear(c.rank, c.rank))
+    ),
     "ssf": lambda c, d, h: 2 * (d + 3 * d + d + d + h + d),
     "vera": lambda c, d, h: 3 * d + c.rank,
     "ladder": lambda c, d, h: linear(d, c.rank) + linear(c.rank, c.rank) + 2 * c.rank + 10 * c.rank + 1,
@@ -353,8 +355,9 @@ def test_ia3_scales_outputs_of_qkv_and_inputs_of_fc2():
 def test_vera_shares_frozen_matrices_that_no_seed_of_a_trial_changes():
     plain, adapted, x = pair({"name": "vera", "rank": 7})
     layer = adapted.attn.qkv
-    (a, b), (d, s) = (m["adapter"] for m in (layer.vera_A, layer.vera_B)), (
-        m["adapter"] for m in (layer.vera_lambda_d, layer.vera_lambda_b)
+    (a, b), (d, s) = (
+        (m["adapter"] for m in (layer.vera_A, layer.vera_B)),
+        (m["adapter"] for m in (layer.vera_lambda_d, layer.vera_lambda_b)),
     )
     torch.testing.assert_close(layer(x), plain.attn.qkv(x) + s * (((x @ a.T) * d) @ b.T))
     models = [build({"name": "vera", "rank": 7, "projection_seed": k}, seed=s) for s, k in ((0, 0), (1, 0), (0, 1))]

@@ -9,7 +9,12 @@ from models._checkpointing import checkpoint_stages
 
 def built(recomputed, decoder="light_unet"):
     encoder = {"name": "sam3_vit_tiny", "weights": "random", "depth": 2, "global_blocks": [1], "drop_path": 0.0}
-    config = {"name": "sam3_unet", "encoder": encoder, "adapter": {"rank": 4}, "decoder": {"name": decoder, "width": 16}}
+    config = {
+        "name": "sam3_unet",
+        "encoder": encoder,
+        "adapter": {"rank": 4},
+        "decoder": {"name": decoder, "width": 16},
+    }
     torch.manual_seed(0)
     return MODELS.build(MODELS.parse({**config, "checkpoint_decoder": recomputed}), 64, False).train()
 

@@ -20,7 +20,9 @@ SMALL_ENCODER = {"name": "sam3_vit_tiny", "weights": "random"}
 def small(name: str):
     """The model's defaults, with the tiny encoder where there is an encoder."""
     config = MODELS.parse(name)
-    return config.model_copy(update={"encoder": ENCODERS.parse(SMALL_ENCODER)}) if isinstance(config, Config) else config
+    return (
+        config.model_copy(update={"encoder": ENCODERS.parse(SMALL_ENCODER)}) if isinstance(config, Config) else config
+    )
 
 
 @pytest.mark.parametrize(("registry", "name"), ENTRIES, ids=lambda v: v if isinstance(v, str) else v.noun)

@@ -20,7 +20,9 @@ def linear():
 
 def small(**changes):
     encoder = {"name": "sam3_vit_tiny", "weights": "random", "depth": 2, "global_blocks": [1]}
-    return MODELS.parse({"name": "sam3_unet", "encoder": encoder, "decoder": {"width": 16}, "adapter": {"rank": 4}, **changes})
+    return MODELS.parse(
+        {"name": "sam3_unet", "encoder": encoder, "decoder": {"width": 16}, "adapter": {"rank": 4}, **changes}
+    )
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -40,7 +42,9 @@ def test_each_weight_is_within_half_a_step(linear, storage):
         bound = (weight.abs().amax(1, keepdim=True) / 127 / 2).expand_as(weight)
     else:
         widest = max(b - a for a, b in zip(NF4_LEVELS, NF4_LEVELS[1:])) / 2 + 2**-11
-        bound = (weight.view(-1, NF4_BLOCK).abs().amax(1, keepdim=True) * widest).expand(-1, NF4_BLOCK).reshape_as(weight)
+        bound = (
+            (weight.view(-1, NF4_BLOCK).abs().amax(1, keepdim=True) * widest).expand(-1, NF4_BLOCK).reshape_as(weight)
+        )
     assert ((weight - unpacked).abs() <= bound * 1.001).all()
     assert torch.equal(StoredLinear(_with_weight(unpacked), storage).weight, unpacked) or storage == "int8"
 

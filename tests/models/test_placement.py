@@ -24,7 +24,9 @@ def test_each_word(placement, depth, blocks):
     assert resolve(PARSE(placement), depth) == blocks
 
 
-@pytest.mark.parametrize("wrong", ["", "al", "first", "first:0", "last:-1", "every:x", "first:1.5", [], [-1], [1, 1], [True], 3, None])
+@pytest.mark.parametrize(
+    "wrong", ["", "al", "first", "first:0", "last:-1", "every:x", "first:1.5", [], [-1], [1, 1], [True], 3, None]
+)
 def test_what_is_no_placement_names_what_is(wrong):
     with pytest.raises(ValidationError, match="first:N, last:N, every:N"):
         PARSE(wrong)

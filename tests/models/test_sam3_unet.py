@@ -73,7 +73,7 @@ def test_tuned_blocks_and_stem():
 
 
 def test_skip_is_cropped_to_the_coarser_map_as_upstream_does():
-    """336/32 = 10.5: the coarsest level has 10, its doubled map 20, and the skip of 21 loses its first row and column."""
+    """336/32 = 10.5: the coarsest level has 10, its doubled map 20; the skip of 21 loses its first row and column."""
     seen = {}
     up = Up(16, 8, LightUNetConfig()).eval()
     up.conv.register_forward_pre_hook(lambda module, inputs: seen.update(x=inputs[0]))

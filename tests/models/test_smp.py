@@ -24,7 +24,9 @@ def test_other_sizes_name_the_nearest(name, size, near):
 
 
 def test_weights_from_a_path_are_the_backbones(tmp_path):
-    state = {n: torch.randn_like(v) if v.is_floating_point() else v for n, v in get_encoder("resnet18").state_dict().items()}
+    state = {
+        n: torch.randn_like(v) if v.is_floating_point() else v for n, v in get_encoder("resnet18").state_dict().items()
+    }
     torch.save(state, tmp_path / "resnet18.pt")
     config = MODELS.parse({"name": "smp_unet", "backbone": "resnet18", "weights": str(tmp_path / "resnet18.pt")})
     assert not list(config.missing()) and list(config.weight_files()) == [tmp_path / "resnet18.pt"]

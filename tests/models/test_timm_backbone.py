@@ -196,7 +196,9 @@ def test_wrong_weights_are_an_error(tmp_path, change):
     state = timm.create_model("test_vit").state_dict()
     incomplete = {n: v for n, v in state.items() if n != "blocks.3.norm1.weight"}
     more = {**state, "blocks.9.norm1.weight": torch.zeros(64)}
-    torch.save({"foreign": {"x": torch.zeros(1)}, "incomplete": incomplete, "more": more}[change], tmp_path / "wrong.pt")
+    torch.save(
+        {"foreign": {"x": torch.zeros(1)}, "incomplete": incomplete, "more": more}[change], tmp_path / "wrong.pt"
+    )
     with pytest.raises(_weights.WeightsError, match="wrong.pt: these are not the weights of test_vit"):
         encoder("test_vit", 64, weights=str(tmp_path / "wrong.pt")).load_pretrained()
 

@@ -72,7 +72,11 @@ def test_foreign_checkpoint_is_refused_and_changes_nothing(tmp_path):
 
 def test_truncated_checkpoint_is_named(tmp_path, trunk):
     torch.save(trunk, tmp_path / "whole.pt")
-    for name, content in {"half.pt": (tmp_path / "whole.pt").read_bytes()[:2000], "empty.pt": b"", "x.safetensors": b"abc"}.items():
+    for name, content in {
+        "half.pt": (tmp_path / "whole.pt").read_bytes()[:2000],
+        "empty.pt": b"",
+        "x.safetensors": b"abc",
+    }.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(_weights.WeightsError, match=f"{name}: not a readable checkpoint"):
             load(tmp_path / name)
