@@ -25,6 +25,11 @@ from models import MODELS
 from models._registry import Config, Missing, Registry, did_you_mean
 
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+"""Of a sweep: it becomes a folder below the results."""
+LARGEST_SEED = 2**63 - 1
+
+
 class ConfigError(ValueError):
     """The user's mistake, one line each. Printed without a traceback; exit code 2."""
 
@@ -134,7 +139,7 @@ class _Profile(Config):
 
 
 class _SweepFile(Config):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Annotated[str, Field(pattern=NAME)]
     question: Annotated[str, Field(min_length=1)]
     profiles: Annotated[dict[str, _Profile], Field(min_length=1)]
 
@@ -178,6 +183,8 @@ def _validate(settings: Mapping[str, Any], question: str, profile: str) -> Sweep
     except ValidationError as error:
         raise ConfigError(*(f"base.{line}" for line in explain(error, TrialConfig, settings["base"]))) from None
     errors: list[str] = []
+    if not isinstance(settings["name"], str) or not re.fullmatch(NAME, settings["name"]):
+        errors.append(f"name: letters, digits, '_', '.' and '-' are allowed, as in my_sweep (got {settings['name']!r})")
     if "seed" in settings["base"]:
         errors.append("base.seed: seeds are listed under 'seeds', as in seeds=[0,1]")
     axes = {f"axes.{path}": _axis(path, values, errors) for path, values in settings["axes"].items()}
@@ -203,6 +210,8 @@ def _validate(settings: Mapping[str, Any], question: str, profile: str) -> Sweep
     seeds = settings["seeds"]
     if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
         errors.append(f"seeds: a list of whole numbers from 0 is needed, as in [0, 1, 2] (got {seeds!r})")
+    elif max(seeds) > LARGEST_SEED:
+        errors.append(f"seeds: {max(seeds)} is beyond what torch takes. Allowed: 0 to {LARGEST_SEED}")
     elif len(set(seeds)) < len(seeds):
         errors.append(f"seeds: {seeds} names one twice")
     if errors:

@@ -121,7 +121,7 @@ def _resources(options: argparse.Namespace, sweep: Sweep) -> tuple[int, int]:
     cores, visible = os.cpu_count() or 1, torch.cuda.device_count()
     on_gpu = sweep.base.device == "cuda"
     if options.gpus is not None:
-        if not on_gpu and options.gpus > 0:
+        if not on_gpu and options.gpus != 0:
             raise ConfigError(f"--gpus {options.gpus}: this profile runs on the CPU. Add device=cuda to use GPUs")
         if on_gpu and not 1 <= options.gpus <= visible:
             raise ConfigError(f"--gpus {options.gpus}: torch sees {visible} GPUs here. Allowed: 1 to {max(1, visible)}")

@@ -32,7 +32,7 @@ class Missing(NamedTuple):
 class Config(BaseModel):
     """Base of every configuration: immutable, strict about types, closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     embedded: ClassVar[bool] = False
     """True for stand-ins that ship with the suite (tiny encoder, painted data): tables and plots say so."""

@@ -127,6 +127,7 @@ def test_a_dry_run_shows_the_trials_and_touches_nothing(tmp_path, run):
         (("model.adapter.rnk=3",), "Did you mean 'rank'?"),
         (("model.adapter.placement=first:9",), "the encoder has 8"),
         (("--gpus", "1"), "this profile runs on the CPU"),
+        (("--gpus", "-1"), "this profile runs on the CPU"),
         (("--cpus-per-trial", "9999"), "Allowed: 1 to"),
         (("--results", "smoke.yaml"), "cannot write results there"),
         (("dataset.images=nope", "dataset.masks=nope"), "nope does not exist"),

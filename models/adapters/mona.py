@@ -68,8 +68,11 @@ class MonaBlock(nn.Module):
         added: list[Tensor] = []
 
         def insert(_: nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
-            added.append(self._change(self.adapter[0], arguments[0]))
-            return (arguments[0] + added[0],)
+            stream = arguments[0]
+            # SAM's ViT in timm flattens its map here
+            seen = stream if stream.ndim == x.ndim else stream.reshape(x.shape)
+            added.append(self._change(self.adapter[0], seen))
+            return (stream + added[0].reshape(stream.shape),)
 
         handle = self.block.norm2.register_forward_pre_hook(insert)
         try:

@@ -43,7 +43,8 @@ class ParallelAdapter(nn.Module):
         """x [B, ..., C] -> [B, ..., C], of any shape that the block takes."""
         with adapters.inputs_of(self.block.mlp) as seen:
             out = self.block(x)
-        return out + self.scale * self.adapter(seen[0])
+        added = self.adapter(seen[0])  # SAM's ViT in timm hands its MLP a map as tokens
+        return out + self.scale * added.reshape(out.shape)
 
 
 def build(config: Config, encoder: nn.Module, blocks: Sequence[int]) -> nn.Module:

@@ -227,3 +227,16 @@ def test_bad_variants(sweep, old, new, expected):
 def test_axes_of_whole_subtrees_have_labels(sweep):
     text = GOOD.replace("model.adapter.rank: [4, 8]", "model: {U: {name: unet, width: 4}, S: sam3_unet}")
     assert [label for label, _ in sweep(text).axes[0].points] == ["U", "S"]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("name=null", "name: letters, digits"),
+        ("name=../elsewhere", "name: letters, digits"),
+        ("seeds=99999999999999999999", "beyond what torch takes"),
+        ("train.lr=.inf", "base.train.lr: should be a finite number"),
+    ],
+)
+def test_overrides_that_would_only_fail_later(sweep, override, expected):
+    assert expected in errors(sweep, GOOD, override)

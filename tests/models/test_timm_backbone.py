@@ -243,3 +243,13 @@ def test_a_copy_is_independent_of_its_original():
         for parameter in net.parameters():
             parameter.zero_()
         assert torch.equal(twin(images)[0], before)
+
+
+@pytest.mark.parametrize("adapter", ["parallel", "mona"])
+def test_adapters_inside_the_block_fit_sams_vit_which_flattens_its_map(adapter):
+    settings = {"name": "timm_backbone", "model": "samvit_base_patch16", "weights": "random"}
+    placed = {"name": adapter, "rank": 2, "placement": [0, 2]}  # a windowed block and a global one
+    config = {"name": "sam3_unet", "encoder": settings, "decoder": {"width": 8}, "adapter": placed}
+    net = MODELS.build(MODELS.parse(config), 64, True).train()
+    net(torch.randn(2, 3, 64, 64))[0].square().mean().backward()
+    assert all((p.grad is not None) == p.requires_grad for p in net.parameters())
