@@ -87,3 +87,23 @@ def test_decoders_take_one_map_or_four(name, levels, num_classes):
     features = tuple(torch.randn(2, c, 16 >> i, 16 >> i) for i, c in enumerate(channels))
     assert isinstance(decoder, nn.Module)
     assert all(logits.shape == (2, num_classes, 64, 96) for logits in decoder(features, (64, 96)))
+
+
+@pytest.mark.parametrize("placement", ["all", "last:1"])
+@pytest.mark.parametrize("decoder", DECODERS.names())
+@pytest.mark.parametrize("adapter", ADAPTERS.names())
+def test_every_adapter_trains_at_every_placement_with_every_decoder(adapter, decoder, placement):
+    encoder = {**SMALL_ENCODER, "depth": 2, "global_blocks": [1], "window": 4}
+    method = {"name": adapter, "placement": placement}
+    config = MODELS.parse({"name": "sam3_unet", "encoder": encoder, "adapter": method, "decoder": decoder})
+    model = MODELS.build(config, 64, False).train()
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimiser = torch.optim.AdamW(trained.values(), lr=1e-2)
+    silent = {name for name in trained if part_of(name) == "adapter"}
+    assert silent
+    for _ in range(3):  # what starts at zero hides what lies behind it for a step
+        optimiser.zero_grad()
+        sum(logits.square().mean() for logits in model(torch.randn(2, 3, 64, 64))).backward()
+        optimiser.step()
+        silent = {name for name in silent if trained[name].grad is None or not trained[name].grad.any()}
+    assert not silent
