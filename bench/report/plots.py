@@ -186,7 +186,7 @@ def memory_plan(question: str, rows: Sequence[tuple[tuple[str, ...], Prediction]
         axes.set_yticks(range(len(rows)), [", ".join(labels) for labels, _ in rows])
         axes.invert_yaxis()
         axes.set_xlabel("PREDICTED peak allocated in training [GiB]")
-        axes.set_title("\n".join(textwrap.wrap(question, 80)), loc="left", fontsize=10)
+        figure.suptitle("\n".join(textwrap.wrap(question, 90)), x=0.01, ha="left", fontsize=10)
         axes.grid(axis="y", visible=False)
         figure.legend(fontsize=7, frameon=False, ncols=len(PARTS) + 1, loc="outside lower center", columnspacing=1)
     return figure
