@@ -1,6 +1,6 @@
 """Images per second and core: the suite's cache against upstream's loader as it is described, on the same files.
 
-``pytest tests/benchmarks/bench_loading.py -o python_files='bench_*.py'``; with ``SAM3_BENCH_PAIRS=ROOT`` on those in
+``pytest tests/benchmarks/bench_loading.py -o python_files='bench_*.py'``; with ``SAM3_BENCH_PAIRS=ROOT`` on the pairs in
 ROOT/images and ROOT/masks instead of painted ones. Everything runs in one process with one thread. Making the cache is
 paid once; upstream's loader pays its price in every epoch.
 """
@@ -83,6 +83,8 @@ def run(batches):
 
 
 def report(benchmark, count):
+    if benchmark.stats is None:  # --benchmark-disable
+        return
     benchmark.extra_info["images_per_second_per_core"] = round(count / benchmark.stats.stats.median, 1)
 
 
