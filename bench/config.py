@@ -289,7 +289,7 @@ def _override(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
             changes[key] = yaml.load(value, _Loader)
         except yaml.YAMLError as error:
             errors.append(f"  {key}: '{value}' is no YAML value ({_first_line(error)})")
-    if "dataset.images" in changes:  # paths alone are enough to ask for a folder of pairs
+    if {"dataset.images", "dataset.masks"} & changes.keys():  # paths alone are enough to ask for a folder of pairs
         changes = {"dataset.name": "folder", **changes}
     for key, value in sorted(changes.items(), key=lambda item: not item[0].endswith("name")):
         if key in ("seeds", "name"):
@@ -320,8 +320,9 @@ class _Loader(yaml.SafeLoader):
     """YAML's safe subset, with ``2e-4`` a number as in YAML 1.2, and a repeated key an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        for key, (key_node, _) in zip(keys, node.value):
+        nodes = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]  # <<: *anchor
+        keys = [self.construct_object(key, deep=deep) for key in nodes]
+        for key, key_node in zip(keys, nodes):
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"'{key}' stands here twice", key_node.start_mark)
         return super().construct_mapping(node, deep)

@@ -124,7 +124,8 @@ def _resources(options: argparse.Namespace, sweep: Sweep) -> tuple[int, int]:
         if not on_gpu and options.gpus != 0:
             raise ConfigError(f"--gpus {options.gpus}: this profile runs on the CPU. Add device=cuda to use GPUs")
         if on_gpu and not 1 <= options.gpus <= visible:
-            raise ConfigError(f"--gpus {options.gpus}: torch sees {visible} GPUs here. Allowed: 1 to {max(1, visible)}")
+            allowed = f"Allowed: 1 to {visible}" if visible else "Leave it out, and see what is missing"
+            raise ConfigError(f"--gpus {options.gpus}: torch sees {visible} GPUs here. {allowed}")
     gpus = (options.gpus or visible) if on_gpu else 0
     default = max(1, cores // gpus) if gpus else 1
     threads = default if options.cpus_per_trial is None else options.cpus_per_trial

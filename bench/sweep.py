@@ -105,18 +105,24 @@ def prepare_weights(trials: list[Trial]) -> None:
 def prepare_data(trials: list[Trial], progress: Progress = silent) -> list[str]:
     """Reads, checks and caches each distinct dataset once; returns what a user should know about them.
 
-    Raises ``ConfigError`` with everything that is wrong with them.
+    Raises ``ConfigError`` with everything that is wrong with them, and for a batch that they cannot fill.
     """
-    distinct = {}
+    distinct: dict[str, list[TrialConfig]] = {}
     for trial in trials:
         config = trial.config
-        distinct[json.dumps([c.model_dump(mode="json") for c in (config.dataset, config.transform)])] = config
+        key = json.dumps([c.model_dump(mode="json") for c in (config.dataset, config.transform)])
+        distinct.setdefault(key, []).append(config)
     notes, errors = [], []
-    for config in distinct.values():
+    for configs in distinct.values():
         try:
-            notes += DATASETS.build(config.dataset, config.transform, progress).notes
+            data = DATASETS.build(configs[0].dataset, configs[0].transform, progress)
         except DataError as error:
             errors += [f"  {line}" for line in error.errors]
+            continue
+        notes += data.notes
+        most = len(data.train)
+        batches = {config.train.batch_size for config in configs if config.train.batch_size > most}
+        errors += [f"  train.batch_size: {n} is more than there are training pairs. At most {most}" for n in batches]
     if errors:
         raise ConfigError("the data cannot be used:", *dict.fromkeys(errors))
     return list(dict.fromkeys(notes))

@@ -86,7 +86,8 @@ class Config(Base):
                 "$SAM2_WEIGHTS (a file, or a folder of all sizes) or model.encoder.weights=PATH at it"
             )
             remedy = by_download if self.weights == "pretrained" else by_path
-            yield Missing("weights", "weights", f"{path} does not exist", remedy)
+            what = "is no file" if path.exists() else "does not exist"
+            yield Missing("weights", "weights", f"{path} {what}", remedy)
 
     def weight_files(self) -> Iterator[Path]:
         path = self.checkpoint()

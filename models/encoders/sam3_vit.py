@@ -78,7 +78,8 @@ class Config(Base):
         if path is not None and not path.is_file():
             by_path = "give the path of an existing file, 'pretrained' or 'random'"
             remedy = self.how_to_get() if self.weights == "pretrained" else by_path
-            yield Missing("weights", "weights", f"{path} does not exist", remedy)
+            what = "is no file" if path.exists() else "does not exist"
+            yield Missing("weights", "weights", f"{path} {what}", remedy)
 
     def weight_files(self) -> Iterator[Path]:
         path = self.checkpoint()

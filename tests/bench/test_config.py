@@ -96,6 +96,7 @@ def test_identity_depends_on_values_not_on_how_they_are_written(sweep):
         ("rank", "'rank' is no override"),
         ("a=[", "is no YAML value"),
         ("dataset.images=a", "dataset.masks: is missing"),
+        ("dataset.masks=a", "dataset.images: is missing"),
         ("train=3", "train"),
     ],
 )
@@ -156,6 +157,12 @@ def test_an_unreadable_file_is_one_line(tmp_path):
 def test_the_path_of_an_axis_replaces_its_values(sweep):
     assert sweep(GOOD, "model.adapter.rank=16").axes[0] == Axis.over("model.adapter.rank", {"16": 16})
     assert sweep(GOOD, "seeds=5").seeds == (5,)
+
+
+def test_merge_keys_are_yaml_like_any_other(sweep):
+    merged = GOOD.replace("device: cpu", "device: cpu\n  train: {<<: {epochs: 3, lr: 0.1}, lr: 0.2}")
+    train = sweep(merged).base.train
+    assert (train.epochs, train.lr) == (3, 0.2)
 
 
 def test_paths_alone_make_a_folder_dataset(sweep):

@@ -72,6 +72,11 @@ def test_data_errors_are_the_users(sweep, tiny_with, tmp_path):
         prepare_data(expand(sweep._replace(base=tiny_with({"dataset": dataset}))))
 
 
+def test_a_batch_that_the_data_cannot_fill_is_an_error(sweep, tiny_with):
+    with pytest.raises(ConfigError, match="train.batch_size: 9 is more than there are training pairs. At most 8"):
+        prepare_data(expand(sweep._replace(base=tiny_with({"train.batch_size": 9}))))
+
+
 def test_results_that_cannot_be_written_are_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot write results there .*--results DIR"):
