@@ -64,8 +64,6 @@ class Unpredictable(Exception):
 def predict(config: TrialConfig) -> Prediction:
     """Raises ``InvalidModel`` for what cannot be built, ``Unpredictable`` for what trains nothing or cannot be
     followed."""
-    if not any(parameter.requires_grad for parameter in skeleton(config.model, config.transform.size).parameters()):
-        raise Unpredictable("nothing in it trains, so it has no training step")
     try:
         return Prediction(fake_footprint(config, cuda=True))
     except RuntimeError as error:  # what torch's fake tensors raise, whatever the reason
@@ -79,8 +77,13 @@ def fits(device_bytes: int, card_gb: float) -> bool:
 
 
 def fake_footprint(config: TrialConfig, *, cuda: bool) -> Footprint:
-    """One step of the trial on fake tensors. ``cuda``: with CUDA's kernels and rounding, else with the CPU's."""
+    """One step of the trial on fake tensors. ``cuda``: with CUDA's kernels and rounding, else with the CPU's.
+
+    Raises ``InvalidModel``, and ``Unpredictable`` for what trains nothing.
+    """
     shape = skeleton(config.model, config.transform.size)
+    if not any(parameter.requires_grad for parameter in shape.parameters()):
+        raise Unpredictable("nothing in it trains, so it has no training step")
     height, width = height_width(config.transform.size)
     batch = config.train.batch_size
     with FakeTensorMode(), Tracker(cuda=cuda) as tracker, _cuda_kernels() if cuda else nullcontext():

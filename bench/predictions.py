@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from bench.datasets import DataError
+from bench.datasets import DataError, some
 from bench.datasets._images import EXTENSIONS
 from bench.datasets.folder import pictures
 
@@ -29,9 +29,11 @@ def find_pairs(predictions: Path, masks: Path) -> list[Pair]:
     missing, extra = sorted(of_mask.keys() - of_prediction.keys()), sorted(of_prediction.keys() - of_mask.keys())
     errors = []
     if missing:
-        errors.append(f"{predictions}: {len(missing)} of {len(of_mask)} predictions are missing: {some(missing)}")
+        errors.append(
+            f"{predictions}: {len(missing)} of {len(of_mask)} predictions are missing: {some(missing, LISTED)}"
+        )
     if extra:
-        errors.append(f"{predictions}: {len(extra)} predictions have no mask in {masks}: {some(extra)}")
+        errors.append(f"{predictions}: {len(extra)} predictions have no mask in {masks}: {some(extra, LISTED)}")
     if errors:
         raise DataError(errors)
     return [Pair(stem, of_prediction[stem], of_mask[stem]) for stem in sorted(of_mask)]
@@ -49,8 +51,8 @@ def check_sizes(pairs: Iterable[Pair]) -> None:
             continue
         if sizes[0] != sizes[1]:
             wrong.append(f"{pair.name} ({sizes[0]}, mask {sizes[1]})")
-    errors = [f"{len(wrong)} predictions have another size than their masks: {some(wrong)}"] * bool(wrong)
-    errors += [f"{len(unreadable)} pairs cannot be read: {some(unreadable)}"] * bool(unreadable)
+    errors = [f"{len(wrong)} predictions have another size than their masks: {some(wrong, LISTED)}"] * bool(wrong)
+    errors += [f"{len(unreadable)} pairs cannot be read: {some(unreadable, LISTED)}"] * bool(unreadable)
     if errors:
         raise DataError(errors)
 
@@ -64,11 +66,6 @@ def grey(content: bytes) -> np.ndarray:
         return np.asarray(image.convert("L"))
 
 
-def some(names: list[str]) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
-
-
 def _images(folder: Path) -> dict[str, Path]:
     """Image files of a folder by stem."""
     if not folder.is_dir():
@@ -79,7 +76,9 @@ def _images(folder: Path) -> dict[str, Path]:
     twice = sorted({f.stem for f in files if found[f.stem] != f})
     if not found or twice:
         problem = (
-            f"more than one file for {some(twice)}" if twice else f"no images. Known: {', '.join(sorted(EXTENSIONS))}"
+            f"more than one file for {some(twice, LISTED)}"
+            if twice
+            else f"no images. Known: {', '.join(sorted(EXTENSIONS))}"
         )
         raise DataError([f"{folder}: {problem}"])
     return found

@@ -22,9 +22,9 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from bench.datasets import DataError
+from bench.datasets import DataError, some
 from bench.external import FOLDER, ExternalRecord, load_external
-from bench.predictions import UNREADABLE, Pair, check_sizes, find_pairs, grey, some
+from bench.predictions import LISTED, UNREADABLE, Pair, check_sizes, find_pairs, grey
 from bench.protocol import ProtocolConfig
 from bench.provenance import provenance
 from bench.scores import METRICS, Measured, collect, measure
@@ -92,7 +92,7 @@ def score_folder(
         ("masks of 0 and 1, read as 0 and 255", [p.name for p, r in zip(pairs, results) if r.binary]),
     ):
         if names:
-            console.print(f"note: {len(names)} {what}: {some(names)}", markup=False)
+            console.print(f"note: {len(names)} {what}: {some(names, LISTED)}", markup=False)
 
     scores = collect([pair.name for pair in pairs], [result.measured for result in results], protocol)
     source = provenance(torch.device("cpu"), 1)

@@ -33,6 +33,11 @@ class DataError(Exception):
         self.errors = errors
 
 
+def some(names: list[str], limit: int = 5) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
 @dataclass(frozen=True)
 class Split:
     """Some of a dataset's pairs, resized. ``images`` and ``masks`` belong to the whole set; ``indices`` select."""

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.datasets import DataError, Progress, silent
+from bench.datasets import DataError, Progress, silent, some
 from bench.datasets._catalogue import catalogue
 from bench.datasets._images import BINARY, OBJECT, Rule, read_pair, to_mask
 from bench.datasets._packs import Found, find
-from bench.datasets.folder import Pair, content_of, matched, set_fingerprint, some
+from bench.datasets.folder import Pair, content_of, matched, set_fingerprint
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from bench.datasets import DataError
+from bench.datasets import DataError, some
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # by content; PIL would start other programs for some more
@@ -133,8 +133,9 @@ def to_class_numbers(image: Image.Image, path: Path, num_classes: int) -> Image.
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() >= num_classes:
         outside = [str(v) for v in np.unique(values) if not 0 <= v < num_classes]
-        found = ", ".join(outside[:5]) + (f" and {len(outside) - 5} more" if len(outside) > 5 else "")
-        raise DataError([f"{path}: holds {found}, but dataset.num_classes={num_classes} allows 0 to {num_classes - 1}"])
+        raise DataError(
+            [f"{path}: holds {some(outside)}, but dataset.num_classes={num_classes} allows 0 to {num_classes - 1}"]
+        )
     return Image.fromarray(values.astype(np.uint8))
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from PIL import __version__ as PILLOW
 from pydantic import Field, NonNegativeInt, model_validator
 
-from bench.datasets import Data, DataError, Progress, Split, _cache, silent
+from bench.datasets import Data, DataError, Progress, Split, _cache, silent, some
 from bench.datasets._images import EXTENSIONS, OBJECT, Rule, read_mask, read_pair, to_class_numbers, to_mask
 from bench.transforms import TransformConfig, resize_image, resize_mask
 from models._registry import Config as Base
@@ -291,7 +291,3 @@ def _file_digest(path: Path) -> str:
         return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
     except OSError as error:
         raise DataError([f"{path}: cannot be read ({error})"]) from None
-
-
-def some(names: list[str], limit: int = 5) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

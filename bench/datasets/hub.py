@@ -16,9 +16,9 @@ from filelock import FileLock
 from huggingface_hub import snapshot_download
 from pydantic import Field, NonNegativeInt
 
-from bench.datasets import Data, DataError, Progress, _cache, silent
+from bench.datasets import Data, DataError, Progress, _cache, silent, some
 from bench.datasets._images import Rule
-from bench.datasets.folder import Fraction, Pair, Reading, assemble, pairs_of, some, split
+from bench.datasets.folder import Fraction, Pair, Reading, assemble, pairs_of, split
 from bench.transforms import TransformConfig
 from models._registry import Config as Base
 from models._registry import Missing
