@@ -53,7 +53,7 @@ function heading(title, sort, { number = true, help = "", better = null, refresh
   };
   const state = same ? (view.descending ? "descending" : "ascending") : "none";
   const button = el("button", { type: "button", title: help || null, "data-sort": sort.join(" "), click: press }, breakable(title));
-  return el("th", { scope: "col", "aria-sort": state, class: number ? "number" : null }, button);
+  return el("th", { scope: "col", "aria-sort": state, class: (number ? "number" : "") + (title.length > 18 ? " long" : "") }, button);
 }
 
 function leaderboardTable(table, refresh) {
