@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from bench.memory import Memory, MemoryConditions
 from models._registry import Config
 
-Status = Literal["ok", "oom", "over budget", "error"]
+Status = Literal["ok", "oom", "over budget", "stopped early", "error"]
 
 
 class Timing(Config):
@@ -22,8 +22,8 @@ class Timing(Config):
 
     train_seconds: float | None
     train_images_per_second: float | None
-    inference_images_per_second: float
-    """Loading, forward pass and resizing to the mask's size, without scoring."""
+    inference_images_per_second: float | None
+    """Loading, forward pass and resizing to the mask's size, without scoring; ``None`` where it did not come to it."""
     total_seconds: float
 
 
@@ -70,7 +70,10 @@ class MemoryAtFailure(Config):
 
 
 class TrialRecord(Config):
-    """``oom`` and ``over budget`` are results and are kept; ``error`` is run again next time."""
+    """``oom`` and ``over budget`` are results and are kept; ``error`` is run again next time.
+
+    ``stopped early`` is a result in a search that stops trials early, and no more than a start in any other.
+    """
 
     schema_version: Literal[1] = 1
     trial_id: str
@@ -146,7 +149,7 @@ def adopt(trial_ids: Iterable[str], folder: Path) -> list[Path]:
     sources = []
     for trial_id in trial_ids:
         for path in sorted(folder.parent.glob(f"*/{trial_id}.json")):
-            if (folder / path.name).exists() or path.parent == folder or _status(path) in (None, "error"):
+            if (folder / path.name).exists() or path.parent == folder or _status(path) in (None, "error", "stopped early"):
                 continue
             for suffix in (".safetensors", ".images.parquet", ".memory.parquet", ".json"):
                 beside = path.with_name(trial_id + suffix)

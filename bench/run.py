@@ -9,8 +9,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import report, schedule
+from bench import report, schedule, search
 from bench.config import ConfigError, Sweep, load_sweep
+from bench.early_stopping import EarlyStopping
 from bench.external import load_external
 from bench.progress import Display, loading
 from bench.record import TrialRecord, adopt, load_all, load_images
@@ -33,50 +34,53 @@ def main(arguments: list[str]) -> int:
     console = Console(file=sys.stdout, quiet=options.quiet, width=width, soft_wrap=True, highlight=False)
     try:
         sweep = load_sweep(options.sweep, options.profile, options.overrides)
-        trials = expand(sweep)
-        counts = sizes(trials)
+        candidates = expand(sweep)
+        search.check(sweep, candidates)
+        counts = sizes(candidates)
         gpus, threads = _resources(options, sweep)
         folder = options.results / folder_name(sweep)
         records, broken = load_all(folder)
         for line in broken:
             console.print(f"note: {line}; it is run again", markup=False)
-        to_run = pending(trials, records)
         if options.dry_run:
-            _show_plan(console, sweep, trials, counts, records, folder)
+            _show_plan(console, sweep, counts, records, folder)
             return 0
-        if to_run and len(_absent(to_run)) == len(trials):
-            raise ConfigError(f"{sweep.name}, profile {sweep.profile}: cannot run here", *_missing_lines(to_run))
+        unfinished = pending(candidates, search.settled(sweep, records))
+        if unfinished and len(_absent(unfinished)) == len(candidates):
+            raise ConfigError(f"{sweep.name}, profile {sweep.profile}: cannot run here", *_missing_lines(unfinished))
         check_writable(folder)
-        for path in adopt([trial.trial_id for trial in to_run], folder):
-            console.print(f"note: {path} is the same trial, taken over", markup=False)
-        unfinished = pending(trials, load_all(folder)[0])
+        rounds = _Rounds(sweep, folder, console, 1 if options.executor == "serial" else gpus or _cores() // threads)
+        plan = rounds.next()
+        unfinished = pending(candidates, rounds.settled()) if plan.next else []
         absent = _absent(unfinished)
-        skipped = [trial for trial in unfinished if trial.trial_id in absent]
-        to_run = [trial for trial in unfinished if trial.trial_id not in absent]
-        prepare_weights(to_run)
-        for note in prepare_data(to_run, loading(console)):
+        able = [trial for trial in unfinished if trial.trial_id not in absent]
+        prepare_weights(able)
+        for note in prepare_data(able, loading(console), search.needs_validation(sweep)):
             console.print(f"note: {note}", markup=False)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
 
-    console.print(
-        f"{sweep.name} ({sweep.profile}): {len(to_run)} of {len(trials)} trials to run, "
-        f"{len(trials) - len(unfinished)} done before; records in {folder}",
-        markup=False,
-    )
-    if skipped:
-        print(_skipping(skipped, trials), *_missing_lines(skipped), sep="\n", file=sys.stderr)
-    try:
-        if to_run:
-            schedule.forget_errors(to_run, folder)
-            with Display(to_run, console) as display:
+        skipped = [trial for trial in plan.trials if trial.trial_id in rounds.absent]
+        done = len(plan.trials) - len(pending(plan.trials, rounds.settled()))
+        console.print(
+            f"{sweep.name} ({sweep.profile}): {len(plan.next)} of {len(plan.trials)} trials to run, "
+            f"{done} done before; records in {folder}",
+            markup=False,
+        )
+        if skipped:
+            print(_skipping(skipped, plan.trials), *_missing_lines(skipped), sep="\n", file=sys.stderr)
+        stopping = _stopping(sweep, plan.trials, rounds.settled())
+        while plan.next:
+            rounds.begin(plan.next)
+            with Display(plan.next, console) as display:
                 if options.executor == "ray":
                     from bench.schedule_ray import run_on_ray  # the rest must work where Ray is not installed
 
-                    run_on_ray(to_run, folder, display, threads=threads, gpus=gpus)
+                    run_on_ray(plan.next, folder, display, threads=threads, gpus=gpus, stopping=stopping)
                 else:
-                    schedule.run_serially(to_run, folder, display, threads=threads)
+                    schedule.run_serially(plan.next, folder, display, threads=threads, stopping=stopping)
+            plan = rounds.next()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         console.print("interrupted: what was finished is kept, the same command goes on from there")
         return INTERRUPTED
@@ -85,14 +89,50 @@ def main(arguments: list[str]) -> int:
     external, unreadable = load_external(folder)
     for line in unreadable:
         console.print(f"note: {line}; left out", markup=False)
-    board = summarise(sweep, trials, records, absent, load_images(folder, records), external)
+    board = summarise(sweep, plan.trials, records, rounds.absent, load_images(folder, records), external)
     paths = report.write(board, folder)
     console.print(f"wrote {', '.join(str(path) for path in paths)}", markup=False)
+    skipped = [trial for trial in plan.trials if trial.trial_id in rounds.absent]
     if skipped:
-        print(_skipping(skipped, trials), file=sys.stderr)
-    expected = [trial for trial in trials if trial.trial_id in records or trial.trial_id not in absent]
-    failed = [t for t in expected if t.trial_id not in records or records[t.trial_id].status == "error"]
+        print(_skipping(skipped, plan.trials), file=sys.stderr)
+    if plan.spent:
+        print(f"WARNING: {plan.spent}. The same command with a larger budget goes on from there", file=sys.stderr)
+    failed = rounds.tried - records.keys() | {t.trial_id for t in plan.trials if _failed(records.get(t.trial_id))}
     return 1 if failed else 0
+
+
+class _Rounds:
+    """The trials in rounds, each planned by what the ones before it have left in the folder."""
+
+    def __init__(self, sweep: Sweep, folder: Path, console: Console, at_once: int) -> None:
+        self.sweep, self.folder, self.console, self.at_once = sweep, folder, console, at_once
+        self.tried: set[str] = set()
+        self.absent: dict[str, list[Missing]] = {}
+
+    def settled(self) -> dict[str, TrialRecord]:
+        """Records that are not made again: of this run all, of earlier ones those that are results."""
+        records, _ = load_all(self.folder)
+        tried = {trial_id: record for trial_id, record in records.items() if trial_id in self.tried}
+        return search.settled(self.sweep, records) | tried
+
+    def next(self) -> search.Plan:
+        """The next round, after taking over what other sweeps have finished and leaving out what cannot run here."""
+        while True:
+            records = self.settled()
+            images = load_images(self.folder, records) if self.sweep.search.first_seeds else {}
+            plan = search.plan(self.sweep, records, images, at_once=self.at_once, left_out=self.absent.keys())
+            adopted = adopt([trial.trial_id for trial in plan.next], self.folder)
+            for path in adopted:
+                self.console.print(f"note: {path} is the same trial, taken over", markup=False)
+            absent = {} if adopted else _absent(plan.next)
+            if not adopted and not absent:
+                return plan
+            self.absent |= absent
+
+    def begin(self, trials: list[Trial]) -> None:
+        """Marks these trials as tried in this run."""
+        schedule.forget_errors(trials, self.folder)
+        self.tried |= {trial.trial_id for trial in trials}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,9 +156,24 @@ def folder_name(sweep: Sweep) -> str:
     return sweep.name if sweep.profile in ("embedded", "default") else f"{sweep.name}-{sweep.profile}"
 
 
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
+def _stopping(sweep: Sweep, trials: list[Trial], records: dict[str, TrialRecord]) -> EarlyStopping | None:
+    """What stops trials early, and knows of those that ran before; ``None`` where all run to their end."""
+    settings = sweep.search.early_stopping
+    before = [records[trial.trial_id] for trial in trials if trial.trial_id in records]
+    return EarlyStopping(settings, sweep.seeds[0], before) if settings else None
+
+
+def _failed(record: TrialRecord | None) -> bool:
+    return record is not None and record.status == "error"
+
+
 def _resources(options: argparse.Namespace, sweep: Sweep) -> tuple[int, int]:
     """Number of GPUs and of cores per trial. Raises ``ConfigError`` for numbers that this machine cannot give."""
-    cores, visible = os.cpu_count() or 1, torch.cuda.device_count()
+    cores, visible = _cores(), torch.cuda.device_count()
     on_gpu = sweep.base.device == "cuda"
     if options.gpus is not None:
         if not on_gpu and options.gpus != 0:
@@ -160,19 +215,25 @@ def _missing_lines(trials: list[Trial]) -> list[str]:
 def _show_plan(
     console: Console,
     sweep: Sweep,
-    trials: list[Trial],
     counts: dict[str, dict[str, int]],
     records: dict[str, TrialRecord],
     folder: Path,
 ) -> None:
-    """The trials with their sizes and states, and what is missing to run them."""
-    to_run = pending(trials, records)
+    """The trials with their sizes and states, and what is missing to run them; of a search, the trials so far."""
+    known = search.settled(sweep, records)
+    trials, to_run, _ = search.plan(sweep, known)
     absent = _absent(to_run)
+    counts = counts | sizes([trial for trial in trials if trial.trial_id not in counts])
     table = Table("trial", *(axis.name for axis in sweep.axes), "seed", "parameters", "trainable", "state")
     for trial in trials:
         size = counts[trial.trial_id]
         record = records.get(trial.trial_id)
-        state = "to run" if record is None else "error, to run again" if record.status == "error" else record.status
+        if trial.trial_id in known:
+            state = record.status
+        elif trial not in to_run:
+            state = "later, if the budget allows"
+        else:
+            state = "to run" if record is None else f"{record.status}, to run again"
         if trial.trial_id in absent:
             state = f"missing {', '.join(dict.fromkeys(item.kind for item in absent[trial.trial_id]))}"
         numbers = (f"{size['total']:,}", f"{size['trainable']:,}") if size else ("–", "–")
@@ -180,6 +241,8 @@ def _show_plan(
     console.print(f"{sweep.name} ({sweep.profile}): {sweep.question}", markup=False)
     console.print(table)
     console.print(f"{len(to_run) - len(absent)} of {len(trials)} trials to run; records in {folder}", markup=False)
+    if sweep.search.name != "grid" or sweep.search.first_seeds:
+        console.print("what else is run depends on the results of these", markup=False)
     for line in _missing_lines(trials):
         console.print(line, markup=False)
 

@@ -102,10 +102,11 @@ def prepare_weights(trials: list[Trial]) -> None:
         raise ConfigError("the weights cannot be used:", *dict.fromkeys(errors))
 
 
-def prepare_data(trials: list[Trial], progress: Progress = silent) -> list[str]:
+def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by: str | None = None) -> list[str]:
     """Reads, checks and caches each distinct dataset once; returns what a user should know about them.
 
-    Raises ``ConfigError`` with everything that is wrong with them, and for a batch that they cannot fill.
+    Raises ``ConfigError`` with everything that is wrong with them, for a batch that they cannot fill, and for an empty
+    validation split where somebody, named by ``validated_by``, needs one.
     """
     distinct: dict[str, list[TrialConfig]] = {}
     for trial in trials:
@@ -120,6 +121,8 @@ def prepare_data(trials: list[Trial], progress: Progress = silent) -> list[str]:
             errors += [f"  {line}" for line in error.errors]
             continue
         notes += data.notes
+        if validated_by and not len(data.val):
+            errors.append(f"  {validated_by} looks at the validation split, and dataset {configs[0].dataset.name} has none")
         most = len(data.train)
         batches = {config.train.batch_size for config in configs if config.train.batch_size > most}
         errors += [f"  train.batch_size: {n} is more than there are training pairs. At most {most}" for n in batches]

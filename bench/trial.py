@@ -169,6 +169,10 @@ def _run(
             ),
         )
     except Exception as error:
+        spent = time.perf_counter() - started
+        known["timing"] = Timing(
+            train_seconds=None, train_images_per_second=None, inference_images_per_second=None, total_seconds=spent
+        )
         if _is_out_of_memory(error):
             budget = config.memory.budget_gib
             at_failure = MemoryAtFailure(

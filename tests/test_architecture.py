@@ -11,6 +11,7 @@ import models
 ROOT = Path(__file__).resolve().parent.parent
 OWNERS = {
     "ray": {"bench.schedule_ray"},
+    "optuna": {"bench.search_optuna"},
     "pynvml": {"bench.sampler"},
     "py_sod_metrics": {"bench.scores"},
     "matplotlib": {"bench.report.plots"},

@@ -14,6 +14,7 @@ from bench.external import ExternalRecord
 from bench.record import TrialRecord
 from bench.report.beside import Beside, beside
 from bench.scores import MAIN_METRICS, METRICS, main_metric
+from bench.search_settings import SearchConfig
 from bench.statistics import Comparison, compare, half_width
 from bench.sweep import Trial
 from models._registry import Missing
@@ -55,13 +56,14 @@ class Row:
     """One configuration."""
 
     labels: tuple[str, ...]  # on each axis
-    statuses: tuple[str, ...]  # of each seed: ok, oom, error, missing (cannot run on this machine) or pending
+    statuses: tuple[str, ...]  # of each seed: a record's, or missing (cannot run on this machine) or pending
     errors: tuple[str, ...]  # last lines of what went wrong, and what is missing
     trial_ids: tuple[str, ...]
     seeds: tuple[int, ...]  # of the trials
     cells: Mapping[str, Cell]  # by quantity; quantities that nobody could measure are absent
     on_front: bool = False  # no other row is at least as accurate with less memory
     notes: tuple[str, ...] = ()  # what to know before believing the row's memory
+    stopped_at: int | None = None  # epoch after which a trial was stopped early
 
     @property
     def count_ok(self) -> int:
@@ -86,6 +88,7 @@ class Table:
     main_metric: str = MAIN_METRICS[0]  # decides the front
     comparisons: Mapping[str, tuple[Comparison, ...]] = field(default_factory=dict)  # of all pairs of rows, by metric
     images: int | None = None  # how many the comparisons are over
+    looks: int = 1  # how often comparisons could end the sweep; p values are corrected for it
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class Leaderboard:
     settings: str  # what all rows share, in words
     tables: tuple[Table, ...]
     beside: Beside = Beside()  # what was not measured by these trials
+    search: SearchConfig = SearchConfig()  # how the configurations and the number of seeds were chosen
 
 
 def summarise(
@@ -128,7 +132,8 @@ def summarise(
         ids = {i for row in rows for i in row.trial_ids}
         measure = next((m for m in MEMORY_MEASURES if _all_have(rows, f"training.{m}")), None)
         accuracy = main_metric(m for m in METRICS if any(f"test.{m}" in row.cells for row in rows))
-        comparisons, image_count = _compare(rows, images)
+        looks = sweep.search.looks(len(sweep.seeds))
+        comparisons, image_count = _compare(rows, images, looks)
         sources = [records[i].provenance for i in sorted(ids) if i in records and records[i].provenance]
         tables.append(
             Table(
@@ -140,6 +145,7 @@ def summarise(
                 main_metric=accuracy or MAIN_METRICS[0],
                 comparisons=comparisons,
                 images=image_count,
+                looks=looks,
             )
         )
     embedded = tuple(dict.fromkeys(part for trial in trials for part in _stand_ins(trial)))
@@ -153,6 +159,7 @@ def summarise(
         settings=_settings(sweep),
         tables=tuple(tables),
         beside=beside(trials, records, images, external, bool(embedded)),
+        search=sweep.search,
     )
 
 
@@ -185,6 +192,7 @@ def _row(
         seeds=tuple(trial.seed for trial in trials),
         notes=tuple(dict.fromkeys(note for r in found if r is not None for note in _memory_notes(r))),
         cells={n: Cell(fmean(v), stdev(v) if len(v) > 1 else None, len(v)) for n, v in values.items()},
+        stopped_at=next((r.curve[-1].epoch for r in found if r is not None and r.status == "stopped early"), None),
     )
 
 
@@ -227,7 +235,7 @@ def _quantities(record: TrialRecord) -> dict[str, float]:
         **({f"test[{name}]": scores for name, scores in record.test_sets.items()} if len(record.test_sets) > 1 else {}),
         "val": record.val_scores,
         "parameters": record.parameters,
-        "timing": record.timing.model_dump() if record.timing else None,
+        "timing": record.timing.model_dump() if record.timing and record.status == "ok" else None,
         **{phase: memory.model_dump() for phase, memory in (record.memory or {}).items()},
     }
     return {
@@ -260,7 +268,7 @@ def _split_sizes(images: Mapping[str, int]) -> str:
 
 
 def _compare(
-    rows: Sequence[Row], images: Mapping[str, Mapping[str, Sequence]]
+    rows: Sequence[Row], images: Mapping[str, Mapping[str, Sequence]], looks: int
 ) -> tuple[dict[str, tuple[Comparison, ...]], int | None]:
     """Comparisons of all pairs of rows for each metric that is a mean over images, and how many images there are."""
     known = [images[i] for row in rows for i in row.trial_ids if i in images]
@@ -279,7 +287,7 @@ def _compare(
             }
             for row in rows
         ]
-        found[metric] = tuple(compare(scores))
+        found[metric] = tuple(compare(scores, looks=looks))
     return found, len(names)
 
 

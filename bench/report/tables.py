@@ -14,10 +14,10 @@ from bench.report.leaderboard import (
     memory_noise_floor,
     unresolved,
 )
-from bench.report.sections import SHOWN, differences, escape, external, not_distinguishable, published
+from bench.report.sections import SHOWN, differences, escape, external, how_chosen, not_distinguishable, published
 from bench.scores import METRICS
 
-STATUSES = ("oom", "over budget", "error", "missing", "pending")  # of what is not ok
+STATUSES = ("oom", "over budget", "stopped early", "error", "missing", "pending")  # of what is not ok
 ARROWS = {"higher": "↑", "lower": "↓"}
 
 
@@ -51,7 +51,7 @@ def _caption(board: Leaderboard) -> list[str]:
             f"> **Embedded run** ({parts}): stand-ins that ship with the suite, made to run on any machine. These "
             "numbers rank settings of a tiny model; they are not results of SAM3-UNet.",
         ]
-    return lines
+    return [*lines, *how_chosen(board)]
 
 
 def _table(board: Leaderboard, table: Table) -> list[str]:
@@ -117,6 +117,8 @@ def _memory_resolution(table: Table) -> list[str]:
 def status(row: Row) -> str:
     """``3/3``, or ``2/3 (1 oom)``, or ``1/1 (not trained)``."""
     others = [f"{row.statuses.count(s)} {s}" for s in STATUSES if s in row.statuses]
+    if row.stopped_at is not None:
+        others = [text + f" at epoch {row.stopped_at}" * text.endswith("stopped early") for text in others]
     others += ["not trained"] * row.untrained
     detail = f" ({', '.join(others)})" if others else ""
     return f"{row.count_ok}/{len(row.statuses)}{detail}"
@@ -141,7 +143,9 @@ def _mean(cell: Cell | None, digits: int, unit: float = 1) -> str:
 
 def _footnote(board: Leaderboard) -> str:
     if len(board.seeds) > 1:
-        lines = [f"Means ± half of their 95 % interval over {len(board.seeds)} seeds; best mean bold."]
+        first = board.search.first_seeds
+        count = f"{first} to {len(board.seeds)}" if first else f"{len(board.seeds)}"
+        lines = [f"Means ± half of their 95 % interval over {count} seeds; best mean bold."]
         tested = any(c.p is not None for table in board.tables for found in table.comparisons.values() for c in found)
         how = "≈ is not distinguishable from its column's best: bootstrap over seeds and images, Holm over all pairs."
         lines.append(how if tested else "Differences are not tested for significance.")
