@@ -262,7 +262,7 @@ def _search(settings: Any, errors: list[str]) -> SearchConfig:
 
 
 def _search_problems(sweep: Sweep) -> list[str]:
-    """Why this search does not fit these axes and seeds."""
+    """Why the search does not fit the axes and seeds."""
     search, wrong = sweep.search, []
     ranges = [axis.name for axis in sweep.axes if axis.between]
     if ranges and search.name == "grid":

@@ -14,6 +14,8 @@ from pydantic import Field, ValidationError
 from bench.memory import Memory, MemoryConditions
 from models._registry import Config
 
+NOT_ADOPTED = (None, "error", "stopped early")
+"""What another sweep's trial may be without being its result here; ``None`` is a file that is no record."""
 Status = Literal["ok", "oom", "over budget", "stopped early", "error"]
 
 
@@ -149,7 +151,7 @@ def adopt(trial_ids: Iterable[str], folder: Path) -> list[Path]:
     sources = []
     for trial_id in trial_ids:
         for path in sorted(folder.parent.glob(f"*/{trial_id}.json")):
-            if (folder / path.name).exists() or path.parent == folder or _status(path) in (None, "error", "stopped early"):
+            if (folder / path.name).exists() or path.parent == folder or _status(path) in NOT_ADOPTED:
                 continue
             for suffix in (".safetensors", ".images.parquet", ".memory.parquet", ".json"):
                 beside = path.with_name(trial_id + suffix)

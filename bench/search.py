@@ -17,7 +17,7 @@ from bench.config import Axis, ConfigError, Sweep
 from bench.record import TrialRecord
 from bench.report.leaderboard import summarise
 from bench.report.sections import best_row, not_distinguishable
-from bench.scores import METRICS, main_metric
+from bench.scores import main_metric
 from bench.search_settings import SearchConfig
 from bench.sweep import Trial, expand
 
@@ -40,8 +40,8 @@ class Plan(NamedTuple):
 def settled(sweep: Sweep, records: Mapping[str, TrialRecord]) -> dict[str, TrialRecord]:
     """The records that are results; errors are run again, and so is what was stopped early, unless this search stops
     trials early too."""
-    kept = {"error"} | ({"stopped early"} if sweep.search.early_stopping is None else set())
-    return {trial_id: record for trial_id, record in records.items() if record.status not in kept}
+    again = {"error"} | ({"stopped early"} if sweep.search.early_stopping is None else set())
+    return {trial_id: record for trial_id, record in records.items() if record.status not in again}
 
 
 def plan(
@@ -64,7 +64,9 @@ def plan(
             points.setdefault(trial.point, []).append(trial)
     seeds = dict.fromkeys(points, first)  # how many of them, by point
     while True:
-        wanted = [trial for point, trials in points.items() for trial in _wanted(trials[: seeds[point]], sweep, records)]
+        wanted = [
+            trial for point, trials in points.items() for trial in _wanted(trials[: seeds[point]], sweep, records)
+        ]
         done = [trial for trial in wanted if trial.trial_id in records]
         to_run = [trial for trial in wanted if trial.trial_id not in records and trial.trial_id not in left_out]
         hours_left = search.hours is None or device_hours(done, records) < search.hours
@@ -87,7 +89,7 @@ def plan(
     if upcoming or not to_run:
         return Plan(wanted, upcoming)
     budget = f"{search.trials} trials" if hours_left else f"{search.hours:g} hours"
-    return Plan(wanted, [], f"the budget of {budget} is spent: {len(to_run)} trials are not run")
+    return Plan(wanted, [], f"the budget of {budget} is spent: {len(to_run)} of {len(wanted)} trials are not run")
 
 
 def device_hours(trials: Sequence[Trial], records: Mapping[str, TrialRecord]) -> float:
@@ -196,16 +198,17 @@ def _at(sweep: Sweep, point: Labels) -> Sweep:
 
 
 def _told(point: Labels, trials: Sequence[Trial], sweep: Sweep, records: Mapping[str, TrialRecord]) -> Any:
-    """What Optuna is told of a point: its mean score on the validation split, higher is better."""
+    """What Optuna is told of a point: the mean over seeds of its main metric on the validation split."""
     from bench.search_optuna import Told
 
     found = [records[t.trial_id] for t in trials[: _first_seeds(sweep)] if t.trial_id in records]
     scores = [record.val_scores for record in found if record.status == "ok" and record.val_scores]
     if scores:
         metric = main_metric(scores[0])
-        sign = 1 if METRICS[metric].better == "higher" else -1
-        return Told(point, sign * fmean(of_seed[metric] for of_seed in scores))
-    losses = [(p.epoch, p.val_loss) for r in found if r.status == "stopped early" for p in r.curve if p.val_loss is not None]
+        return Told(point, fmean(of_seed[metric] for of_seed in scores))
+    losses = [
+        (p.epoch, p.val_loss) for r in found if r.status == "stopped early" for p in r.curve if p.val_loss is not None
+    ]
     return Told(point, None, losses[-1] if losses else None)
 
 

@@ -53,9 +53,13 @@ class SearchConfig(Config):
     @model_validator(mode="after")
     def _ends_somewhere(self) -> "SearchConfig":
         if self.name == "grid" and self.points is not None:
-            raise ValueError("points is for random and optuna, a grid has its own. Leave it out, or choose another name")
+            raise ValueError(
+                "points is for random and optuna, a grid has its own. Leave it out, or choose another name"
+            )
         if self.name != "grid" and (self.points, self.trials, self.hours) == (None, None, None):
-            raise ValueError(f"{self.name} needs an end. Give at least one of points, trials and hours, as in points: 20")
+            raise ValueError(
+                f"{self.name} needs an end. Give at least one of points, trials and hours, as in points: 20"
+            )
         return self
 
 

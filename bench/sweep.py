@@ -122,7 +122,7 @@ def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by:
             continue
         notes += data.notes
         if validated_by and not len(data.val):
-            errors.append(f"  {validated_by} looks at the validation split, and dataset {configs[0].dataset.name} has none")
+            errors.append(f"  {validated_by} looks at the validation split, and {configs[0].dataset.name} has none")
         most = len(data.train)
         batches = {config.train.batch_size for config in configs if config.train.batch_size > most}
         errors += [f"  train.batch_size: {n} is more than there are training pairs. At most {most}" for n in batches]

@@ -87,25 +87,26 @@ def how_chosen(board: Leaderboard) -> list[str]:
     search, lines = board.search, []
     rows = [row for table in board.tables for row in table.rows]
     if search.name != "grid":
-        by = "at random" if search.name == "random" else "by Optuna, which learns from scores on the validation split"
-        lines.append(f"Search: {len(rows)} configurations, chosen {by} (seed {search.seed}); nothing is known of others.")
+        by = "at random" if search.name == "random" else "by Optuna, from scores on the validation split"
+        lines.append(f"Search: {len(rows)} configurations, chosen {by}, seed {search.seed}; others were not tried.")
     if search.early_stopping:
         stopped = sum("stopped early" in row.statuses for row in rows)
         lines.append(
-            f"Early stopping: {stopped} of {len(rows)} configurations were stopped by their validation loss at the first "
-            "seed. They were not scored on the test split and are compared with nothing."
+            f"Early stopping: {stopped} of {len(rows)} configurations were stopped by their validation loss at the "
+            "first seed. They were not scored on the test split and are compared with nothing."
         )
     if search.first_seeds:
         looks = search.looks(len(board.seeds))
         lines.append(
-            f"**The number of seeds depended on the results**: {search.first_seeds} for every row, then one more, up to "
-            f"{len(board.seeds)}, for those that were not told from the best. p values are multiplied by {looks}, the "
-            "number of times that they could end this; the intervals of the means are not corrected."
+            f"**The number of seeds depended on the results**: {search.first_seeds} for every row, then one more, up "
+            f"to {len(board.seeds)}, for those that were not told from the best. p values are multiplied by {looks}, "
+            "the number of times that they could end this; the intervals of the means are not corrected."
         )
     budgets = {"trials": search.trials, "hours": search.hours}
     if limits := " and ".join(f"{limit:g} {unit}" for unit, limit in budgets.items() if limit is not None):
-        waiting = sum(row.statuses.count("pending") for row in rows)
-        lines.append(f"Budget: {limits}. " + (f"**{waiting} trials are pending.**" if waiting else "None is pending."))
+        statuses = [status for row in rows for status in row.statuses]
+        waiting = f"**{statuses.count('pending')} of {len(statuses)} trials are pending.**"
+        lines.append(f"Budget: {limits}. {waiting if 'pending' in statuses else 'No trial is pending.'}")
     return [text for line in lines for text in ("", line)]
 
 
