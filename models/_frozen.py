@@ -24,6 +24,9 @@ from torch.nn import functional as F
 
 from models._registry import Missing
 
+for noisy in ("torchao", "torch.utils._pytree"):  # imports of torchao, by peft too: deprecations, unused kernels
+    logging.getLogger(noisy).setLevel(logging.ERROR)
+
 Storage = Literal["float32", "bfloat16", "int8", "nf4"]
 PACKED = ("int8", "nf4")
 NF4_BLOCK = 64
@@ -131,18 +134,13 @@ def missing(storage: Storage) -> Iterator[Missing]:
 
 @cache
 def _torchao() -> _Formats:
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # of deprecations in torch, and of kernels for other purposes that it cannot load
-    try:
-        from torchao.quantization import Int8Tensor
-        from torchao.quantization.granularity import PerRow
+    from torchao.quantization import Int8Tensor
+    from torchao.quantization.granularity import PerRow
 
-        try:
-            from torchao.quantization import NF4Tensor
-        except ImportError:  # until 0.17
-            from torchao.dtypes import NF4Tensor
-    finally:
-        logging.disable(before)
+    try:
+        from torchao.quantization import NF4Tensor
+    except ImportError:  # until 0.17
+        from torchao.dtypes import NF4Tensor
     return _Formats(Int8Tensor, NF4Tensor, PerRow)
 
 

@@ -218,9 +218,10 @@ def test_without_torchao_a_trial_is_missing_a_package(monkeypatch, installed, wh
 def test_torchao_is_imported_with_the_configuration_and_quietly():
     """A later import would count as the trial's memory, and would find itself on the model's device."""
     code = (
-        "import sys; from models import MODELS\n"
+        "import sys, torch; from models import MODELS\n"
         "MODELS.parse({'name': 'sam3_unet', 'frozen_weights': 'bfloat16'}); assert 'torchao' not in sys.modules\n"
         "MODELS.parse({'name': 'sam3_unet', 'frozen_weights': 'int8'}); assert 'torchao' in sys.modules\n"
+        "MODELS.parse({'name': 'sam3_unet', 'adapter': 'lora'})\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
