@@ -14,6 +14,9 @@ from pydantic import Field, ValidationError
 from bench.memory import Memory, MemoryConditions
 from models._registry import Config
 
+MANIFEST = "sweep.json"
+"""Lies beside the records and is none: what the sweep asked (``bench.manifest``)."""
+
 Status = Literal["ok", "oom", "over budget", "error"]
 
 
@@ -186,6 +189,8 @@ def load_all(folder: Path) -> tuple[dict[str, TrialRecord], list[str]]:
     """All records of a folder by trial id, and a line for each file that is no record (it will be run again)."""
     records, broken = {}, []
     for path in sorted(folder.glob("*.json")):
+        if path.name == MANIFEST:
+            continue
         try:
             record = load(path)
         except (ValidationError, OSError) as error:
