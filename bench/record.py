@@ -100,6 +100,8 @@ class TrialRecord(Config):
     """Per image of the test sets: name, set and metrics. Kept in the Parquet file, not in the JSON."""
     memory_series: dict[str, list] | None = Field(default=None, exclude=True)
     """Readings over time, by phase, at most 500 each. Kept in a Parquet file of their own."""
+    samples: dict[str, list] | None = Field(default=None, exclude=True)
+    """A few test images with mask and prediction (``bench.samples``). Kept in a Parquet file of their own."""
 
     def save(self, folder: Path) -> None:
         """Writes the files whole or not at all; the JSON comes last, so its presence means that the trial is done."""
@@ -109,6 +111,8 @@ class TrialRecord(Config):
             write_table(self.image_scores, folder / f"{self.trial_id}.images.parquet")
         if self.memory_series is not None:
             write_table(self.memory_series, folder / f"{self.trial_id}.memory.parquet")
+        if self.samples is not None:
+            write_table(self.samples, folder / f"{self.trial_id}.samples.parquet")
         text = self.model_dump_json(indent=1)
         write_whole(folder / f"{self.trial_id}.json", lambda f: f.write(text.encode()))
 
@@ -148,7 +152,7 @@ def adopt(trial_ids: Iterable[str], folder: Path) -> list[Path]:
         for path in sorted(folder.parent.glob(f"*/{trial_id}.json")):
             if (folder / path.name).exists() or path.parent == folder or _status(path) in (None, "error"):
                 continue
-            for suffix in (".safetensors", ".images.parquet", ".memory.parquet", ".json"):
+            for suffix in (".safetensors", ".images.parquet", ".memory.parquet", ".samples.parquet", ".json"):
                 beside = path.with_name(trial_id + suffix)
                 if beside.exists():
                     content = beside.read_bytes()

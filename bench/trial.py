@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
-from bench import checkpoint
+from bench import checkpoint, samples
 from bench.checks import CheckFailed, check_frozen, frozen_digests
 from bench.class_scores import score_classes
 from bench.config import TrialConfig
@@ -135,9 +136,11 @@ def _run(
                 known["curve"] = [CurvePoint(**dataclasses.asdict(epoch)) for epoch in result.curve]
             check_frozen(model, frozen)
 
+            def predicted(split: Split) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+                return predict(model, split, config.transform, device, config.train.batch_size, config.protocol)
+
             def scored(split: Split, spent: list[float]) -> Scores:
-                batch_size = config.train.batch_size
-                timed = _timed(predict(model, split, config.transform, device, batch_size, config.protocol), spent)
+                timed = _timed(predicted(split), spent)
                 if config.num_classes > 1:
                     return score_classes(timed, config.num_classes)
                 return score(timed, config.protocol)
@@ -147,6 +150,8 @@ def _run(
             spent: list[float] = []
             with monitor.phase("evaluation") as evaluation:
                 tests = {name: scored(split, spent) for name, split in data.tests.items()}
+            first = next(iter(tests))
+            shown = samples.take(data.tests[first], tests[first].images, predicted, config.num_classes)
             if changes := data.changed():
                 raise DataError(["the data changed while the trial ran:", *changes])
             sets = {name: test.overall for name, test in tests.items()}
@@ -161,6 +166,7 @@ def _run(
             checkpoint_bytes=len(learnt) if learnt else None,
             memory={**memory, "evaluation": evaluation[0]},
             memory_series=monitor.series_table(),
+            samples=shown,
             timing=Timing(
                 train_seconds=result.seconds if result else None,
                 train_images_per_second=result.images / result.seconds if result else None,
