@@ -17,7 +17,7 @@ from models._registry import Config
 MANIFEST = "sweep.json"
 """Lies beside the records and is none: what the sweep asked (``bench.manifest``)."""
 
-Status = Literal["ok", "oom", "over budget", "error"]
+Status = Literal["ok", "oom", "over budget", "diverged", "error"]
 
 
 class Timing(Config):
@@ -73,7 +73,7 @@ class MemoryAtFailure(Config):
 
 
 class TrialRecord(Config):
-    """``oom`` and ``over budget`` are results and are kept; ``error`` is run again next time."""
+    """``oom``, ``over budget`` and ``diverged`` are results and are kept; ``error`` is run again next time."""
 
     schema_version: Literal[1] = 1
     trial_id: str
@@ -94,6 +94,13 @@ class TrialRecord(Config):
     timing: Timing | None = None
     parameters: dict[str, int] | None = None
     curve: list[CurvePoint] = []
+    diverged_at_step: int | None = None
+    """The first step, counted from 1 over all epochs, at which the loss was no number."""
+    resumed_from_epochs: list[int] = []
+    """After which the trial was cut short and went on in a new process. Seconds are the sum of all parts; memory is
+    the peak of the last one."""
+    notes: list[str] = []
+    """What a reader should know about how the trial ran, e.g. a checkpoint that could not be used."""
     provenance: Provenance | None = None
     checkpoint_bytes: int | None = None
     """Size of ``<trial_id>.safetensors``, what was learnt; ``None`` where it was not kept."""
@@ -138,6 +145,15 @@ def write_whole(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
             raise
     os.chmod(file.name, 0o644)
     os.replace(file.name, path)
+
+
+def set_aside(path: Path, word: str = "corrupt") -> Path:
+    """Renames a file that cannot be used to the first free ``<name>.corrupt-N``, and returns that path."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.{word}-{number}")).exists():
+        number += 1
+    path.rename(aside)
+    return aside
 
 
 def load(path: Path) -> TrialRecord:
