@@ -14,9 +14,12 @@ from pydantic import Field, ValidationError
 from bench.memory import Memory, MemoryConditions
 from models._registry import Config
 
+MANIFEST = "sweep.json"
+"""Lies beside the records and is none: what the sweep asked (``bench.manifest``)."""
+
 NOT_ADOPTED = (None, "error", "stopped early")
 """What another sweep's trial may be without being its result here; ``None`` is a file that is no record."""
-Status = Literal["ok", "oom", "over budget", "stopped early", "error"]
+Status = Literal["ok", "oom", "over budget", "diverged", "stopped early", "error"]
 
 
 class Timing(Config):
@@ -72,7 +75,7 @@ class MemoryAtFailure(Config):
 
 
 class TrialRecord(Config):
-    """``oom`` and ``over budget`` are results and are kept; ``error`` is run again next time.
+    """``oom``, ``over budget`` and ``diverged`` are results and are kept; ``error`` is run again next time.
 
     ``stopped early`` is a result in a search that stops trials early, and no more than a start in any other.
     """
@@ -96,6 +99,13 @@ class TrialRecord(Config):
     timing: Timing | None = None
     parameters: dict[str, int] | None = None
     curve: list[CurvePoint] = []
+    diverged_at_step: int | None = None
+    """The first step, counted from 1 over all epochs, at which the loss was no number."""
+    resumed_from_epochs: list[int] = []
+    """After which the trial was cut short and went on in a new process. Seconds are the sum of all parts; memory is
+    the peak of the last one."""
+    notes: list[str] = []
+    """What a reader should know about how the trial ran, e.g. a checkpoint that could not be used."""
     provenance: Provenance | None = None
     checkpoint_bytes: int | None = None
     """Size of ``<trial_id>.safetensors``, what was learnt; ``None`` where it was not kept."""
@@ -105,6 +115,8 @@ class TrialRecord(Config):
     """Per image of the test sets: name, set and metrics. Kept in the Parquet file, not in the JSON."""
     memory_series: dict[str, list] | None = Field(default=None, exclude=True)
     """Readings over time, by phase, at most 500 each. Kept in a Parquet file of their own."""
+    samples: dict[str, list] | None = Field(default=None, exclude=True)
+    """A few test images with mask and prediction (``bench.samples``). Kept in a Parquet file of their own."""
 
     def save(self, folder: Path) -> None:
         """Writes the files whole or not at all; the JSON comes last, so its presence means that the trial is done."""
@@ -114,6 +126,8 @@ class TrialRecord(Config):
             write_table(self.image_scores, folder / f"{self.trial_id}.images.parquet")
         if self.memory_series is not None:
             write_table(self.memory_series, folder / f"{self.trial_id}.memory.parquet")
+        if self.samples is not None:
+            write_table(self.samples, folder / f"{self.trial_id}.samples.parquet")
         text = self.model_dump_json(indent=1)
         write_whole(folder / f"{self.trial_id}.json", lambda f: f.write(text.encode()))
 
@@ -138,6 +152,15 @@ def write_whole(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
     os.replace(file.name, path)
 
 
+def set_aside(path: Path, word: str = "corrupt") -> Path:
+    """Renames a file that cannot be used to the first free ``<name>.corrupt-N``, and returns that path."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.{word}-{number}")).exists():
+        number += 1
+    path.rename(aside)
+    return aside
+
+
 def load(path: Path) -> TrialRecord:
     """Raises ``ValidationError`` for a file that is no record."""
     return TrialRecord.model_validate_json(path.read_bytes())
@@ -153,7 +176,7 @@ def adopt(trial_ids: Iterable[str], folder: Path) -> list[Path]:
         for path in sorted(folder.parent.glob(f"*/{trial_id}.json")):
             if (folder / path.name).exists() or path.parent == folder or _status(path) in NOT_ADOPTED:
                 continue
-            for suffix in (".safetensors", ".images.parquet", ".memory.parquet", ".json"):
+            for suffix in (".safetensors", ".images.parquet", ".memory.parquet", ".samples.parquet", ".json"):
                 beside = path.with_name(trial_id + suffix)
                 if beside.exists():
                     content = beside.read_bytes()
@@ -187,6 +210,8 @@ def load_all(folder: Path) -> tuple[dict[str, TrialRecord], list[str]]:
     """All records of a folder by trial id, and a line for each file that is no record (it will be run again)."""
     records, broken = {}, []
     for path in sorted(folder.glob("*.json")):
+        if path.name == MANIFEST:
+            continue
         try:
             record = load(path)
         except (ValidationError, OSError) as error:

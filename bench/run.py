@@ -11,12 +11,11 @@ from rich.table import Table
 
 from bench import report, schedule, search
 from bench.config import ConfigError, Sweep, load_sweep
-from bench.early_stopping import EarlyStopping
-from bench.external import load_external
 from bench.progress import Display, loading
-from bench.record import TrialRecord, adopt, load_all, load_images
-from bench.report.leaderboard import summarise
-from bench.sweep import Trial, check_writable, expand, missing, pending, prepare_data, prepare_weights, sizes
+from bench.record import TrialRecord, load_all
+from bench.report import results
+from bench.rounds import Rounds
+from bench.sweep import Trial, absent_of, check_writable, expand, missing, pending, prepare_data, prepare_weights, sizes
 from models._registry import Missing
 
 INTERRUPTED = 130
@@ -32,6 +31,10 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_intermixed_args(arguments)
     width = None if sys.stdout.isatty() else LOG_WIDTH
     console = Console(file=sys.stdout, quiet=options.quiet, width=width, soft_wrap=True, highlight=False)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False)
+
     try:
         sweep = load_sweep(options.sweep, options.profile, options.overrides)
         candidates = expand(sweep)
@@ -41,35 +44,35 @@ def main(arguments: list[str]) -> int:
         folder = options.results / folder_name(sweep)
         records, broken = load_all(folder)
         for line in broken:
-            console.print(f"note: {line}; it is run again", markup=False)
+            say(f"note: {line}; it is run again")
         if options.dry_run:
             _show_plan(console, sweep, counts, records, folder)
             return 0
         unfinished = pending(candidates, search.settled(sweep, records))
-        if unfinished and len(_absent(unfinished)) == len(candidates):
+        if unfinished and len(absent_of(unfinished)) == len(candidates):
             raise ConfigError(f"{sweep.name}, profile {sweep.profile}: cannot run here", *_missing_lines(unfinished))
         check_writable(folder)
-        rounds = _Rounds(sweep, folder, console, 1 if options.executor == "serial" else gpus or _cores() // threads)
+        at_once = 1 if options.executor == "serial" else gpus or _cores() // threads
+        rounds = Rounds(sweep, folder, at_once, say)
         plan = rounds.next()
         unfinished = pending(candidates, rounds.settled()) if plan.next else []
-        absent = _absent(unfinished)
+        absent = absent_of(unfinished)
         able = [trial for trial in unfinished if trial.trial_id not in absent]
         prepare_weights(able)
         for note in prepare_data(able, loading(console), search.needs_validation(sweep)):
-            console.print(f"note: {note}", markup=False)
+            say(f"note: {note}")
 
         skipped = [trial for trial in plan.trials if trial.trial_id in rounds.absent]
         done = len(plan.trials) - len(pending(plan.trials, rounds.settled()))
-        console.print(
+        say(
             f"{sweep.name} ({sweep.profile}): {len(plan.next)} of {len(plan.trials)} trials to run, "
-            f"{done} done before; records in {folder}",
-            markup=False,
+            f"{done} done before; records in {folder}"
         )
         if skipped:
             print(_skipping(skipped, plan.trials), *_missing_lines(skipped), sep="\n", file=sys.stderr)
-        stopping = _stopping(sweep, plan.trials, rounds.settled())
+        stopping = rounds.early_stopping(plan.trials)
         while plan.next:
-            rounds.begin(plan.next)
+            rounds.begin(plan)
             with Display(plan.next, console) as display:
                 if options.executor == "ray":
                     from bench.schedule_ray import run_on_ray  # the rest must work where Ray is not installed
@@ -85,54 +88,20 @@ def main(arguments: list[str]) -> int:
         console.print("interrupted: what was finished is kept, the same command goes on from there")
         return INTERRUPTED
 
-    records, _ = load_all(folder)
-    external, unreadable = load_external(folder)
-    for line in unreadable:
-        console.print(f"note: {line}; left out", markup=False)
-    board = summarise(sweep, plan.trials, records, rounds.absent, load_images(folder, records), external)
-    paths = report.write(board, folder)
-    console.print(f"wrote {', '.join(str(path) for path in paths)}", markup=False)
+    rounds.write_manifest(plan.trials)
+    found, notes = results.load(folder)  # from the files, as every later rebuild
+    for line in notes:
+        say(f"note: {line}")
+    records = found.records
+    paths = report.write(found, folder)
+    say(f"wrote {', '.join(str(path) for path in paths)}")
     skipped = [trial for trial in plan.trials if trial.trial_id in rounds.absent]
     if skipped:
         print(_skipping(skipped, plan.trials), file=sys.stderr)
     if plan.spent:
         print(f"WARNING: {plan.spent}. The same command with a larger budget goes on from there", file=sys.stderr)
-    failed = rounds.tried - records.keys() | {t.trial_id for t in plan.trials if _failed(records.get(t.trial_id))}
-    return 1 if failed else 0
-
-
-class _Rounds:
-    """The trials in rounds, each planned by what the ones before it have left in the folder."""
-
-    def __init__(self, sweep: Sweep, folder: Path, console: Console, at_once: int) -> None:
-        self.sweep, self.folder, self.console, self.at_once = sweep, folder, console, at_once
-        self.tried: set[str] = set()
-        self.absent: dict[str, list[Missing]] = {}
-
-    def settled(self) -> dict[str, TrialRecord]:
-        """Records that are not made again: of this run all, of earlier ones those that are results."""
-        records, _ = load_all(self.folder)
-        tried = {trial_id: record for trial_id, record in records.items() if trial_id in self.tried}
-        return search.settled(self.sweep, records) | tried
-
-    def next(self) -> search.Plan:
-        """The next round, after taking over what other sweeps have finished and leaving out what cannot run here."""
-        while True:
-            records = self.settled()
-            images = load_images(self.folder, records) if self.sweep.search.first_seeds else {}
-            plan = search.plan(self.sweep, records, images, at_once=self.at_once, left_out=self.absent.keys())
-            adopted = adopt([trial.trial_id for trial in plan.next], self.folder)
-            for path in adopted:
-                self.console.print(f"note: {path} is the same trial, taken over", markup=False)
-            absent = {} if adopted else _absent(plan.next)
-            if not adopted and not absent:
-                return plan
-            self.absent |= absent
-
-    def begin(self, trials: list[Trial]) -> None:
-        """Marks these trials as tried in this run."""
-        schedule.forget_errors(trials, self.folder)
-        self.tried |= {trial.trial_id for trial in trials}
+    failed = {trial_id for trial_id, record in records.items() if record.status == "error"}
+    return 1 if failed or rounds.tried - records.keys() else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -160,17 +129,6 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _stopping(sweep: Sweep, trials: list[Trial], records: dict[str, TrialRecord]) -> EarlyStopping | None:
-    """What stops trials early, and knows of those that ran before; ``None`` where all run to their end."""
-    settings = sweep.search.early_stopping
-    before = [records[trial.trial_id] for trial in trials if trial.trial_id in records]
-    return EarlyStopping(settings, sweep.seeds[0], before) if settings else None
-
-
-def _failed(record: TrialRecord | None) -> bool:
-    return record is not None and record.status == "error"
-
-
 def _resources(options: argparse.Namespace, sweep: Sweep) -> tuple[int, int]:
     """Number of GPUs and of cores per trial. Raises ``ConfigError`` for numbers that this machine cannot give."""
     cores, visible = _cores(), torch.cuda.device_count()
@@ -187,12 +145,6 @@ def _resources(options: argparse.Namespace, sweep: Sweep) -> tuple[int, int]:
     if not 1 <= threads <= cores:
         raise ConfigError(f"--cpus-per-trial {threads}: this machine has {cores} cores. Allowed: 1 to {cores}")
     return gpus, threads
-
-
-def _absent(trials: list[Trial]) -> dict[str, list[Missing]]:
-    """What keeps a trial from running on this machine, by the ids of the trials that cannot run."""
-    found = {trial.trial_id: list(trial.config.missing()) for trial in trials}
-    return {trial_id: items for trial_id, items in found.items() if items}
 
 
 def _skipping(skipped: list[Trial], trials: list[Trial]) -> str:
@@ -222,7 +174,7 @@ def _show_plan(
     """The trials with their sizes and states, and what is missing to run them; of a search, the trials so far."""
     known = search.settled(sweep, records)
     trials, to_run, _ = search.plan(sweep, known)
-    absent = _absent(to_run)
+    absent = absent_of(to_run)
     counts = counts | sizes([trial for trial in trials if trial.trial_id not in counts])
     table = Table("trial", *(axis.name for axis in sweep.axes), "seed", "parameters", "trainable", "state")
     for trial in trials:

@@ -85,6 +85,12 @@ def missing(trials: list[Trial]) -> list[Missing]:
     return list(dict.fromkeys(item for trial in trials for item in trial.config.missing()))
 
 
+def absent_of(trials: list[Trial]) -> dict[str, list[Missing]]:
+    """What keeps a trial from running on this machine, by the ids of the trials that cannot run."""
+    found = {trial.trial_id: list(trial.config.missing()) for trial in trials}
+    return {trial_id: items for trial_id, items in found.items() if items}
+
+
 def prepare_weights(trials: list[Trial]) -> None:
     """Reads, checks and caches each distinct model's checkpoint once. Raises ``ConfigError`` with all that is wrong."""
     distinct = {}
