@@ -31,8 +31,9 @@ from bench.report.plots.style import (
 )
 from bench.report.results import Results
 
-LONGEST_LABEL = 2.0  # inches
-BANDED = 3  # with more curves, bands would hide each other, and bars stand in for them
+LONGEST_LABEL = 2.3  # inches
+LONGEST_TICK = 0.45  # longer names of numbers stand as names do
+BANDED = 2  # with more curves, bands would hide each other, and bars stand in for them
 LOG_FROM = 4  # ratio of the largest to the smallest value from which a logarithmic axis shows more
 
 
@@ -76,6 +77,8 @@ def axis_curves(results: Results, board: Leaderboard, table: Table, axis: int) -
         rest = row.labels[:axis] + row.labels[axis + 1 :]
         groups.setdefault(rest, {})[row.labels[axis]] = row
     values = _numbers(results, board.axes[axis], labels)
+    if values and max(text_width(label, 8) for label in labels) > LONGEST_TICK:
+        values = None
     draw = _curves if values else _dots
     with house_style():
         return draw(results, board, table, axis, panels, groups, values or dict(zip(labels, range(len(labels)))))

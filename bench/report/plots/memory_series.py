@@ -74,9 +74,9 @@ def _figure(board: Leaderboard, table: Table, series: Sequence[Series], note: st
             last = max(i for i in range(column, len(series), columns))
             panels.flat[last].tick_params(labelbottom=True)
             panels.flat[last].set_xlabel("seconds in the phases", fontsize=8)
-        top = max(max(values) for one in series for _, values in one.phases.values())
-        low = min(min(values) for one in series for _, values in one.phases.values())
-        panels[0, 0].set(xlim=(0, None), ylim=(min(0, low), 1.3 * max(top, *(p for one in series for p in one.peaks.values()))))
+        read = [value for one in series for _, values in one.phases.values() for value in values]
+        peaks = [peak for one in series for peak in one.peaks.values()]
+        panels[0, 0].set(xlim=(0, None), ylim=(min(0, *read), 1.3 * max(*read, *peaks)))
         for axes in panels[:, 0]:
             axes.set_ylabel("GiB", fontsize=8)
     return figure

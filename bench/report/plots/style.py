@@ -162,10 +162,8 @@ def shorten(text: str, width: float, size: float) -> str:
 
 
 def row_name(row: Row, board: Leaderboard) -> str:
-    """``rank 8``; of several axes the values only, ``all, last:2``."""
-    if len(row.labels) == 1 and row.labels[0][:1].isdigit():
-        return f"{fields(board)[0]} {row.labels[0]}"
-    return ", ".join(row.labels)
+    """``rank 8, last:2``: a number is named by its axis, another label speaks for itself."""
+    return ", ".join(f"{f} {label}" if label[:1].isdigit() else label for f, label in zip(fields(board), row.labels))
 
 
 def fields(board: Leaderboard) -> list[str]:
@@ -217,11 +215,11 @@ def limits(cells: Sequence[Cell]) -> tuple[float, float]:
 
 
 def line_look(number: int) -> dict:
-    """Colour, marker and line style of a curve by its number; 35 curves differ, neighbours in all three."""
+    """Colour, marker and line style of a curve by its number; 45 curves differ without colour, neighbours in all."""
     return {
         "color": COLOURS[number % len(COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],
-        "linestyle": DASHES[(number + number // len(COLOURS)) % len(DASHES)],
+        "linestyle": DASHES[number % len(DASHES)],
     }
 
 
