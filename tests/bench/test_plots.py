@@ -87,8 +87,10 @@ def results_of(sweep, records, images=None, folder=None):
 def spread(trials, measure="rss_bytes", low=1.0, high=20.0):
     """Records of trials all over the plane, close neighbours among them; the same on every call."""
     rng = np.random.default_rng(1)
-    return [record(t, *place, measure) for t, place in zip(trials, zip(rng.uniform(0.6, 0.62, len(trials)),
-                                                                         rng.uniform(low, high, len(trials))))]
+    return [
+        record(t, *place, measure)
+        for t, place in zip(trials, zip(rng.uniform(0.6, 0.62, len(trials)), rng.uniform(low, high, len(trials))))
+    ]
 
 
 def visible_texts(figure):
@@ -107,7 +109,9 @@ def visible_texts(figure):
             continue
         if axes is not None and not axes.get_visible():
             continue
-        box = Text.get_window_extent(text, renderer) if isinstance(text, Annotation) else text.get_window_extent(renderer)
+        box = (
+            Text.get_window_extent(text, renderer) if isinstance(text, Annotation) else text.get_window_extent(renderer)
+        )
         found.append((text.get_text(), box))
     return found
 
@@ -183,7 +187,15 @@ def picture(kind, colour):
 def write_samples(folder, trial_id, score=0.5):
     columns = {name: [] for name in Sample.__dataclass_fields__}
     for i, why in enumerate((["best"], ["median", "shared"], ["worst"], ["shared"])):
-        values = f"{i}.png", why, "s_measure", score, picture("JPEG", (9, 99, 200)), picture("PNG", 255), picture("PNG", 9)
+        values = (
+            f"{i}.png",
+            why,
+            "s_measure",
+            score,
+            picture("JPEG", (9, 99, 200)),
+            picture("PNG", 255),
+            picture("PNG", 9),
+        )
         for column, value in zip(columns.values(), values):
             column.append(value)
     pyarrow.parquet.write_table(pyarrow.table(columns), folder / f"{trial_id}.samples.parquet")
@@ -194,8 +206,9 @@ def write_samples(folder, trial_id, score=0.5):
 
 def four(tiny, accuracies, memories, seeds=(0, 1, 2)):
     """Rows whose trials have these values, [rows][seeds]."""
-    sweep = sweep_of(tiny, Axis.over("model.adapter.rank", {str(i + 1): i + 1 for i in range(len(accuracies))}),
-                     seeds=seeds)
+    sweep = sweep_of(
+        tiny, Axis.over("model.adapter.rank", {str(i + 1): i + 1 for i in range(len(accuracies))}), seeds=seeds
+    )
     values = [place for a, m in zip(accuracies, memories) for place in zip(a, m)]
     return results_of(sweep, [record(t, *place) for t, place in zip(expand(sweep), values)])
 
@@ -313,8 +326,11 @@ def test_placement_is_drawn_where_adapters_stand(tiny):
     results = results_of(sweep, spread(expand(sweep)))
     board = results.board()
     panel = placement(results, board, board.tables[0]).axes[0]
-    filled = {(int(p.get_x()), round(p.get_y() + 0.4)) for p in panel.patches if to_rgb(p.get_facecolor()) ==
-              to_rgb(style.BLUE)}
+    filled = {
+        (int(p.get_x()), round(p.get_y() + 0.4))
+        for p in panel.patches
+        if to_rgb(p.get_facecolor()) == to_rgb(style.BLUE)
+    }
     assert filled == {(6, 1), (7, 1), (0, 2)}  # of the tiny encoder's 8 blocks
 
 
@@ -352,7 +368,9 @@ def test_embedded_runs_are_labelled_in_every_figure(tiny, tiny_with, tmp_path):
     for figure in figures.values():
         red = [t.get_text() for t in figure.texts if t.get_color() == style.WARNING]
         assert any(text.startswith("EMBEDDED RUN (encoder sam3_vit_tiny") for text in red)
-    real = tiny_with({"model": {"name": "unet", "width": 4}, "dataset": {"name": "folder", "images": "i", "masks": "m"}})
+    real = tiny_with(
+        {"model": {"name": "unet", "width": 4}, "dataset": {"name": "folder", "images": "i", "masks": "m"}}
+    )
     plain = sweep_of(real, Axis.over("model.width", {"4": 4, "8": 8}))
     results = results_of(plain, spread(expand(plain)))
     texts = [t.get_text() for f in plots.figures(results, results.board()).values() for t in f.texts]

@@ -26,7 +26,7 @@ from bench.report.plots.style import (
 
 MOST_CELLS = 40  # across or down: beyond that, numbers in cells cannot be read
 MOST_BLOCKS = 6  # of the points of further axes
-LONGEST_LABEL = 1.3  # inches
+LONGEST_LABEL = 1.6  # inches
 SIZE = 7.5
 COLOURS = "cividis"  # as dark in grey as in colour, and even for colour-blind readers
 DARK = 0.5  # luminance below which a cell's numbers are white
@@ -95,7 +95,9 @@ def _map(
                 axes.add_patch(Rectangle(corner, 1, 1, facecolor="white", edgecolor="0.7", hatch="////", linewidth=0))
                 text = _status(row)
                 box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-                axes.text(x, y, shorten(text, room, SIZE), ha="center", va="center", fontsize=SIZE, color=GREY, bbox=box)
+                axes.text(
+                    x, y, shorten(text, room, SIZE), ha="center", va="center", fontsize=SIZE, color=GREY, bbox=box
+                )
                 continue
             colour = colours(scale(found.mean))
             axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=1))

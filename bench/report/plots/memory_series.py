@@ -93,7 +93,9 @@ def _draw(axes: Axes, series: Series) -> None:
     if "training" in series.peaks:
         start = series.phases["training"][0][0]
         text = {"fontsize": 7, "color": GREY, "va": "bottom", "textcoords": "offset points"}
-        axes.annotate(f"peak in training {series.peaks['training']:.3f}", (start, series.peaks["training"]), (3, 2), **text)
+        axes.annotate(
+            f"peak in training {series.peaks['training']:.3f}", (start, series.peaks["training"]), (3, 2), **text
+        )
 
 
 def _of_row(results: Results, trial_ids: Sequence[str], name: str) -> Series | None:
@@ -114,7 +116,9 @@ def _read(path, record: TrialRecord, name: str) -> Series | None:
         for phase, points in groupby(zip(columns["phase"], columns["seconds"], columns[reading]), key=lambda p: p[0]):
             memory = record.memory.get(phase)
             base = memory and getattr(memory, baseline)
-            known = [(start + t, (value - base) / GIB) for _, t, value in points if value is not None and base is not None]
+            known = [
+                (start + t, (value - base) / GIB) for _, t, value in points if value is not None and base is not None
+            ]
             if known:
                 phases[phase] = tuple(map(list, zip(*known)))
                 start = known[-1][0]

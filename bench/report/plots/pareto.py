@@ -15,9 +15,9 @@ from bench.report.plots.style import (
     GREY,
     ORANGE,
     VERMILLION,
+    Canvas,
     accuracy,
     accuracy_label,
-    Canvas,
     canvas,
     fields,
     house_style,
@@ -122,12 +122,13 @@ def _points(axes: Axes, rows: Sequence[Row], table: Table, shares: Sequence[floa
     ink: list[tuple[float, float]] = []
     for (x0, y0), (x1, y1) in zip(front, front[1:]):
         ink += _pieces((x0, y0), (x1, y0)) + _pieces((x1, y0), (x1, y1))
+    faint = 0.6 if len(rows) <= 12 else 0.25
     for i, row in enumerate(rows):
         x, y = places[i]
         dx = memory_in_gib(row, table).half_width or 0
         dy = accuracy(row, table).half_width or 0
         colour = BLACK if row.on_front else GREY
-        axes.errorbar(x, y, xerr=dx, yerr=dy, fmt="none", ecolor=colour, elinewidth=0.6, alpha=0.6, zorder=2)
+        axes.errorbar(x, y, xerr=dx, yerr=dy, fmt="none", ecolor=colour, elinewidth=0.6, alpha=faint, zorder=2)
         look = {"markeredgecolor": colour, "markerfacecolor": _fill(row, shares and shares[i]), "markeredgewidth": 0.9}
         axes.plot(x, y, "o" if row.on_front else "s", markersize=6.5 if row.on_front else 5.5, zorder=3, **look)
         left, right = axes.get_xlim()
@@ -179,8 +180,14 @@ def _cards(axes: Axes, table: Table) -> list[tuple[float, float]]:
     for card in (card for card in CARDS if left < card < right):
         axes.axvline(card, color=GREY, linewidth=0.9, linestyle=":", zorder=0)
         text = {"fontsize": 7, "color": GREY, "ha": "right", "va": "top", "rotation": 90}
-        axes.annotate(f"{card} GB card", (card, 1), (-2, -2), xycoords=("data", "axes fraction"),
-                      textcoords="offset points", **text)
+        axes.annotate(
+            f"{card} GB card",
+            (card, 1),
+            (-2, -2),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            **text,
+        )
         ink += _pieces((card, low), (card, high))
         beside = card - 5 / 72 * (right - left) / (axes.get_window_extent().width / axes.figure.dpi)
         ink += _pieces((beside, high), (beside, high - 0.25 * (high - low)))
