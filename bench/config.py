@@ -52,7 +52,8 @@ class TrialConfig(Config):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "TrialConfig":
-        """Model, masks, loss and resizing mean the same by a class, model and transform the same by a colour."""
+        """Model, masks, loss and resizing mean the same by a class, model and transform the same by a colour; and no
+        setting is without effect beside the others."""
         classes = self.num_classes
         wrong = []
         if self.model.num_classes != classes:
@@ -72,6 +73,11 @@ class TrialConfig(Config):
         if expected != self.transform.normalisation:
             given = f"transform.normalisation is {self.transform.normalisation}"
             wrong.append(f"model.input_normalisation: {expected}, but {given}. Give them the same value")
+        encoder = getattr(self.model, "encoder", None)
+        if getattr(encoder, "residual", "float32") != "float32" and self.train.precision == "float32":
+            nothing = "the type of a sum under autocast, and train.precision=float32 has none: it would change nothing"
+            remedy = "Set train.precision=bfloat16, or model.encoder.residual=float32"
+            wrong.append(f"model.encoder.residual: {encoder.residual} is {nothing}. {remedy}")
         if wrong:
             raise ValueError("; ".join(wrong))
         return self

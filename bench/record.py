@@ -14,7 +14,10 @@ from pydantic import Field, ValidationError
 from bench.memory import Memory, MemoryConditions
 from models._registry import Config
 
-Status = Literal["ok", "oom", "over budget", "error"]
+MANIFEST = "sweep.json"
+"""Lies beside the records and is none: what the sweep asked (``bench.manifest``)."""
+
+Status = Literal["ok", "oom", "over budget", "diverged", "error"]
 
 
 class Timing(Config):
@@ -70,7 +73,7 @@ class MemoryAtFailure(Config):
 
 
 class TrialRecord(Config):
-    """``oom`` and ``over budget`` are results and are kept; ``error`` is run again next time."""
+    """``oom``, ``over budget`` and ``diverged`` are results and are kept; ``error`` is run again next time."""
 
     schema_version: Literal[1] = 1
     trial_id: str
@@ -91,6 +94,13 @@ class TrialRecord(Config):
     timing: Timing | None = None
     parameters: dict[str, int] | None = None
     curve: list[CurvePoint] = []
+    diverged_at_step: int | None = None
+    """The first step, counted from 1 over all epochs, at which the loss was no number."""
+    resumed_from_epochs: list[int] = []
+    """After which the trial was cut short and went on in a new process. Seconds are the sum of all parts; memory is
+    the peak of the last one."""
+    notes: list[str] = []
+    """What a reader should know about how the trial ran, e.g. a checkpoint that could not be used."""
     provenance: Provenance | None = None
     checkpoint_bytes: int | None = None
     """Size of ``<trial_id>.safetensors``, what was learnt; ``None`` where it was not kept."""
@@ -135,6 +145,15 @@ def write_whole(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
             raise
     os.chmod(file.name, 0o644)
     os.replace(file.name, path)
+
+
+def set_aside(path: Path, word: str = "corrupt") -> Path:
+    """Renames a file that cannot be used to the first free ``<name>.corrupt-N``, and returns that path."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.{word}-{number}")).exists():
+        number += 1
+    path.rename(aside)
+    return aside
 
 
 def load(path: Path) -> TrialRecord:
@@ -186,6 +205,8 @@ def load_all(folder: Path) -> tuple[dict[str, TrialRecord], list[str]]:
     """All records of a folder by trial id, and a line for each file that is no record (it will be run again)."""
     records, broken = {}, []
     for path in sorted(folder.glob("*.json")):
+        if path.name == MANIFEST:
+            continue
         try:
             record = load(path)
         except (ValidationError, OSError) as error:

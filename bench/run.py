@@ -9,12 +9,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import report, schedule
+from bench import manifest, report, schedule
 from bench.config import ConfigError, Sweep, load_sweep
-from bench.external import load_external
 from bench.progress import Display, loading
-from bench.record import TrialRecord, adopt, load_all, load_images
-from bench.report.leaderboard import summarise
+from bench.record import TrialRecord, adopt, load_all
+from bench.report import results
 from bench.sweep import Trial, check_writable, expand, missing, pending, prepare_data, prepare_weights, sizes
 from models._registry import Missing
 
@@ -67,6 +66,8 @@ def main(arguments: list[str]) -> int:
     )
     if skipped:
         print(_skipping(skipped, trials), *_missing_lines(skipped), sep="\n", file=sys.stderr)
+    predicted = known.predicted if (known := manifest.load(folder)[0]) else {}
+    manifest.of(sweep, trials, absent, predicted).save(folder)
     try:
         if to_run:
             schedule.forget_errors(to_run, folder)
@@ -81,12 +82,12 @@ def main(arguments: list[str]) -> int:
         console.print("interrupted: what was finished is kept, the same command goes on from there")
         return INTERRUPTED
 
-    records, _ = load_all(folder)
-    external, unreadable = load_external(folder)
-    for line in unreadable:
-        console.print(f"note: {line}; left out", markup=False)
-    board = summarise(sweep, trials, records, absent, load_images(folder, records), external)
-    paths = report.write(board, folder)
+    manifest.of(sweep, trials, absent, predicted).save(folder)
+    found, notes = results.load(folder)  # from the files, as every later rebuild
+    for line in notes:
+        console.print(f"note: {line}", markup=False)
+    records = found.records
+    paths = report.write(found, folder)
     console.print(f"wrote {', '.join(str(path) for path in paths)}", markup=False)
     if skipped:
         print(_skipping(skipped, trials), file=sys.stderr)

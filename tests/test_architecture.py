@@ -14,6 +14,7 @@ OWNERS = {
     "pynvml": {"bench.sampler"},
     "py_sod_metrics": {"bench.scores"},
     "matplotlib": {"bench.report.plots"},
+    "torchao": {"models._frozen"},
 }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from bench.config import Sweep
 from bench.external import ExternalRecord
+from bench.manifest import Predicted
 from bench.record import TrialRecord
 from bench.report.beside import Beside, beside
 from bench.scores import MAIN_METRICS, METRICS, main_metric
@@ -99,6 +100,7 @@ class Leaderboard:
     settings: str  # what all rows share, in words
     tables: tuple[Table, ...]
     beside: Beside = Beside()  # what was not measured by these trials
+    remarks: tuple[str, ...] = ()  # about the whole: what was merged, left out or selected
 
 
 def summarise(
@@ -108,11 +110,13 @@ def summarise(
     absent: Mapping[str, Sequence[Missing]] = MappingProxyType({}),
     images: Mapping[str, Mapping[str, Sequence]] | None = None,
     external: Sequence[ExternalRecord] = (),
+    predicted: Mapping[str, Predicted] = MappingProxyType({}),
+    remarks: Sequence[str] = (),
 ) -> Leaderboard:
     """The sweep's trials in its order, whatever became of them; records of other settings are left out.
 
     absent: by trial id, what keeps a trial from running on this machine; images: per-image scores by trial id; without
-    them no differences are tested.
+    them no differences are tested; predicted: memory by trial id.
     """
     images = images or {}
     environments = {t.trial_id: _environment(records[t.trial_id]) for t in trials if t.trial_id in records}
@@ -124,7 +128,7 @@ def summarise(
         groups[environments.get(trial.trial_id) or usual][trial.point].append(trial)
     tables = []
     for environment, points in sorted(groups.items(), key=lambda item: -len(item[1])):
-        rows = [_row(point, members, records, absent) for point, members in points.items()]
+        rows = [_row(point, members, records, absent, predicted) for point, members in points.items()]
         ids = {i for row in rows for i in row.trial_ids}
         measure = next((m for m in MEMORY_MEASURES if _all_have(rows, f"training.{m}")), None)
         accuracy = main_metric(m for m in METRICS if any(f"test.{m}" in row.cells for row in rows))
@@ -153,6 +157,7 @@ def summarise(
         settings=_settings(sweep),
         tables=tuple(tables),
         beside=beside(trials, records, images, external, bool(embedded)),
+        remarks=tuple(remarks),
     )
 
 
@@ -166,6 +171,7 @@ def _row(
     trials: Sequence[Trial],
     records: Mapping[str, TrialRecord],
     absent: Mapping[str, Sequence[Missing]],
+    predicted: Mapping[str, Predicted],
 ) -> Row:
     found = [records.get(trial.trial_id) for trial in trials]
     values: dict[str, list[float]] = defaultdict(list)
@@ -173,6 +179,10 @@ def _row(
         if record is not None:
             for name, value in _quantities(record).items():
                 values[name].append(value)
+    for trial in trials:
+        if trial.trial_id in predicted:
+            for name, value in predicted[trial.trial_id].model_dump().items():
+                values[f"predicted.{name}"].append(value)
     without = ["missing" if trial.trial_id in absent else "pending" for trial in trials]
     errors = [r.error.strip().splitlines()[-1] for r in found if r is not None and r.error]
     needs = [item for r, trial in zip(found, trials) if r is None for item in absent.get(trial.trial_id, ())]

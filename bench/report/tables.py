@@ -51,7 +51,7 @@ def _caption(board: Leaderboard) -> list[str]:
             f"> **Embedded run** ({parts}): stand-ins that ship with the suite, made to run on any machine. These "
             "numbers rank settings of a tiny model; they are not results of SAM3-UNet.",
         ]
-    return lines
+    return lines + [line for remark in board.remarks for line in ("", escape(remark))]
 
 
 def _table(board: Leaderboard, table: Table) -> list[str]:
