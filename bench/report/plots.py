@@ -174,13 +174,13 @@ def memory_plan(question: str, rows: Sequence[tuple[tuple[str, ...], Prediction]
                 axes.annotate(
                     f"{card} GB",
                     (card, 1),
-                    (-2, -2),
+                    (0, 2),
                     xycoords=("data", "axes fraction"),
                     fontsize=7,
                     textcoords="offset points",
                     color="0.35",
-                    ha="right",
-                    va="top",
+                    ha="center",
+                    va="bottom",
                     rotation=90,
                 )
         axes.set_yticks(range(len(rows)), [", ".join(labels) for labels, _ in rows])
