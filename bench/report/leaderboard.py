@@ -173,6 +173,20 @@ def measured_memory(row: Row, table: Table) -> Cell | None:
     return row.cells.get(f"training.{table.memory_measure}")
 
 
+def _failure(record: TrialRecord) -> str:
+    """Why a trial has no scores, in a line; out of memory with what was known then."""
+    text, known = record.error.strip().splitlines()[-1], record.memory_at_failure
+    if record.status != "oom" or known is None:
+        return text
+    figures = {
+        "reserved then": known.torch_reserved_bytes,
+        "predicted peak allocated": known.predicted_allocated_bytes,
+        "memory.budget_gib": known.budget_bytes,
+    }
+    said = "; ".join(f"{name} {value / GIB:.2f} GiB" for name, value in figures.items() if value is not None)
+    return f"{text} ({said})" if said else text
+
+
 def _row(
     point: tuple[str, ...],
     trials: Sequence[Trial],
@@ -191,7 +205,7 @@ def _row(
             for name, value in predicted[trial.trial_id].model_dump().items():
                 values[f"predicted.{name}"].append(value)
     without = ["missing" if trial.trial_id in absent else "pending" for trial in trials]
-    errors = [r.error.strip().splitlines()[-1] for r in found if r is not None and r.error]
+    errors = [_failure(r) for r in found if r is not None and r.error]
     needs = [item for r, trial in zip(found, trials) if r is None for item in absent.get(trial.trial_id, ())]
     errors += [f"missing {item.kind}: {item.what}; {item.remedy}" for item in needs]
     return Row(
