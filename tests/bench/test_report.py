@@ -14,9 +14,10 @@ from bench.external import ExternalRecord
 from bench.memory import Memory
 from bench.record import MemoryAtFailure, Provenance, Timing, TrialRecord
 from bench.report import plots
-from bench.report.results import Results
+from bench.report.columns import not_distinguishable
 from bench.report.leaderboard import memory_noise_floor, summarise, unresolved
-from bench.report.sections import escape, not_distinguishable
+from bench.report.results import Results
+from bench.report.sections import escape
 from bench.report.tables import as_csv, comparisons_csv, markdown
 from bench.scores import OF_PROTOCOL
 from bench.sweep import expand
@@ -352,7 +353,12 @@ def test_a_sweep_in_the_mirror_protocol_is_ranked_by_iou(sweep, tiny_with, tmp_p
     assert [row.on_front for row in board.tables[0].rows] == [False, True, False]
     text = markdown(board)
     assert "IoU ↑" in text and "BER ↓" in text and "wF" not in text and "val IoU ↑" in text
-    assert {path.suffix for path in report.write(results_of(mirrors, *records), tmp_path)} == {".md", ".csv", ".png", ".svg"}
+    assert {path.suffix for path in report.write(results_of(mirrors, *records), tmp_path)} == {
+        ".md",
+        ".csv",
+        ".png",
+        ".svg",
+    }
 
 
 # --- memory: what repeats resolve, and what contradicts itself --------------------------------------------------------
