@@ -14,7 +14,12 @@ from pydantic import Field, ValidationError
 from bench.memory import Memory, MemoryConditions
 from models._registry import Config
 
-Status = Literal["ok", "oom", "over budget", "error"]
+MANIFEST = "sweep.json"
+"""Lies beside the records and is none: what the sweep asked (``bench.manifest``)."""
+
+NOT_ADOPTED = (None, "error", "stopped early")
+"""What another sweep's trial may be without being its result here; ``None`` is a file that is no record."""
+Status = Literal["ok", "oom", "over budget", "diverged", "stopped early", "error"]
 
 
 class Timing(Config):
@@ -22,8 +27,8 @@ class Timing(Config):
 
     train_seconds: float | None
     train_images_per_second: float | None
-    inference_images_per_second: float
-    """Loading, forward pass and resizing to the mask's size, without scoring."""
+    inference_images_per_second: float | None
+    """Loading, forward pass and resizing to the mask's size, without scoring; ``None`` where it did not come to it."""
     total_seconds: float
 
 
@@ -70,7 +75,10 @@ class MemoryAtFailure(Config):
 
 
 class TrialRecord(Config):
-    """``oom`` and ``over budget`` are results and are kept; ``error`` is run again next time."""
+    """``oom``, ``over budget`` and ``diverged`` are results and are kept; ``error`` is run again next time.
+
+    ``stopped early`` is a result in a search that stops trials early, and no more than a start in any other.
+    """
 
     schema_version: Literal[1] = 1
     trial_id: str
@@ -91,6 +99,13 @@ class TrialRecord(Config):
     timing: Timing | None = None
     parameters: dict[str, int] | None = None
     curve: list[CurvePoint] = []
+    diverged_at_step: int | None = None
+    """The first step, counted from 1 over all epochs, at which the loss was no number."""
+    resumed_from_epochs: list[int] = []
+    """After which the trial was cut short and went on in a new process. Seconds are the sum of all parts; memory is
+    the peak of the last one."""
+    notes: list[str] = []
+    """What a reader should know about how the trial ran, e.g. a checkpoint that could not be used."""
     provenance: Provenance | None = None
     checkpoint_bytes: int | None = None
     """Size of ``<trial_id>.safetensors``, what was learnt; ``None`` where it was not kept."""
@@ -137,6 +152,15 @@ def write_whole(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
     os.replace(file.name, path)
 
 
+def set_aside(path: Path, word: str = "corrupt") -> Path:
+    """Renames a file that cannot be used to the first free ``<name>.corrupt-N``, and returns that path."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.{word}-{number}")).exists():
+        number += 1
+    path.rename(aside)
+    return aside
+
+
 def load(path: Path) -> TrialRecord:
     """Raises ``ValidationError`` for a file that is no record."""
     return TrialRecord.model_validate_json(path.read_bytes())
@@ -150,7 +174,7 @@ def adopt(trial_ids: Iterable[str], folder: Path) -> list[Path]:
     sources = []
     for trial_id in trial_ids:
         for path in sorted(folder.parent.glob(f"*/{trial_id}.json")):
-            if (folder / path.name).exists() or path.parent == folder or _status(path) in (None, "error"):
+            if (folder / path.name).exists() or path.parent == folder or _status(path) in NOT_ADOPTED:
                 continue
             for suffix in (".safetensors", ".images.parquet", ".memory.parquet", ".samples.parquet", ".json"):
                 beside = path.with_name(trial_id + suffix)
@@ -186,6 +210,8 @@ def load_all(folder: Path) -> tuple[dict[str, TrialRecord], list[str]]:
     """All records of a folder by trial id, and a line for each file that is no record (it will be run again)."""
     records, broken = {}, []
     for path in sorted(folder.glob("*.json")):
+        if path.name == MANIFEST:
+            continue
         try:
             record = load(path)
         except (ValidationError, OSError) as error:

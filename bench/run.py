@@ -9,13 +9,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import report, schedule
+from bench import report, schedule, search
 from bench.config import ConfigError, Sweep, load_sweep
-from bench.external import load_external
 from bench.progress import Display, loading
-from bench.record import TrialRecord, adopt, load_all, load_images
-from bench.report.leaderboard import summarise
-from bench.sweep import Trial, check_writable, expand, missing, pending, prepare_data, prepare_weights, sizes
+from bench.record import TrialRecord, load_all
+from bench.report import results
+from bench.rounds import Rounds
+from bench.sweep import Trial, absent_of, check_writable, expand, missing, pending, prepare_data, prepare_weights, sizes
 from models._registry import Missing
 
 INTERRUPTED = 130
@@ -31,68 +31,77 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_intermixed_args(arguments)
     width = None if sys.stdout.isatty() else LOG_WIDTH
     console = Console(file=sys.stdout, quiet=options.quiet, width=width, soft_wrap=True, highlight=False)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False)
+
     try:
         sweep = load_sweep(options.sweep, options.profile, options.overrides)
-        trials = expand(sweep)
-        counts = sizes(trials)
+        candidates = expand(sweep)
+        search.check(sweep, candidates)
+        counts = sizes(candidates)
         gpus, threads = _resources(options, sweep)
         folder = options.results / folder_name(sweep)
         records, broken = load_all(folder)
         for line in broken:
-            console.print(f"note: {line}; it is run again", markup=False)
-        to_run = pending(trials, records)
+            say(f"note: {line}; it is run again")
         if options.dry_run:
-            _show_plan(console, sweep, trials, counts, records, folder)
+            _show_plan(console, sweep, counts, records, folder)
             return 0
-        if to_run and len(_absent(to_run)) == len(trials):
-            raise ConfigError(f"{sweep.name}, profile {sweep.profile}: cannot run here", *_missing_lines(to_run))
+        unfinished = pending(candidates, search.settled(sweep, records))
+        if unfinished and len(absent_of(unfinished)) == len(candidates):
+            raise ConfigError(f"{sweep.name}, profile {sweep.profile}: cannot run here", *_missing_lines(unfinished))
         check_writable(folder)
-        for path in adopt([trial.trial_id for trial in to_run], folder):
-            console.print(f"note: {path} is the same trial, taken over", markup=False)
-        unfinished = pending(trials, load_all(folder)[0])
-        absent = _absent(unfinished)
-        skipped = [trial for trial in unfinished if trial.trial_id in absent]
-        to_run = [trial for trial in unfinished if trial.trial_id not in absent]
-        prepare_weights(to_run)
-        for note in prepare_data(to_run, loading(console)):
-            console.print(f"note: {note}", markup=False)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+        at_once = 1 if options.executor == "serial" else gpus or _cores() // threads
+        rounds = Rounds(sweep, folder, at_once, say)
+        plan = rounds.next()
+        unfinished = pending(candidates, rounds.settled()) if plan.next else []
+        absent = absent_of(unfinished)
+        able = [trial for trial in unfinished if trial.trial_id not in absent]
+        prepare_weights(able)
+        for note in prepare_data(able, loading(console), search.needs_validation(sweep)):
+            say(f"note: {note}")
 
-    console.print(
-        f"{sweep.name} ({sweep.profile}): {len(to_run)} of {len(trials)} trials to run, "
-        f"{len(trials) - len(unfinished)} done before; records in {folder}",
-        markup=False,
-    )
-    if skipped:
-        print(_skipping(skipped, trials), *_missing_lines(skipped), sep="\n", file=sys.stderr)
-    try:
-        if to_run:
-            schedule.forget_errors(to_run, folder)
-            with Display(to_run, console) as display:
+        skipped = [trial for trial in plan.trials if trial.trial_id in rounds.absent]
+        done = len(plan.trials) - len(pending(plan.trials, rounds.settled()))
+        say(
+            f"{sweep.name} ({sweep.profile}): {len(plan.next)} of {len(plan.trials)} trials to run, "
+            f"{done} done before; records in {folder}"
+        )
+        if skipped:
+            print(_skipping(skipped, plan.trials), *_missing_lines(skipped), sep="\n", file=sys.stderr)
+        stopping = rounds.early_stopping(plan.trials)
+        while plan.next:
+            rounds.begin(plan)
+            with Display(plan.next, console) as display:
                 if options.executor == "ray":
                     from bench.schedule_ray import run_on_ray  # the rest must work where Ray is not installed
 
-                    run_on_ray(to_run, folder, display, threads=threads, gpus=gpus)
+                    run_on_ray(plan.next, folder, display, threads=threads, gpus=gpus, stopping=stopping)
                 else:
-                    schedule.run_serially(to_run, folder, display, threads=threads)
+                    schedule.run_serially(plan.next, folder, display, threads=threads, stopping=stopping)
+            plan = rounds.next()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         console.print("interrupted: what was finished is kept, the same command goes on from there")
         return INTERRUPTED
 
-    records, _ = load_all(folder)
-    external, unreadable = load_external(folder)
-    for line in unreadable:
-        console.print(f"note: {line}; left out", markup=False)
-    board = summarise(sweep, trials, records, absent, load_images(folder, records), external)
-    paths = report.write(board, folder)
-    console.print(f"wrote {', '.join(str(path) for path in paths)}", markup=False)
+    rounds.write_manifest(plan.trials)
+    found, notes = results.load(folder)  # from the files, as every later rebuild
+    for line in notes:
+        say(f"note: {line}")
+    records = found.records
+    paths = report.write(found, folder)
+    say(f"wrote {', '.join(str(path) for path in paths)}")
+    skipped = [trial for trial in plan.trials if trial.trial_id in rounds.absent]
     if skipped:
-        print(_skipping(skipped, trials), file=sys.stderr)
-    expected = [trial for trial in trials if trial.trial_id in records or trial.trial_id not in absent]
-    failed = [t for t in expected if t.trial_id not in records or records[t.trial_id].status == "error"]
-    return 1 if failed else 0
+        print(_skipping(skipped, plan.trials), file=sys.stderr)
+    if plan.spent:
+        print(f"WARNING: {plan.spent}. The same command with a larger budget goes on from there", file=sys.stderr)
+    failed = {trial_id for trial_id, record in records.items() if record.status == "error"}
+    return 1 if failed or rounds.tried - records.keys() else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,9 +125,13 @@ def folder_name(sweep: Sweep) -> str:
     return sweep.name if sweep.profile in ("embedded", "default") else f"{sweep.name}-{sweep.profile}"
 
 
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
 def _resources(options: argparse.Namespace, sweep: Sweep) -> tuple[int, int]:
     """Number of GPUs and of cores per trial. Raises ``ConfigError`` for numbers that this machine cannot give."""
-    cores, visible = os.cpu_count() or 1, torch.cuda.device_count()
+    cores, visible = _cores(), torch.cuda.device_count()
     on_gpu = sweep.base.device == "cuda"
     if options.gpus is not None:
         if not on_gpu and options.gpus != 0:
@@ -132,12 +145,6 @@ def _resources(options: argparse.Namespace, sweep: Sweep) -> tuple[int, int]:
     if not 1 <= threads <= cores:
         raise ConfigError(f"--cpus-per-trial {threads}: this machine has {cores} cores. Allowed: 1 to {cores}")
     return gpus, threads
-
-
-def _absent(trials: list[Trial]) -> dict[str, list[Missing]]:
-    """What keeps a trial from running on this machine, by the ids of the trials that cannot run."""
-    found = {trial.trial_id: list(trial.config.missing()) for trial in trials}
-    return {trial_id: items for trial_id, items in found.items() if items}
 
 
 def _skipping(skipped: list[Trial], trials: list[Trial]) -> str:
@@ -160,19 +167,25 @@ def _missing_lines(trials: list[Trial]) -> list[str]:
 def _show_plan(
     console: Console,
     sweep: Sweep,
-    trials: list[Trial],
     counts: dict[str, dict[str, int]],
     records: dict[str, TrialRecord],
     folder: Path,
 ) -> None:
-    """The trials with their sizes and states, and what is missing to run them."""
-    to_run = pending(trials, records)
-    absent = _absent(to_run)
+    """The trials with their sizes and states, and what is missing to run them; of a search, the trials so far."""
+    known = search.settled(sweep, records)
+    trials, to_run, _ = search.plan(sweep, known)
+    absent = absent_of(to_run)
+    counts = counts | sizes([trial for trial in trials if trial.trial_id not in counts])
     table = Table("trial", *(axis.name for axis in sweep.axes), "seed", "parameters", "trainable", "state")
     for trial in trials:
         size = counts[trial.trial_id]
         record = records.get(trial.trial_id)
-        state = "to run" if record is None else "error, to run again" if record.status == "error" else record.status
+        if trial.trial_id in known:
+            state = record.status
+        elif trial not in to_run:
+            state = "later, if the budget allows"
+        else:
+            state = "to run" if record is None else f"{record.status}, to run again"
         if trial.trial_id in absent:
             state = f"missing {', '.join(dict.fromkeys(item.kind for item in absent[trial.trial_id]))}"
         numbers = (f"{size['total']:,}", f"{size['trainable']:,}") if size else ("–", "–")
@@ -180,6 +193,8 @@ def _show_plan(
     console.print(f"{sweep.name} ({sweep.profile}): {sweep.question}", markup=False)
     console.print(table)
     console.print(f"{len(to_run) - len(absent)} of {len(trials)} trials to run; records in {folder}", markup=False)
+    if sweep.search.name != "grid" or sweep.search.first_seeds:
+        console.print("what else is run depends on the results of these", markup=False)
     for line in _missing_lines(trials):
         console.print(line, markup=False)
 

@@ -11,15 +11,24 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bench.early_stopping import EarlyStopping
 from bench.progress import Watcher
 from bench.record import TrialRecord, load
 from bench.sweep import Trial
+from bench.train import Epoch
 
 
-def run_serially(trials: list[Trial], folder: Path, watcher: Watcher, *, threads: int) -> None:
-    """Every trial in a fresh process; Ray is not needed. Leaves one record for each in ``folder``."""
+def run_serially(
+    trials: list[Trial], folder: Path, watcher: Watcher, *, threads: int, stopping: EarlyStopping | None = None
+) -> None:
+    """Every trial in a fresh process; Ray is not needed. Leaves one record for each in ``folder``.
+
+    A trial that ``stopping`` gives up is killed and leaves the record ``stopped early``.
+    """
     for index, trial in enumerate(trials):
         watcher.started(index)
+        if stopping:
+            stopping.started(trial)
         with tempfile.TemporaryFile() as complaints:
             command = [sys.executable, "-m", "bench.trial", str(folder), str(threads)]
             child = subprocess.Popen(
@@ -32,6 +41,9 @@ def run_serially(trials: list[Trial], folder: Path, watcher: Watcher, *, threads
                     for line in child.stdout:
                         epoch = json.loads(line)
                         watcher.epoch(index, epoch["epoch"], epoch["train_loss"])
+                        if stopping and not stopping.goes_on(trial, Epoch(**epoch)):
+                            child.kill()
+                            break
                 except BrokenPipeError:
                     pass  # it died before it had read its trial; how, is said below
                 except BaseException:
@@ -39,6 +51,8 @@ def run_serially(trials: list[Trial], folder: Path, watcher: Watcher, *, threads
                     raise
             complaints.seek(0)
             said = complaints.read().decode(errors="replace")
+        if stopping:
+            stopping.settle(trial, folder)
         watcher.finished(index, settle(trial, folder, f"{said}\n{_how_it_ended(child.returncode)}"))
 
 

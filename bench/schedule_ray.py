@@ -3,6 +3,7 @@
 Ray only schedules. Points, identity, resuming, records and tables are ours and need no Ray.
 """
 
+import dataclasses
 import io
 import logging
 import os
@@ -13,8 +14,10 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 
 from bench.config import TrialConfig
+from bench.early_stopping import EarlyStopping
 from bench.progress import Watcher
 from bench.schedule import settle
 from bench.sweep import Trial
@@ -30,8 +33,19 @@ QUIET = {
 }
 
 
-def run_on_ray(trials: list[Trial], folder: Path, watcher: Watcher, *, threads: int, gpus: int) -> None:
-    """Every trial in a fresh process with ``threads`` cores and, on a GPU, a whole one. Leaves one record for each."""
+def run_on_ray(
+    trials: list[Trial],
+    folder: Path,
+    watcher: Watcher,
+    *,
+    threads: int,
+    gpus: int,
+    stopping: EarlyStopping | None = None,
+) -> None:
+    """Every trial in a fresh process with ``threads`` cores and, on a GPU, a whole one. Leaves one record for each.
+
+    A trial that ``stopping`` gives up is ended and leaves the record ``stopped early``.
+    """
     os.environ.update(QUIET)
     on_gpu = trials[0].config.device == "cuda"
     cores = os.cpu_count() or 1
@@ -61,9 +75,12 @@ def run_on_ray(trials: list[Trial], folder: Path, watcher: Watcher, *, threads: 
             tune.Tuner(
                 tune.with_resources(_trial, {"cpu": threads, "gpu": 1 if on_gpu else 0}),
                 param_space={"point": tune.grid_search(points)},
-                tune_config=tune.TuneConfig(reuse_actors=False),  # a reused process carries its peaks along
+                tune_config=tune.TuneConfig(
+                    reuse_actors=False,  # a reused process carries its peaks along
+                    scheduler=_Stopper(trials, stopping),
+                ),
                 run_config=tune.RunConfig(
-                    storage_path=scratch, verbose=0, callbacks=[_Reporter(trials, folder, watcher)]
+                    storage_path=scratch, verbose=0, callbacks=[_Reporter(trials, folder, watcher, stopping)]
                 ),
             ).fit()  # prints tables of its own even when told to be quiet
     finally:
@@ -76,7 +93,7 @@ def _trial(config: dict[str, Any]) -> None:
     os.chdir(point["directory"])  # Tune starts elsewhere, and paths in a trial are those that the user typed
 
     def tell(epoch: Epoch) -> None:
-        tune.report({"epoch": epoch.epoch, "train_loss": epoch.train_loss})
+        tune.report(dataclasses.asdict(epoch))
 
     trial = TrialConfig.model_validate_json(point["trial"])
     record = run_trial(trial, threads=point["threads"], trials_at_once=point["trials_at_once"], on_epoch=tell)
@@ -86,14 +103,18 @@ def _trial(config: dict[str, Any]) -> None:
 class _Reporter(tune.Callback):
     """Hands on to the watcher what Tune tells, and settles the trials that ended."""
 
-    def __init__(self, trials: list[Trial], folder: Path, watcher: Watcher) -> None:
-        self.trials, self.folder, self.watcher = trials, folder, watcher
+    def __init__(
+        self, trials: list[Trial], folder: Path, watcher: Watcher, stopping: EarlyStopping | None = None
+    ) -> None:
+        self.trials, self.folder, self.watcher, self.stopping = trials, folder, watcher, stopping
 
     def __getstate__(self) -> dict:
         return {}  # Tune pickles its callbacks in order to restore them; we resume from records instead
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self.watcher.started(_index(trial))
+        if self.stopping:
+            self.stopping.started(self.trials[_index(trial)])
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         if "epoch" in result:
@@ -107,7 +128,24 @@ class _Reporter(tune.Callback):
 
     def _settle(self, trial: Any, reason: str) -> None:
         index = _index(trial)
+        if self.stopping:
+            self.stopping.settle(self.trials[index], self.folder)
         self.watcher.finished(index, settle(self.trials[index], self.folder, reason))
+
+
+class _Stopper(FIFOScheduler):
+    """Starts trials in their order, and ends those that ``stopping`` gives up."""
+
+    def __init__(self, trials: list[Trial], stopping: EarlyStopping | None) -> None:
+        super().__init__()
+        self.trials, self.stopping = trials, stopping
+
+    def on_trial_result(self, controller: Any, trial: Any, result: dict) -> str:
+        if self.stopping and "epoch" in result:
+            epoch = Epoch(**{field.name: result[field.name] for field in dataclasses.fields(Epoch)})
+            if not self.stopping.goes_on(self.trials[_index(trial)], epoch):
+                return self.STOP
+        return self.CONTINUE
 
 
 def _index(trial: Any) -> int:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from bench import checkpoint, samples
+from bench import checkpoint, resume, samples
 from bench.checks import CheckFailed, check_frozen, frozen_digests
 from bench.class_scores import score_classes
 from bench.config import TrialConfig
@@ -36,7 +36,7 @@ from models._registry import InvalidModel
 from models._weights import WeightsError
 
 Item = TypeVar("Item")
-EXPLAINED = (CheckFailed, DataError, Diverged, InvalidModel, MeasurementSpoiled, WeightsError)
+EXPLAINED = (CheckFailed, DataError, InvalidModel, MeasurementSpoiled, WeightsError)
 """Failures that say all there is to say; anything else is recorded with its traceback."""
 GIB = 2**30
 FAR_ABOVE = 1.2
@@ -49,8 +49,13 @@ def run_trial(
     threads: int = 1,
     trials_at_once: int = 1,
     on_epoch: Callable[[Epoch], Any] = lambda epoch: None,
+    on_step: Callable[[], Any] = lambda: None,
+    checkpoints: resume.Checkpoints | None = None,
 ) -> TrialRecord:
     """Trains and scores one configuration. Never raises: what goes wrong becomes the record's status and error.
+
+    ``on_step`` is called after every batch, in training and in evaluation. With ``checkpoints`` the trial goes on from
+    the last one, and leaves new ones.
 
     A model without trainable parameters is only scored; what training would have measured is then ``None``.
 
@@ -68,7 +73,7 @@ def run_trial(
             return _over_budget(config, known, predicted)
         try:
             with _limited(device, config.memory.budget_gib):
-                return _run(config, device, known, on_epoch)
+                return _run(config, device, known, on_epoch, on_step, checkpoints)
         finally:
             _clean(device)
 
@@ -112,7 +117,12 @@ def _clean(device: torch.device) -> None:
 
 
 def _run(
-    config: TrialConfig, device: torch.device, known: dict[str, Any], on_epoch: Callable[[Epoch], Any]
+    config: TrialConfig,
+    device: torch.device,
+    known: dict[str, Any],
+    on_epoch: Callable[[Epoch], Any],
+    on_step: Callable[[], Any],
+    checkpoints: resume.Checkpoints | None,
 ) -> TrialRecord:
     """The trial itself; ``known`` collects what the record will say even if the trial fails."""
     started = time.perf_counter()
@@ -126,11 +136,25 @@ def _run(
             frozen = frozen_digests(model)
             model.to(device)
             torch.manual_seed(config.seed)  # stochastic depth does not depend on how much chance the weights took
+            if checkpoints is not None:
+                checkpoints.expect(resume.fingerprint(known["provenance"], checkpoint.frozen_digest(frozen)))
+                known |= {
+                    "notes": checkpoints.notes,
+                    "resumed_from_epochs": checkpoints.resumed_from,
+                }  # lists that grow
             result, memory = None, {}
             if known["parameters"]["trainable"]:
                 with monitor.phase("training") as training:
                     result = train(
-                        model, data, config.train, config.transform, device, seed=config.seed, on_epoch=on_epoch
+                        model,
+                        data,
+                        config.train,
+                        config.transform,
+                        device,
+                        seed=config.seed,
+                        on_epoch=on_epoch,
+                        on_step=on_step,
+                        resume=checkpoints,
                     )
                 memory["training"] = training[0]
                 known["curve"] = [CurvePoint(**dataclasses.asdict(epoch)) for epoch in result.curve]
@@ -140,7 +164,7 @@ def _run(
                 return predict(model, split, config.transform, device, config.train.batch_size, config.protocol)
 
             def scored(split: Split, spent: list[float]) -> Scores:
-                timed = _timed(predicted(split), spent)
+                timed = _timed(predicted(split), spent, on_step)
                 if config.num_classes > 1:
                     return score_classes(timed, config.num_classes)
                 return score(timed, config.protocol)
@@ -171,10 +195,17 @@ def _run(
                 train_seconds=result.seconds if result else None,
                 train_images_per_second=result.images / result.seconds if result else None,
                 inference_images_per_second=sum(map(len, data.tests.values())) / sum(spent),
-                total_seconds=time.perf_counter() - started,
+                total_seconds=time.perf_counter() - started + (checkpoints.earlier_seconds if checkpoints else 0.0),
             ),
         )
+    except Diverged as error:
+        known["curve"] = [CurvePoint(**dataclasses.asdict(epoch)) for epoch in error.curve]
+        return TrialRecord(**known, status="diverged", error=str(error), diverged_at_step=error.step)
     except Exception as error:
+        spent = time.perf_counter() - started
+        known["timing"] = Timing(
+            train_seconds=None, train_images_per_second=None, inference_images_per_second=None, total_seconds=spent
+        )
         if _is_out_of_memory(error):
             budget = config.memory.budget_gib
             at_failure = MemoryAtFailure(
@@ -209,8 +240,8 @@ def _torch_settings(threads: int, deterministic: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[1])
 
 
-def _timed(items: Iterable[Item], spent: list[float]) -> Iterator[Item]:
-    """Passes items on and notes the seconds that each took to come."""
+def _timed(items: Iterable[Item], spent: list[float], on_step: Callable[[], Any]) -> Iterator[Item]:
+    """Passes items on, notes the seconds that each took to come, and gives a sign of life."""
     iterator = iter(items)
     while True:
         started = time.perf_counter()
@@ -219,6 +250,7 @@ def _timed(items: Iterable[Item], spent: list[float]) -> Iterator[Item]:
         except StopIteration:
             return
         spent.append(time.perf_counter() - started)
+        on_step()
         yield item
 
 

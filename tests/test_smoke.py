@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from conftest import write_pairs
 
 from bench.record import load_all
+from bench.report.__main__ import main as rebuild
 from bench.run import main
 
 SWEEP = """
@@ -91,7 +93,7 @@ def test_from_sweep_file_to_leaderboard_with_ray_then_again_then_without(tmp_pat
     folder = tmp_path / "results" / "smoke"
     records, broken = load_all(folder)
     assert not broken and [r.status for r in records.values()] == ["ok", "ok"]
-    expected = {"leaderboard.md", "leaderboard.csv", "memory_accuracy.png", "memory_accuracy.svg"}
+    expected = {"sweep.json", "leaderboard.md", "leaderboard.csv", "memory_accuracy.png", "memory_accuracy.svg"}
     expected |= {
         f"{trial_id}{kind}"
         for trial_id in records
@@ -101,11 +103,16 @@ def test_from_sweep_file_to_leaderboard_with_ray_then_again_then_without(tmp_pat
     assert "[2/2]" in said and "Embedded run" in (folder / "leaderboard.md").read_text()
     assert "\x1b" not in said, "a log holds plain lines"
 
-    stamps = {path: path.stat().st_mtime_ns for path in folder.glob("*.json")}
+    shutil.copytree(folder, tmp_path / "other machine" / "copy", copy_function=shutil.copy)
+    assert rebuild([str(tmp_path / "other machine" / "copy"), "--out", str(tmp_path / "again"), "--quiet"]) == 0
+    written = {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
+    assert written == {name: (folder / name).read_bytes() for name in written} and "leaderboard.md" in written
+
+    stamps = {path: path.stat().st_mtime_ns for path in folder.glob("[0-9a-f]*.json")}
     table = (folder / "leaderboard.md").read_text()
     code, said = run(tmp_path, RANKS)
     assert code == 0 and "0 of 2 trials to run, 2 done before" in said
-    assert stamps == {path: path.stat().st_mtime_ns for path in folder.glob("*.json")}
+    assert stamps == {path: path.stat().st_mtime_ns for path in folder.glob("[0-9a-f]*.json")}
     assert (folder / "leaderboard.md").read_text() == table
 
     code, said = run(tmp_path, RANKS, "--executor", "serial", "--results", "elsewhere")
@@ -140,7 +147,7 @@ def test_wrong_input_ends_with_code_2_and_no_traceback(tmp_path, monkeypatch, ca
     assert main(["smoke.yaml", *arguments]) == 2
     said = capsys.readouterr()
     assert expected in said.err and "Traceback" not in said.err
-    assert not list(tmp_path.rglob("*.json"))
+    assert not list(tmp_path.rglob("[0-9a-f]*.json"))
 
 
 @pytest.mark.parametrize("executor", ["ray", "serial"])
@@ -156,7 +163,7 @@ def test_paths_are_those_that_the_user_typed(tmp_path, run, executor):
 def test_a_killed_worker_becomes_an_error_row_and_nothing_finished_is_lost(tmp_path, start, executor, worker):
     driver = start(tmp_path, ONE_ENDLESS, "--executor", executor)
     folder = tmp_path / "results" / "smoke"
-    wait_for(lambda: list(folder.glob("*.json")))
+    wait_for(lambda: list(folder.glob("[0-9a-f]*.json")))
     wait_for(lambda: endless_trial(driver, worker)).kill()
     out, err = driver.communicate(timeout=120)
     assert driver.returncode == 1, out + err
@@ -171,12 +178,12 @@ def test_a_killed_worker_becomes_an_error_row_and_nothing_finished_is_lost(tmp_p
 def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(tmp_path, start, run):
     driver = start(tmp_path, ONE_ENDLESS)
     folder = tmp_path / "results" / "smoke"
-    wait_for(lambda: list(folder.glob("*.json")))
+    wait_for(lambda: list(folder.glob("[0-9a-f]*.json")))
     os.kill(driver.pid, signal.SIGINT)
     out, err = driver.communicate(timeout=120)
     assert driver.returncode == 130 and "the same command goes on from there" in out, out + err
     assert "Traceback" not in err
-    (path,) = folder.glob("*.json")
+    (path,) = folder.glob("[0-9a-f]*.json")
     assert json.loads(path.read_text())["status"] == "ok"
     code, said = run(tmp_path, "train.epochs: [1, 2]")
     assert code == 0 and "1 of 2 trials to run, 1 done before" in said

@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from bench.report.columns import not_distinguishable
 from bench.report.leaderboard import GIB, MEMORY_MEASURES, Table, measured_memory, memory_noise_floor, unresolved
-from bench.report.sections import ENOUGH_SEEDS, not_distinguishable
+from bench.report.sections import ENOUGH_SEEDS
 from bench.scores import METRICS
 from bench.statistics import smallest_resolvable
 

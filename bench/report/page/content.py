@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from bench.record import TrialRecord
+from bench.report.columns import SHOWN, not_distinguishable, status
 from bench.report.leaderboard import Cell, Leaderboard, Row, Table
 from bench.report.page import answer
 from bench.report.page.columns import Column, columns_of
 from bench.report.page.series import memory_series
 from bench.report.results import Results
-from bench.report.sections import SHOWN, not_distinguishable
-from bench.report.tables import as_csv, comparisons_csv, status
+from bench.report.tables import as_csv, comparisons_csv
 from bench.samples import Sample, load_samples
 from bench.scores import METRICS
 from bench.sweep import Trial
