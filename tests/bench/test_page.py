@@ -16,7 +16,8 @@ from synthetic import HOSTILE, IMAGES, synthetic
 from bench.record import write_table
 from bench.report import page
 from bench.report.page import answer
-from bench.report.page.content import content, samples
+from bench.report.page.content import content
+from bench.report.page.pictures import samples
 
 POLICY = re.compile(r'Content-Security-Policy" content="([^"]*)"')
 ELEMENT = re.compile(r"<script([^>]*)>(.*?)</script>", re.DOTALL)
@@ -154,7 +155,8 @@ def test_old_records_have_no_samples(few, tmp_path):
 
 def test_scores_of_many_images_are_left_out_and_counted(few):
     names = [f"n{i}" for i in range(200_000)]
-    images = {t.trial_id: {"name": names, "s_measure": [0.5] * len(names)} for t in few.trials if t.trial_id in few.images}
+    scores = {"name": names, "s_measure": [0.5] * len(names)}
+    images = {t.trial_id: scores for t in few.trials if t.trial_id in few.images}
     board = replace(few, images={}).board()
     data = content(replace(few, images=images), board)
     with_images = [t for t in data["trials"].values() if "images" in t]

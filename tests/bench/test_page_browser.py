@@ -1,4 +1,4 @@
-"""The page in headless Chromium: it sorts, filters, leads from points to trials, compares, and asks the network nothing.
+"""The page in headless Chromium: it sorts, filters, leads from points to trials, compares, and asks nobody anything.
 
 One browser for all tests; nothing is downloaded, Debian's chromium and chromium-driver are used.
 """
@@ -194,10 +194,11 @@ def test_the_explorer_draws_what_was_chosen(browser):
     drawn(browser)
     selects = browser.find_elements("css selector", "#explore select")
     for select, value in zip(selects, ("parameters.trainable", "timing.train_images_per_second", "axis 1")):
-        ask(browser, "(arguments[0].value = arguments[1], arguments[0].dispatchEvent(new Event('change')))", select, value)
+        chosen = "(arguments[0].value = arguments[1], arguments[0].dispatchEvent(new Event('change')))"
+        ask(browser, chosen, select, value)
     drawn(browser)
-    titles = ask(browser, "[...document.querySelectorAll('#explore .xtitle, #explore .ytitle')].map(t => t.textContent)")
-    assert titles == ["trainable M", "train img/s ↑"]
+    titles = "[...document.querySelectorAll('#explore .xtitle, #explore .ytitle')].map(t => t.textContent)"
+    assert ask(browser, titles) == ["trainable M", "train img/s ↑"]
     colours = ask(
         browser,
         "[...new Set([...document.querySelectorAll('#explore .scatterlayer .point')].map(p => p.style.fill))].length",
@@ -219,7 +220,9 @@ def test_a_trial_shows_everything_about_it(browser, results):
     assert ask(browser, "document.activeElement.tagName") == "H1"  # a screen reader begins there
 
 
-@pytest.mark.parametrize("state, words", [("error", "KeyError"), ("missing", "download it"), ("over budget", "12.00 GiB")])
+@pytest.mark.parametrize(
+    "state, words", [("error", "KeyError"), ("missing", "download it"), ("over budget", "12.00 GiB")]
+)
 def test_trials_that_failed_say_why(browser, results, state, words):
     ask(browser, "location.hash = arguments[0]", f"#trial/{first_trial(results, state)}")
     wait(browser, "document.querySelector('pre')")
@@ -280,7 +283,7 @@ def test_everything_can_be_reached_with_the_keyboard(browser):
     ask(browser, "document.querySelector('table.leaderboard tbody a').focus()")
     press(Keys.ENTER)
     wait(browser, "location.hash.startsWith('#trial/')")
-    clickable = "[...document.querySelectorAll('[onclick], div[tabindex]')].filter(e => e.getAttribute('role') !== 'region')"
+    clickable = "[...document.querySelectorAll('[onclick], div[tabindex]')].filter(e => e.role !== 'region')"
     assert ask(browser, f"{clickable}.length") == 0
     unnamed = "[...document.querySelectorAll('a, button, select, input, [role=region], [role=img]')].filter("
     unnamed += "e => !(e.innerText || e.ariaLabel || e.textContent || e.closest('label')) && !e.closest('.plot'))"
