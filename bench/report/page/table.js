@@ -1,4 +1,5 @@
 // The leaderboard: sorted by a click on a column's title, filtered by text, axis and state.
+const failed = (state) => !["ok", "pending", "running"].includes(state);
 const view = {
   sort: null, descending: false, text: "", axes: {}, state: "all", front: false,
   columns: new Set(data.columns.filter((column) => column.shown).map((column) => column.key)),
@@ -57,7 +58,8 @@ function heading(title, sort, { number = true, help = "", better = null, refresh
 }
 
 function leaderboardTable(table, refresh) {
-  const columns = data.columns.filter((column) => view.columns.has(column.key));
+  const known = (column) => table.rows.some((row) => row.cells[columnOf.get(column.key).index]);
+  const columns = data.columns.filter((column) => view.columns.has(column.key) && known(column));
   const fits = table.rows.some((row) => row.fits);
   const head = el("tr", null,
     data.axes.map((axis, i) => heading(axis.name, ["axis", i], { number: false, refresh })),
@@ -70,7 +72,7 @@ function leaderboardTable(table, refresh) {
     row.labels.map((label, i) => (i ? el("td", null, label) : el("th", { scope: "row" }, trialLink(row.trials[0], label)))),
     columns.map((column) => scoreCell(row, columnOf.get(column.key))),
     fits ? el("td", null, row.fits ?? "–") : null,
-    el("td", { class: row.states.every((state) => state === "ok") ? "state" : "state bad" }, row.status, row.notes.length ? " †" : ""),
+    el("td", { class: row.states.some(failed) ? "state bad" : "state" }, row.status, row.notes.length ? " †" : ""),
     el("td", null, row.front ? "●" : "", row.front ? el("span", { class: "hidden" }, "on the front") : null),
     el("td", null, el("span", { class: "seeds" }, row.trials.map((id, i) => trialLink(id, String(row.seeds[i])))))));
   const caption = "Leaderboard. Press a column's title to sort by it.";
