@@ -1,30 +1,38 @@
 """The whole benchmark, from a sweep file to a leaderboard: ``python -m bench.run ablations/adapter_rank.yaml``."""
 
 import argparse
+import math
 import os
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import report, schedule
+from bench import report, resume, schedule
 from bench.config import ConfigError, Sweep, load_sweep
 from bench.external import load_external
+from bench.interrupt import Interrupts, Terminated
 from bench.progress import Display, loading
-from bench.record import TrialRecord, adopt, load_all, load_images
+from bench.record import TrialRecord, adopt, load_all, load_images, set_aside_damaged
 from bench.report.leaderboard import summarise
 from bench.sweep import Trial, check_writable, expand, missing, pending, prepare_data, prepare_weights, sizes
+from bench.work import Limits, Work
 from models._registry import Missing
 
 INTERRUPTED = 130
+GOES_ON = "what was finished is kept, the same command goes on from there"
 LOG_WIDTH = 160
+FAILED = ("error", "diverged")
+"""What lacks a number that was asked for. ``oom`` and ``over budget`` are answers."""
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0 every trial that can run here is ok or oom, 1 some trial failed, 2 the input is wrong or nothing can
-    run, 130 interrupted.
+    """Exit code: 0 every trial that can run here is ok or oom, 1 some trial failed, diverged or could not be saved, 2
+    the input is wrong or nothing can run, 130 interrupted.
 
     Trials that lack weights, data or a device stay out, are said loudly, and are rows ``missing`` of the table.
     """
@@ -36,10 +44,11 @@ def main(arguments: list[str]) -> int:
         trials = expand(sweep)
         counts = sizes(trials)
         gpus, threads = _resources(options, sweep)
+        limits, checkpoint_seconds = _limits(options)
         folder = options.results / folder_name(sweep)
         records, broken = load_all(folder)
         for line in broken:
-            console.print(f"note: {line}; it is run again", markup=False)
+            console.print(f"note: {line}", markup=False)
         to_run = pending(trials, records)
         if options.dry_run:
             _show_plan(console, sweep, trials, counts, records, folder)
@@ -47,12 +56,17 @@ def main(arguments: list[str]) -> int:
         if to_run and len(_absent(to_run)) == len(trials):
             raise ConfigError(f"{sweep.name}, profile {sweep.profile}: cannot run here", *_missing_lines(to_run))
         check_writable(folder)
+        for line in set_aside_damaged([trial.trial_id for trial in trials], folder):
+            console.print(f"note: {line}; it is run again", markup=False)
+        to_run = pending(trials, load_all(folder)[0])
         for path in adopt([trial.trial_id for trial in to_run], folder):
             console.print(f"note: {path} is the same trial, taken over", markup=False)
         unfinished = pending(trials, load_all(folder)[0])
         absent = _absent(unfinished)
         skipped = [trial for trial in unfinished if trial.trial_id in absent]
         to_run = [trial for trial in unfinished if trial.trial_id not in absent]
+        for line in _checkpoint_notes(trials, unfinished, folder):
+            console.print(f"note: {line}", markup=False)
         prepare_weights(to_run)
         for note in prepare_data(to_run, loading(console)):
             console.print(f"note: {note}", markup=False)
@@ -68,31 +82,100 @@ def main(arguments: list[str]) -> int:
     if skipped:
         print(_skipping(skipped, trials), *_missing_lines(skipped), sep="\n", file=sys.stderr)
     try:
-        if to_run:
-            schedule.forget_errors(to_run, folder)
-            with Display(to_run, console) as display:
-                if options.executor == "ray":
-                    from bench.schedule_ray import run_on_ray  # the rest must work where Ray is not installed
-
-                    run_on_ray(to_run, folder, display, threads=threads, gpus=gpus)
-                else:
-                    schedule.run_serially(to_run, folder, display, threads=threads)
-    except KeyboardInterrupt:
-        console.print("interrupted: what was finished is kept, the same command goes on from there")
+        work = _run_all(to_run, folder, console, limits, checkpoint_seconds, threads, gpus, options.executor)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        console.print(f"{'terminated' if isinstance(interrupt, Terminated) else 'interrupted'}: {GOES_ON}")
         return INTERRUPTED
 
-    records, _ = load_all(folder)
+    records = load_all(folder)[0] | work.records
     external, unreadable = load_external(folder)
     for line in unreadable:
         console.print(f"note: {line}; left out", markup=False)
     board = summarise(sweep, trials, records, absent, load_images(folder, records), external)
-    paths = report.write(board, folder)
-    console.print(f"wrote {', '.join(str(path) for path in paths)}", markup=False)
+    problems = work.problems
+    try:
+        paths = report.write(board, folder)
+        console.print(f"wrote {', '.join(str(path) for path in paths)}", markup=False)
+    except OSError as error:
+        problems.append(f"{folder}: the leaderboard cannot be written: {error}")
+    if problems:
+        print(*problems, "make room; the same command then takes over what was kept", sep="\n", file=sys.stderr)
     if skipped:
         print(_skipping(skipped, trials), file=sys.stderr)
     expected = [trial for trial in trials if trial.trial_id in records or trial.trial_id not in absent]
-    failed = [t for t in expected if t.trial_id not in records or records[t.trial_id].status == "error"]
-    return 1 if failed else 0
+    if work.asked() and any(trial.trial_id not in records for trial in expected):
+        console.print(f"interrupted: {GOES_ON}")
+        return INTERRUPTED
+    failed = [t for t in expected if t.trial_id not in records or records[t.trial_id].status in FAILED]
+    return 1 if failed or problems else 0
+
+
+def _run_all(
+    trials: list[Trial],
+    folder: Path,
+    console: Console,
+    limits: Limits,
+    checkpoint_seconds: float,
+    threads: int,
+    gpus: int,
+    executor: str,
+) -> Work:
+    """Runs what is left to run. Raises ``ConfigError`` where the executor cannot, ``KeyboardInterrupt`` to stop now."""
+
+    def say(line: str) -> None:
+        console.print(line, markup=False)
+
+    with Interrupts() as interrupts, Display(trials, console) as display:
+        work = Work(
+            trials,
+            folder,
+            display,
+            say=say,
+            asked=lambda: interrupts.asked,
+            limits=limits,
+            checkpoint_seconds=checkpoint_seconds,
+        )
+        try:
+            if trials and executor == "ray":
+                _ray_executor()(work, interrupts, threads=threads, gpus=gpus)
+            else:
+                schedule.run_serially(work, threads=threads)
+        finally:
+            work.release()
+    return work
+
+
+def _ray_executor() -> Callable[..., None]:
+    try:
+        from bench.schedule_ray import run_on_ray  # the rest must work where Ray is not installed
+    except ImportError as error:
+        raise ConfigError(
+            f"Ray cannot be used here: {error}. --executor serial runs the same trials without it"
+        ) from None
+    return run_on_ray
+
+
+def _checkpoint_notes(trials: list[Trial], to_run: list[Trial], folder: Path) -> list[str]:
+    """What lies in wait to be gone on from, how large it is, and what nobody may need any more."""
+    waiting = {trial.trial_id for trial in to_run}
+    for trial_id in {trial.trial_id for trial in trials} - waiting:
+        resume.remove(folder, trial_id)  # its driver was killed between the record and this
+    sizes_bytes = resume.sizes(folder)
+    notes = []
+    for ids, text in (
+        (sizes_bytes.keys() & waiting, "unfinished trials go on from their checkpoints"),
+        (
+            sizes_bytes.keys() - waiting,
+            "trials that are not of this sweep have checkpoints; delete what you do not need",
+        ),
+    ):
+        if ids:
+            size = sum(sizes_bytes[trial_id] for trial_id in ids) / 2**20
+            notes.append(f"{len(ids)} {text} ({size:.1f} MiB in {folder / resume.FOLDER})")
+    return notes
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,6 +190,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--executor", choices=("ray", "serial"), default="ray", help="serial needs no Ray")
     parser.add_argument("--gpus", type=int, metavar="N", help="GPUs to use, one trial on each (default: all)")
     parser.add_argument("--cpus-per-trial", type=int, metavar="N", help="cores for each trial (default: 1 on a CPU)")
+    parser.add_argument(
+        "--trial-time-limit", metavar="TIME", help="end a trial that takes longer in this run, e.g. 90s, 30m, 2h"
+    )
+    parser.add_argument(
+        "--stall-limit", default="30m", metavar="TIME", help="end a trial without a sign of life; off: never (30m)"
+    )
+    parser.add_argument(
+        "--checkpoint-every", default="60s", metavar="TIME", help="how often a trial keeps what it has trained (60s)"
+    )
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
     return parser
 
@@ -132,6 +224,25 @@ def _resources(options: argparse.Namespace, sweep: Sweep) -> tuple[int, int]:
     if not 1 <= threads <= cores:
         raise ConfigError(f"--cpus-per-trial {threads}: this machine has {cores} cores. Allowed: 1 to {cores}")
     return gpus, threads
+
+
+def _limits(options: argparse.Namespace) -> tuple[Limits, float]:
+    """How long trials may run and be silent, and the seconds between checkpoints. Raises ``ConfigError``."""
+    trial, silence = options.trial_time_limit, options.stall_limit
+    limits = Limits(
+        None if trial is None else _seconds("--trial-time-limit", trial, 1),
+        None if silence == "off" else _seconds("--stall-limit", silence, 10),
+    )
+    return limits, _seconds("--checkpoint-every", options.checkpoint_every, 0)
+
+
+def _seconds(option: str, text: str, least: float) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else None
+    if seconds is None or not least <= seconds < math.inf:
+        low = f", at least {least:g}s" if least else ""
+        raise ConfigError(f"{option} {text}: a number with s, m, h or d is needed, as in 90s, 30m or 2h{low}")
+    return seconds
 
 
 def _absent(trials: list[Trial]) -> dict[str, list[Missing]]:

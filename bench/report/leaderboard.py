@@ -55,7 +55,7 @@ class Row:
     """One configuration."""
 
     labels: tuple[str, ...]  # on each axis
-    statuses: tuple[str, ...]  # of each seed: ok, oom, error, missing (cannot run on this machine) or pending
+    statuses: tuple[str, ...]  # of each seed: ok, oom, diverged, error, missing (cannot run on this machine) or pending
     errors: tuple[str, ...]  # last lines of what went wrong, and what is missing
     trial_ids: tuple[str, ...]
     seeds: tuple[int, ...]  # of the trials
@@ -189,6 +189,9 @@ def _row(
 
 
 def _memory_notes(record: TrialRecord) -> Iterator[str]:
+    if record.resumed_from_epochs and record.memory:
+        epochs = ", ".join(map(str, record.resumed_from_epochs))
+        yield f"cut short and gone on after epoch {epochs}: memory is the peak of the last part"
     for phase, memory in (record.memory or {}).items():
         if memory.breach:
             yield f"memory in {phase} contradicts itself: {memory.breach}"

@@ -17,7 +17,7 @@ from bench.report.leaderboard import (
 from bench.report.sections import SHOWN, differences, escape, external, not_distinguishable, published
 from bench.scores import METRICS
 
-STATUSES = ("oom", "over budget", "error", "missing", "pending")  # of what is not ok
+STATUSES = ("oom", "over budget", "diverged", "error", "missing", "pending")  # of what is not ok
 ARROWS = {"higher": "↑", "lower": "↓"}
 
 
