@@ -1,20 +1,23 @@
 """The whole benchmark, from a sweep file to a leaderboard: ``python -m bench.run ablations/adapter_rank.yaml``."""
 
 import argparse
-import os
 import sys
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import report, schedule
+from bench import packing, report, schedule
 from bench.config import ConfigError, Sweep, load_sweep
+from bench.cost import longest_first
 from bench.external import load_external
 from bench.progress import Display, loading
 from bench.record import TrialRecord, adopt, load_all, load_images
 from bench.report.leaderboard import summarise
+from bench.resources import add_options, check_parallel, resources_of
 from bench.sweep import Trial, check_writable, expand, missing, pending, prepare_data, prepare_weights, sizes
 from models._registry import Missing
 
@@ -28,14 +31,18 @@ def main(arguments: list[str]) -> int:
 
     Trials that lack weights, data or a device stay out, are said loudly, and are rows ``missing`` of the table.
     """
-    options = _parser().parse_intermixed_args(arguments)
+    with ExitStack() as stack:  # a connection to Ray lasts until the end
+        return _main(_parser().parse_intermixed_args(arguments), stack)
+
+
+def _main(options: argparse.Namespace, stack: ExitStack) -> int:
     width = None if sys.stdout.isatty() else LOG_WIDTH
     console = Console(file=sys.stdout, quiet=options.quiet, width=width, soft_wrap=True, highlight=False)
     try:
         sweep = load_sweep(options.sweep, options.profile, options.overrides)
         trials = expand(sweep)
         counts = sizes(trials)
-        gpus, threads = _resources(options, sweep)
+        resources = resources_of(options, sweep)
         folder = options.results / folder_name(sweep)
         records, broken = load_all(folder)
         for line in broken:
@@ -44,18 +51,37 @@ def main(arguments: list[str]) -> int:
         if options.dry_run:
             _show_plan(console, sweep, trials, counts, records, folder)
             return 0
-        if to_run and len(_absent(to_run)) == len(trials):
-            raise ConfigError(f"{sweep.name}, profile {sweep.profile}: cannot run here", *_missing_lines(to_run))
+        ray, nodes, cluster = None, [], None
+        if to_run and resources.address:
+            ray = _ray()
+            nodes = stack.enter_context(ray.connected(resources, to_run))
+            console.print(f"cluster at {resources.address}: asking {len(nodes)} nodes", markup=False)
+            cluster = ray.ask(nodes, to_run, resources)
+        absent = cluster.absent if cluster else _absent(to_run)
+        if to_run and len(absent) == len(trials):
+            lines = _missing_lines(item for items in absent.values() for item in items)
+            raise ConfigError(f"{sweep.name}, profile {sweep.profile}: cannot run here", *lines)
         check_writable(folder)
         for path in adopt([trial.trial_id for trial in to_run], folder):
             console.print(f"note: {path} is the same trial, taken over", markup=False)
         unfinished = pending(trials, load_all(folder)[0])
-        absent = _absent(unfinished)
         skipped = [trial for trial in unfinished if trial.trial_id in absent]
         to_run = [trial for trial in unfinished if trial.trial_id not in absent]
-        prepare_weights(to_run)
-        for note in prepare_data(to_run, loading(console)):
+        check_parallel(resources, {trial.config.train.batch_size: ", ".join(trial.point) for trial in to_run})
+        shares = {}
+        if to_run and resources.shares_card:
+            shares = packing.shares(to_run, resources, cluster.card_bytes if cluster else packing.smallest_card_bytes())
+        if cluster:
+            notes = cluster.notes
+        else:
+            prepare_weights(to_run)
+            notes = prepare_data(to_run, loading(console))
+        for note in notes:
             console.print(f"note: {note}", markup=False)
+        if to_run and options.executor == "ray":
+            ray = _ray()
+            to_run = longest_first(to_run, counts)
+            nodes = nodes or stack.enter_context(ray.connected(resources, to_run))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
@@ -66,17 +92,17 @@ def main(arguments: list[str]) -> int:
         markup=False,
     )
     if skipped:
-        print(_skipping(skipped, trials), *_missing_lines(skipped), sep="\n", file=sys.stderr)
+        lines = _missing_lines(item for trial in skipped for item in absent[trial.trial_id])
+        print(_skipping(skipped, trials), *lines, sep="\n", file=sys.stderr)
     try:
         if to_run:
             schedule.forget_errors(to_run, folder)
             with Display(to_run, console) as display:
-                if options.executor == "ray":
-                    from bench.schedule_ray import run_on_ray  # the rest must work where Ray is not installed
-
-                    run_on_ray(to_run, folder, display, threads=threads, gpus=gpus)
+                if ray:
+                    ray.run_on_ray(to_run, folder, display, resources, nodes, shares)
                 else:
-                    schedule.run_serially(to_run, folder, display, threads=threads)
+                    each = int(resources.gpus_per_trial)
+                    schedule.run_serially(to_run, folder, display, threads=resources.threads, gpus_per_trial=each)
     except KeyboardInterrupt:
         console.print("interrupted: what was finished is kept, the same command goes on from there")
         return INTERRUPTED
@@ -104,34 +130,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run", action="store_true", help="show the trials, their sizes and what is done; run none"
     )
-    parser.add_argument("--executor", choices=("ray", "serial"), default="ray", help="serial needs no Ray")
-    parser.add_argument("--gpus", type=int, metavar="N", help="GPUs to use, one trial on each (default: all)")
-    parser.add_argument("--cpus-per-trial", type=int, metavar="N", help="cores for each trial (default: 1 on a CPU)")
+    add_options(parser)
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
     return parser
+
+
+def _ray() -> ModuleType:
+    """``bench.schedule_ray``: the rest works where Ray is not installed, and does not wait for it to load."""
+    try:
+        from bench import schedule_ray
+    except ImportError as error:
+        reason = f"Ray cannot be loaded: {error}"
+        raise ConfigError(f"{reason}. Install it (pip install -e .), or add --executor serial") from None
+    return schedule_ray
 
 
 def folder_name(sweep: Sweep) -> str:
     """Results of the embedded profile lie under the sweep's name, others beside it."""
     return sweep.name if sweep.profile in ("embedded", "default") else f"{sweep.name}-{sweep.profile}"
-
-
-def _resources(options: argparse.Namespace, sweep: Sweep) -> tuple[int, int]:
-    """Number of GPUs and of cores per trial. Raises ``ConfigError`` for numbers that this machine cannot give."""
-    cores, visible = os.cpu_count() or 1, torch.cuda.device_count()
-    on_gpu = sweep.base.device == "cuda"
-    if options.gpus is not None:
-        if not on_gpu and options.gpus != 0:
-            raise ConfigError(f"--gpus {options.gpus}: this profile runs on the CPU. Add device=cuda to use GPUs")
-        if on_gpu and not 1 <= options.gpus <= visible:
-            allowed = f"Allowed: 1 to {visible}" if visible else "Leave it out, and see what is missing"
-            raise ConfigError(f"--gpus {options.gpus}: torch sees {visible} GPUs here. {allowed}")
-    gpus = (options.gpus or visible) if on_gpu else 0
-    default = max(1, cores // gpus) if gpus else 1
-    threads = default if options.cpus_per_trial is None else options.cpus_per_trial
-    if not 1 <= threads <= cores:
-        raise ConfigError(f"--cpus-per-trial {threads}: this machine has {cores} cores. Allowed: 1 to {cores}")
-    return gpus, threads
 
 
 def _absent(trials: list[Trial]) -> dict[str, list[Missing]]:
@@ -145,11 +161,11 @@ def _skipping(skipped: list[Trial], trials: list[Trial]) -> str:
     return f"WARNING: {len(skipped)} of {len(trials)} trials cannot run here and are left out: {rows}"
 
 
-def _missing_lines(trials: list[Trial]) -> list[str]:
-    """What the trials need and this machine does not have, and what to do about it; no lines if it has all."""
+def _missing_lines(items: Iterable[Missing]) -> list[str]:
+    """What is missing, each thing once, and what to do about it; no lines if nothing is."""
     lines: list[str] = []
     by_remedy: dict[str, list[Missing]] = {}
-    for item in missing(trials):
+    for item in dict.fromkeys(items):
         by_remedy.setdefault(item.remedy, []).append(item)
     for remedy, items in by_remedy.items():
         lines += [f"  missing {item.kind}: {item.field}: {item.what}" for item in items]
@@ -180,7 +196,7 @@ def _show_plan(
     console.print(f"{sweep.name} ({sweep.profile}): {sweep.question}", markup=False)
     console.print(table)
     console.print(f"{len(to_run) - len(absent)} of {len(trials)} trials to run; records in {folder}", markup=False)
-    for line in _missing_lines(trials):
+    for line in _missing_lines(missing(trials)):
         console.print(line, markup=False)
 
 

@@ -16,12 +16,14 @@ from bench.record import TrialRecord, load
 from bench.sweep import Trial
 
 
-def run_serially(trials: list[Trial], folder: Path, watcher: Watcher, *, threads: int) -> None:
+def run_serially(trials: list[Trial], folder: Path, watcher: Watcher, *, threads: int, gpus_per_trial: int = 1) -> None:
     """Every trial in a fresh process; Ray is not needed. Leaves one record for each in ``folder``."""
     for index, trial in enumerate(trials):
         watcher.started(index)
         with tempfile.TemporaryFile() as complaints:
             command = [sys.executable, "-m", "bench.trial", str(folder), str(threads)]
+            if gpus_per_trial > 1:
+                command = [sys.executable, "-m", "bench.ranks", str(folder), str(threads), str(gpus_per_trial)]
             child = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, text=True
             )

@@ -1,27 +1,41 @@
-"""Runs trials side by side on Ray Tune: as many at once as there are GPUs or, on a CPU, cores for them.
+"""Runs trials side by side on Ray Tune: as many at once as there are GPUs or, on a CPU, cores for them; on this machine
+or on the nodes of an existing cluster.
 
-Ray only schedules. Points, identity, resuming, records and tables are ours and need no Ray.
+Ray only schedules. Points, identity, resuming, records and tables are ours and need no Ray. A cluster's nodes need not
+see the results folder: the files of a record come back through Ray.
 """
 
 import io
 import logging
 import os
+import socket
 import tempfile
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from bench.config import TrialConfig
+from bench import cluster
+from bench.config import ConfigError, TrialConfig
+from bench.packing import CardShare
 from bench.progress import Watcher
+from bench.provenance import COMMIT, commit_in_words
+from bench.ranks import run_parallel
+from bench.resources import Resources
 from bench.schedule import settle
 from bench.sweep import Trial
 from bench.train import Epoch
 from bench.trial import run_trial
 
 OBJECT_STORE_BYTES = 100 * 2**20  # only small dictionaries go through Ray
+CONNECT_SECONDS = 5
+ASKING_GPUS = 0.01
+"""Share of a GPU with which a node is asked whether it has one: without any, Ray hides them."""
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a trial without a GPU sees none, also after Ray changes its default
@@ -30,64 +44,185 @@ QUIET = {
 }
 
 
-def run_on_ray(trials: list[Trial], folder: Path, watcher: Watcher, *, threads: int, gpus: int) -> None:
-    """Every trial in a fresh process with ``threads`` cores and, on a GPU, a whole one. Leaves one record for each."""
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster that has room for a trial."""
+
+    node_id: str
+    name: str
+    slots: int  # trials that it runs at once
+
+
+@contextmanager
+def connected(resources: Resources, trials: list[Trial]) -> Iterator[list[Node]]:
+    """Ray for the body, started on this machine or joined at ``resources.address``, and its nodes that fit a trial.
+
+    Raises ``ConfigError`` where that fails, and for a cluster without such a node.
+    """
     os.environ.update(QUIET)
-    on_gpu = trials[0].config.device == "cuda"
-    cores = os.cpu_count() or 1
-    at_once = min(len(trials), gpus if on_gpu else cores // threads)
-    ray.init(
-        num_cpus=cores,
-        num_gpus=gpus if on_gpu else 0,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=OBJECT_STORE_BYTES,
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    with tempfile.TemporaryDirectory(prefix="sam3-bench-") as staged:
+        try:
+            if resources.address is None:
+                cores = os.cpu_count() or 1
+                local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+                ray.init(num_cpus=cores, num_gpus=resources.gpus, **local, **quiet)
+            else:
+                _answers(resources.address)
+                cluster.stage(trials, Path(staged))
+                environment = {"working_dir": staged, "env_vars": {**QUIET, COMMIT: commit_in_words()}}
+                ray.init(address=resources.address, runtime_env=environment, **quiet)
+        except Exception as error:  # Ray raises what it likes, and the user can but read it
+            raise ConfigError(*_why_not(error, resources.address)) from None
+        try:
+            nodes = [node for node in _nodes(resources) if node.slots]
+            if not nodes:
+                needs = f"{resources.threads} cores" + f", {resources.gpus_per_trial:g} GPUs" * bool(
+                    resources.gpus_per_trial
+                )
+                raise ConfigError(f"--address {resources.address}: no node there has what a trial needs ({needs})")
+            yield nodes
+        finally:
+            ray.shutdown()
+
+
+def _answers(address: str) -> None:
+    """Raises ``OSError`` where nobody listens: Ray itself would try for minutes."""
+    if address != "auto":
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+
+
+def _why_not(error: Exception, address: str | None) -> list[str]:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if address is None:
+        return [f"Ray does not start: {reason}", "  -> add --executor serial, which needs no Ray"]
+    remedy = "start one with 'ray start --head' and join it with 'ray start --address=HOST:PORT' (docs/cluster.md)"
+    return [f"--address {address}: no Ray cluster to be reached there: {reason}", f"  -> {remedy}"]
+
+
+def _nodes(resources: Resources) -> list[Node]:
+    found = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            has = node["Resources"]
+            name = f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"
+            found.append(Node(node["NodeID"], name, resources.slots(has.get("CPU", 0), has.get("GPU", 0))))
+    return sorted(found, key=lambda node: node.name)
+
+
+def ask(nodes: list[Node], trials: list[Trial], resources: Resources) -> cluster.Readiness:
+    """Asks every node of a cluster what it lacks, before any trial starts.
+
+    Raises ``ConfigError`` with one line for each node that lacks something.
+    """
+    configs = [trial.config.model_dump_json() for trial in trials]
+    asked = {node: _ask_one(node, configs, resources) for node in nodes}
+    looks, silent = {}, []
+    for node, answer in asked.items():
+        try:
+            looks[node.name] = ray.get(answer)
+        except ray.exceptions.RayError as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            silent.append(f"  node {node.name}: cannot run the suite: {lines[-1].strip()}")
+    if silent:
+        raise ConfigError("not every node can run these trials:", *silent)
+    return cluster.readiness(looks, [trial.trial_id for trial in trials])
+
+
+def _ask_one(node: Node, configs: list[str], resources: Resources) -> Any:
+    there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+    options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": there}
+    return _look.options(**options, num_gpus=ASKING_GPUS if resources.gpus_per_trial else 0).remote(
+        configs, os.getcwd()
     )
+
+
+@ray.remote
+def _look(configs: list[str], directory: str) -> cluster.Look:
+    _enter(directory)
+    return cluster.look(configs)
+
+
+def _enter(directory: str) -> None:
+    """Paths in a trial are those that the user typed, and Ray starts elsewhere."""
+    if Path(directory).is_dir():
+        os.chdir(directory)
+    else:
+        os.chdir(Path(cluster.__file__).parent.parent)
+
+
+def run_on_ray(
+    trials: list[Trial],
+    folder: Path,
+    watcher: Watcher,
+    resources: Resources,
+    nodes: list[Node],
+    shares: Mapping[str, CardShare],
+) -> None:
+    """Every trial in a fresh process with ``resources.threads`` cores and, on a GPU, a whole one unless told otherwise.
+
+    shares: by trial id, what it gets of a card that it shares with others.
+    Leaves one record for each in ``folder``. A trial whose node died starts anew on another one.
+    """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    places = {node.node_id: (node.name, min(len(trials), node.slots)) for node in nodes}
     points = [
         {
             "index": index,
             "trial": trial.config.model_dump_json(),
-            "folder": str(folder.resolve()),
+            "folder": None if resources.address else str(folder.resolve()),
             "directory": os.getcwd(),
-            "threads": threads,
-            "trials_at_once": at_once,
+            "threads": resources.threads,
+            "gpus": resources.gpus_per_trial,
+            "card": shares.get(trial.trial_id),
+            "places": places,
         }
         for index, trial in enumerate(trials)
     ]
-    try:
+    while points:
+        reporter = _Reporter(trials, folder, watcher)
+        needs = {"cpu": resources.threads, "gpu": resources.gpus_per_trial}
         with tempfile.TemporaryDirectory(prefix="sam3-bench-") as scratch, redirect_stdout(io.StringIO()):
             tune.Tuner(
-                tune.with_resources(_trial, {"cpu": threads, "gpu": 1 if on_gpu else 0}),
+                tune.with_resources(_trial, needs),
                 param_space={"point": tune.grid_search(points)},
                 tune_config=tune.TuneConfig(reuse_actors=False),  # a reused process carries its peaks along
-                run_config=tune.RunConfig(
-                    storage_path=scratch, verbose=0, callbacks=[_Reporter(trials, folder, watcher)]
-                ),
+                run_config=tune.RunConfig(storage_path=scratch, verbose=0, callbacks=[reporter]),
             ).fit()  # prints tables of its own even when told to be quiet
-    finally:
-        ray.shutdown()
+        points = [point for point in points if point["index"] in reporter.lost]
 
 
 def _trial(config: dict[str, Any]) -> None:
     """Runs in a Ray worker."""
     point = config["point"]
-    os.chdir(point["directory"])  # Tune starts elsewhere, and paths in a trial are those that the user typed
+    _enter(point["directory"])
 
     def tell(epoch: Epoch) -> None:
         tune.report({"epoch": epoch.epoch, "train_loss": epoch.train_loss})
 
     trial = TrialConfig.model_validate_json(point["trial"])
-    record = run_trial(trial, threads=point["threads"], trials_at_once=point["trials_at_once"], on_epoch=tell)
-    record.save(Path(point["folder"]))
+    name, at_once = point["places"].get(ray.get_runtime_context().get_node_id(), (None, 1))  # one may come later
+    settings = {"threads": point["threads"], "trials_at_once": at_once, "on_epoch": tell}
+    if point["gpus"] > 1:
+        record = run_parallel(trial, int(point["gpus"]), **settings)
+    else:
+        record = run_trial(trial, card=point["card"], **settings)
+    if point["folder"] is not None:
+        record.save(Path(point["folder"]))
+    else:
+        if record.provenance is not None:
+            came_from = record.provenance.model_copy(update={"node": name})
+            record = record.model_copy(update={"provenance": came_from})
+        tune.report({"files": cluster.pack(record)})
 
 
 class _Reporter(tune.Callback):
-    """Hands on to the watcher what Tune tells, and settles the trials that ended."""
+    """Hands on to the watcher what Tune tells, writes the records that come back, and settles the trials that ended."""
 
     def __init__(self, trials: list[Trial], folder: Path, watcher: Watcher) -> None:
         self.trials, self.folder, self.watcher = trials, folder, watcher
+        self.lost: set[int] = set()  # trials whose node died
 
     def __getstate__(self) -> dict:
         return {}  # Tune pickles its callbacks in order to restore them; we resume from records instead
@@ -98,16 +233,27 @@ class _Reporter(tune.Callback):
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         if "epoch" in result:
             self.watcher.epoch(_index(trial), result["epoch"], result["train_loss"])
+        if "files" in result:
+            cluster.unpack(result["files"], self.trials[_index(trial)].trial_id, self.folder)
+            result["files"].clear()  # Tune would keep and write what it was told
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self._settle(trial, "the process ended without a record")
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._settle(trial, f"the process died. Ray says: {trial.get_error()}")
+        error, path = trial.get_error(), self.folder / f"{self.trials[_index(trial)].trial_id}.json"
+        if _node_died(error) and not path.exists():
+            self.lost.add(_index(trial))
+        else:
+            self._settle(trial, f"the process died. Ray says: {error}")
 
     def _settle(self, trial: Any, reason: str) -> None:
         index = _index(trial)
         self.watcher.finished(index, settle(self.trials[index], self.folder, reason))
+
+
+def _node_died(error: Exception | None) -> bool:
+    return "node has died" in str(error)
 
 
 def _index(trial: Any) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bench.checks import GradientCheck
 from bench.datasets import Data, Split
 from bench.losses import CLASS_LOSSES, LOSSES
+from bench.parallel import Share, check_ranks_agree, distribute
 from bench.transforms import TransformConfig, flip, to_input, to_target
 from models._encoder_decoder import layers_of, part_of
 from models._registry import Config
@@ -75,14 +76,17 @@ def train(
     *,
     seed: int,
     on_epoch: Callable[[Epoch], Any] = lambda epoch: None,
+    share: Share = Share(),
 ) -> TrainResult:
     """Trains the trainable parameters in place. Raises ``Diverged`` and ``CheckFailed``.
 
     Order and flips come from a generator of their own on the CPU, so that two models of one seed see the same batches
-    and a GPU sees those of a CPU.
+    and a GPU sees those of a CPU. Several ranks that each have a ``share`` train the same model together; only rank 0
+    looks at the validation split.
     """
     draws = torch.Generator().manual_seed(seed)
     gradients = GradientCheck(model)
+    wrapped = distribute(model, share)
     optimiser = make_optimiser(model, config)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs, eta_min=config.min_lr)
     curve: list[Epoch] = []
@@ -95,24 +99,26 @@ def train(
         for chosen in batches:
             images, masks = flip(*data.train.batch(chosen.numpy(), device), transform, draws)
             optimiser.zero_grad(set_to_none=True)
-            loss = batch_loss(model, images, masks, config, transform)
+            part = share.part(len(images))
+            loss = batch_loss(wrapped, images[part], masks[part], config, transform) * share.weight(len(images))
             loss.backward()
             gradients.look()
             optimiser.step()
             total += loss.detach()
         steps += len(batches)
         images_seen += len(data.train)
-        mean_loss = total.item() / len(batches)
+        mean_loss = share.mean(total).item() / len(batches)
         seconds += time.perf_counter() - started
         if not math.isfinite(mean_loss):
             raise Diverged(f"the loss became {mean_loss} in epoch {epoch} of {config.epochs}")
         val_loss = None
-        if config.validate_every and epoch % config.validate_every == 0 and len(data.val):
+        if share.rank == 0 and config.validate_every and epoch % config.validate_every == 0 and len(data.val):
             val_loss = validate(model, data.val, config, transform, device)
         curve.append(Epoch(epoch, mean_loss, val_loss, schedule.get_last_lr()[0]))
         schedule.step()
         on_epoch(curve[-1])
     gradients.finish()
+    check_ranks_agree(model, share)
     return TrainResult(tuple(curve), steps, images_seen, seconds)
 
 
