@@ -20,6 +20,7 @@ import pyarrow.parquet
 from bench.config import TrialConfig
 from bench.memory import Memory
 from bench.record import RankMemory, TrialRecord, load
+from bench.schedule import how_it_ended
 from bench.train import Epoch
 
 POLL_SECONDS = 0.1
@@ -95,7 +96,7 @@ def _failure(config: TrialConfig, failed: list[tuple[int, int]], folder: Path, c
         return record.model_copy(update={"error": f"rank {path.parent.name} of {count}: {record.error}"})
     rank, code = (killed or failed)[0]
     said = (folder / f"{rank}.stderr").read_text(errors="replace").strip()
-    how = f"rank {rank} of {count}: the process ended with code {code} and without a record"
+    how = f"rank {rank} of {count}: {how_it_ended(code)}"
     raw = config.model_dump(mode="json")
     return TrialRecord(trial_id=config.trial_id, status="error", error=f"{said}\n{how}".strip(), config=raw)
 

@@ -41,7 +41,7 @@ def run_serially(trials: list[Trial], folder: Path, watcher: Watcher, *, threads
                     raise
             complaints.seek(0)
             said = complaints.read().decode(errors="replace")
-        watcher.finished(index, settle(trial, folder, f"{said}\n{_how_it_ended(child.returncode)}"))
+        watcher.finished(index, settle(trial, folder, f"{said}\n{how_it_ended(child.returncode)}"))
 
 
 def forget_errors(trials: list[Trial], folder: Path) -> None:
@@ -61,7 +61,7 @@ def settle(trial: Trial, folder: Path, reason: str) -> TrialRecord:
     return record
 
 
-def _how_it_ended(code: int) -> str:
+def how_it_ended(code: int) -> str:
     """An exit code in words."""
     if code >= 0:
         return f"the process ended with code {code} and without a record"

@@ -146,10 +146,11 @@ def _look(configs: list[str], directory: str) -> cluster.Look:
 
 def _enter(directory: str) -> None:
     """Paths in a trial are those that the user typed, and Ray starts elsewhere."""
-    if Path(directory).is_dir():
-        os.chdir(directory)
-    else:
-        os.chdir(Path(cluster.__file__).parent.parent)
+    code = Path(cluster.__file__).parent.parent
+    os.chdir(directory if Path(directory).is_dir() else code)
+    # processes that a trial starts run the same code, even where the directory holds another checkout
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(code), os.environ.get("PYTHONPATH"))))
+    os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def run_on_ray(
