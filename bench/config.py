@@ -25,7 +25,6 @@ from bench.transforms import TransformConfig
 from models import MODELS
 from models._registry import Config, Missing, Registry, did_you_mean
 
-
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 """Of a sweep: it becomes a folder below the results."""
 LARGEST_SEED = 2**63 - 1

@@ -27,7 +27,8 @@ Status = Literal["ok", "oom", "over budget", "diverged", "stopped early", "error
 
 
 class Timing(Config):
-    """Durations of the phases, and how many images went through a second. ``None`` where nothing was trained."""
+    """Durations of the phases, and how many images went through a second. ``None`` where nothing was trained, and for
+    a trial that shared its card."""
 
     train_seconds: float | None
     train_images_per_second: float | None
@@ -53,6 +54,12 @@ class Provenance(Config):
     threads: int
     trials_at_once: int
     """How many trials shared the machine: speeds suffer from neighbours."""
+    devices: int = 1
+    """How many GPUs the trial trained on, data parallel."""
+    gpu_share: float = 1.0
+    """Below 1, other trials were on the same card: memory and speeds are not known."""
+    node: str | None = None
+    """Which node of a cluster ran it."""
     platform: str
     device: str
     driver: str | None
@@ -66,6 +73,15 @@ class Provenance(Config):
     """Of each set that the pairs come from; ``bench.data check`` prints the same ones."""
     images: dict[str, int] = {}
     """Number of pairs in train, val and each test set."""
+
+
+class RankMemory(Config):
+    """Peaks of training on several GPUs."""
+
+    largest: int
+    """The rank that needed most, which is the trial's memory in training."""
+    training: list[Memory]
+    """Of each rank."""
 
 
 class MemoryAtFailure(Config):
@@ -96,7 +112,10 @@ class TrialRecord(Config):
     val_scores: dict[str, float] | None = None
     """On the validation split: what to look at when choosing a configuration."""
     memory: dict[Literal["training", "evaluation"], Memory] | None = None
-    """Without ``training`` where nothing was trained: a model without trainable parameters."""
+    """Without ``training`` where nothing was trained: a model without trainable parameters. ``None`` for a trial that
+    shared its card."""
+    ranks: RankMemory | None = None
+    """Only where a trial trained on several GPUs."""
     memory_conditions: MemoryConditions | None = None
     memory_at_failure: MemoryAtFailure | None = None
     """Only where memory ran out or was predicted to."""
