@@ -116,7 +116,9 @@ def of(
         seeds=list(sweep.seeds),
         search=sweep.search,
         trials=[
-            TrialEntry(trial_id=t.trial_id, point=list(t.point), seed=t.seed, changes=changes(base, _unseeded(t.config)))
+            TrialEntry(
+                trial_id=t.trial_id, point=list(t.point), seed=t.seed, changes=changes(base, _unseeded(t.config))
+            )
             for t in trials
         ],
         absent={i: [MissingEntry(**item._asdict()) for item in found] for i, found in sorted(absent.items())},
@@ -193,7 +195,12 @@ def changes(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]
         before = base.get(key)
         if value == before and key in base:
             continue
-        if _is_part(value) and _is_part(before) and value.get("name") == before.get("name") and value.keys() == before.keys():
+        if (
+            _is_part(value)
+            and _is_part(before)
+            and value.get("name") == before.get("name")
+            and value.keys() == before.keys()
+        ):
             found |= {f"{key}.{path}": inner for path, inner in changes(before, value).items()}
         else:
             found[key] = value

@@ -15,8 +15,8 @@ import numpy as np
 
 from bench.config import Axis, ConfigError, Sweep
 from bench.record import TrialRecord
+from bench.report.columns import best_row, not_distinguishable
 from bench.report.leaderboard import summarise
-from bench.report.sections import best_row, not_distinguishable
 from bench.scores import main_metric
 from bench.search_settings import SearchConfig
 from bench.sweep import Trial, expand

@@ -3,7 +3,9 @@
 Accuracies and memories of all rows are drawn anew 2,000 times from what seeds and images leave open, and the share of
 draws in which no other row is at least as accurate with at most the same memory is the row's share. The levels are
 those of ``bench.statistics``: seeds by Student's distribution, because resampling two or three of them is far too
-confident, and images resampled together for all rows. What two seeds leave open is much: then many rows have a share.
+confident, and images resampled together for all rows. Where all rows have the same seeds, what a seed does to all of
+them is drawn together, so that the difference of any two rows varies as in their paired comparison. What two seeds
+leave open is much: then many rows have a share.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +33,10 @@ def front_shares(
     if not rows or any(cell is None or cell.count < 2 for cell in (*accuracies, *memories)):
         return None
     rng = np.random.default_rng(seed)
-    accuracy = _drawn(accuracies, rng) + _of_images(rows, table.main_metric, images, rng)
+    known = _image_scores(rows, table.main_metric, images)
+    accuracy = _drawn_together(accuracies, known, rng) if known else _drawn(accuracies, rng)
+    if known:
+        accuracy = accuracy + _of_images(known, rng)
     memory = _drawn(memories, rng)
     kept = np.zeros(len(rows))
     for start in range(0, REPLICATES, CHUNK):
@@ -50,21 +55,38 @@ def _drawn(cells: Sequence[Cell], rng: np.random.Generator) -> np.ndarray:
     return means + errors * stats.t.ppf(rng.uniform(size=(REPLICATES, len(cells))), freedom)
 
 
-def _of_images(
-    rows: Sequence[Row], metric: str, images: Mapping[str, Mapping[str, Sequence]], rng: np.random.Generator
-) -> np.ndarray:
-    """By how much the rows' means move when images are resampled, [REPLICATES, rows]; 0 where that is unknown."""
-    moved = np.zeros((REPLICATES, len(rows)))
-    found = {i: [images[t] for t in row.trial_ids if metric in images.get(t, ())] for i, row in enumerate(rows)}
-    known = [scores for of_row in found.values() for scores in of_row]
-    if not known or not METRICS[metric].mean_of_images:
-        return moved
-    names = list(known[0]["name"])
-    if any(list(scores["name"]) != names for scores in known):
-        return moved
-    weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=REPLICATES) / len(names)
-    for i, of_row in found.items():
-        if of_row:
-            values = np.mean([scores[metric] for scores in of_row], axis=0, dtype=float)
-            moved[:, i] = weights @ values - values.mean()
-    return moved
+def _image_scores(
+    rows: Sequence[Row], metric: str, images: Mapping[str, Mapping[str, Sequence]]
+) -> list[np.ndarray] | None:
+    """Per row the images' scores [seeds, images]; ``None`` unless all seeds of all rows have them, on the same images.
+
+    ``None`` too for a metric that is no mean over images.
+    """
+    found = [[images[i] for i in row.trial_ids if metric in images.get(i, ())] for row in rows]
+    counts = [row.cells[f"test.{metric}"].count for row in rows]
+    if not METRICS[metric].mean_of_images or [len(scores) for scores in found] != counts:
+        return None
+    names = list(found[0][0]["name"])
+    if any(list(scores["name"]) != names for of_row in found for scores in of_row):
+        return None
+    return [np.array([scores[metric] for scores in of_row], dtype=float) for of_row in found]
+
+
+def _drawn_together(cells: Sequence[Cell], known: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """As ``_drawn``, from a multivariate Student distribution whose covariance is that of the rows over the seeds."""
+    seeds = len(known[0])
+    if any(len(scores) != seeds for scores in known):
+        return _drawn(cells, rng)
+    levels = np.array([scores.mean(axis=1) for scores in known])
+    deviations = (levels - levels.mean(axis=1, keepdims=True)) / np.sqrt(seeds * (seeds - 1))
+    normal = rng.normal(size=(REPLICATES, seeds)) @ deviations.T
+    stretched = np.sqrt((seeds - 1) / rng.chisquare(seeds - 1, size=(REPLICATES, 1)))
+    return np.array([cell.mean for cell in cells]) + normal * stretched
+
+
+def _of_images(known: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """By how much the rows' means move when images are resampled, [REPLICATES, rows]."""
+    values = np.array([scores.mean(axis=0) for scores in known])
+    count = values.shape[1]
+    weights = rng.multinomial(count, np.full(count, 1 / count), size=REPLICATES) / count
+    return weights @ values.T - values.mean(axis=1)

@@ -84,6 +84,7 @@ class Table:
     environment: Mapping[str, str]
     commits: tuple[str, ...]  # of the code, an asterisk where it was changed; shown, but no reason to part rows
     trials_at_once: tuple[int, ...]  # how many shared the machine while speeds were measured; likewise
+    weights: tuple[str, ...]  # files that any row loaded, and their digests
     rows: tuple[Row, ...]
     memory_measure: str | None  # the first of ``MEMORY_MEASURES`` that all rows that were trained have
     main_metric: str = MAIN_METRICS[0]  # decides the front
@@ -122,8 +123,10 @@ def summarise(
     absent: by trial id, what keeps a trial from running on this machine; images: per-image scores by trial id; without
     them no differences are tested; predicted: memory by trial id.
     """
-    images = images or {}
-    environments = {t.trial_id: _environment(records[t.trial_id]) for t in trials if t.trial_id in records}
+    images = {i: scores for i, scores in (images or {}).items() if i in records and records[i].status == "ok"}
+    ours = [records[t.trial_id] for t in trials if t.trial_id in records]
+    ambiguous = _ambiguous_weights(ours)
+    environments = {record.trial_id: _environment(record, ambiguous) for record in ours}
     known = Counter(e for e in environments.values() if e is not None)
     usual = known.most_common(1)[0][0] if known else ()
     groups: dict[tuple, dict[tuple[str, ...], list[Trial]]] = defaultdict(lambda: defaultdict(list))
@@ -144,6 +147,7 @@ def summarise(
                 environment=dict(environment),
                 commits=tuple(sorted({(s.commit or "unknown")[:10] + "*" * bool(s.dirty) for s in sources})),
                 trials_at_once=tuple(sorted({s.trials_at_once for s in sources})),
+                weights=tuple(sorted({f"{n} {digest[:12]}" for s in sources for n, digest in s.weights.items()})),
                 rows=_mark_front(rows, measure, accuracy or MAIN_METRICS[0]),
                 memory_measure=measure,
                 main_metric=accuracy or MAIN_METRICS[0],
@@ -173,6 +177,20 @@ def measured_memory(row: Row, table: Table) -> Cell | None:
     return row.cells.get(f"training.{table.memory_measure}")
 
 
+def _failure(record: TrialRecord) -> str:
+    """Why a trial has no scores, in a line; out of memory with what was known then."""
+    text, known = record.error.strip().splitlines()[-1], record.memory_at_failure
+    if record.status != "oom" or known is None:
+        return text
+    figures = {
+        "reserved then": known.torch_reserved_bytes,
+        "predicted peak allocated": known.predicted_allocated_bytes,
+        "memory.budget_gib": known.budget_bytes,
+    }
+    said = "; ".join(f"{name} {value / GIB:.2f} GiB" for name, value in figures.items() if value is not None)
+    return f"{text} ({said})" if said else text
+
+
 def _row(
     point: tuple[str, ...],
     trials: Sequence[Trial],
@@ -186,12 +204,11 @@ def _row(
         if record is not None:
             for name, value in _quantities(record).items():
                 values[name].append(value)
-    for trial in trials:
-        if trial.trial_id in predicted:
-            for name, value in predicted[trial.trial_id].model_dump().items():
-                values[f"predicted.{name}"].append(value)
+    for record, trial in zip(found, trials):
+        for name, value in _predictions(record, predicted.get(trial.trial_id)).items():
+            values[f"predicted.{name}"].append(value)
     without = ["missing" if trial.trial_id in absent else "pending" for trial in trials]
-    errors = [r.error.strip().splitlines()[-1] for r in found if r is not None and r.error]
+    errors = [_failure(r) for r in found if r is not None and r.error]
     needs = [item for r, trial in zip(found, trials) if r is None for item in absent.get(trial.trial_id, ())]
     errors += [f"missing {item.kind}: {item.what}; {item.remedy}" for item in needs]
     return Row(
@@ -238,8 +255,22 @@ def unresolved(table: Table, floor: float) -> list[tuple[Row, Row]]:
     return [(a, b) for a, b, x, y in zip(rows, rows[1:], means, means[1:]) if y - x < floor]
 
 
+def _predictions(record: TrialRecord | None, known: Predicted | None) -> dict[str, int]:
+    """Predicted memory by name, from the manifest or else from the record of a trial that failed for want of it."""
+    if known is not None:
+        return known.model_dump()
+    at_failure = record.memory_at_failure if record else None
+    bytes_then = at_failure.predicted_allocated_bytes if at_failure else None
+    return {} if bytes_then is None else {"allocated_bytes": bytes_then}
+
+
 def _quantities(record: TrialRecord) -> dict[str, float]:
-    """All numbers of a record that were measured, by dotted name."""
+    """All numbers of a record that were measured, by dotted name; of a trial that is not ok only the parameters.
+
+    What such a trial measured before it ended says nothing of its configuration.
+    """
+    if record.status != "ok":
+        return {f"parameters.{name}": value for name, value in (record.parameters or {}).items()}
     sections: dict[str, Mapping[str, Any] | None] = {
         "test": record.scores,
         **({f"test[{name}]": scores for name, scores in record.test_sets.items()} if len(record.test_sets) > 1 else {}),
@@ -256,12 +287,22 @@ def _quantities(record: TrialRecord) -> dict[str, float]:
     }
 
 
-def _environment(record: TrialRecord) -> tuple[tuple[str, str], ...] | None:
+def _ambiguous_weights(records: Sequence[TrialRecord]) -> set[str]:
+    """Names of checkpoint files that were not the same file in all records."""
+    digests: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        for name, digest in (record.provenance.weights if record.provenance else {}).items():
+            digests[name].add(digest)
+    return {name for name, found in digests.items() if len(found) > 1}
+
+
+def _environment(record: TrialRecord, ambiguous_weights: set[str]) -> tuple[tuple[str, str], ...] | None:
     """What must agree for two records to be comparable; ``None`` if the trial died before it was known."""
     came_from = record.provenance
     if came_from is None or came_from.dataset_fingerprint is None:
         return None
     threads = came_from.threads
+    weights = [f"{n} {digest[:12]}" for n, digest in sorted(came_from.weights.items()) if n in ambiguous_weights]
     cpu = f" ({came_from.host_cpu}, {threads} thread{'s' * (threads > 1)})" if came_from.device == "cpu" else ""
     return (
         ("device", came_from.device + cpu),
@@ -270,6 +311,7 @@ def _environment(record: TrialRecord) -> tuple[tuple[str, str], ...] | None:
         ("cuda", came_from.cuda or "none"),
         ("pysodmetrics", came_from.versions["pysodmetrics"]),
         ("data", f"{came_from.dataset_fingerprint[:12]} ({_split_sizes(came_from.images)})"),
+        *([("other weights of one name", ", ".join(weights))] if weights else []),
     )
 
 

@@ -54,7 +54,9 @@ def load(folder: Path) -> tuple[Results, list[str]]:
     found, problem = manifest.load(folder)
     notes += [problem] * bool(problem)
     if found is None and not records:
-        raise ConfigError(f"{folder}: holds no records and no {manifest.MANIFEST}. Give a sweep's results folder", *notes)
+        raise ConfigError(
+            f"{folder}: holds no records and no {manifest.MANIFEST}. Give a sweep's results folder", *notes
+        )
     if found is None:
         sweep, trials, unread = manifest.reconstruct(folder.resolve().name, records)
         remarks = ["There is no sweep.json: the axes are the fields in which the recorded configurations differ."]

@@ -1,53 +1,20 @@
 """The Markdown around a leaderboard's tables: which differences hold, external methods, published numbers."""
 
 from bench.report.beside import Beside
+from bench.report.columns import SHOWN, not_distinguishable
 from bench.report.leaderboard import Leaderboard, Table
 from bench.scores import METRICS
 from bench.statistics import smallest_resolvable
 
-SHOWN = (
-    "s_measure",
-    "weighted_f_measure",
-    "max_f_measure",
-    "mean_e_measure",
-    "iou",
-    "f_of_means",
-    "mae",
-    "mean_iou",
-    "ber",
-    "accuracy",
-    "mean_class_iou",
-    "mean_class_dice",
-    "pixel_accuracy",
-)
 PAIRS_SHOWN = 10  # the others are in comparisons.csv
 ENOUGH_SEEDS = 5  # to resolve what a reader would call a clear difference
 
 
 def escape(text: str) -> str:
     """Text that Markdown shows as it is, in a table cell too."""
-    for character in "\\`*_{}[]<>|#":
+    for character in "\\`*_{}[]<>|#&~":
         text = text.replace(character, "\\" + character)
-    return text.replace("\n", " ")
-
-
-def best_row(table: Table, metric: str) -> int | None:
-    """Number of the row with the best mean; ``None`` if there is no mean."""
-    means = {i: row.cells[f"test.{metric}"].mean for i, row in enumerate(table.rows) if f"test.{metric}" in row.cells}
-    pick = max if METRICS[metric].better == "higher" else min
-    return pick(means, key=means.get, default=None)
-
-
-def not_distinguishable(table: Table, metric: str) -> set[int]:
-    """Numbers of the rows that the data do not tell from the one with the best mean; that one is not among them.
-
-    Empty where nothing was compared: then nothing is known.
-    """
-    best = best_row(table, metric)
-    comparisons = [c for c in table.comparisons.get(metric, ()) if c.p is not None]
-    if best is None or not comparisons:
-        return set()
-    return {c.first + c.second - best for c in comparisons if best in (c.first, c.second) and not c.resolved}
+    return " ".join(text.splitlines())
 
 
 def differences(table: Table) -> list[str]:

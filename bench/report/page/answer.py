@@ -1,16 +1,18 @@
 """What a sweep says, in sentences: which differences hold, what they cost in memory, and what is not known."""
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 
-from bench.report.leaderboard import GIB, MEMORY_MEASURES, Row, Table, measured_memory, memory_noise_floor, unresolved
-from bench.report.sections import ENOUGH_SEEDS, not_distinguishable
+from bench.report.columns import not_distinguishable
+from bench.report.leaderboard import GIB, MEMORY_MEASURES, Table, measured_memory, memory_noise_floor, unresolved
+from bench.report.sections import ENOUGH_SEEDS
 from bench.scores import METRICS
 from bench.statistics import smallest_resolvable
 
 NAMED = 6  # rows named in a sentence; the others are counted
 
 
-def verdict(table: Table) -> tuple[str, str]:
+def verdict(table: Table, axes: Sequence[str]) -> tuple[str, str]:
     """A few words, and the sentence behind them, about the main metric."""
     metric, label = table.main_metric, METRICS[table.main_metric].label
     scored = {i: row.cells[f"test.{metric}"] for i, row in enumerate(table.rows) if f"test.{metric}" in row.cells}
@@ -20,9 +22,9 @@ def verdict(table: Table) -> tuple[str, str]:
     best = pick(scored, key=lambda i: scored[i].mean)
     width = scored[best].half_width
     value = f"{label} {scored[best].mean:.3f}" + (f" ± {width:.3f}" if width is not None else "")
-    leader = f"{name(table.rows[best])} has the best mean, {value}"
+    leader = f"The best mean is that of {name(table.rows[best].labels, axes)}, {value}"
     if len(scored) == 1:
-        return "One row.", f"Only {name(table.rows[best])} has a score: {value}. There is nothing to compare it with."
+        return "One row.", f"Only {name(table.rows[best].labels, axes)} has a score: {value}. There is nothing to compare it with."
     compared = [c for c in table.comparisons.get(metric, ()) if c.p is not None]
     if not compared:
         least = min(cell.count for cell in scored.values())
@@ -37,8 +39,8 @@ def verdict(table: Table) -> tuple[str, str]:
     tested = {c.first + c.second - best for c in compared if best in (c.first, c.second)}
     beaten = tested - tied
     words = "Resolved." if tested and not tied else "Partly resolved."
-    text = f"{leader}. By {over} it is better than {_count(beaten, table) if beaten else 'no other row'}"
-    text += f" and not distinguishable from {_count(tied, table)}." if tied else "."
+    text = f"{leader}. On {over} that row is better than {_count(beaten, table, axes) if beaten else 'no other row'}"
+    text += f" and not distinguishable from {_count(tied, table, axes)}." if tied else "."
     return words, f"{text} {len(resolved)} of {len(compared)} pairs of rows are resolved."
 
 
@@ -57,7 +59,7 @@ def statistics(table: Table) -> list[str]:
     return [f"{text} to be told from none. {method}"]
 
 
-def memory(table: Table) -> list[str]:
+def memory(table: Table, axes: Sequence[str]) -> list[str]:
     """Who needs least, who is on the front, and what the repeats resolve."""
     rows = [row for row in table.rows if measured_memory(row, table)]
     if not rows:
@@ -65,13 +67,13 @@ def memory(table: Table) -> list[str]:
     measure = MEMORY_MEASURES[table.memory_measure]
     least = min(rows, key=lambda row: measured_memory(row, table).mean)
     front = [i for i, row in enumerate(table.rows) if row.on_front]
-    text = f"{name(least)} needs the least memory in training, {measured_memory(least, table).mean / GIB:.3f} GiB "
-    text += f"({measure}). On the Pareto front of {METRICS[table.main_metric].label} and memory: {_count(front, table)}."
+    text = f"Least memory in training: {name(least.labels, axes)}, {measured_memory(least, table).mean / GIB:.3f} GiB "
+    text += f"({measure}). On the Pareto front of {METRICS[table.main_metric].label} and memory: {_count(front, table, axes)}."
     floor = memory_noise_floor(table)
     if floor is None:
         return [f"{text} Without repeats it is unknown which differences of memory are noise."]
     near = unresolved(table, floor)
-    pairs = "; ".join(f"{name(a)} and {name(b)}" for a, b in near[:NAMED]) or "none here"
+    pairs = "; ".join(f"{name(a.labels, axes)} and {name(b.labels, axes)}" for a, b in near[:NAMED]) or "none here"
     more = f"; and {len(near) - NAMED} more pairs" if len(near) > NAMED else ""
     return [f"{text} Neighbours closer than {floor / 2**20:.1f} MiB are not resolved by the repeats: {pairs}{more}."]
 
@@ -83,12 +85,18 @@ def states(table: Table) -> list[str]:
     return [f"Of {counts.total()} trials {counts['ok']} are ok; {', '.join(others)}."] if others else []
 
 
-def name(row: Row) -> str:
-    """A row by its labels."""
-    return ", ".join(row.labels)
+def name(labels: Sequence[str], axes: Sequence[str]) -> str:
+    """A row by its labels, each after its axis's short name: "rank 64, width 16"."""
+    return ", ".join(label if axis == "variant" else f"{_short(axis)} {label}" for axis, label in zip(axes, labels))
 
 
-def _count(numbers: set[int] | list[int], table: Table) -> str:
-    names = [name(table.rows[i]) for i in sorted(numbers)]
+def _short(axis: str) -> str:
+    """The last part of a dotted path; of ``model.adapter.name`` the part that is named."""
+    *parents, last = axis.split(".")
+    return parents[-1] if last == "name" and parents else last
+
+
+def _count(numbers: Iterable[int], table: Table, axes: Sequence[str]) -> str:
+    names = [name(table.rows[i].labels, axes) for i in sorted(numbers)]
     more = f"; and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ("; ".join(names[:NAMED]) or "no row") + more

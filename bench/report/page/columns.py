@@ -4,9 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from bench.report.columns import ARROWS, SHOWN
 from bench.report.leaderboard import GIB, MEMORY_MEASURES, Leaderboard, Row
-from bench.report.sections import SHOWN
-from bench.report.tables import ARROWS
 from bench.scores import METRICS
 
 SECTIONS = ("test", "val", "training", "evaluation", "parameters", "timing")

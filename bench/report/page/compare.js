@@ -6,7 +6,7 @@ function comparePage(a, b) {
   const [first, second] = [data.trials[a], data.trials[b]];
   return [
     el("p", { class: "kicker" }, el("a", { href: "#" }, data.name), " / comparison of two trials"),
-    el("h1", { tabindex: "-1" }, "A against B"),
+    el("h1", { tabindex: "-1" }, comparisonTitle(a, b)),
     el("div", { class: "controls" },
       trialSelect("A", a, (value) => { location.hash = `#compare/${value}/${b}`; }),
       trialSelect("B", b, (value) => { location.hash = `#compare/${a}/${value}`; }),
@@ -18,6 +18,11 @@ function comparePage(a, b) {
       el("section", null, el("h2", null, "Scores"), scoreDifferences(first, second))),
     imagesSection(a, b, first, second),
   ];
+}
+
+function comparisonTitle(a, b) {
+  const title = `${trialName(a)} against ${trialName(b)}`;
+  return title.length > 90 ? "A against B" : title;
 }
 
 function trialSelect(name, chosen, change) {

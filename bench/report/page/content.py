@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from bench.record import TrialRecord
+from bench.report.columns import SHOWN, not_distinguishable, status
 from bench.report.leaderboard import Cell, Leaderboard, Row, Table
 from bench.report.page import answer
 from bench.report.page.columns import Column, columns_of
 from bench.report.page.series import memory_series
 from bench.report.results import Results
-from bench.report.sections import SHOWN, not_distinguishable
-from bench.report.tables import as_csv, comparisons_csv, status
+from bench.report.tables import as_csv, comparisons_csv
 from bench.samples import Sample, load_samples
 from bench.scores import METRICS
 from bench.sweep import Trial
@@ -49,7 +50,7 @@ def content(results: Results, board: Leaderboard) -> dict[str, Any]:
         "total": len(states),
         "columns": [column.described() for column in columns],
         "metrics": {name: asdict(metric) for name, metric in METRICS.items()},
-        "tables": [_table(table, columns) for table in board.tables],
+        "tables": [_table(table, columns, board.axes) for table in board.tables],
         "external": _external(board),
         "published": _published(board),
         "base": {path: _text(value) for path, value in base.items()},
@@ -100,8 +101,8 @@ def _by_importance(found: Mapping[str, Sequence[Sample]]) -> Iterator[tuple[str,
                     yield trial_id, samples[number]
 
 
-def _table(table: Table, columns: Sequence[Column]) -> dict[str, Any]:
-    words, text = answer.verdict(table)
+def _table(table: Table, columns: Sequence[Column], axes: Sequence[str]) -> dict[str, Any]:
+    words, text = answer.verdict(table, axes)
     tied = {m: not_distinguishable(table, m) for m in SHOWN}
     best = {column.key: column.best(table.rows) for column in columns if column.key.startswith("test.")}
 
@@ -110,6 +111,7 @@ def _table(table: Table, columns: Sequence[Column]) -> dict[str, Any]:
         means = {key: row.cells[key].mean for key in best if key in row.cells}
         marks |= {key: "best" for key, mean in means.items() if mean == best[key] and len(table.rows) > 1}
         return {
+            "name": answer.name(row.labels, axes),
             "labels": list(row.labels),
             "cells": [_cell(row.cells.get(column.key)) for column in columns],
             "marks": {str(i): marks[c.key] for i, c in enumerate(columns) if c.key in marks},
@@ -130,7 +132,7 @@ def _table(table: Table, columns: Sequence[Column]) -> dict[str, Any]:
         "tradeoff": [f"test.{table.main_metric}", f"training.{table.memory_measure}" if table.memory_measure else None],
         "main": table.main_metric,
         "verdict": [words, text],
-        "details": [*answer.statistics(table), *answer.memory(table), *answer.states(table)],
+        "details": [*answer.statistics(table), *answer.memory(table, axes), *answer.states(table)],
         "rows": [row(*numbered) for numbered in enumerate(table.rows)],
         "pairs": [
             [c.first, c.second, *map(_number, (c.difference, c.low, c.high, c.p_holm)), c.seeds, c.resolved]
@@ -156,6 +158,7 @@ def _trial(
     paths = [*base, *(path for path in here if path not in base)]
     changes = [(p, base.get(p, _ABSENT), here.get(p, _ABSENT)) for p in paths if base.get(p, _ABSENT) != here.get(p, _ABSENT)]
     found: dict[str, Any] = {
+        "name": answer.name(trial.point, [axis.name for axis in results.sweep.axes]),
         "labels": list(trial.point),
         "seed": trial.seed,
         "state": states[trial_id],
@@ -174,15 +177,18 @@ def _trial(
         "val": {name: _number(value) for name, value in (record.val_scores or {}).items()},
         "curve": [[_number(value) for value in point] for point in points],
         "memory": memory_series(results.folders.get(trial_id), trial_id, len(results.trials)),
-        "provenance": {n: _text(v) for n, v in _flat(record.provenance.model_dump(mode="json")).items()}
-        if record.provenance
-        else {},
+        "provenance": _provenance(record),
     }
     images = results.images.get(trial_id)
     if with_images and images is not None and main in images:
         found["imageSet"] = sets.setdefault(tuple(images["name"]), len(sets))
         found["images"] = _packed(images[main])
     return found
+
+
+def _provenance(record: TrialRecord) -> dict[str, str]:
+    facts = _flat(record.provenance.model_dump(mode="json")) if record.provenance else {}
+    return {name: _text(value) for name, value in facts.items() if value != {}}
 
 
 def _within(results: Results, budget: int) -> set[str]:

@@ -9,7 +9,7 @@ function el(tag, properties, ...children) {
     else if (name === "value") element.value = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return element;
 }
 
@@ -47,12 +47,12 @@ function cellText(column, cell) {
 }
 
 function rowName(row) {
-  return row.labels.join(", ");
+  return row.name;
 }
 
 function trialName(id) {
   const trial = data.trials[id];
-  return `${trial.labels.join(", ")}, seed ${trial.seed}`;
+  return `${trial.name}, seed ${trial.seed}`;
 }
 
 function trialLink(id, text) {
@@ -67,7 +67,7 @@ function metricTitle(name) {
 // A table in a region of its own that scrolls sideways, so that the page never does. The first column names the rows.
 function tableOf(caption, titles, rows, { tall = false, text = [0] } = {}) {
   const kind = (i) => (text.includes(i) ? null : "number");
-  const head = titles.map((title, i) => el("th", { scope: "col", class: kind(i) }, title));
+  const head = titles.map((title, i) => el("th", { scope: "col", class: kind(i) }, breakable(title)));
   const body = rows.map((row) =>
     el("tr", null, row.map((cell, i) => el(i ? "td" : "th", { scope: i ? null : "row", class: kind(i) }, cell))));
   const table = el("table", null, el("caption", { class: "hidden" }, caption),
@@ -78,6 +78,11 @@ function tableOf(caption, titles, rows, { tall = false, text = [0] } = {}) {
 
 function labelled(text, control) {
   return el("label", null, text, control);
+}
+
+// A long dotted name may be broken after its dots, and at any letter only where that is not enough.
+function breakable(text) {
+  return text.split(/(?<=[._])/).flatMap((part, i) => (i ? [el("wbr"), part] : [part]));
 }
 
 function select(text, options, chosen, change) {

@@ -84,7 +84,7 @@ function pageOf(address) {
   const [kind, a, b] = address.split("/");
   const known = (id) => id !== undefined && Object.hasOwn(data.trials, id);
   if (kind === "trial" && known(a)) return { key: address, title: trialName(a), make: () => trialPage(a) };
-  if (kind === "compare" && known(a) && known(b)) return { key: address, title: "Comparison", make: () => comparePage(a, b) };
+  if (kind === "compare" && known(a) && known(b)) return { key: address, title: comparisonTitle(a, b), make: () => comparePage(a, b) };
   if (kind === "trial" || (kind === "compare" && a !== undefined)) return { key: address, title: "Not found", make: () => [el("h1", { tabindex: "-1" }, "No such trial here"), el("p", null, el("a", { href: "#" }, "Back to the overview"))] };
   return { key: "", title: null, make: overview };
 }
@@ -98,7 +98,7 @@ function route() {
     const first = current === null;
     current = page.key;
     forgetPlots();
-    body.replaceChildren(...page.make().flat().filter(Boolean));
+    body.replaceChildren(...page.make().flat(Infinity).filter(Boolean));
     document.title = page.title ? `${page.title} · ${data.name}` : data.name;
     scrollTo({ top: page.key === "" ? overviewScroll : 0, behavior: "instant" });
     if (!first) body.querySelector("h1")?.focus({ preventScroll: true });

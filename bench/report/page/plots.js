@@ -126,7 +126,7 @@ function pointList(rows, columns) {
 }
 
 const explorer = { table: 0, x: null, y: null, colour: "" };
-const PALETTE = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8f8a00", "#888888"];
+const PALETTE = ["#0072b2", "#c47f00", "#00875f", "#b8588f", "#3a8fc4", "#d55e00", "#7d7a00", "#808080"];
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "star"];
 
 // A choice is an axis of the sweep or a column: what a row has there, for the plot.

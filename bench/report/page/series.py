@@ -5,9 +5,13 @@ from typing import Any
 
 import pyarrow.parquet
 
-from bench.report.leaderboard import MEMORY_MEASURES
-
 MIB = 2**20
+MEASURES = {
+    "nvml_device_bytes": "memory in use on the card (NVML)",
+    "nvml_process_bytes": "memory of the process on the card (NVML)",
+    "rss_bytes": "resident memory of the process",
+}
+"""The first that was read is shown."""
 POINTS = 30_000  # of all trials together
 
 
@@ -20,7 +24,7 @@ def memory_series(folder: Path | None, trial_id: str, trials: int) -> dict[str, 
     if path is None or not path.exists():
         return None
     columns = pyarrow.parquet.read_table(path).to_pydict()
-    measure = next((m for m in MEMORY_MEASURES if any(v is not None for v in columns.get(m, ()))), None)
+    measure = next((m for m in MEASURES if any(v is not None for v in columns.get(m, ()))), None)
     if measure is None:
         return None
     phases: dict[str, list[tuple[float, int]]] = {}
@@ -28,7 +32,7 @@ def memory_series(folder: Path | None, trial_id: str, trials: int) -> dict[str, 
         if value is not None:
             phases.setdefault(phase, []).append((seconds, value))
     most = max(20, min(120, POINTS // max(1, trials)))
-    return {"measure": MEMORY_MEASURES[measure], "phases": {p: _thinned(points, most) for p, points in phases.items()}}
+    return {"measure": MEASURES[measure], "phases": {p: _thinned(points, most) for p, points in phases.items()}}
 
 
 def _thinned(points: list[tuple[float, int]], most: int) -> list[list[float]]:

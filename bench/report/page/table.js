@@ -52,7 +52,7 @@ function heading(title, sort, { number = true, help = "", better = null, refresh
     say(`sorted by ${title}, ${view.descending ? "descending" : "ascending"}`);
   };
   const state = same ? (view.descending ? "descending" : "ascending") : "none";
-  const button = el("button", { type: "button", title: help || null, "data-sort": sort.join(" "), click: press }, title);
+  const button = el("button", { type: "button", title: help || null, "data-sort": sort.join(" "), click: press }, breakable(title));
   return el("th", { scope: "col", "aria-sort": state, class: number ? "number" : null }, button);
 }
 
@@ -67,7 +67,7 @@ function leaderboardTable(table, refresh) {
   const body = shownRows(table).map((row) => el("tr", null,
     row.labels.map((label, i) => (i ? el("td", null, label) : el("th", { scope: "row" }, trialLink(row.trials[0], label)))),
     columns.map((column) => scoreCell(row, columnOf.get(column.key))),
-    el("td", { class: row.states.every((state) => state === "ok") ? null : "bad" }, row.status, row.notes.length ? " †" : ""),
+    el("td", { class: row.states.every((state) => state === "ok") ? "state" : "state bad" }, row.status, row.notes.length ? " †" : ""),
     el("td", null, row.front ? "●" : "", row.front ? el("span", { class: "hidden" }, "on the front") : null),
     el("td", null, el("span", { class: "seeds" }, row.trials.map((id, i) => trialLink(id, String(row.seeds[i])))))));
   const caption = "Leaderboard. Press a column's title to sort by it.";

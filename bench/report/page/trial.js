@@ -64,7 +64,9 @@ function curveSection(trial) {
   const make = () => {
     const traces = [lines("training loss", epochs, curve.map((point) => point[1]), colour("accent"))];
     if (validated) traces.push(lines("validation loss", epochs, curve.map((point) => point[2]), colour("muted"), "dot"));
-    return [traces, { ...baseLayout("epoch", "loss"), showlegend: true }];
+    const layout = { ...baseLayout("epoch", "loss"), showlegend: true };
+    if (epochs.length < 12) layout.xaxis.tickvals = epochs;
+    return [traces, layout];
   };
   const rows = curve.map(([epoch, train, val, rate]) => [String(epoch), fixed(train, 4), fixed(val, 4), rate.toPrecision(3)]);
   return el("section", null, el("h2", null, "Training"), plot(make, { name: "Training and validation loss over epochs; the numbers are listed below it", small: true }),
@@ -80,13 +82,13 @@ function memorySection(trial) {
   };
   const peaks = phases.map(([phase, points]) => `${phase}: from ${fixed(points[0][1], 1)} to at most ${fixed(Math.max(...points.map((p) => p[1])), 1)} MiB`);
   return el("section", null, el("h2", null, "Memory over time"), plot(make, { name: `Memory over time. ${peaks.join("; ")}`, small: true }),
-    el("p", { class: "muted" }, `${peaks.join("; ")}. Readings of the whole process or card (${trial.memory.measure.replace(" above baseline", "")}), thinned out; the table's peak is above its baseline.`));
+    el("p", { class: "muted" }, `Read while it ran: ${trial.memory.measure}, all of it and not above a baseline; thinned out. ${peaks.join("; ")}.`));
 }
 
 function picture(number, title, name) {
   const content = data.pictures[number];
   const kind = content.startsWith("/9j/") ? "jpeg" : "png";
-  return el("div", null, el("img", { src: `data:image/${kind};base64,${content}`, alt: `${title} of ${name}`, loading: "lazy" }), title);
+  return el("div", null, el("img", { src: `data:image/${kind};base64,${content}`, alt: `${title} of ${name}`, decoding: "async" }), title);
 }
 
 function samplesSection(id, trial) {

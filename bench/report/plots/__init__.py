@@ -6,25 +6,23 @@ from bench.report.leaderboard import Leaderboard
 from bench.report.plots.axis_curves import axis_curves
 from bench.report.plots.heat_map import heat_map
 from bench.report.plots.memory import memory_comparison, memory_curves, memory_plan
-from bench.report.plots.memory_series import memory_series
+from bench.report.plots.memory_series import memory_series, trial_memory
 from bench.report.plots.pareto import memory_accuracy
 from bench.report.plots.placement import placement
+from bench.report.plots.predictions import best_samples, sample_comparison, trial_samples
 from bench.report.plots.style import save
 from bench.report.plots.training import training_curves
 from bench.report.results import Results
 
 __all__ = [
-    "axis_curves",
     "figures",
-    "heat_map",
     "memory_accuracy",
     "memory_comparison",
     "memory_curves",
     "memory_plan",
-    "memory_series",
-    "placement",
     "save",
-    "training_curves",
+    "trial_memory",
+    "trial_samples",
 ]
 
 
@@ -42,4 +40,6 @@ def figures(results: Results, board: Leaderboard) -> dict[str, Figure]:
         found[f"placement{suffix}"] = placement(results, board, table)
         found[f"training_curves{suffix}"] = training_curves(results, board, table)
         found[f"memory_series{suffix}"] = memory_series(results, board, table)
+        found[f"samples{suffix}"] = best_samples(results, board, table)
+        found[f"sample_comparison{suffix}"] = sample_comparison(results, board, table)
     return {name: figure for name, figure in found.items() if figure is not None}

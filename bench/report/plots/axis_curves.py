@@ -13,9 +13,9 @@ from matplotlib.ticker import NullLocator
 from bench.record import TrialRecord
 from bench.report.leaderboard import GIB, Cell, Leaderboard, Row, Table
 from bench.report.plots.style import (
+    Canvas,
     accuracy,
     accuracy_label,
-    Canvas,
     canvas,
     fields,
     house_style,
@@ -31,8 +31,9 @@ from bench.report.plots.style import (
 )
 from bench.report.results import Results
 
-LONGEST_LABEL = 2.0  # inches
-BANDED = 3  # with more curves, bands would hide each other, and bars stand in for them
+LONGEST_LABEL = 2.3  # inches
+LONGEST_TICK = 0.45  # longer names of numbers stand as names do
+BANDED = 2  # with more curves, bands would hide each other, and bars stand in for them
 LOG_FROM = 4  # ratio of the largest to the smallest value from which a logarithmic axis shows more
 
 
@@ -76,6 +77,8 @@ def axis_curves(results: Results, board: Leaderboard, table: Table, axis: int) -
         rest = row.labels[:axis] + row.labels[axis + 1 :]
         groups.setdefault(rest, {})[row.labels[axis]] = row
     values = _numbers(results, board.axes[axis], labels)
+    if values and max(text_width(label, 8) for label in labels) > LONGEST_TICK:
+        values = None
     draw = _curves if values else _dots
     with house_style():
         return draw(results, board, table, axis, panels, groups, values or dict(zip(labels, range(len(labels)))))
@@ -131,8 +134,11 @@ def _curves(
     ordered = sorted(values, key=values.get)
     for panel, axes in zip(panels, every):
         for number, by_label in enumerate(groups.values()):
-            points = [(values[label], cell) for label in ordered if label in by_label
-                      and (cell := panel.cell(by_label[label]))]
+            points = [
+                (values[label], cell)
+                for label in ordered
+                if label in by_label and (cell := panel.cell(by_label[label]))
+            ]
             if not points:
                 continue
             x = [value for value, _ in points]
@@ -225,8 +231,16 @@ def _legend(place: Canvas, board: Leaderboard, axis: int, groups: Mapping[tuple[
         return
     others = [field for number, field in enumerate(fields(board)) if number != axis]
     handles = [
-        Line2D([], [], markersize=4.5, markerfacecolor="white", label=shorten(", ".join(rest), 3, 7.5), **line_look(number))
+        Line2D(
+            [], [], markersize=4.5, markerfacecolor="white", label=shorten(", ".join(rest), 3, 7.5), **line_look(number)
+        )
         for number, rest in enumerate(groups)
     ]
-    look = {"ncols": _columns(groups), "fontsize": 7.5, "title_fontsize": 7.5, "handlelength": 2.4, "labelspacing": 0.35}
+    look = {
+        "ncols": _columns(groups),
+        "fontsize": 7.5,
+        "title_fontsize": 7.5,
+        "handlelength": 2.4,
+        "labelspacing": 0.35,
+    }
     place.legend(handles, title=f"{', '.join(others)}:", alignment="left", **look)

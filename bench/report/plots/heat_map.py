@@ -26,7 +26,7 @@ from bench.report.plots.style import (
 
 MOST_CELLS = 40  # across or down: beyond that, numbers in cells cannot be read
 MOST_BLOCKS = 6  # of the points of further axes
-LONGEST_LABEL = 1.3  # inches
+LONGEST_LABEL = 1.6  # inches
 SIZE = 7.5
 COLOURS = "cividis"  # as dark in grey as in colour, and even for colour-blind readers
 DARK = 0.5  # luminance below which a cell's numbers are white
@@ -52,16 +52,23 @@ def heat_map(board: Leaderboard, table: Table) -> Figure | None:
     if table.memory_measure:
         maps.append((memory_label(table), lambda row: memory_in_gib(row, table)))
     with house_style():
-        seeds = f"mean over {len(board.seeds)} seeds" + ", ± half of its 95 % interval" if len(board.seeds) > 1 else "one seed"
-        height = len(blocks) * (0.75 + 0.36 * len(names[0]))
+        seeds = "one seed"
+        if len(board.seeds) > 1:
+            seeds = f"mean over {len(board.seeds)} seeds, ± half of its 95 % interval"
+        seeds += "; colours span the means of each map, however close they are"
+        margin = 0.5 + min(LONGEST_LABEL, max(text_width(name, SIZE) for name in names[0]))
+        room = ((WIDTH - margin) / len(maps) - 0.15) / len(names[1])  # inches across a cell
+        longest = min(LONGEST_LABEL, max(text_width(name, SIZE) for name in names[1]))
+        height = len(blocks) * (0.75 + 0.36 * len(names[0]) + (longest if longest > room else 0))
         figure = canvas(board, table, height, title=f"{board.axes[down]} by {board.axes[across]}", note=seeds).figure
-        every = figure.subplots(len(blocks), len(maps), squeeze=False)
+        every = figure.subplots(len(blocks), len(maps), squeeze=False, sharey=True)
         for line, (rest, rows) in zip(every, blocks.items()):
             for axes, (title, cell) in zip(line, maps):
                 every_value = [found.mean for row in table.rows if (found := cell(row))]
-                _map(axes, rows, names, (down, across), cell, Normalize(min(every_value), max(every_value)))
+                scale = Normalize(min(every_value), max(every_value))
+                _map(axes, rows, names, (down, across), cell, scale, room)
                 title = f"{title} ({', '.join(rest)})" if rest else title
-                axes.set_title("\n".join(wrap(title, 6.2 / len(maps), 8)), loc="left", fontsize=8)
+                axes.set_title("\n".join(wrap(title, room * len(names[1]), 8)), loc="left", fontsize=8)
                 axes.set_xlabel(fields(board)[across], fontsize=8)
             line[0].set_ylabel(fields(board)[down], fontsize=8)
     return figure
@@ -74,9 +81,10 @@ def _map(
     order: tuple[int, int],
     cell: Callable[[Row], Cell | None],
     scale: Normalize,
+    room: float,
 ) -> None:
+    """Fills a map's cells; ``room`` is their width in inches."""
     colours = matplotlib.colormaps[COLOURS]
-    room = 0.36 * WIDTH / len(names[1])  # inches across a cell
     by_place = {tuple(row.labels[i] for i in order): row for row in rows}
     for y, first in enumerate(names[0]):
         for x, second in enumerate(names[1]):
@@ -87,7 +95,9 @@ def _map(
                 axes.add_patch(Rectangle(corner, 1, 1, facecolor="white", edgecolor="0.7", hatch="////", linewidth=0))
                 text = _status(row)
                 box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-                axes.text(x, y, shorten(text, room, SIZE), ha="center", va="center", fontsize=SIZE, color=GREY, bbox=box)
+                axes.text(
+                    x, y, shorten(text, room, SIZE), ha="center", va="center", fontsize=SIZE, color=GREY, bbox=box
+                )
                 continue
             colour = colours(scale(found.mean))
             axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=1))

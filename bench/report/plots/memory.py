@@ -8,7 +8,19 @@ from bench.config import TrialConfig
 from bench.footprint import PARTS
 from bench.predicted_memory import Prediction
 from bench.report.leaderboard import GIB
-from bench.report.plots.style import BLUE, GREY, ORANGE, PURPLE, SKY, VERMILLION, WIDTH, YELLOW, house_style, shorten, wrap
+from bench.report.plots.style import (
+    BLUE,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    WIDTH,
+    YELLOW,
+    house_style,
+    shorten,
+    wrap,
+)
 from models._size import in_words
 
 PART_LOOKS = dict(

@@ -74,9 +74,9 @@ def _figure(board: Leaderboard, table: Table, series: Sequence[Series], note: st
             last = max(i for i in range(column, len(series), columns))
             panels.flat[last].tick_params(labelbottom=True)
             panels.flat[last].set_xlabel("seconds in the phases", fontsize=8)
-        top = max(max(values) for one in series for _, values in one.phases.values())
-        low = min(min(values) for one in series for _, values in one.phases.values())
-        panels[0, 0].set(xlim=(0, None), ylim=(min(0, low), 1.3 * max(top, *(p for one in series for p in one.peaks.values()))))
+        read = [value for one in series for _, values in one.phases.values() for value in values]
+        peaks = [peak for one in series for peak in one.peaks.values()]
+        panels[0, 0].set(xlim=(0, None), ylim=(min(0, *read), 1.3 * max(*read, *peaks)))
         for axes in panels[:, 0]:
             axes.set_ylabel("GiB", fontsize=8)
     return figure
@@ -93,7 +93,9 @@ def _draw(axes: Axes, series: Series) -> None:
     if "training" in series.peaks:
         start = series.phases["training"][0][0]
         text = {"fontsize": 7, "color": GREY, "va": "bottom", "textcoords": "offset points"}
-        axes.annotate(f"peak in training {series.peaks['training']:.3f}", (start, series.peaks["training"]), (3, 2), **text)
+        axes.annotate(
+            f"peak in training {series.peaks['training']:.3f}", (start, series.peaks["training"]), (3, 2), **text
+        )
 
 
 def _of_row(results: Results, trial_ids: Sequence[str], name: str) -> Series | None:
@@ -114,7 +116,9 @@ def _read(path, record: TrialRecord, name: str) -> Series | None:
         for phase, points in groupby(zip(columns["phase"], columns["seconds"], columns[reading]), key=lambda p: p[0]):
             memory = record.memory.get(phase)
             base = memory and getattr(memory, baseline)
-            known = [(start + t, (value - base) / GIB) for _, t, value in points if value is not None and base is not None]
+            known = [
+                (start + t, (value - base) / GIB) for _, t, value in points if value is not None and base is not None
+            ]
             if known:
                 phases[phase] = tuple(map(list, zip(*known)))
                 start = known[-1][0]

@@ -15,9 +15,9 @@ from bench.report.plots.style import (
     GREY,
     ORANGE,
     VERMILLION,
+    Canvas,
     accuracy,
     accuracy_label,
-    Canvas,
     canvas,
     fields,
     house_style,
@@ -36,8 +36,8 @@ CARDS = (6, 8, 12, 16, 24)
 """GB that cards are sold with. Each is taken to hold as many GiB, as ``bench.plan`` does."""
 HEIGHT = 3.7
 CROWDED = 160  # characters in all names, beyond which they get in each other's way
-LONGEST_NAME = 2.3  # inches in the key
-PER_COLUMN = 26  # names in the key
+KEY_WIDTH = 2.6  # inches at most
+PER_COLUMN = 50  # names in the key
 PUBLISHED_SHOWN = 4
 SHADES = ((0.95, "#08306B", "at least 95 %"), (0.5, "#4A86B8", "50 to 95 %"), (0.05, "#BCD3E6", "5 to 50 %"))
 """Fill of a marker by its row's share, from this share on; below all of them it is hollow."""
@@ -74,22 +74,24 @@ def _drawn(
     """``None`` where a name found no place; numbers do."""
     with house_style():
         columns = math.ceil(len(names) / PER_COLUMN)
-        size = 7 if len(names) <= 20 else 6.5
-        per_column = math.ceil(len(names) / columns)
-        key = legend_height(per_column, size) if numbered else 0
-        widest = min(LONGEST_NAME, columns * max(text_width(name, size) for name in names)) + 0.35 * columns
+        size = 7 if len(names) <= 20 else 6
+        key = _key_lines(names, KEY_WIDTH / columns, size) if numbered else []
+        widest = columns * (max((text_width(line, size) for line in key), default=0) + 0.15)
+        tall = 0.125 * math.ceil(len(names) / columns) + 0.2 if numbered else 0
         title = f"{accuracy_label(table)} on the test split against peak memory in training"
         if len(board.axes) > 1:
             title += f". Names: {', '.join(fields(board))}"
-        room = {"below": legend_height(1, 7), "right": widest if numbered else 0}
-        place = canvas(board, table, max(HEIGHT, key), title=title, note=_note(board, shares), **room)
+        room = {"below": legend_height(1, 7), "right": widest}
+        place = canvas(board, table, max(HEIGHT, tall), title=title, note=_note(board, shares), **room)
         figure = place.figure
         axes = figure.add_subplot()
         axes.set(xlabel=memory_label(table), ylabel=f"{accuracy_label(table)} on the test split")
         axes.set_xlim(limits([memory_in_gib(row, table) for row in rows]))
         axes.set_ylim(_with_published(limits([accuracy(row, table) for row in rows]), board, table))
         if numbered:
-            _key(place, names, columns, size)
+            handles = [Line2D([], [], linestyle="", label=line) for line in key]
+            look = {"handlelength": 0, "handletextpad": 0, "labelspacing": 0.4, "columnspacing": 1, "fontsize": size}
+            place.legend(handles, at_right=True, ncols=columns, **look)
         ink = _points(axes, rows, table, shares)
         _legend(place, rows, shares)
         _published(axes, board, table)
@@ -120,12 +122,13 @@ def _points(axes: Axes, rows: Sequence[Row], table: Table, shares: Sequence[floa
     ink: list[tuple[float, float]] = []
     for (x0, y0), (x1, y1) in zip(front, front[1:]):
         ink += _pieces((x0, y0), (x1, y0)) + _pieces((x1, y0), (x1, y1))
+    faint = 0.6 if len(rows) <= 12 else 0.25
     for i, row in enumerate(rows):
         x, y = places[i]
         dx = memory_in_gib(row, table).half_width or 0
         dy = accuracy(row, table).half_width or 0
         colour = BLACK if row.on_front else GREY
-        axes.errorbar(x, y, xerr=dx, yerr=dy, fmt="none", ecolor=colour, elinewidth=0.6, alpha=0.6, zorder=2)
+        axes.errorbar(x, y, xerr=dx, yerr=dy, fmt="none", ecolor=colour, elinewidth=0.6, alpha=faint, zorder=2)
         look = {"markeredgecolor": colour, "markerfacecolor": _fill(row, shares and shares[i]), "markeredgewidth": 0.9}
         axes.plot(x, y, "o" if row.on_front else "s", markersize=6.5 if row.on_front else 5.5, zorder=3, **look)
         left, right = axes.get_xlim()
@@ -161,12 +164,10 @@ def _legend(place: Canvas, rows: Sequence[Row], shares: Sequence[float] | None) 
     place.legend(handles, ncols=len(handles), **look)
 
 
-def _key(place: Canvas, names: Sequence[str], columns: int, size: float) -> None:
-    """The names by number, in columns right of the axes."""
-    lines = [f"{number}  {name}" for number, name in enumerate(names, start=1)]
-    handles = [Line2D([], [], linestyle="", label=shorten(line, LONGEST_NAME / columns, size)) for line in lines]
-    look = {"handlelength": 0, "handletextpad": 0, "labelspacing": 0.35, "columnspacing": 1, "fontsize": size}
-    place.legend(handles, at_right=True, ncols=columns, **look)
+def _key_lines(names: Sequence[str], width: float, size: float) -> list[str]:
+    """The names by number, each at most ``width`` inches wide."""
+    numbers = [f"{number}  " for number in range(1, len(names) + 1)]
+    return [number + shorten(name, width - text_width(number, size), size) for number, name in zip(numbers, names)]
 
 
 def _cards(axes: Axes, table: Table) -> list[tuple[float, float]]:
@@ -179,8 +180,14 @@ def _cards(axes: Axes, table: Table) -> list[tuple[float, float]]:
     for card in (card for card in CARDS if left < card < right):
         axes.axvline(card, color=GREY, linewidth=0.9, linestyle=":", zorder=0)
         text = {"fontsize": 7, "color": GREY, "ha": "right", "va": "top", "rotation": 90}
-        axes.annotate(f"{card} GB card", (card, 1), (-2, -2), xycoords=("data", "axes fraction"),
-                      textcoords="offset points", **text)
+        axes.annotate(
+            f"{card} GB card",
+            (card, 1),
+            (-2, -2),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            **text,
+        )
         ink += _pieces((card, low), (card, high))
         beside = card - 5 / 72 * (right - left) / (axes.get_window_extent().width / axes.figure.dpi)
         ink += _pieces((beside, high), (beside, high - 0.25 * (high - low)))

@@ -30,6 +30,8 @@ from models._skeleton import skeleton
 
 ROW_HEIGHT = 0.23  # inches
 LONGEST_LABEL = 1.9
+UNTOUCHED = {"facecolor": "0.94", "edgecolor": "none"}
+WORDS = {"adapted": "adapter", "tuned": "block tuned"}
 PATHS = ("model.adapter.placement", "model.tuned_blocks")
 
 
@@ -58,16 +60,18 @@ def placement(results: Results, board: Leaderboard, table: Table) -> Figure | No
         note = spread_in_words(board, "bars")
         place = canvas(board, table, height, title=_title(board), note=note, below=legend_height(1, 7.5))
         left, right = place.figure.subplots(1, 2, sharey=True, width_ratios=(2.2, 1))
+        looks = {
+            "adapted": {"facecolor": BLUE, "edgecolor": BLACK, "linewidth": 0.5},
+            "tuned": {"facecolor": ORANGE, "edgecolor": BLACK, "linewidth": 0.5, "hatch": "////"},
+        }
+        shown = [kind for kind in looks if any(getattr(blocks, kind) for _, blocks in found)]
+        tall = 0.8 / max(1, len(shown))  # an adapter and a tuned block may stand at the same place
         for y, (_, blocks) in enumerate(found):
             for x in range(blocks.depth):
-                # two halves: an adapter and a tuned block may stand at the same place
-                left.add_patch(Rectangle((x + 0.06, y - 0.4), 0.88, 0.8, facecolor="0.94", edgecolor="none"))
-                if x in blocks.tuned:
-                    look = {"facecolor": ORANGE, "edgecolor": BLACK, "hatch": "////", "linewidth": 0.5}
-                    left.add_patch(Rectangle((x + 0.06, y), 0.88, 0.4, **look))
-                if x in blocks.adapted:
-                    look = {"facecolor": BLUE, "edgecolor": BLACK, "linewidth": 0.5}
-                    left.add_patch(Rectangle((x + 0.06, y - 0.4), 0.88, 0.4, **look))
+                left.add_patch(Rectangle((x + 0.06, y - 0.4), 0.88, 0.8, **UNTOUCHED))
+            for part, kind in enumerate(shown):
+                for x in getattr(blocks, kind):
+                    left.add_patch(Rectangle((x + 0.06, y - 0.4 + part * tall), 0.88, tall, **looks[kind]))
         depth = max(blocks.depth for _, blocks in found)
         left.set(xlim=(0, depth), ylim=(len(found) - 0.45, -0.55), xlabel="encoder block, from image to decoder")
         step = max(1, depth // 8)
@@ -79,11 +83,8 @@ def placement(results: Results, board: Leaderboard, table: Table) -> Figure | No
         for spine in left.spines.values():
             spine.set_visible(False)
         _accuracies(right, [row for row, _ in found], table)
-        handles = [Patch(facecolor=BLUE, edgecolor=BLACK, linewidth=0.5, label="adapter")]
-        handles.append(Patch(facecolor=ORANGE, edgecolor=BLACK, linewidth=0.5, hatch="////", label="block tuned"))
-        handles.append(Patch(facecolor="0.94", label="frozen as it was"))
-        shown = [any(b.adapted for _, b in found), any(b.tuned for _, b in found), True]
-        handles = [handle for handle, there in zip(handles, shown) if there]
+        handles = [Patch(label=WORDS[kind], **looks[kind]) for kind in shown]
+        handles.append(Patch(label="frozen, without adapter", **UNTOUCHED))
         place.legend(handles, ncols=3, fontsize=7.5, handlelength=1.4)
     return place.figure
 

@@ -79,7 +79,9 @@ class Canvas:
     def legend(self, handles: Sequence[Artist], *, at_right: bool = False, **look: Any) -> None:
         """Puts a legend into the room that was kept for it."""
         corner = self.right if at_right else self.below
-        self.figure.legend(handles=handles, loc="upper left", bbox_to_anchor=corner, borderaxespad=0, borderpad=0, **look)
+        self.figure.legend(
+            handles=handles, loc="upper left", bbox_to_anchor=corner, borderaxespad=0, borderpad=0, **look
+        )
 
 
 def canvas(
@@ -147,25 +149,29 @@ def wrap(text: str, width: float, size: float) -> list[str]:
 
 
 def shorten(text: str, width: float, size: float) -> str:
-    """The text on one line, or as much of its beginning as ``width`` inches hold, and an ellipsis."""
+    """The text on one line; if ``width`` inches do not hold it, its two ends: names often differ in their last part."""
     text = " ".join(text.split())
     if text_width(text, size) <= width:
         return text
     low, high = 0, len(text)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if text_width(text[:middle] + "…", size) <= width else (low, middle - 1)
-    return text[:low].rstrip() + "…"
+        low, high = (middle, high) if text_width(_ends(text, middle), size) <= width else (low, middle - 1)
+    return _ends(text, low)
+
+
+def _ends(text: str, count: int) -> str:
+    """``count`` characters of a text, from both ends."""
+    last = count // 2
+    return f"{text[: count - last].rstrip()}…{text[len(text) - last :].lstrip()}"
 
 
 # --- words and numbers ------------------------------------------------------------------------------------------------
 
 
 def row_name(row: Row, board: Leaderboard) -> str:
-    """``rank 8``; of several axes the values only, ``all, last:2``."""
-    if len(row.labels) == 1 and row.labels[0][:1].isdigit():
-        return f"{fields(board)[0]} {row.labels[0]}"
-    return ", ".join(row.labels)
+    """``rank 8, last:2``: a number is named by its axis, another label speaks for itself."""
+    return ", ".join(f"{f} {label}" if label[:1].isdigit() else label for f, label in zip(fields(board), row.labels))
 
 
 def fields(board: Leaderboard) -> list[str]:
@@ -217,15 +223,14 @@ def limits(cells: Sequence[Cell]) -> tuple[float, float]:
 
 
 def line_look(number: int) -> dict:
-    """Colour, marker and line style of a curve by its number; 35 curves differ, neighbours in all three."""
+    """Colour, marker and line style of a curve by its number; 45 curves differ without colour, neighbours in all."""
     return {
         "color": COLOURS[number % len(COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],
-        "linestyle": DASHES[(number + number // len(COLOURS)) % len(DASHES)],
+        "linestyle": DASHES[number % len(DASHES)],
     }
 
 
 def legend_height(lines: int, size: float) -> float:
     """Inches that a legend of so many lines takes."""
-    return 0.1 + lines * size * 1.5 / 72
-
+    return 0.1 + lines * size * 1.4 / 72

@@ -62,7 +62,9 @@ def training_curves(results: Results, board: Leaderboard, table: Table) -> Figur
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         panels[0].set_ylabel("loss")
         handles = [
-            Line2D([], [], markersize=4, markerfacecolor="white", label=shorten(name, LONGEST_NAME, 7), **line_look(number))
+            Line2D(
+                [], [], markersize=4, markerfacecolor="white", label=shorten(name, LONGEST_NAME, 7), **line_look(number)
+            )
             for number, (name, _) in enumerate(curves)
         ]
         look = {"ncols": columns, "handlelength": 2.4, "columnspacing": 1.2, "labelspacing": 0.3}
