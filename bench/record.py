@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from bench.datasets import _cache
 from bench.memory import Memory, MemoryConditions
+from bench.search_settings import EarlyStoppingConfig
 from models._registry import Config
 
 MANIFEST = "sweep.json"
@@ -97,7 +98,7 @@ class MemoryAtFailure(Config):
 class TrialRecord(Config):
     """``oom``, ``over budget`` and ``diverged`` are results and are kept; ``error`` is run again next time.
 
-    ``stopped early`` is a result in a search that stops trials early, and no more than a start in any other.
+    ``stopped early`` is a result where trials are stopped by the same rule, and no more than a start anywhere else.
     """
 
     schema_version: Literal[1] = 1
@@ -129,6 +130,8 @@ class TrialRecord(Config):
     the peak of the last one."""
     notes: list[str] = []
     """What a reader should know about how the trial ran, e.g. a checkpoint that could not be used."""
+    stopped_by: EarlyStoppingConfig | None = None
+    """The rule that stopped the trial early."""
     provenance: Provenance | None = None
     checkpoint_bytes: int | None = None
     """Size of ``<trial_id>.safetensors``, what was learnt; ``None`` where it was not kept."""
