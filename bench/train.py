@@ -56,7 +56,7 @@ class Epoch:
 
 
 class Diverged(Exception):
-    """The loss is no longer a number, first at ``step``, counted from 1 over all epochs; ``curve`` is what was before."""
+    """The loss is no longer a number, first at ``step``, counted from 1 over all epochs; ``curve`` is from before."""
 
     def __init__(self, text: str, step: int, curve: tuple[Epoch, ...]) -> None:
         super().__init__(text)
