@@ -18,6 +18,7 @@ from bench.progress import Display, loading
 from bench.record import TrialRecord, adopt, load_all, load_images
 from bench.report.leaderboard import summarise
 from bench.resources import add_options, check_parallel, resources_of
+from bench.sources import fetch, parse
 from bench.sweep import Trial, check_writable, expand, missing, pending, prepare_data, prepare_weights, sizes
 from models._registry import Missing
 
@@ -42,7 +43,7 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
         sweep = load_sweep(options.sweep, options.profile, options.overrides)
         trials = expand(sweep)
         counts = sizes(trials)
-        resources = resources_of(options, sweep)
+        resources, sources = resources_of(options, sweep), parse(options.fetch)
         folder = options.results / folder_name(sweep)
         records, broken = load_all(folder)
         for line in broken:
@@ -56,7 +57,9 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
             ray = _ray()
             nodes = stack.enter_context(ray.connected(resources, to_run))
             console.print(f"cluster at {resources.address}: asking {len(nodes)} nodes", markup=False)
-            cluster = ray.ask(nodes, to_run, resources)
+            cluster = ray.ask(nodes, to_run, resources, sources)
+        elif to_run and (problems := fetch(sources)):
+            raise ConfigError(*problems)
         absent = cluster.absent if cluster else _absent(to_run)
         if to_run and len(absent) == len(trials):
             lines = _missing_lines(item for items in absent.values() for item in items)

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +28,16 @@ from bench.provenance import COMMIT, commit_in_words
 from bench.ranks import run_parallel
 from bench.resources import Resources
 from bench.schedule import settle
+from bench.sources import Source
 from bench.sweep import Trial
 from bench.train import Epoch
 from bench.trial import run_trial
 
 OBJECT_STORE_BYTES = 100 * 2**20  # only small dictionaries go through Ray
 CONNECT_SECONDS = 5
+ALIVE_SECONDS = 60
+ATTEMPTS = 3
+"""How often a trial is started whose node dies."""
 ASKING_GPUS = 0.01
 """Share of a GPU with which a node is asked whether it has one: without any, Ray hides them."""
 QUIET = {
@@ -111,13 +115,15 @@ def _nodes(resources: Resources) -> list[Node]:
     return sorted(found, key=lambda node: node.name)
 
 
-def ask(nodes: list[Node], trials: list[Trial], resources: Resources) -> cluster.Readiness:
+def ask(
+    nodes: list[Node], trials: list[Trial], resources: Resources, sources: Sequence[Source] = ()
+) -> cluster.Readiness:
     """Asks every node of a cluster what it lacks, before any trial starts.
 
     Raises ``ConfigError`` with one line for each node that lacks something.
     """
     configs = [trial.config.model_dump_json() for trial in trials]
-    asked = {node: _ask_one(node, configs, resources) for node in nodes}
+    asked = {node: _ask_one(node, configs, resources, sources) for node in nodes}
     looks, silent = {}, []
     for node, answer in asked.items():
         try:
@@ -130,18 +136,17 @@ def ask(nodes: list[Node], trials: list[Trial], resources: Resources) -> cluster
     return cluster.readiness(looks, [trial.trial_id for trial in trials])
 
 
-def _ask_one(node: Node, configs: list[str], resources: Resources) -> Any:
+def _ask_one(node: Node, configs: list[str], resources: Resources, sources: Sequence[Source]) -> Any:
     there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
     options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": there}
-    return _look.options(**options, num_gpus=ASKING_GPUS if resources.gpus_per_trial else 0).remote(
-        configs, os.getcwd()
-    )
+    gpus = ASKING_GPUS if resources.gpus_per_trial else 0
+    return _look.options(**options, num_gpus=gpus).remote(configs, sources, os.getcwd())
 
 
 @ray.remote
-def _look(configs: list[str], directory: str) -> cluster.Look:
+def _look(configs: list[str], sources: Sequence[Source], directory: str) -> cluster.Look:
     _enter(directory)
-    return cluster.look(configs)
+    return cluster.look(configs, sources)
 
 
 def _enter(directory: str) -> None:
@@ -181,8 +186,8 @@ def run_on_ray(
         }
         for index, trial in enumerate(trials)
     ]
-    while points:
-        reporter = _Reporter(trials, folder, watcher)
+    for attempts_left in reversed(range(ATTEMPTS)):
+        reporter = _Reporter(trials, folder, watcher, may_lose_nodes=resources.address is not None)
         needs = {"cpu": resources.threads, "gpu": resources.gpus_per_trial}
         with tempfile.TemporaryDirectory(prefix="sam3-bench-") as scratch, redirect_stdout(io.StringIO()):
             tune.Tuner(
@@ -191,7 +196,10 @@ def run_on_ray(
                 tune_config=tune.TuneConfig(reuse_actors=False),  # a reused process carries its peaks along
                 run_config=tune.RunConfig(storage_path=scratch, verbose=0, callbacks=[reporter]),
             ).fit()  # prints tables of its own even when told to be quiet
-        points = [point for point in points if point["index"] in reporter.lost]
+        lost = reporter.settle_rest(nodes, last=not attempts_left)
+        points = [point for point in points if point["index"] in lost]
+        if not points:
+            break
 
 
 def _trial(config: dict[str, Any]) -> None:
@@ -199,11 +207,13 @@ def _trial(config: dict[str, Any]) -> None:
     point = config["point"]
     _enter(point["directory"])
 
+    node_id = ray.get_runtime_context().get_node_id()
+
     def tell(epoch: Epoch) -> None:
-        tune.report({"epoch": epoch.epoch, "train_loss": epoch.train_loss})
+        tune.report({"epoch": epoch.epoch, "train_loss": epoch.train_loss, "node": node_id})
 
     trial = TrialConfig.model_validate_json(point["trial"])
-    name, at_once = point["places"].get(ray.get_runtime_context().get_node_id(), (None, 1))  # one may come later
+    name, at_once = point["places"].get(node_id, (None, 1))  # it may have joined later
     settings = {"threads": point["threads"], "trials_at_once": at_once, "on_epoch": tell}
     if point["gpus"] > 1:
         record = run_parallel(trial, int(point["gpus"]), **settings)
@@ -221,9 +231,11 @@ def _trial(config: dict[str, Any]) -> None:
 class _Reporter(tune.Callback):
     """Hands on to the watcher what Tune tells, writes the records that come back, and settles the trials that ended."""
 
-    def __init__(self, trials: list[Trial], folder: Path, watcher: Watcher) -> None:
+    def __init__(self, trials: list[Trial], folder: Path, watcher: Watcher, *, may_lose_nodes: bool) -> None:
         self.trials, self.folder, self.watcher = trials, folder, watcher
-        self.lost: set[int] = set()  # trials whose node died
+        self.may_lose_nodes = may_lose_nodes
+        self.where: dict[int, str] = {}  # the node of each trial
+        self.died: dict[int, str] = {}  # trials that may have died with their node, and what Ray says
 
     def __getstate__(self) -> dict:
         return {}  # Tune pickles its callbacks in order to restore them; we resume from records instead
@@ -233,28 +245,56 @@ class _Reporter(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         if "epoch" in result:
+            self.where[_index(trial)] = result["node"]
             self.watcher.epoch(_index(trial), result["epoch"], result["train_loss"])
         if "files" in result:
             cluster.unpack(result["files"], self.trials[_index(trial)].trial_id, self.folder)
             result["files"].clear()  # Tune would keep and write what it was told
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._settle(trial, "the process ended without a record")
+        self._settle(_index(trial), "the process ended without a record")
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        error, path = trial.get_error(), self.folder / f"{self.trials[_index(trial)].trial_id}.json"
-        if _node_died(error) and not path.exists():
-            self.lost.add(_index(trial))
-        else:
-            self._settle(trial, f"the process died. Ray says: {error}")
-
-    def _settle(self, trial: Any, reason: str) -> None:
         index = _index(trial)
+        reason = f"the process died. Ray says: {trial.get_error()}"
+        arrived = (self.folder / f"{self.trials[index].trial_id}.json").exists()
+        if self.may_lose_nodes and not arrived:
+            self.died[index] = reason
+        else:
+            self._settle(index, reason)
+
+    def settle_rest(self, nodes: list[Node], *, last: bool) -> set[int]:
+        """Trials that died with their node and are to start anew; the others that died become records.
+
+        nodes: those at the start; where a trial had not said its node yet, any of them that died will do.
+        """
+        known = {node.node_id for node in nodes}
+        alive = {node_id: _is_alive(node_id) for node_id in known | set(self.where.values())} if self.died else {}
+        lost = set()
+        for index, reason in self.died.items():
+            candidates = {self.where[index]} if index in self.where else known
+            if not last and not all(alive[node_id] for node_id in candidates):
+                lost.add(index)
+            else:
+                self._settle(index, reason)
+        return lost
+
+    def _settle(self, index: int, reason: str) -> None:
         self.watcher.finished(index, settle(self.trials[index], self.folder, reason))
 
 
-def _node_died(error: Exception | None) -> bool:
-    return "node has died" in str(error)
+def _is_alive(node_id: str) -> bool:
+    """Asks the node itself: that a machine is gone is seen sooner by its trials than by Ray's health checks."""
+
+    def nothing() -> None:  # in here, so that Ray sends it whole, and the node need not load the suite
+        pass
+
+    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    try:
+        ray.get(ray.remote(nothing).options(num_cpus=0, scheduling_strategy=there).remote(), timeout=ALIVE_SECONDS)
+    except ray.exceptions.RayError:  # a timeout is one, too
+        return False
+    return True
 
 
 def _index(trial: Any) -> int:
