@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from bench.config import ConfigError, TrialConfig
 from bench.datasets import DATASETS, DataError
 from bench.packing import smallest_card_bytes
 from bench.record import TrialRecord, write_whole
+from bench.sources import Source, fetch
 from bench.sweep import Trial, prepare_data, prepare_weights
 from models._registry import Missing
 
@@ -58,17 +59,18 @@ def stage(trials: Iterable[Trial], folder: Path) -> None:
             shutil.copyfile(path, folder / path)
 
 
-def look(configs: list[str]) -> Look:
+def look(configs: list[str], sources: Sequence[Source] = ()) -> Look:
     """Runs on a node: what the trials (as JSON) need and it has not, or has and cannot use.
 
-    Reads and caches what is there, so that the node's trials need not.
+    Fetches, reads and caches what is there to be had, so that the node's trials need not.
     """
+    problems = fetch(sources)
     code = str(Path(bench.__file__).parent)
     trials = [Trial(TrialConfig.model_validate_json(text), ()) for text in configs]
     found = {trial.trial_id: list(trial.config.missing()) for trial in trials}
     lacking = {trial_id: items for trial_id, items in found.items() if items}
     able = [trial for trial in trials if trial.trial_id not in lacking]
-    problems, notes, fingerprints = [], [], {}
+    notes, fingerprints = [], {}
     try:
         prepare_weights(able)
         notes = prepare_data(able)
@@ -77,9 +79,9 @@ def look(configs: list[str]) -> Look:
             if key not in fingerprints:
                 fingerprints[key] = DATASETS.build(trial.config.dataset, trial.config.transform).fingerprint
     except ConfigError as error:
-        problems = [line.strip() for line in error.lines]
+        problems += [line.strip() for line in error.lines]
     except DataError as error:
-        problems = error.errors
+        problems += error.errors
     return Look(code, lacking, problems, notes, fingerprints, smallest_card_bytes())
 
 

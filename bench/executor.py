@@ -10,6 +10,7 @@ from bench.cost import longest_first
 from bench.datasets import Progress
 from bench.interrupt import Interrupts
 from bench.resources import Resources, check_parallel
+from bench.sources import Source, fetch
 from bench.sweep import Trial, absent_of, prepare_data, prepare_weights
 from bench.work import Work
 from models._registry import Missing
@@ -18,10 +19,19 @@ from models._registry import Missing
 class Executor(ExitStack):
     """Asks what the trials lack, prepares what they need, and runs them. A connection to Ray lasts until the exit."""
 
-    def __init__(self, resources: Resources, by_ray: bool, counts: Mapping[str, Mapping[str, int]]) -> None:
-        """counts: of parameters by trial id, which say what takes longest; ``ConfigError`` is raised by all methods."""
+    def __init__(
+        self,
+        resources: Resources,
+        by_ray: bool,
+        counts: Mapping[str, Mapping[str, int]],
+        sources: Sequence[Source] = (),
+    ) -> None:
+        """counts: of parameters by trial id, which say what takes longest; sources: what is fetched where it is not.
+
+        All methods raise ``ConfigError``.
+        """
         super().__init__()
-        self.resources, self.by_ray, self.counts = resources, by_ray, counts
+        self.resources, self.by_ray, self.counts, self.sources = resources, by_ray, counts, sources
         self.nodes: list = []
         self.ready = None  # what a cluster's nodes said
 
@@ -34,12 +44,16 @@ class Executor(ExitStack):
 
     def absent(self, trials: Sequence[Trial]) -> dict[str, list[Missing]]:
         """What keeps trials from running here, or on every node of the cluster, by trial id."""
-        if not self.resources.address or not trials:
+        if not trials:
+            return {}
+        if not self.resources.address:
+            if problems := fetch(self.sources):
+                raise ConfigError(*problems)
             return absent_of(trials)
         if self.ready is None:
             ray = _ray()
             self.nodes = self.enter_context(ray.connected(self.resources, list(trials)))
-            self.ready = ray.ask(self.nodes, list(trials), self.resources)
+            self.ready = ray.ask(self.nodes, list(trials), self.resources, self.sources)
         # points that a search proposes later differ in settings, not in weights or data
         return {t.trial_id: self.ready.absent[t.trial_id] for t in trials if t.trial_id in self.ready.absent}
 

@@ -46,6 +46,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address", metavar="auto|HOST:PORT", help="an existing Ray cluster to run on (default: this machine)"
     )
+    parser.add_argument(
+        "--fetch",
+        action="append",
+        default=[],
+        metavar="PATH=URI",
+        help="copy data or weights there first where they are not, as in data/ECSSD=s3://bucket/ECSSD; repeatable",
+    )
     parser.add_argument("--gpus", type=int, metavar="N", help="GPUs of this machine to use (default: all)")
     parser.add_argument(
         "--gpus-per-trial",

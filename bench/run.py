@@ -19,6 +19,7 @@ from bench.record import TrialRecord, load_all, set_aside_damaged
 from bench.report import results
 from bench.resources import add_options, resources_of
 from bench.rounds import Rounds
+from bench.sources import parse
 from bench.sweep import Trial, absent_of, check_writable, expand, pending, sizes
 from bench.work import Limits
 from models._registry import Missing
@@ -48,7 +49,7 @@ def main(arguments: list[str]) -> int:
         candidates = expand(sweep)
         search.check(sweep, candidates)
         counts = sizes(candidates)
-        resources = resources_of(options, sweep)
+        resources, sources = resources_of(options, sweep), parse(options.fetch)
         limits, checkpoint_seconds = _limits(options)
         folder = options.results / folder_name(sweep)
         records, broken = load_all(folder)
@@ -57,7 +58,8 @@ def main(arguments: list[str]) -> int:
         if options.dry_run:
             _show_plan(console, sweep, counts, records, folder)
             return 0
-        with Executor(resources, options.executor == "ray", counts) as executor, Interrupts() as interrupts:
+        by_ray = options.executor == "ray"
+        with Executor(resources, by_ray, counts, sources) as executor, Interrupts() as interrupts:
             unfinished = pending(candidates, search.settled(sweep, records))
             if unfinished and len(absent := executor.absent(unfinished)) == len(candidates):
                 where = f"{sweep.name}, profile {sweep.profile}"

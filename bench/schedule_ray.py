@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from bench.provenance import COMMIT, commit_in_words
 from bench.ranks import run_parallel
 from bench.record import save_or_keep
 from bench.resources import Resources
+from bench.sources import Source
 from bench.sweep import Trial
 from bench.train import Epoch
 from bench.trial import run_trial, seldom
@@ -37,6 +38,9 @@ from bench.work import Work
 
 OBJECT_STORE_BYTES = 100 * 2**20  # only small dictionaries go through Ray
 CONNECT_SECONDS = 5
+ALIVE_SECONDS = 60
+ATTEMPTS = 3
+"""How often a trial is started whose node dies."""
 ASKING_GPUS = 0.01
 """Share of a GPU with which a node is asked whether it has one: without any, Ray hides them."""
 QUIET = {
@@ -114,13 +118,15 @@ def _nodes(resources: Resources) -> list[Node]:
     return sorted(found, key=lambda node: node.name)
 
 
-def ask(nodes: list[Node], trials: list[Trial], resources: Resources) -> cluster.Readiness:
+def ask(
+    nodes: list[Node], trials: list[Trial], resources: Resources, sources: Sequence[Source] = ()
+) -> cluster.Readiness:
     """Asks every node of a cluster what it lacks, before any trial starts.
 
     Raises ``ConfigError`` with one line for each node that lacks something.
     """
     configs = [trial.config.model_dump_json() for trial in trials]
-    asked = {node: _ask_one(node, configs, resources) for node in nodes}
+    asked = {node: _ask_one(node, configs, resources, sources) for node in nodes}
     looks, silent = {}, []
     for node, answer in asked.items():
         try:
@@ -133,18 +139,17 @@ def ask(nodes: list[Node], trials: list[Trial], resources: Resources) -> cluster
     return cluster.readiness(looks, [trial.trial_id for trial in trials])
 
 
-def _ask_one(node: Node, configs: list[str], resources: Resources) -> Any:
+def _ask_one(node: Node, configs: list[str], resources: Resources, sources: Sequence[Source]) -> Any:
     there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
     options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": there}
-    return _look.options(**options, num_gpus=ASKING_GPUS if resources.gpus_per_trial else 0).remote(
-        configs, os.getcwd()
-    )
+    gpus = ASKING_GPUS if resources.gpus_per_trial else 0
+    return _look.options(**options, num_gpus=gpus).remote(configs, sources, os.getcwd())
 
 
 @ray.remote
-def _look(configs: list[str], directory: str) -> cluster.Look:
+def _look(configs: list[str], sources: Sequence[Source], directory: str) -> cluster.Look:
     _enter(directory)
-    return cluster.look(configs)
+    return cluster.look(configs, sources)
 
 
 def _enter(directory: str) -> None:
@@ -183,7 +188,8 @@ def run_on_ray(
         for index, trial in enumerate(trials)
     ]
     at_once = sum(slots for _, slots in places.values())
-    while not work.over:
+    for attempts_left in reversed(range(ATTEMPTS)):
+        reporter = _Reporter(work, may_lose_nodes=resources.address is not None)
         with tempfile.TemporaryDirectory(prefix="sam3-bench-") as scratch, redirect_stdout(io.StringIO()):
             tune.Tuner(
                 tune.with_resources(_trial, {"cpu": resources.threads, "gpu": resources.gpus_per_trial}),
@@ -192,8 +198,11 @@ def run_on_ray(
                     num_samples=len(points),
                     reuse_actors=False,  # a reused process carries its peaks along
                 ),
-                run_config=tune.RunConfig(storage_path=scratch, verbose=0, callbacks=[_Reporter(work)]),
+                run_config=tune.RunConfig(storage_path=scratch, verbose=0, callbacks=[reporter]),
             ).fit()  # prints tables of its own even when told to be quiet
+        reporter.settle_rest(nodes, last=not attempts_left)
+        if work.over:
+            break
 
 
 def _trial(config: dict[str, Any]) -> None:
@@ -201,15 +210,17 @@ def _trial(config: dict[str, Any]) -> None:
     point = config["point"]
     _enter(point["directory"])
 
+    node_id = ray.get_runtime_context().get_node_id()
+
     def tell(epoch: Epoch) -> None:
-        tune.report(dataclasses.asdict(epoch))
+        tune.report({**dataclasses.asdict(epoch), "node": node_id})
 
     def alive() -> None:
-        tune.report({"alive": True})
+        tune.report({"alive": True, "node": node_id})
 
     trial = TrialConfig.model_validate_json(point["trial"])
     folder = None if point["folder"] is None else Path(point["folder"])
-    name, at_once = point["places"].get(ray.get_runtime_context().get_node_id(), (None, 1))  # one may come later
+    name, at_once = point["places"].get(node_id, (None, 1))  # it may have joined later
     settings = {
         "threads": point["threads"],
         "trials_at_once": at_once,
@@ -261,8 +272,10 @@ class _Reporter(tune.Callback):
     """Hands on what Tune tells, writes the records that come back, kills what is overdue, and settles the trials that
     ended."""
 
-    def __init__(self, work: Work) -> None:
-        self.work = work
+    def __init__(self, work: Work, *, may_lose_nodes: bool) -> None:
+        self.work, self.may_lose_nodes = work, may_lose_nodes
+        self.where: dict[int, str] = {}  # the node of each trial
+        self.died: dict[int, str] = {}  # trials that may have died with their node, and what Ray says
 
     def __getstate__(self) -> dict:
         return {}  # Tune pickles its callbacks in order to restore them; we resume from records instead
@@ -277,6 +290,8 @@ class _Reporter(tune.Callback):
         self.work.started(_index(trial))
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        if "node" in result:
+            self.where[_index(trial)] = result["node"]
         if "files" in result:
             self.work.receive(_index(trial), result["files"])
             result["files"].clear()  # Tune would keep and write what it was told
@@ -290,15 +305,40 @@ class _Reporter(tune.Callback):
         self.work.settle(_index(trial), "the process ended without a record")
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        error = trial.get_error()
-        if _node_died(error) and not self.work.has_ended(_index(trial)):
-            self.work.again(_index(trial))
+        index = _index(trial)
+        reason = f"the process died. Ray says: {trial.get_error()}"
+        if self.may_lose_nodes and not self.work.has_ended(index) and not self.work.overdue(index):
+            self.died[index] = reason
         else:
-            self.work.settle(_index(trial), f"the process died. Ray says: {error}")
+            self.work.settle(index, reason)
+
+    def settle_rest(self, nodes: list[Node], *, last: bool) -> None:
+        """Hands out once more the trials that died with their node; the others that died become records.
+
+        nodes: those at the start; where a trial had not said its node yet, any of them that died will do.
+        """
+        known = {node.node_id for node in nodes}
+        alive = {node_id: _is_alive(node_id) for node_id in known | set(self.where.values())} if self.died else {}
+        for index, reason in self.died.items():
+            candidates = {self.where[index]} if index in self.where else known
+            if not last and not all(alive[node_id] for node_id in candidates):
+                self.work.again(index)
+            else:
+                self.work.settle(index, reason)
 
 
-def _node_died(error: Exception | None) -> bool:
-    return "node has died" in str(error)
+def _is_alive(node_id: str) -> bool:
+    """Asks the node itself: that a machine is gone is seen sooner by its trials than by Ray's health checks."""
+
+    def nothing() -> None:  # in here, so that Ray sends it whole, and the node need not load the suite
+        pass
+
+    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    try:
+        ray.get(ray.remote(nothing).options(num_cpus=0, scheduling_strategy=there).remote(), timeout=ALIVE_SECONDS)
+    except ray.exceptions.RayError:  # a timeout is one, too
+        return False
+    return True
 
 
 def _index(trial: Any) -> int:

@@ -4,6 +4,7 @@ import argparse
 import re
 import shlex
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -41,7 +42,9 @@ def test_the_sbatch_file_starts_ray_and_the_driver_by_their_own_options():
     text = (FOLDER / "slurm.sbatch").read_text().replace("\\\n", " ")
     head, worker = (re.search(rf"ray start ({start}.*) &", text)[1] for start in ("--head", "--address"))
     # each is an option of the ray that is installed
-    known = subprocess.run(["ray", "start", "--help"], capture_output=True, text=True, check=True).stdout
+    known = subprocess.run(
+        [sys.executable, "-m", "ray.scripts.scripts", "start", "--help"], capture_output=True, text=True, check=True
+    ).stdout
     given = re.findall(r"--[a-z-]+", f"{head} {worker} --num-cpus --num-gpus")
     assert all(option in known for option in given) and "--block" in given
     driver = text.partition("python -m bench.run")[2]

@@ -1,9 +1,9 @@
 """What travels between driver and nodes, without Ray."""
 
-import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench import cluster
 from bench.cluster import Look, pack, readiness, stage, unpack
@@ -30,9 +30,7 @@ def test_a_packed_record_arrives_as_it_was_saved(tiny, tmp_path):
     assert load_images(there, [record.trial_id])
 
 
-@pytest.mark.parametrize(
-    "name", ["../abc.json", "/etc/abc.json", "abd.json", "abc", "abc.json/x", ".abc.json", "abc.."]
-)
+@pytest.mark.parametrize("name", ["../abc.json", "/etc/abc.json", "abd.json", "abc", "abc.json/x", ".abc.json"])
 def test_only_files_of_the_trial_are_written(tmp_path, name):
     with pytest.raises(ValueError, match="no files of a record of trial abc"):
         unpack({"abc.json": b"{}", name: b"x"}, "abc", tmp_path)
@@ -70,8 +68,6 @@ def test_a_copy_of_the_code_knows_its_commit(monkeypatch):
     said = commit_in_words()
     monkeypatch.setattr("bench.__file__", "/nowhere/bench/__init__.py")
     monkeypatch.delenv(COMMIT, raising=False)
-    import torch
-
     cpu = torch.device("cpu")
     assert provenance(cpu, 1).commit is None and commit_in_words() == ""
     monkeypatch.setenv(COMMIT, "abc dirty")
@@ -117,4 +113,3 @@ def test_unusable_and_different_data_are_named_with_their_node():
     looks = {"a": Look("", fingerprints={"d": "1"}), "b": Look("", fingerprints={"d": "2"})}
     with pytest.raises(ConfigError, match="node b: its data are not those of node a"):
         readiness(looks, ["x"])
-    assert os.getcwd()
