@@ -59,6 +59,20 @@ class Provenance(Config):
     """Number of pairs in train, val and each test set."""
 
 
+class FeatureCache(Config):
+    """What became of the wish to read features of frozen blocks instead of computing them (``bench.features``)."""
+
+    blocks: int | None = None
+    """The encoder's first so many blocks were not run: memory and speed are not those of the model. ``None``: refused."""
+    refused: str = ""
+    bytes: int | None = None
+    """What lies on disk for this trial, shared with others."""
+    seconds: float | None = None
+    """Spent on opening it, and on computing what was not there yet."""
+    remade: list[str] = []
+    """Entries that were damaged, and why."""
+
+
 class MemoryAtFailure(Config):
     """What is known about a trial that asked for more memory than there is, in bytes."""
 
@@ -91,6 +105,8 @@ class TrialRecord(Config):
     timing: Timing | None = None
     parameters: dict[str, int] | None = None
     curve: list[CurvePoint] = []
+    feature_cache: FeatureCache | None = None
+    """``None`` where none was asked for."""
     provenance: Provenance | None = None
     checkpoint_bytes: int | None = None
     """Size of ``<trial_id>.safetensors``, what was learnt; ``None`` where it was not kept."""

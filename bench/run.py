@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import report, schedule
+from bench import features, report, schedule
 from bench.config import ConfigError, Sweep, load_sweep
 from bench.external import load_external
 from bench.progress import Display, loading
@@ -36,6 +36,7 @@ def main(arguments: list[str]) -> int:
         trials = expand(sweep)
         counts = sizes(trials)
         gpus, threads = _resources(options, sweep)
+        features.choose(options)
         folder = options.results / folder_name(sweep)
         records, broken = load_all(folder)
         for line in broken:
@@ -54,7 +55,7 @@ def main(arguments: list[str]) -> int:
         skipped = [trial for trial in unfinished if trial.trial_id in absent]
         to_run = [trial for trial in unfinished if trial.trial_id not in absent]
         prepare_weights(to_run)
-        for note in prepare_data(to_run, loading(console)):
+        for note in [*prepare_data(to_run, loading(console)), *features.outlook(to_run)]:
             console.print(f"note: {note}", markup=False)
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -107,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--executor", choices=("ray", "serial"), default="ray", help="serial needs no Ray")
     parser.add_argument("--gpus", type=int, metavar="N", help="GPUs to use, one trial on each (default: all)")
     parser.add_argument("--cpus-per-trial", type=int, metavar="N", help="cores for each trial (default: 1 on a CPU)")
+    features.add_options(parser)
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
     return parser
 

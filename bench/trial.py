@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from bench import checkpoint, samples
+from bench import checkpoint, features, samples
 from bench.checks import CheckFailed, check_frozen, frozen_digests
 from bench.class_scores import score_classes
 from bench.config import TrialConfig
@@ -125,19 +125,20 @@ def _run(
             known["parameters"] = parameter_counts(model)
             frozen = frozen_digests(model)
             model.to(device)
+            running, fed, known["feature_cache"] = features.through_cache(model, data, config, device, frozen)
             torch.manual_seed(config.seed)  # stochastic depth does not depend on how much chance the weights took
             result, memory = None, {}
             if known["parameters"]["trainable"]:
                 with monitor.phase("training") as training:
                     result = train(
-                        model, data, config.train, config.transform, device, seed=config.seed, on_epoch=on_epoch
+                        running, fed, config.train, config.transform, device, seed=config.seed, on_epoch=on_epoch
                     )
                 memory["training"] = training[0]
                 known["curve"] = [CurvePoint(**dataclasses.asdict(epoch)) for epoch in result.curve]
             check_frozen(model, frozen)
 
             def predicted(split: Split) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-                return predict(model, split, config.transform, device, config.train.batch_size, config.protocol)
+                return predict(running, split, config.transform, device, config.train.batch_size, config.protocol)
 
             def scored(split: Split, spent: list[float]) -> Scores:
                 timed = _timed(predicted(split), spent)
@@ -146,10 +147,10 @@ def _run(
                 return score(timed, config.protocol)
 
             learnt = checkpoint.pack(model, config, frozen) if result else None
-            val = scored(data.val, []) if len(data.val) else None
+            val = scored(fed.val, []) if len(data.val) else None
             spent: list[float] = []
             with monitor.phase("evaluation") as evaluation:
-                tests = {name: scored(split, spent) for name, split in data.tests.items()}
+                tests = {name: scored(split, spent) for name, split in fed.tests.items()}
             first = next(iter(tests))
             shown = samples.take(data.tests[first], tests[first].images, predicted, config.num_classes)
             if changes := data.changed():
