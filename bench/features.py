@@ -34,8 +34,6 @@ from models._skeleton import skeleton
 FORMAT = 1
 FOLDER, LIMIT = "SAM3_BENCH_FEATURES", "SAM3_BENCH_FEATURES_GIB"
 DEFAULT_GIB = 20.0
-PROBED = (1, 2, 3)
-"""Sizes of batches, beside the trial's own, in which an image must have the same features to the bit."""
 
 
 # --- the setting ------------------------------------------------------------------------------------------------------
@@ -154,7 +152,9 @@ def _through(
     opened = chosen.obtain(entries, row_bytes)
     recall = partial(_recall, list(places.values()), opened, device)
     cached = Continued(model, blocks, height_width(transform.size), recall)
-    numbered = {name: _numbered(split, places[name].start) if name in places else split for name, split in splits.items()}
+    numbered = {
+        name: _numbered(split, places[name].start) if name in places else split for name, split in splits.items()
+    }
     tests = {name: numbered[f"test {name}"] for name in data.tests}
     behind = replace(
         data,
@@ -221,17 +221,18 @@ def _batches(compute: partial, split: Split, flips: tuple[bool, bool], training:
 
 def _probe(compute: partial, data: Data, device: torch.device) -> int:
     """Bytes of the features of one image. Raises ``NoFrozenPrefix`` where on a CPU, whose scores are exact, an image's
-    features depend on the batch that it is in."""
+    features depend on where in which batch of an epoch it is: all but the last have one size, and evaluation's batches
+    are always the same."""
     _, _, config, _ = compute.args
     split = next(split for split in (data.train, data.val, data.test) if len(split))
     batch = min(config.train.batch_size, len(split))
     pixels, _ = split.batch(np.arange(batch), device)
     whole = compute(pixels, True)
-    sizes = sorted({*PROBED, len(split) % config.train.batch_size}) if device.type == "cpu" else []
-    for size in [size for size in sizes if 0 < size < batch]:
+    for size in {batch, len(split) % batch or batch} if device.type == "cpu" else ():
         for part, all_of_them in zip(compute(pixels[-size:].flip(0), True), whole):
             if not torch.equal(part.flip(0), all_of_them[-size:]):
-                raise NoFrozenPrefix(f"features of an image differ in their last bits between batches of {batch} and {size}")
+                where = f"batches of {batch} and {size}" if size < batch else "places in a batch"
+                raise NoFrozenPrefix(f"features of an image differ in their last bits between {where}")
     return bytes_of(each[:1] for each in whole)
 
 
@@ -242,11 +243,15 @@ def _numbered(split: Split, start: int) -> Split:
     corner then tells which image it is and how it was flipped.
     """
     corners = np.zeros((len(split.images), 2, 2, 1), np.int64)
-    corners[split.indices] = 4 * np.arange(start, start + len(split))[:, None, None, None] + np.arange(4).reshape(2, 2, 1)
+    corners[split.indices] = 4 * np.arange(start, start + len(split))[:, None, None, None] + np.arange(4).reshape(
+        2, 2, 1
+    )
     return replace(split, images=corners)
 
 
-def _recall(places: list[_Block], opened: dict[str, Stored], device: torch.device, images: Tensor) -> tuple[Tensor, ...]:
+def _recall(
+    places: list[_Block], opened: dict[str, Stored], device: torch.device, images: Tensor
+) -> tuple[Tensor, ...]:
     """Features of numbered images int64 [B, 2, 2, 1], which all belong to one split."""
     first = images[:, 0, 0, 0].cpu().numpy()
     numbers, corners = first // 4, first % 4
