@@ -63,7 +63,7 @@ class FeatureCache(Config):
     """What became of the wish to read features of frozen blocks instead of computing them (``bench.features``)."""
 
     blocks: int | None = None
-    """The encoder's first so many blocks were not run: memory and speed are not those of the model. ``None``: refused."""
+    """The encoder's first so many blocks were not run: memory and speed are not the model's. ``None``: refused."""
     refused: str = ""
     bytes: int | None = None
     """What lies on disk for this trial, shared with others."""

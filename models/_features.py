@@ -73,7 +73,7 @@ class Continued(EncoderDecoder):
         size: tuple[int, int],
         recall: Callable[[Tensor], tuple[Tensor, ...]],
     ) -> None:
-        """size: [H, W] of the images; recall: numbers int64 [B, ...] -> what ``encoder.run_to(images, start)`` gives."""
+        """size: [H, W] of the images; recall: numbers int64 [B, ...] -> what ``encoder.run_to`` gave for them."""
         super().__init__(model.encoder, model.decoder)
         self.start, self.size, self.recall = start, torch.Size(size), recall
 

@@ -1,4 +1,4 @@
-"""Imports single modules of a package without running the package's ``__init__``, where that needs far more than we do."""
+"""Imports single modules of a package without running its ``__init__``, where that needs far more than we do."""
 
 import importlib
 import importlib.util

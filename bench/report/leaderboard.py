@@ -196,8 +196,8 @@ def behind_cache(record: TrialRecord) -> bool:
 def _memory_notes(record: TrialRecord) -> Iterator[str]:
     if behind_cache(record):
         yield (
-            f"features of the first {record.feature_cache.blocks} blocks were read from a cache (--feature-cache): memory "
-            "and speed are not this model's and are left out"
+            f"features of the first {record.feature_cache.blocks} blocks were read from a cache (--feature-cache): "
+            "memory and speed are not this model's and are left out"
         )
     for phase, memory in (record.memory or {}).items():
         if memory.breach:

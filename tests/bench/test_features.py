@@ -1,4 +1,4 @@
-"""The feature cache: a trial behind it ends with the same weights and scores, to the bit; or it says why there is none."""
+"""The feature cache: a trial behind it ends with the same weights and scores, to the bit, or says why there is none."""
 
 import argparse
 import subprocess
