@@ -85,6 +85,20 @@ class RankMemory(Config):
     """Of each rank."""
 
 
+class FeatureCache(Config):
+    """What became of the wish to read features of frozen blocks instead of computing them (``bench.features``)."""
+
+    blocks: int | None = None
+    """The encoder's first so many blocks were not run: memory and speed are not the model's. ``None``: refused."""
+    refused: str = ""
+    bytes: int | None = None
+    """What lies on disk for this trial, shared with others."""
+    seconds: float | None = None
+    """Spent on opening it, and on computing what was not there yet."""
+    remade: list[str] = []
+    """Entries that were damaged, and why."""
+
+
 class MemoryAtFailure(Config):
     """What is known about a trial that asked for more memory than there is, in bytes."""
 
@@ -132,6 +146,8 @@ class TrialRecord(Config):
     """What a reader should know about how the trial ran, e.g. a checkpoint that could not be used."""
     stopped_by: EarlyStoppingConfig | None = None
     """The rule that stopped the trial early."""
+    feature_cache: FeatureCache | None = None
+    """``None`` where none was asked for."""
     provenance: Provenance | None = None
     checkpoint_bytes: int | None = None
     """Size of ``<trial_id>.safetensors``, what was learnt; ``None`` where it was not kept."""

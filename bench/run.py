@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import report, resume, search
+from bench import features, report, resume, search
 from bench.config import ConfigError, Sweep, load_sweep
 from bench.executor import Executor
 from bench.interrupt import Interrupts, Terminated
@@ -51,6 +51,7 @@ def main(arguments: list[str]) -> int:
         counts = sizes(candidates)
         resources, sources = resources_of(options, sweep), parse(options.fetch)
         limits, checkpoint_seconds = _limits(options)
+        features.choose(options)
         folder = options.results / folder_name(sweep)
         records, broken = load_all(folder)
         for line in broken:
@@ -72,7 +73,8 @@ def main(arguments: list[str]) -> int:
             unfinished = pending(candidates, rounds.settled()) if plan.next else []
             absent = executor.absent(unfinished)
             able = [trial for trial in unfinished if trial.trial_id not in absent]
-            for note in executor.prepare(able, loading(console), search.needs_validation(sweep)):
+            prepared = executor.prepare(able, loading(console), search.needs_validation(sweep))
+            for note in [*prepared, *features.outlook(able)]:
                 say(f"note: {note}")
             done = len(plan.trials) - len(pending(plan.trials, rounds.settled()))
             say(
@@ -153,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint-every", default="60s", metavar="TIME", help="how often a trial keeps what it has trained (60s)"
     )
+    features.add_options(parser)
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
     return parser
 

@@ -20,8 +20,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
-from bench import checkpoint, resume, samples
+from bench import checkpoint, features, resume, samples
 from bench.checks import CheckFailed, check_frozen, frozen_digests
 from bench.class_scores import score_classes
 from bench.config import TrialConfig
@@ -154,10 +155,12 @@ def _run(
             known["parameters"] = parameter_counts(model)
             frozen = frozen_digests(model)
             model.to(device)
+            running, fed, known["feature_cache"] = features.through_cache(model, data, config, device, frozen)
             # stochastic depth does not depend on how much chance the weights took
             torch.manual_seed(share.seed(config.seed))
             if checkpoints is not None:
-                checkpoints.expect(resume.fingerprint(known["provenance"], checkpoint.frozen_digest(frozen)))
+                digest = checkpoint.frozen_digest(frozen)
+                checkpoints.expect(resume.fingerprint(known["provenance"], digest, known["feature_cache"]))
                 known |= {
                     "notes": checkpoints.notes,
                     "resumed_from_epochs": checkpoints.resumed_from,
@@ -166,8 +169,8 @@ def _run(
             if known["parameters"]["trainable"]:
                 with monitor.phase("training") as training:
                     result = train(
-                        model,
-                        data,
+                        running,
+                        fed,
                         config.train,
                         config.transform,
                         device,
@@ -183,22 +186,23 @@ def _run(
             if share.rank:
                 return TrialRecord(**known, status="ok", memory=memory)
 
-            def predicted(split: Split) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-                return predict(model, split, config.transform, device, config.train.batch_size, config.protocol)
+            def predicted(split: Split, by: nn.Module) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+                return predict(by, split, config.transform, device, config.train.batch_size, config.protocol)
 
             def scored(split: Split, spent: list[float]) -> Scores:
-                timed = _timed(predicted(split), spent, on_step)
+                timed = _timed(predicted(split, running), spent, on_step)
                 if config.num_classes > 1:
                     return score_classes(timed, config.num_classes)
                 return score(timed, config.protocol)
 
             learnt = checkpoint.pack(model, config, frozen) if result else None
-            val = scored(data.val, []) if len(data.val) else None
+            val = scored(fed.val, []) if len(data.val) else None
             spent: list[float] = []
             with monitor.phase("evaluation") as evaluation:
-                tests = {name: scored(split, spent) for name, split in data.tests.items()}
+                tests = {name: scored(split, spent) for name, split in fed.tests.items()}
             first = next(iter(tests))
-            shown = samples.take(data.tests[first], tests[first].images, predicted, config.num_classes)
+            whole = partial(predicted, by=model)  # a few images, whose features are not numbered
+            shown = samples.take(data.tests[first], tests[first].images, whole, config.num_classes)
             if changes := data.changed():
                 raise DataError(["the data changed while the trial ran:", *changes])
             sets = {name: test.overall for name, test in tests.items()}

@@ -229,7 +229,17 @@ def _shared_card(record: TrialRecord) -> bool:
     return record.provenance is not None and record.provenance.gpu_share < 1
 
 
+def behind_cache(record: TrialRecord) -> bool:
+    """Part of the model was not run: what the trial used of memory and time is not what the model needs."""
+    return record.feature_cache is not None and record.feature_cache.blocks is not None
+
+
 def _memory_notes(record: TrialRecord) -> Iterator[str]:
+    if behind_cache(record):
+        yield (
+            f"features of the first {record.feature_cache.blocks} blocks were read from a cache (--feature-cache): "
+            "memory and speed are not this model's and are left out"
+        )
     if record.resumed_from_epochs and record.memory:
         epochs = ", ".join(map(str, record.resumed_from_epochs))
         yield f"cut short and gone on after epoch {epochs}: memory is the peak of the last part"
@@ -287,9 +297,10 @@ def _quantities(record: TrialRecord) -> dict[str, float]:
         **({f"test[{name}]": scores for name, scores in record.test_sets.items()} if len(record.test_sets) > 1 else {}),
         "val": record.val_scores,
         "parameters": record.parameters,
-        "timing": record.timing.model_dump() if record.timing and record.status == "ok" else None,
-        **{phase: memory.model_dump() for phase, memory in (record.memory or {}).items()},
     }
+    if not behind_cache(record):
+        sections["timing"] = record.timing.model_dump() if record.timing and record.status == "ok" else None
+        sections |= {phase: memory.model_dump() for phase, memory in (record.memory or {}).items()}
     return {
         f"{section}.{name}": value
         for section, values in sections.items()
