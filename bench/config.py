@@ -29,6 +29,8 @@ from models._registry import Config, Missing, Registry, did_you_mean
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 """Of a sweep: it becomes a folder below the results."""
 LARGEST_SEED = 2**63 - 1
+TRACKERS = ("tensorboard", "wandb", "mlflow")
+"""What ``track`` of a sweep may name."""
 
 
 class ConfigError(ValueError):
@@ -157,6 +159,7 @@ class Sweep(NamedTuple):
     base: TrialConfig
     axes: tuple[Axis, ...]
     seeds: tuple[int, ...]
+    track: tuple[str, ...] = ()
     search: SearchConfig = SearchConfig()
 
 
@@ -165,6 +168,7 @@ class _Profile(Config):
     axes: dict[str, Any] = {}
     variants: dict[str, dict[str, Any]] = {}
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)]
+    track: list[str] = []
     search: dict[str, Any] | str = {}
 
 
@@ -285,6 +289,14 @@ def _search_problems(sweep: Sweep) -> list[str]:
     return wrong
 
 
+def _track_problems(names: Any) -> list[str]:
+    """What is wrong with the names of trackers."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return [f"track: a list of trackers is needed, as in [tensorboard] (got {names!r})"]
+    known = f"Known: {', '.join(TRACKERS)}"
+    return [f"track: no tracker '{n}'{did_you_mean(n, TRACKERS)} {known}" for n in names if n not in TRACKERS]
+
+
 def _overlap(paths: set[str], others: set[str]) -> bool:
     """Whether a path of the one set lies within, or equals, one of the other."""
     return any(f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.") for a in paths for b in others)
@@ -365,8 +377,9 @@ def _override(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     if {"dataset.images", "dataset.masks"} & changes.keys():  # paths alone are enough to ask for a folder of pairs
         changes = {"dataset.name": "folder", **changes}
     for key, value in sorted(changes.items(), key=lambda item: not item[0].endswith("name")):
-        if key in ("seeds", "name"):
-            settings[key] = [value] if key == "seeds" and type(value) is int else value
+        if key in ("seeds", "name", "track"):
+            single = (key == "seeds" and type(value) is int) or (key == "track" and isinstance(value, str))
+            settings[key] = [value] if single else value
         elif key.partition(".")[0] == "search":
             _set_search(settings, key.split("."), value)
         elif key in settings["axes"]:

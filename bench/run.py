@@ -11,6 +11,7 @@ from rich.table import Table
 
 from bench import report, schedule, search
 from bench.config import ConfigError, Sweep, load_sweep
+from bench.live_page import LivePage
 from bench.progress import Display, loading
 from bench.record import TrialRecord, load_all
 from bench.report import results
@@ -31,6 +32,10 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_intermixed_args(arguments)
     width = None if sys.stdout.isatty() else LOG_WIDTH
     console = Console(file=sys.stdout, quiet=options.quiet, width=width, soft_wrap=True, highlight=False)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False)
+
 
     def say(line: str) -> None:
         console.print(line, markup=False)
@@ -116,8 +121,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--executor", choices=("ray", "serial"), default="ray", help="serial needs no Ray")
     parser.add_argument("--gpus", type=int, metavar="N", help="GPUs to use, one trial on each (default: all)")
     parser.add_argument("--cpus-per-trial", type=int, metavar="N", help="cores for each trial (default: 1 on a CPU)")
+    parser.add_argument(
+        "--page-every",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="how often the report is rebuilt while trials run; 0 for not at all (default: 60)",
+    )
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
     return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"seconds from 0 are needed (got {text})")
+    return seconds
 
 
 def folder_name(sweep: Sweep) -> str:

@@ -40,7 +40,7 @@ def run_serially(
                     child.stdin.close()
                     for line in child.stdout:
                         epoch = json.loads(line)
-                        watcher.epoch(index, epoch["epoch"], epoch["train_loss"])
+                        watcher.epoch(index, epoch["epoch"], epoch["train_loss"], epoch["val_loss"])
                         if stopping and not stopping.goes_on(trial, Epoch(**epoch)):
                             child.kill()
                             break

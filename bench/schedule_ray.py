@@ -118,7 +118,7 @@ class _Reporter(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         if "epoch" in result:
-            self.watcher.epoch(_index(trial), result["epoch"], result["train_loss"])
+            self.watcher.epoch(_index(trial), result["epoch"], result["train_loss"], result["val_loss"])
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self._settle(trial, "the process ended without a record")
