@@ -25,7 +25,6 @@ from bench.transforms import TransformConfig
 from models import MODELS
 from models._registry import Config, Missing, Registry, did_you_mean
 
-
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 """Of a sweep: it becomes a folder below the results."""
 LARGEST_SEED = 2**63 - 1
@@ -159,8 +158,9 @@ class Sweep(NamedTuple):
     base: TrialConfig
     axes: tuple[Axis, ...]
     seeds: tuple[int, ...]
-    track: tuple[str, ...] = ()
     search: SearchConfig = SearchConfig()
+    track: tuple[str, ...] = ()
+    """Trackers that are told about the trials."""
 
 
 class _Profile(Config):
@@ -168,8 +168,8 @@ class _Profile(Config):
     axes: dict[str, Any] = {}
     variants: dict[str, dict[str, Any]] = {}
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)]
-    track: list[str] = []
     search: dict[str, Any] | str = {}
+    track: list[str] = []
 
 
 class _SweepFile(Config):
@@ -249,9 +249,10 @@ def _validate(settings: Mapping[str, Any], question: str, profile: str) -> Sweep
     elif len(set(seeds)) < len(seeds):
         errors.append(f"seeds: {seeds} names one twice")
     search = _search(settings["search"], errors)
+    errors += _track_problems(settings["track"])
     if errors:
         raise ConfigError(*errors)
-    sweep = Sweep(settings["name"], question, profile, base, tuple(axes.values()), tuple(seeds), search)
+    sweep = Sweep(settings["name"], question, profile, base, tuple(axes.values()), tuple(seeds), search, tuple(settings["track"]))
     if wrong := _search_problems(sweep):
         raise ConfigError(*wrong)
     return sweep

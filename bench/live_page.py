@@ -11,6 +11,7 @@ from types import TracebackType
 from bench import report
 from bench.record import TrialRecord
 from bench.report import results
+from bench.train import Epoch
 
 SHARE = 0.05  # of the time at most goes into rebuilding, however large the sweep is
 NICE = 10  # below the trials, which share the cores
@@ -19,11 +20,11 @@ NICE = 10  # below the trials, which share the cores
 class LivePage:
     """A ``Watcher`` that rebuilds the report in the background: at once, and then whenever something has changed.
 
-    folder: the results folder, which holds its manifest; every: seconds between two rebuilds, 0 for none at all; say:
+    folder: the results folder, which holds its manifest; every: seconds between two rebuilds, ``None`` for none at all; say:
     prints a line. A rebuild that fails is said once, and the sweep goes on.
     """
 
-    def __init__(self, folder: Path, every: float, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, every: float | None, say: Callable[[str], None]) -> None:
         self.folder, self.every, self.say = folder, every, say
         self.changed, self.stopped = True, threading.Event()
         self.failed = False
@@ -45,7 +46,7 @@ class LivePage:
     def started(self, index: int) -> None:
         """A trial that runs has no record yet: nothing to be rebuilt."""
 
-    def epoch(self, index: int, epoch: int, loss: float, val_loss: float | None = None) -> None:
+    def epoch(self, index: int, epoch: Epoch) -> None:
         """Likewise."""
 
     def finished(self, index: int, record: TrialRecord) -> None:

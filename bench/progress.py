@@ -16,6 +16,7 @@ from rich.text import Text
 from bench.record import TrialRecord
 from bench.scores import METRICS, main_metric
 from bench.sweep import Trial
+from bench.train import Epoch
 
 GIB = 2**30
 LAST_SHOWN = 5  # of the trials that have ended
@@ -30,7 +31,7 @@ class Watcher(Protocol):
 
     def started(self, index: int) -> None: ...
 
-    def epoch(self, index: int, epoch: int, loss: float, val_loss: float | None = None) -> None: ...
+    def epoch(self, index: int, epoch: Epoch) -> None: ...
 
     def finished(self, index: int, record: TrialRecord) -> None: ...
 
@@ -73,12 +74,12 @@ class Display:
     def started(self, index: int) -> None:
         self.running.setdefault(index, _Running(time.monotonic()))
 
-    def epoch(self, index: int, epoch: int, loss: float, val_loss: float | None = None) -> None:
+    def epoch(self, index: int, epoch: Epoch) -> None:
         self.started(index)
         state = self.running[index]
-        state.epoch, state.loss = epoch, loss
-        state.val_loss = state.val_loss if val_loss is None else val_loss  # not every epoch looks at it
-        self.epochs[index] = epoch
+        state.epoch, state.loss = epoch.epoch, epoch.train_loss
+        state.val_loss = state.val_loss if epoch.val_loss is None else epoch.val_loss  # not every epoch looks at it
+        self.epochs[index] = epoch.epoch
 
     def finished(self, index: int, record: TrialRecord) -> None:
         self.running.pop(index, None)

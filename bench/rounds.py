@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import manifest, schedule, search
+from bench import manifest, search
 from bench.config import Sweep
 from bench.early_stopping import EarlyStopping
 from bench.record import TrialRecord, adopt, load_all, load_images
@@ -19,6 +19,8 @@ class Rounds:
         self.sweep, self.folder, self.at_once, self.say = sweep, folder, at_once, say
         self.tried: set[str] = set()
         """Ids of the trials that this run has begun: even an error is not tried twice."""
+        self.ended: dict[str, TrialRecord] = {}
+        """What became of the trials that this run has ended, on disk or not."""
         self.absent: dict[str, list[Missing]] = {}
         """What keeps trials from running on this machine, by trial id."""
 
@@ -37,8 +39,7 @@ class Rounds:
             self.absent |= absent
 
     def begin(self, plan: search.Plan) -> None:
-        """Clears the way for the trials of a round, and writes down what the sweep has come to."""
-        schedule.forget_errors(plan.next, self.folder)
+        """Writes down what the sweep has come to before the trials of a round run."""
         self.tried |= {trial.trial_id for trial in plan.next}
         self.write_manifest(plan.trials)
 
@@ -46,7 +47,7 @@ class Rounds:
         """Records of trials that are not run again: all of this run, of earlier ones those that are results."""
         records, _ = load_all(self.folder)
         tried = {trial_id: record for trial_id, record in records.items() if trial_id in self.tried}
-        return search.settled(self.sweep, records) | tried
+        return search.settled(self.sweep, records) | tried | self.ended
 
     def early_stopping(self, trials: list[Trial]) -> EarlyStopping | None:
         """What stops trials early, and knows of those that ran before; ``None`` where all run to their end."""

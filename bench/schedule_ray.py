@@ -14,15 +14,15 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import ConcurrencyLimiter, Searcher
 
-from bench.config import TrialConfig
-from bench.early_stopping import EarlyStopping
-from bench.progress import Watcher
-from bench.schedule import settle
-from bench.sweep import Trial
+from bench import resume
+from bench.config import ConfigError, TrialConfig
+from bench.interrupt import Interrupts
+from bench.record import save_or_keep
 from bench.train import Epoch
-from bench.trial import run_trial
+from bench.trial import run_trial, seldom
+from bench.work import Work
 
 OBJECT_STORE_BYTES = 100 * 2**20  # only small dictionaries go through Ray
 QUIET = {
@@ -33,31 +33,31 @@ QUIET = {
 }
 
 
-def run_on_ray(
-    trials: list[Trial],
-    folder: Path,
-    watcher: Watcher,
-    *,
-    threads: int,
-    gpus: int,
-    stopping: EarlyStopping | None = None,
-) -> None:
-    """Every trial in a fresh process with ``threads`` cores and, on a GPU, a whole one. Leaves one record for each.
-
-    A trial that ``stopping`` gives up is ended and leaves the record ``stopped early``.
-    """
+def run_on_ray(work: Work, interrupts: Interrupts, *, threads: int, gpus: int) -> None:
+    """Every trial in a fresh process with ``threads`` cores and, on a GPU, a whole one. Leaves one record for each that
+    was not another driver's. Raises ``ConfigError`` where Ray does not start."""
     os.environ.update(QUIET)
+    trials, folder = work.trials, work.folder
     on_gpu = trials[0].config.device == "cuda"
     cores = os.cpu_count() or 1
     at_once = min(len(trials), gpus if on_gpu else cores // threads)
-    ray.init(
-        num_cpus=cores,
-        num_gpus=gpus if on_gpu else 0,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=OBJECT_STORE_BYTES,
-    )
+    try:
+        ray.init(
+            address="local",  # one of our own, whatever else runs on the machine
+            num_cpus=cores,
+            num_gpus=gpus if on_gpu else 0,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=OBJECT_STORE_BYTES,
+        )
+    except Exception as error:  # whatever it is, it is Ray's, and there is a way without
+        ray.shutdown()
+        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(
+            f"Ray does not start here: {why}. --executor serial runs the same trials without it"
+        ) from None
+    interrupts.listen()  # Ray has put its own in
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     points = [
         {
@@ -67,6 +67,7 @@ def run_on_ray(
             "directory": os.getcwd(),
             "threads": threads,
             "trials_at_once": at_once,
+            "checkpoint_seconds": work.checkpoint_seconds,
         }
         for index, trial in enumerate(trials)
     ]
@@ -74,14 +75,12 @@ def run_on_ray(
         with tempfile.TemporaryDirectory(prefix="sam3-bench-") as scratch, redirect_stdout(io.StringIO()):
             tune.Tuner(
                 tune.with_resources(_trial, {"cpu": threads, "gpu": 1 if on_gpu else 0}),
-                param_space={"point": tune.grid_search(points)},
                 tune_config=tune.TuneConfig(
+                    search_alg=ConcurrencyLimiter(_Next(work, points), at_once),
+                    num_samples=len(points),
                     reuse_actors=False,  # a reused process carries its peaks along
-                    scheduler=_Stopper(trials, stopping),
                 ),
-                run_config=tune.RunConfig(
-                    storage_path=scratch, verbose=0, callbacks=[_Reporter(trials, folder, watcher, stopping)]
-                ),
+                run_config=tune.RunConfig(storage_path=scratch, verbose=0, callbacks=[_Reporter(work)]),
             ).fit()  # prints tables of its own even when told to be quiet
     finally:
         ray.shutdown()
@@ -95,57 +94,77 @@ def _trial(config: dict[str, Any]) -> None:
     def tell(epoch: Epoch) -> None:
         tune.report(dataclasses.asdict(epoch))
 
-    trial = TrialConfig.model_validate_json(point["trial"])
-    record = run_trial(trial, threads=point["threads"], trials_at_once=point["trials_at_once"], on_epoch=tell)
-    record.save(Path(point["folder"]))
+    def alive() -> None:
+        tune.report({"alive": True})
+
+    trial, folder = TrialConfig.model_validate_json(point["trial"]), Path(point["folder"])
+    record = run_trial(
+        trial,
+        threads=point["threads"],
+        trials_at_once=point["trials_at_once"],
+        on_epoch=tell,
+        on_step=seldom(alive),
+        checkpoints=resume.Checkpoints(resume.place(folder, trial.trial_id), point["checkpoint_seconds"]),
+    )
+    save_or_keep(record, folder)
+
+
+class _Next(Searcher):
+    """Asks for a trial only when there is room for it: it is claimed from then on, and Ctrl-C stops the supply."""
+
+    def __init__(self, work: Work, points: list[dict[str, Any]]) -> None:
+        super().__init__()
+        self.work, self.points = work, points
+
+    def __getstate__(self) -> dict:
+        return {}  # as below
+
+    def suggest(self, trial_id: str) -> Any:
+        index = self.work.take()
+        if index is not None:
+            return {"point": self.points[index]}
+        return Searcher.FINISHED if self.work.over else None
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        pass
+
+    def save(self, checkpoint_path: str) -> None:
+        pass  # Tune would restore from it; we resume from records instead
+
+    def restore(self, checkpoint_path: str) -> None:
+        pass
 
 
 class _Reporter(tune.Callback):
-    """Hands on to the watcher what Tune tells, and settles the trials that ended."""
+    """Hands on what Tune tells, kills what is overdue, and settles the trials that ended."""
 
-    def __init__(
-        self, trials: list[Trial], folder: Path, watcher: Watcher, stopping: EarlyStopping | None = None
-    ) -> None:
-        self.trials, self.folder, self.watcher, self.stopping = trials, folder, watcher, stopping
+    def __init__(self, work: Work) -> None:
+        self.work = work
 
     def __getstate__(self) -> dict:
         return {}  # Tune pickles its callbacks in order to restore them; we resume from records instead
 
+    def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
+        self.work.tick()
+        for trial in trials:
+            if trial.status == "RUNNING" and self.work.overdue(_index(trial)):
+                ray.kill(trial.temporary_state.ray_actor)
+
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self.watcher.started(_index(trial))
-        if self.stopping:
-            self.stopping.started(self.trials[_index(trial)])
+        self.work.started(_index(trial))
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         if "epoch" in result:
-            self.watcher.epoch(_index(trial), result["epoch"], result["train_loss"], result["val_loss"])
+            heard = {field.name: result[field.name] for field in dataclasses.fields(Epoch)}
+            self.work.epoch(_index(trial), Epoch(**heard))
+        else:
+            self.work.alive(_index(trial))
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._settle(trial, "the process ended without a record")
+        self.work.settle(_index(trial), "the process ended without a record")
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._settle(trial, f"the process died. Ray says: {trial.get_error()}")
-
-    def _settle(self, trial: Any, reason: str) -> None:
-        index = _index(trial)
-        if self.stopping:
-            self.stopping.settle(self.trials[index], self.folder)
-        self.watcher.finished(index, settle(self.trials[index], self.folder, reason))
-
-
-class _Stopper(FIFOScheduler):
-    """Starts trials in their order, and ends those that ``stopping`` gives up."""
-
-    def __init__(self, trials: list[Trial], stopping: EarlyStopping | None) -> None:
-        super().__init__()
-        self.trials, self.stopping = trials, stopping
-
-    def on_trial_result(self, controller: Any, trial: Any, result: dict) -> str:
-        if self.stopping and "epoch" in result:
-            epoch = Epoch(**{field.name: result[field.name] for field in dataclasses.fields(Epoch)})
-            if not self.stopping.goes_on(self.trials[_index(trial)], epoch):
-                return self.STOP
-        return self.CONTINUE
+        self.work.settle(_index(trial), f"the process died. Ray says: {trial.get_error()}")
 
 
 def _index(trial: Any) -> int:

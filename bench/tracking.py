@@ -6,9 +6,8 @@ here a run's parameters are the trial's fields, and its metrics are losses by ep
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ray.air.integrations.mlflow import MLflowLoggerCallback
@@ -18,6 +17,7 @@ from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 from bench.config import ConfigError, Sweep
 from bench.record import TrialRecord
 from bench.sweep import Trial
+from bench.train import Epoch
 
 PROJECT = "sam3-bench"
 
@@ -62,20 +62,12 @@ class Tracking:
             except Exception as error:
                 raise ConfigError(f"track: {name} cannot be set up: {error}") from None
 
-    def __enter__(self) -> "Tracking":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.callbacks.clear()
-
     def started(self, index: int) -> None:
         self._tell("log_trial_start", self.runs[index])
 
-    def epoch(self, index: int, epoch: int, loss: float, val_loss: float | None = None) -> None:
-        losses = {"train_loss": loss} | ({} if val_loss is None else {"val_loss": val_loss})
-        self._tell("log_trial_result", epoch, self.runs[index], {"training_iteration": epoch, **losses})
+    def epoch(self, index: int, epoch: Epoch) -> None:
+        told = {name: value for name, value in asdict(epoch).items() if name != "epoch" and value is not None}
+        self._tell("log_trial_result", epoch.epoch, self.runs[index], {"training_iteration": epoch.epoch, **told})
 
     def finished(self, index: int, record: TrialRecord) -> None:
         if final := _final(record):

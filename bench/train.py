@@ -55,7 +55,7 @@ class Epoch:
 
 
 class Diverged(Exception):
-    """The loss is no longer a number: at ``step``, the first such one counted from 1 over all epochs, after ``curve``."""
+    """The loss is no longer a number, first at ``step``, counted from 1 over all epochs; ``curve`` is what was before."""
 
     def __init__(self, text: str, step: int, curve: tuple[Epoch, ...]) -> None:
         super().__init__(text)
@@ -110,7 +110,8 @@ def train(
     """Trains the trainable parameters in place. Raises ``Diverged`` and ``CheckFailed``.
 
     Order and flips come from a generator of their own on the CPU, so that two models of one seed see the same batches
-    and a GPU sees those of a CPU. ``on_step`` is called after every batch, of validation too: a sign of life.
+    and a GPU sees those of a CPU. ``on_epoch`` hears of the epochs before a resumption too. ``on_step`` is called after
+    every batch, of validation too: a sign of life.
     """
     draws = torch.Generator().manual_seed(seed)
     optimiser = make_optimiser(model, config)
@@ -118,6 +119,8 @@ def train(
     state = Training(model, optimiser, schedule, draws, GradientCheck(model), [])
     if resume is not None:
         resume.restore(state)
+        for epoch in state.curve:
+            on_epoch(epoch)
     for epoch in range(len(state.curve) + 1, config.epochs + 1):
         started = time.perf_counter()
         model.train()

@@ -1,17 +1,20 @@
 """One trial: build, train, measure, score, record. Needs neither Ray nor a results folder.
 
-``python -m bench.trial FOLDER THREADS`` is how ``--executor serial`` gives every trial a process of its own: it reads
-a trial's JSON from standard input, writes one JSON line per epoch to standard output, and leaves the record in FOLDER.
+``python -m bench.trial FOLDER THREADS CHECKPOINT_SECONDS DRIVER`` is how ``--executor serial``, the process DRIVER,
+gives every trial a process of its own: it reads a trial's JSON from standard input, writes one JSON line per epoch to
+standard output and empty ones as signs of life, and leaves the record in FOLDER.
 """
 
 import dataclasses
 import gc
 import json
+import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +30,7 @@ from bench.evaluate import predict
 from bench.memory import MeasurementSpoiled, MemoryMonitor, conditions
 from bench.predicted_memory import predict as predict_memory
 from bench.provenance import provenance, with_inputs
-from bench.record import CurvePoint, MemoryAtFailure, Timing, TrialRecord
+from bench.record import CurvePoint, MemoryAtFailure, Timing, TrialRecord, save_or_keep
 from bench.scores import Scores, score
 from bench.train import Diverged, Epoch, train
 from models import MODELS
@@ -39,6 +42,7 @@ Item = TypeVar("Item")
 EXPLAINED = (CheckFailed, DataError, InvalidModel, MeasurementSpoiled, WeightsError)
 """Failures that say all there is to say; anything else is recorded with its traceback."""
 GIB = 2**30
+SIGN_OF_LIFE_SECONDS = 2.0
 FAR_ABOVE = 1.2
 """A trial predicted to need more than so many times its budget is not run: the prediction's error is far smaller."""
 
@@ -260,14 +264,42 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    folder, threads = arguments
+    folder, threads, checkpoint_seconds, driver = arguments
     config = TrialConfig.model_validate_json(sys.stdin.read())
+    threading.Thread(target=_end_with, args=(int(driver),), daemon=True).start()
+
+    driver_listens = sys.stdout
 
     def tell(epoch: Epoch) -> None:
-        print(json.dumps(dataclasses.asdict(epoch)), flush=True)
+        print(json.dumps(dataclasses.asdict(epoch)), file=driver_listens, flush=True)
 
-    run_trial(config, threads=int(threads), on_epoch=tell).save(Path(folder))
+    checkpoints = resume.Checkpoints(resume.place(Path(folder), config.trial_id), float(checkpoint_seconds))
+    alive = seldom(lambda: print(file=driver_listens, flush=True))
+    with redirect_stdout(sys.stderr):  # a library that prints must not confuse the driver
+        record = run_trial(config, threads=int(threads), on_epoch=tell, on_step=alive, checkpoints=checkpoints)
+    save_or_keep(record, Path(folder))
     return 0
+
+
+def seldom(call: Callable[[], Any], seconds: float = SIGN_OF_LIFE_SECONDS) -> Callable[[], None]:
+    """``call``, made at most once in so many seconds."""
+    last = -seconds
+
+    def maybe() -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= seconds:
+            last = now
+            call()
+
+    return maybe
+
+
+def _end_with(driver: int) -> None:
+    """A driver that was killed cannot end its trials: they would run beside those of the next one."""
+    while os.getppid() == driver:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 if __name__ == "__main__":

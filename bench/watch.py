@@ -1,45 +1,31 @@
 """All that looks on while trials run: the display, the page that is rebuilt, and the trackers that a sweep names."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 
 from bench.config import ConfigError, Sweep
 from bench.progress import Watcher
 from bench.record import TrialRecord
 from bench.sweep import Trial
+from bench.train import Epoch
 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 
 
 class Together:
-    """Several watchers as one; also a context manager that enters and leaves them all, the last one first."""
+    """Several watchers as one."""
 
     def __init__(self, *watchers: Watcher) -> None:
         self.watchers = watchers
-        self.stack = ExitStack()
-
-    def __enter__(self) -> "Together":
-        with ExitStack() as stack:
-            for watcher in self.watchers:
-                stack.enter_context(watcher)
-            self.stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return self.stack.__exit__(kind, error, trace)
 
     def started(self, index: int) -> None:
         for watcher in self.watchers:
             watcher.started(index)
 
-    def epoch(self, index: int, epoch: int, loss: float, val_loss: float | None = None) -> None:
+    def epoch(self, index: int, epoch: Epoch) -> None:
         for watcher in self.watchers:
-            watcher.epoch(index, epoch, loss, val_loss)
+            watcher.epoch(index, epoch)
 
     def finished(self, index: int, record: TrialRecord) -> None:
         for watcher in self.watchers:
@@ -60,12 +46,9 @@ def check_trackers(names: Sequence[str], executor: str) -> None:
         raise ConfigError(*errors)
 
 
-def trackers(
-    sweep: Sweep, trials: Sequence[Trial], folder: Path, executor: str, say: Callable[[str], None]
-) -> list[Watcher]:
+def trackers(sweep: Sweep, trials: Sequence[Trial], folder: Path, say: Callable[[str], None]) -> list[Watcher]:
     """A watcher for the trackers that the sweep names; none if it names none. Raises ``ConfigError``."""
-    check_trackers(sweep.track, executor)
-    if not sweep.track or not trials:
+    if not sweep.track:
         return []
     from bench.tracking import Tracking  # imports Ray, which the rest does not need
 

@@ -224,6 +224,9 @@ def _row(
 
 
 def _memory_notes(record: TrialRecord) -> Iterator[str]:
+    if record.resumed_from_epochs and record.memory:
+        epochs = ", ".join(map(str, record.resumed_from_epochs))
+        yield f"cut short and gone on after epoch {epochs}: memory is the peak of the last part"
     for phase, memory in (record.memory or {}).items():
         if memory.breach:
             yield f"memory in {phase} contradicts itself: {memory.breach}"
