@@ -5,12 +5,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import manifest, search
+from bench import manifest, search, watch
 from bench.config import Sweep
 from bench.early_stopping import EarlyStopping
 from bench.executor import Executor
 from bench.interrupt import Interrupts
-from bench.progress import Display
+from bench.progress import Display, Watcher
 from bench.record import TrialRecord, adopt, load_all, load_images
 from bench.sweep import Trial
 from bench.work import Limits, Work
@@ -47,7 +47,13 @@ class Rounds:
             self.absent |= absent
 
     def run(
-        self, plan: search.Plan, console: Console, interrupts: Interrupts, limits: Limits, checkpoint_seconds: float
+        self,
+        plan: search.Plan,
+        console: Console,
+        page: Watcher,
+        interrupts: Interrupts,
+        limits: Limits,
+        checkpoint_seconds: float,
     ) -> search.Plan:
         """Runs rounds until nothing is left to run or somebody stops them; returns what the search has come to."""
         stopping = self.early_stopping(plan.trials)
@@ -55,11 +61,12 @@ class Rounds:
             self.tried |= {trial.trial_id for trial in plan.next}
             self.write_manifest(plan.trials)
             trials = self.executor.in_order(plan.next)
+            trackers = watch.trackers(self.sweep, trials, self.folder, self.say)
             with Display(trials, console) as display:
                 work = Work(
                     trials,
                     self.folder,
-                    display,
+                    watch.Together(display, page, *trackers),
                     say=self.say,
                     asked=lambda: interrupts.asked,
                     limits=limits,

@@ -10,10 +10,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import features, report, resume, search
+from bench import features, report, resume, search, watch
 from bench.config import ConfigError, Sweep, load_sweep
 from bench.executor import Executor
 from bench.interrupt import Interrupts, Terminated
+from bench.live_page import LivePage
 from bench.progress import loading
 from bench.record import TrialRecord, load_all, set_aside_damaged
 from bench.report import results
@@ -48,10 +49,12 @@ def main(arguments: list[str]) -> int:
         sweep = load_sweep(options.sweep, options.profile, options.overrides)
         candidates = expand(sweep)
         search.check(sweep, candidates)
+        watch.check_trackers(sweep.track, options.executor)
         counts = sizes(candidates)
         resources, sources = resources_of(options, sweep), parse(options.fetch)
         limits, checkpoint_seconds = _limits(options)
         features.choose(options)
+        page_seconds = _page_seconds(options)
         folder = options.results / folder_name(sweep)
         records, broken = load_all(folder)
         for line in broken:
@@ -85,7 +88,9 @@ def main(arguments: list[str]) -> int:
                 print(skipped, *_missing_lines(rounds.absent), sep="\n", file=sys.stderr)
             for line in _checkpoint_notes(plan.trials, plan.next, folder):
                 say(f"note: {line}")
-            plan = rounds.run(plan, console, interrupts, limits, checkpoint_seconds)
+            rounds.write_manifest(plan.trials)  # the page starts from it
+            with LivePage(folder, page_seconds, say) as page:
+                plan = rounds.run(plan, console, page, interrupts, limits, checkpoint_seconds)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
@@ -156,6 +161,9 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint-every", default="60s", metavar="TIME", help="how often a trial keeps what it has trained (60s)"
     )
     features.add_options(parser)
+    parser.add_argument(
+        "--page-every", default="60s", metavar="TIME", help="how often the page is rebuilt meanwhile; off: never (60s)"
+    )
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
     return parser
 
@@ -173,6 +181,11 @@ def _limits(options: argparse.Namespace) -> tuple[Limits, float]:
         None if silence == "off" else _seconds("--stall-limit", silence, 10),
     )
     return limits, _seconds("--checkpoint-every", options.checkpoint_every, 0)
+
+
+def _page_seconds(options: argparse.Namespace) -> float | None:
+    """Seconds between two rebuilds of the page; ``None`` for none. Raises ``ConfigError``."""
+    return None if options.page_every == "off" else _seconds("--page-every", options.page_every, 1)
 
 
 def _seconds(option: str, text: str, least: float) -> float:

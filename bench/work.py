@@ -102,7 +102,7 @@ class Work:
 
     def epoch(self, index: int, epoch: Epoch) -> None:
         self.alive(index)
-        self.watcher.epoch(index, epoch.epoch, epoch.train_loss)
+        self.watcher.epoch(index, epoch)
         if self._stopping and not self._stopping.goes_on(self.trials[index], epoch):
             self._verdicts[index] = "stopped early"
 
