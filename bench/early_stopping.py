@@ -70,6 +70,7 @@ class EarlyStopping:
             status="stopped early",
             error=text,
             config=trial.config.model_dump(mode="json"),
+            stopped_by=self.settings,
             curve=[CurvePoint(**asdict(epoch)) for epoch in heard],
             timing=Timing(
                 train_seconds=None,

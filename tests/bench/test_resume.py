@@ -1,4 +1,4 @@
-"""A trial that is cut short at any moment and goes on ends as if nothing had happened; and what a checkpoint may not do."""
+"""A trial that is cut short at any moment and goes on ends as if nothing had happened; what a checkpoint may not do."""
 
 import json
 import random

@@ -427,10 +427,12 @@ def test_a_stopped_configuration_gets_no_other_seed_and_no_place_in_the_table():
     assert "0/1 (1 stopped early at epoch 1)" in text and "1 of 3 configurations were stopped" in text
 
 
-def test_what_was_stopped_early_is_no_result_of_a_sweep_that_stops_nothing():
+def test_what_was_stopped_early_is_no_result_where_nothing_or_another_rule_stops_trials():
     (trial,) = expand(sweep_of(1, 1, seeds=(0,)))
-    records = {trial.trial_id: record_of(trial, status="stopped early")}
+    record = record_of(trial, status="stopped early").model_copy(update={"stopped_by": EarlyStoppingConfig()})
+    records = {trial.trial_id: record}
     assert search.settled(sweep_of(1, 1, seeds=(0,)), records) == {}
+    assert search.settled(sweep_of(1, 1, seeds=(0,), early_stopping={"grace_epochs": 2}), records) == {}
     assert search.settled(sweep_of(1, 1, seeds=(0,), early_stopping="asha"), records) == records
 
 
