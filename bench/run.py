@@ -61,7 +61,8 @@ def main(arguments: list[str]) -> int:
         if unfinished and len(absent_of(unfinished)) == len(candidates):
             raise ConfigError(f"{sweep.name}, profile {sweep.profile}: cannot run here", *_missing_lines(unfinished))
         check_writable(folder)
-        for line in set_aside_damaged([trial.trial_id for trial in candidates], folder):
+        before, *_ = search.plan(sweep, search.settled(sweep, records))
+        for line in set_aside_damaged(dict.fromkeys(trial.trial_id for trial in [*candidates, *before]), folder):
             say(f"note: {line}; it is run again")
         at_once = 1 if options.executor == "serial" else gpus or _cores() // threads
         rounds = Rounds(sweep, folder, at_once, say)
