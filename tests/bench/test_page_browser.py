@@ -6,6 +6,7 @@ One browser for all tests; nothing is downloaded, Debian's chromium and chromium
 import json
 import shutil
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -172,7 +173,9 @@ def test_filters_leave_what_was_asked_for(browser):
     assert rows(browser) == 30
     selects[2].send_keys("something")
     assert 0 < rows(browser) < 10
-    assert not ask(browser, "[...document.querySelectorAll('td.state')].some(td => /^([0-9]+).\\1$/.test(td.innerText))")
+    assert not ask(
+        browser, "[...document.querySelectorAll('td.state')].some(td => /^([0-9]+).\\1$/.test(td.innerText))"
+    )
     assert 0 < ask(browser, "document.querySelectorAll('td.state.bad').length") <= rows(browser)
 
 
@@ -291,7 +294,7 @@ def test_everything_can_be_reached_with_the_keyboard(browser):
     wait(browser, "location.hash.startsWith('#trial/')")
     clickable = "[...document.querySelectorAll('[onclick], div[tabindex]')].filter(e => e.role !== 'region')"
     assert ask(browser, f"{clickable}.length") == 0
-    unnamed = "[...document.querySelectorAll('a, button, select, input, [role=region], [role=img]')].filter("
+    unnamed = "[...document.querySelectorAll('a, button, select, input, [role=region], [role=figure]')].filter("
     unnamed += "e => !(e.innerText || e.ariaLabel || e.textContent || e.closest('label')) && !e.closest('.plot'))"
     assert ask(browser, f"{unnamed}.length") == 0
 
@@ -350,6 +353,34 @@ def test_a_running_sweep_reloads_when_asked(browser):
     click(browser, ".running input")
     browser.refresh()
     assert rows(browser) == 60
+
+
+def test_without_decompression_the_tables_remain(browser, address):
+    removed = {"source": "delete window.DecompressionStream"}
+    script = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", removed)
+    try:
+        browser.refresh()
+        wait(
+            browser, "document.querySelector('#front .waiting')?.innerText.startsWith('No plots: this browser cannot')"
+        )
+        assert rows(browser) == 60
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+
+
+@pytest.mark.parametrize("rows, seeds, records", [(1, (0,), True), (4, (0, 1), False), (20, (3,), True)])
+def test_small_and_empty_sweeps_have_a_page_too(chromium, tmp_path, rows, seeds, records):
+    results = synthetic(rows, seeds)
+    if not records:
+        results = replace(results, records={}, images={}, folders={})
+    (tmp_path / "page.html").write_text(page.html(results, results.board()), encoding="utf-8")
+    chromium.get_log("browser")
+    chromium.get((tmp_path / "page.html").as_uri())
+    drawn(chromium)
+    assert ask(chromium, "document.querySelector('#answer .lead strong').innerText")
+    ask(chromium, "location.hash = arguments[0]", f"#trial/{results.trials[-1].trial_id}")
+    wait(chromium, "document.querySelector('h1').innerText.includes('seed')")
+    assert chromium.get_log("browser") == []
 
 
 def test_the_policy_refuses_every_request(chromium, address):

@@ -42,7 +42,7 @@ function measuredOn(table) {
   const facts = table.environment.map(([name, value]) => `${name} ${value}`);
   if (!facts.length) return "Measured on an unknown machine.";
   if (table.weights.length) facts.push(`weights ${table.weights.join(", ")}`);
-  return `Measured on ${[...facts, `commit ${table.commits.join(", ")}`, `speeds with ${table.atOnce.join(" to ")} trials at once on the machine`].join("; ")}.`;
+  return `Measured on ${[...facts, `commit ${table.commits.join(", ")}`, `speeds with ${table.atOnce.join(" to ")} trial${table.atOnce.at(-1) > 1 ? "s" : ""} at once on the machine`].join("; ")}.`;
 }
 
 // Words between double asterisks are strong: in sentences of the suite's own only.

@@ -21,14 +21,19 @@ function plotText(text, most = 44) {
   return cut.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll("$", "&#36;");
 }
 
+function narrow() {
+  return matchMedia("(max-width: 40rem)").matches;
+}
+
 function baseLayout(x, y) {
+  const title = (text) => ({ text, font: { size: narrow() ? 11 : 14 } });
   const axis = { gridcolor: colour("line"), linecolor: colour("muted"), zerolinecolor: colour("muted"), ticks: "outside",
     tickcolor: colour("muted"), automargin: true, zeroline: false };
   return {
     font: { family: "system-ui, sans-serif", size: 13, color: colour("ink") },
     paper_bgcolor: colour("paper"), plot_bgcolor: colour("paper"),
     margin: { l: 62, r: 18, t: 22, b: 56 },
-    xaxis: { ...axis, title: { text: x } }, yaxis: { ...axis, title: { text: y } },
+    xaxis: { ...axis, title: title(x) }, yaxis: { ...axis, title: title(y) },
     hoverlabel: { bgcolor: colour("raised"), bordercolor: colour("muted"), font: { color: colour("ink") }, align: "left" },
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
     hovermode: "closest", showlegend: false,
@@ -37,9 +42,10 @@ function baseLayout(x, y) {
 
 // A plot that draws itself again when the theme changes. make() -> [traces, layout]; a click goes to the point's trial.
 function plot(make, { name, small = false } = {}) {
-  const area = el("div", { class: small ? "plot small" : "plot", role: "img", "aria-label": name });
+  const area = el("div", { class: small ? "plot small" : "plot", role: "figure", "aria-label": name });
   area.append(el("p", { class: "waiting" }, "drawing…"));
   const config = { responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "", topojsonURL: "",
+    displayModeBar: narrow() ? false : "hover",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
   const draw = async () => {
     try {
