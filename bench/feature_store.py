@@ -71,18 +71,22 @@ class FeatureStore:
         self.damaged: list[str] = []
         """Entries that did not hold what was written, and why."""
 
-    def obtain(self, entries: list[Entry], row_bytes: int) -> dict[str, Stored]:
+    def obtain(self, entries: list[Entry], look: Callable[[], int]) -> dict[str, Stored]:
         """The entries, opened; what is missing is made, in turns with whoever else makes it.
 
-        row_bytes: of one row of all tensors. Raises ``StoreFull`` before any work, and ``OSError`` if the disk refuses.
+        look: says how many bytes a row of all tensors has, and is called before anything is made, only then. Raises
+        ``StoreFull`` before any work, and ``OSError`` if the disk refuses.
         """
+        opened: dict[str, Stored] = {}
+        waiting = [entry for entry in entries if not self._open(entry, opened)]
+        if not waiting:
+            return opened
+        row_bytes = look()
         needed = row_bytes * sum(entry.count for entry in entries)
         if needed > self.limit_bytes:
             have = f"{self.limit_bytes / 2**30:.3g} GiB"
             raise StoreFull(f"{needed / 2**30:.3g} GiB of features are more than --feature-cache-gib allows, {have}")
         self.folder.mkdir(parents=True, exist_ok=True)
-        opened: dict[str, Stored] = {}
-        waiting = [entry for entry in entries if not self._open(entry, opened)]
         while waiting:
             before = len(waiting)
             waiting = [e for e in waiting if not self._make(e, opened, row_bytes, needed, entries, wait=False)]

@@ -148,8 +148,7 @@ def _through(
         entries += [Entry(names[f], len(split), partial(_batches, compute, split, f, training)) for f in variants]
         places[name] = _Block(start, names)
         start += len(split)
-    row_bytes = _probe(compute, data, device)
-    opened = chosen.obtain(entries, row_bytes)
+    opened = chosen.obtain(entries, partial(_probe, compute, data, device))
     recall = partial(_recall, list(places.values()), opened, device)
     cached = Continued(model, blocks, height_width(transform.size), recall)
     numbered = {

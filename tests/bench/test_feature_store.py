@@ -34,7 +34,7 @@ class Maker:
 def obtain(folder, *names, limit=1 << 20, maker=None):
     maker = maker or Maker()
     store = FeatureStore(folder, limit)
-    return store.obtain([Entry(name, ROWS, maker) for name in names], ROW_BYTES), store
+    return store.obtain([Entry(name, ROWS, maker) for name in names], lambda: ROW_BYTES), store
 
 
 def kept(folder):
@@ -61,11 +61,18 @@ def test_bits_and_strides_come_back(tmp_path_factory, dtype, order, sizes, batch
     folder = tmp_path_factory.mktemp("store")
     whole = torch.randn(5, *sizes).to(dtype).permute(0, *order)
     entry = Entry("x", 5, lambda: ((part,) for part in whole.split(batch)))
-    opened = FeatureStore(folder, 1 << 20).obtain([entry], bytes_of([whole[:1]]))
+    opened = FeatureStore(folder, 1 << 20).obtain([entry], lambda: bytes_of([whole[:1]]))
     (found,) = opened["x"].read(np.array([4, 1, 1]))
     assert torch.equal(found, whole[[4, 1, 1]]) and found.dtype == dtype
     wanted = [s for s, n in zip(whole.stride(), whole.shape) if n > 1]
     assert [s for s, n in zip(found.stride(), found.shape) if n > 1] == wanted
+
+
+def test_nothing_is_looked_at_where_all_is_there(tmp_path):
+    obtain(tmp_path, "a")
+    assert (
+        FeatureStore(tmp_path, 0).obtain([Entry("a", ROWS, Maker())], lambda: pytest.fail("looked"))["a"].bytes == 120
+    )
 
 
 def test_a_killed_maker_leaves_nothing_behind(tmp_path):
@@ -163,7 +170,7 @@ from bench.feature_store import Entry, FeatureStore
 def die():
     yield (torch.zeros(1, 2, 3),)
     os.kill(os.getpid(), signal.SIGKILL)
-FeatureStore(Path(sys.argv[1]), 1 << 20).obtain([Entry("a", 5, die)], 24)
+FeatureStore(Path(sys.argv[1]), 1 << 20).obtain([Entry("a", 5, die)], lambda: 24)
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=60)
     assert done.returncode == -9 and ".making-a" in kept(tmp_path)

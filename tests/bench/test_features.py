@@ -17,8 +17,8 @@ from bench.checks import frozen_digests
 from bench.config import ConfigError
 from bench.datasets import DATASETS
 from bench.record import TrialRecord
-from bench.run import main
 from bench.report.leaderboard import _memory_notes, _quantities
+from bench.run import main
 from bench.sweep import Trial
 from bench.transforms import TransformConfig, flip, to_input
 from bench.trial import run_trial
