@@ -28,6 +28,8 @@ class Timing(Config):
     inference_images_per_second: float
     """Loading, forward pass and resizing to the mask's size, without scoring."""
     total_seconds: float
+    latency_seconds: float | None = None
+    """Median of a forward pass of one image at batch 1 (``bench.latency``)."""
 
 
 class CurvePoint(Config):

@@ -13,7 +13,8 @@ from bench import manifest, report, schedule
 from bench.config import ConfigError, Sweep, load_sweep
 from bench.progress import Display, loading
 from bench.record import TrialRecord, adopt, load_all
-from bench.report import results
+from bench.report import results, terminal
+from bench.report.predictions import predictions
 from bench.sweep import Trial, check_writable, expand, missing, pending, prepare_data, prepare_weights, sizes
 from models._registry import Missing
 
@@ -82,12 +83,15 @@ def main(arguments: list[str]) -> int:
         console.print("interrupted: what was finished is kept, the same command goes on from there")
         return INTERRUPTED
 
+    if sweep.base.device == "cuda":  # beside what was measured; on a CPU it is seconds for what nobody asked
+        predicted = predictions(trials, predicted, lambda text: console.print(text, markup=False))
     manifest.of(sweep, trials, absent, predicted).save(folder)
     found, notes = results.load(folder)  # from the files, as every later rebuild
     for line in notes:
         console.print(f"note: {line}", markup=False)
     records = found.records
     paths = report.write(found, folder)
+    terminal.show(found.board(), console)
     console.print(f"wrote {', '.join(str(path) for path in paths)}", markup=False)
     if skipped:
         print(_skipping(skipped, trials), file=sys.stderr)

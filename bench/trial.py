@@ -24,6 +24,7 @@ from bench.class_scores import score_classes
 from bench.config import TrialConfig
 from bench.datasets import DATASETS, DataError, Split
 from bench.evaluate import predict
+from bench.latency import latency
 from bench.memory import MeasurementSpoiled, MemoryMonitor, conditions
 from bench.predicted_memory import predict as predict_memory
 from bench.provenance import provenance, with_inputs
@@ -154,6 +155,7 @@ def _run(
             shown = samples.take(data.tests[first], tests[first].images, predicted, config.num_classes)
             if changes := data.changed():
                 raise DataError(["the data changed while the trial ran:", *changes])
+            one_image = latency(model, next(iter(data.tests.values())), config.transform, device)
             sets = {name: test.overall for name, test in tests.items()}
         return TrialRecord(
             **known,
@@ -172,6 +174,7 @@ def _run(
                 train_images_per_second=result.images / result.seconds if result else None,
                 inference_images_per_second=sum(map(len, data.tests.values())) / sum(spent),
                 total_seconds=time.perf_counter() - started,
+                latency_seconds=one_image,
             ),
         )
     except Exception as error:
