@@ -67,7 +67,7 @@ class LivePage:
     def _rebuild(self) -> None:
         try:
             found, _ = results.load(self.folder)
-            report.write(found, self.folder)
+            report.write_texts(found, found.board(), self.folder)
         except Exception as error:  # nothing about a picture of the results may end the results
             if not self.failed:
                 self.say(f"note: the page could not be rebuilt ({type(error).__name__}: {error}); the sweep goes on")

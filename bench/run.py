@@ -17,7 +17,7 @@ from bench.interrupt import Interrupts, Terminated
 from bench.live_page import LivePage
 from bench.progress import loading
 from bench.record import TrialRecord, load_all, set_aside_damaged
-from bench.report import results
+from bench.report import results, terminal
 from bench.resources import add_options, resources_of
 from bench.rounds import Rounds
 from bench.sources import parse
@@ -101,11 +101,13 @@ def main(arguments: list[str]) -> int:
 
     records, problems = load_all(folder)[0] | rounds.ended, rounds.problems
     try:
+        rounds.predict(plan.trials)
         rounds.write_manifest(plan.trials)
         found, notes = results.load(folder)  # from the files, as every later rebuild
         for line in notes:
             say(f"note: {line}")
         paths = report.write(found, folder)
+        terminal.show(found.board(), console)
         say(f"wrote {', '.join(str(path) for path in paths)}")
     except OSError as error:
         problems.append(f"{folder}: the leaderboard cannot be written: {error}")

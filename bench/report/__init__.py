@@ -2,35 +2,45 @@
 
 from pathlib import Path
 
+from bench.record import write_whole
+from bench.report import page
+from bench.report.latex import latex
+from bench.report.leaderboard import Leaderboard
 from bench.report.results import Results
 from bench.report.tables import as_csv, comparisons_csv, markdown
+
+FIGURES = "figures"
+"""Folder of the figures, below that of the report."""
+KINDS = ("png", "svg", "pdf")
 
 
 def write(results: Results, folder: Path) -> list[Path]:
     """Writes all that a report consists of and returns the paths; the same results give the same bytes.
 
-    The figure shows the first environment's table. It is left out when nothing could be measured, and so are the
-    comparisons when there are none.
+    Tables and the page always; comparisons and figures where there is something to compare and to show.
     """
     from bench.report import plots  # matplotlib: a second that a process which draws nothing should not pay
 
     board = results.board()
+    paths = write_texts(results, board, folder)
+    for name, figure in plots.figures(results, board).items():
+        (folder / FIGURES).mkdir(exist_ok=True)
+        for kind in KINDS:
+            paths.append(folder / FIGURES / f"{name}.{kind}")
+            plots.save(figure, paths[-1])
+    return paths
+
+
+def write_texts(results: Results, board: Leaderboard, folder: Path) -> list[Path]:
+    """Writes the tables and the page, which a reload shows while a sweep runs; returns the paths."""
     contents = {
+        "page.html": page.html(results, board),
         "leaderboard.md": markdown(board),
         "leaderboard.csv": as_csv(board),
+        "leaderboard.tex": latex(board),
         "comparisons.csv": comparisons_csv(board),
-        # the page joins here: "page.html": page.html(results, board)
     }
-    paths = []
-    for name, text in contents.items():
-        if text:
-            (folder / name).write_text(text, encoding="utf-8")
-            paths.append(folder / name)
-    # all figures join here: plots.figures(results, board)
-    figures = {"memory_accuracy": plots.memory_accuracy(board, board.tables[0])}
-    for name, figure in figures.items():
-        for kind in ("png", "svg") if figure else ():
-            path = folder / f"{name}.{kind}"
-            plots.save(figure, path)
-            paths.append(path)
-    return paths
+    written = {folder / name: text for name, text in contents.items() if text}
+    for path, text in written.items():
+        write_whole(path, lambda file: file.write(text.encode()))
+    return list(written)

@@ -62,8 +62,8 @@ def load(folder: Path) -> tuple[Results, list[str]]:
         remarks = ["There is no sweep.json: the axes are the fields in which the recorded configurations differ."]
     else:
         sweep, trials, unread = manifest.understand(found, records)
-        remarks = []
-    remarks += unread
+        remarks = list(found.remarks)
+    remarks += [line for line in unread if line not in remarks]
     ids = {trial.trial_id for trial in trials}
     if other := len(records.keys() - ids) - len(unread) * (found is None):
         notes.append(f"{folder}: {other} records belong to other settings of the sweep and are left out")
