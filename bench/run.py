@@ -96,7 +96,7 @@ def main(arguments: list[str]) -> int:
                     work = Work(
                         plan.next,
                         folder,
-                        watch.Together(display, page, *trackers),
+                        watch.Together(display, page.of(plan.next), *trackers),
                         say=say,
                         asked=lambda: interrupts.asked,
                         limits=limits,

@@ -36,7 +36,7 @@ def content(results: Results, board: Leaderboard) -> dict[str, Any]:
     mains = {trial_id: table.main_metric for table in board.tables for row in table.rows for trial_id in row.trial_ids}
     states = {i: s for table in board.tables for row in table.rows for i, s in zip(row.trial_ids, row.statuses)}
     base = _flat(results.sweep.base.model_dump(mode="json"))
-    done = sum(state not in ("pending", "missing") for state in states.values())
+    done = sum(state not in ("pending", "running", "missing") for state in states.values())
     return {
         "name": board.name,
         "question": board.question,
@@ -46,7 +46,7 @@ def content(results: Results, board: Leaderboard) -> dict[str, Any]:
         "axes": [{"name": axis.name, "labels": [label for label, _ in axis.points]} for axis in results.sweep.axes],
         "seeds": list(board.seeds),
         "done": done,
-        "pending": sum(state == "pending" for state in states.values()),
+        "pending": sum(state in ("pending", "running") for state in states.values()),
         "total": len(states),
         "columns": [column.described() for column in columns],
         "metrics": {name: asdict(metric) for name, metric in METRICS.items()},
