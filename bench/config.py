@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from difflib import get_close_matches
@@ -252,7 +253,9 @@ def _validate(settings: Mapping[str, Any], question: str, profile: str) -> Sweep
     errors += _track_problems(settings["track"])
     if errors:
         raise ConfigError(*errors)
-    sweep = Sweep(settings["name"], question, profile, base, tuple(axes.values()), tuple(seeds), search, tuple(settings["track"]))
+    sweep = Sweep(
+        settings["name"], question, profile, base, tuple(axes.values()), tuple(seeds), search, tuple(settings["track"])
+    )
     if wrong := _search_problems(sweep):
         raise ConfigError(*wrong)
     return sweep
@@ -294,6 +297,8 @@ def _track_problems(names: Any) -> list[str]:
     """What is wrong with the names of trackers."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return [f"track: a list of trackers is needed, as in [tensorboard] (got {names!r})"]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        return [f"track: names {', '.join(twice)} twice"]
     known = f"Known: {', '.join(TRACKERS)}"
     return [f"track: no tracker '{n}'{did_you_mean(n, TRACKERS)} {known}" for n in names if n not in TRACKERS]
 

@@ -1,74 +1,96 @@
-"""Rebuilds a sweep's report while it runs, so that a long one can be watched from a browser."""
+"""Rebuilds a sweep's page while it runs, so that a long one can be watched from a browser."""
 
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
-from bench import report
-from bench.record import TrialRecord
-from bench.report import results
+from bench.record import MANIFEST, TrialRecord, write_whole
+from bench.report import page, results
+from bench.sweep import Trial
 from bench.train import Epoch
 
+PAGE = "page.html"
 SHARE = 0.05  # of the time at most goes into rebuilding, however large the sweep is
 NICE = 10  # below the trials, which share the cores
+POLL_SECONDS = 0.2
 
 
 class LivePage:
-    """A ``Watcher`` that rebuilds the report in the background: at once, and then whenever something has changed.
+    """Rebuilds the page in the background: at once, and from then on whenever a trial has started or ended.
 
-    folder: the results folder, which holds its manifest; every: seconds between two rebuilds, ``None`` for none at all; say:
-    prints a line. A rebuild that fails is said once, and the sweep goes on.
+    folder: the results folder; nothing is built before the run has written its manifest there. every: seconds between
+    two rebuilds, ``None`` for none at all. say: prints a line. A rebuild that fails is said
+    once, and the sweep goes on.
     """
 
     def __init__(self, folder: Path, every: float | None, say: Callable[[str], None]) -> None:
         self.folder, self.every, self.say = folder, every, say
-        self.changed, self.stopped = True, threading.Event()
-        self.failed = False
-        self.thread = threading.Thread(target=self._run, name="live page", daemon=True)
+        self.running: set[str] = set()
+        self.changed, self.failed = False, False
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="live page", daemon=True)
 
     def __enter__(self) -> "LivePage":
-        if self.every:
-            self.thread.start()
+        if self.every is not None:
+            self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Returns when nothing is being written any more: the final report comes next."""
-        self.stopped.set()
-        if self.every:
-            self.thread.join()
+        self._stopped.set()
+        if self.every is not None:
+            self._thread.join()
 
-    def started(self, index: int) -> None:
-        """A trial that runs has no record yet: nothing to be rebuilt."""
-
-    def epoch(self, index: int, epoch: Epoch) -> None:
-        """Likewise."""
-
-    def finished(self, index: int, record: TrialRecord) -> None:
+    def of(self, trials: Sequence[Trial]) -> "_Round":
+        """A watcher of these trials. They are in the manifest by now: the first call builds the first page."""
         self.changed = True
+        return _Round(self, trials)
 
     def _run(self) -> None:
         with suppress(OSError, AttributeError):  # a thread has its own niceness on Linux alone
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
-        pause = 0.0
-        while not self.stopped.wait(pause):
-            pause = self.every
-            if self.changed:
+        next_at = 0.0
+        while not self._stopped.wait(POLL_SECONDS):
+            started = time.monotonic()
+            if self.changed and started >= next_at:
                 self.changed = False
-                started = time.monotonic()
                 self._rebuild()
-                pause = max(self.every, (time.monotonic() - started) / SHARE)
+                next_at = max(started + self.every, time.monotonic() + (time.monotonic() - started) / SHARE)
 
     def _rebuild(self) -> None:
         try:
-            found, _ = results.load(self.folder)
-            report.write_texts(found, found.board(), self.folder)
-        except Exception as error:  # nothing about a picture of the results may end the results
+            if (self.folder / MANIFEST).exists():
+                found, _ = results.load(self.folder)
+                found = replace(found, running=frozenset(self.running))
+                text = page.html(found, found.board()).encode()
+                write_whole(self.folder / PAGE, lambda file: file.write(text))
+        except Exception as error:  # no picture of the results may end the results
             if not self.failed:
                 self.say(f"note: the page could not be rebuilt ({type(error).__name__}: {error}); the sweep goes on")
             self.failed = True
+
+
+@dataclass(frozen=True)
+class _Round:
+    """A ``Watcher`` that tells the page which trials run."""
+
+    page: LivePage
+    trials: Sequence[Trial]
+
+    def started(self, index: int) -> None:
+        self.page.running.add(self.trials[index].trial_id)
+        self.page.changed = True
+
+    def epoch(self, index: int, epoch: Epoch) -> None:
+        """Losses reach the page with the record."""
+
+    def finished(self, index: int, record: TrialRecord) -> None:
+        self.page.running.discard(self.trials[index].trial_id)
+        self.page.changed = True

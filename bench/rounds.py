@@ -10,7 +10,8 @@ from bench.config import Sweep
 from bench.early_stopping import EarlyStopping
 from bench.executor import Executor
 from bench.interrupt import Interrupts
-from bench.progress import Display, Watcher
+from bench.live_page import LivePage
+from bench.progress import Display
 from bench.record import TrialRecord, adopt, load_all, load_images
 from bench.report.predictions import predictions
 from bench.sweep import Trial
@@ -53,7 +54,7 @@ class Rounds:
         self,
         plan: search.Plan,
         console: Console,
-        page: Watcher,
+        page: LivePage,
         interrupts: Interrupts,
         limits: Limits,
         checkpoint_seconds: float,
@@ -69,7 +70,7 @@ class Rounds:
                 work = Work(
                     trials,
                     self.folder,
-                    watch.Together(display, page, *trackers),
+                    watch.Together(display, page.of(trials), *trackers),
                     say=self.say,
                     asked=lambda: interrupts.asked,
                     limits=limits,

@@ -89,7 +89,6 @@ def main(arguments: list[str]) -> int:
                 print(skipped, *_missing_lines(rounds.absent), sep="\n", file=sys.stderr)
             for line in _checkpoint_notes(plan.trials, plan.next, folder):
                 say(f"note: {line}")
-            rounds.write_manifest(plan.trials)  # the page starts from it
             with LivePage(folder, page_seconds, say) as page:
                 plan = rounds.run(plan, console, page, interrupts, limits, checkpoint_seconds)
     except ConfigError as error:

@@ -52,6 +52,7 @@ class Tracking:
 
     def __init__(self, sweep: Sweep, trials: Sequence[Trial], folder: Path, say: Callable[[str], None]) -> None:
         self.say, self.left = say, len(trials)
+        self.begun: set[int] = set()
         place = (folder / "tracking").resolve()
         self.runs = [_run(sweep, trial, place) for trial in trials]
         self.callbacks: dict[str, LoggerCallback] = {}
@@ -63,6 +64,7 @@ class Tracking:
                 raise ConfigError(f"track: {name} cannot be set up: {error}") from None
 
     def started(self, index: int) -> None:
+        self.begun.add(index)
         self._tell("log_trial_start", self.runs[index])
 
     def epoch(self, index: int, epoch: Epoch) -> None:
@@ -70,10 +72,11 @@ class Tracking:
         self._tell("log_trial_result", epoch.epoch, self.runs[index], {"training_iteration": epoch.epoch, **told})
 
     def finished(self, index: int, record: TrialRecord) -> None:
-        if final := _final(record):
-            epoch = record.curve[-1].epoch if record.curve else 1
-            self._tell("log_trial_result", epoch, self.runs[index], {"training_iteration": epoch, **final})
-        self._tell("log_trial_end", self.runs[index], record.status != "ok")
+        if index in self.begun:  # else another driver ran it, and told its own trackers
+            if final := _final(record):
+                epoch = record.curve[-1].epoch if record.curve else 1
+                self._tell("log_trial_result", epoch, self.runs[index], {"training_iteration": epoch, **final})
+            self._tell("log_trial_end", self.runs[index], record.status != "ok")
         self.left -= 1
         if not self.left:  # while Ray still runs: W&B uploads from an actor of its own
             self._tell("on_experiment_end", self.runs)

@@ -5,7 +5,6 @@ from pathlib import Path
 from bench.record import write_whole
 from bench.report import page
 from bench.report.latex import latex
-from bench.report.leaderboard import Leaderboard
 from bench.report.results import Results
 from bench.report.tables import as_csv, comparisons_csv, markdown
 
@@ -22,17 +21,6 @@ def write(results: Results, folder: Path) -> list[Path]:
     from bench.report import plots  # matplotlib: a second that a process which draws nothing should not pay
 
     board = results.board()
-    paths = write_texts(results, board, folder)
-    for name, figure in plots.figures(results, board).items():
-        (folder / FIGURES).mkdir(exist_ok=True)
-        for kind in KINDS:
-            paths.append(folder / FIGURES / f"{name}.{kind}")
-            plots.save(figure, paths[-1])
-    return paths
-
-
-def write_texts(results: Results, board: Leaderboard, folder: Path) -> list[Path]:
-    """Writes the tables and the page, which a reload shows while a sweep runs; returns the paths."""
     contents = {
         "page.html": page.html(results, board),
         "leaderboard.md": markdown(board),
@@ -40,7 +28,14 @@ def write_texts(results: Results, board: Leaderboard, folder: Path) -> list[Path
         "leaderboard.tex": latex(board),
         "comparisons.csv": comparisons_csv(board),
     }
-    written = {folder / name: text for name, text in contents.items() if text}
-    for path, text in written.items():
-        write_whole(path, lambda file: file.write(text.encode()))
-    return list(written)
+    paths = []
+    for name, text in contents.items():
+        if text:
+            paths.append(folder / name)
+            write_whole(paths[-1], lambda file: file.write(text.encode()))
+    for name, figure in plots.figures(results, board).items():
+        (folder / FIGURES).mkdir(exist_ok=True)
+        for kind in KINDS:
+            paths.append(folder / FIGURES / f"{name}.{kind}")
+            plots.save(figure, paths[-1])
+    return paths

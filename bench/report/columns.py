@@ -24,7 +24,7 @@ SHOWN = (
     "pixel_accuracy",
 )
 """Metrics that have a column; all others are in leaderboard.csv."""
-STATUSES = ("oom", "over budget", "diverged", "stopped early", "error", "missing", "pending")
+STATUSES = ("oom", "over budget", "diverged", "stopped early", "error", "missing", "running", "pending")
 """Of what is not ok, in the order in which a row counts them."""
 ARROWS = {"higher": "↑", "lower": "↓"}
 UNKNOWN = "–"

@@ -1,7 +1,7 @@
 """Records -> ``Leaderboard``: one row per configuration, mean and spread over seeds, one table per environment."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from types import MappingProxyType
@@ -57,7 +57,7 @@ class Row:
     """One configuration."""
 
     labels: tuple[str, ...]  # on each axis
-    statuses: tuple[str, ...]  # of each seed: a record's, or missing (cannot run on this machine) or pending
+    statuses: tuple[str, ...]  # of each seed: a record's, or missing (cannot run on this machine), running, pending
     errors: tuple[str, ...]  # last lines of what went wrong, and what is missing
     trial_ids: tuple[str, ...]
     seeds: tuple[int, ...]  # of the trials
@@ -118,11 +118,12 @@ def summarise(
     external: Sequence[ExternalRecord] = (),
     predicted: Mapping[str, Predicted] = MappingProxyType({}),
     remarks: Sequence[str] = (),
+    running: Collection[str] = (),
 ) -> Leaderboard:
     """The sweep's trials in its order, whatever became of them; records of other settings are left out.
 
     absent: by trial id, what keeps a trial from running on this machine; images: per-image scores by trial id; without
-    them no differences are tested; predicted: memory by trial id.
+    them no differences are tested; predicted: memory by trial id; running: ids of trials that run at this moment.
     """
     images = {i: scores for i, scores in (images or {}).items() if i in records and records[i].status == "ok"}
     ours = [records[t.trial_id] for t in trials if t.trial_id in records]
@@ -136,7 +137,7 @@ def summarise(
         groups[environments.get(trial.trial_id) or usual][trial.point].append(trial)
     tables = []
     for environment, points in sorted(groups.items(), key=lambda item: -len(item[1])):
-        rows = [_row(point, members, records, absent, predicted) for point, members in points.items()]
+        rows = [_row(point, members, records, absent, predicted, running) for point, members in points.items()]
         ids = {i for row in rows for i in row.trial_ids}
         measure = next((m for m in MEMORY_MEASURES if _all_have(rows, f"training.{m}")), None)
         accuracy = main_metric(m for m in METRICS if any(f"test.{m}" in row.cells for row in rows))
@@ -198,6 +199,7 @@ def _row(
     records: Mapping[str, TrialRecord],
     absent: Mapping[str, Sequence[Missing]],
     predicted: Mapping[str, Predicted],
+    running: Collection[str],
 ) -> Row:
     found = [records.get(trial.trial_id) for trial in trials]
     values: dict[str, list[float]] = defaultdict(list)
@@ -208,7 +210,7 @@ def _row(
     for record, trial in zip(found, trials):
         for name, value in _predictions(record, predicted.get(trial.trial_id)).items():
             values[f"predicted.{name}"].append(value)
-    without = ["missing" if trial.trial_id in absent else "pending" for trial in trials]
+    without = ["missing" if t.trial_id in absent else "running" if t.trial_id in running else "pending" for t in trials]
     errors = [_failure(r) for r in found if r is not None and r.error]
     needs = [item for r, trial in zip(found, trials) if r is None for item in absent.get(trial.trial_id, ())]
     errors += [f"missing {item.kind}: {item.what}; {item.remedy}" for item in needs]

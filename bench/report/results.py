@@ -26,6 +26,7 @@ class Results:
     absent: Mapping[str, Sequence[Missing]] = field(default_factory=dict)  # what keeps a trial from running here
     external: Sequence[ExternalRecord] = ()
     predicted: Mapping[str, Predicted] = field(default_factory=dict)  # by trial id
+    running: frozenset[str] = frozenset()  # ids of trials that run at this moment
     remarks: Sequence[str] = ()  # about the whole, for every reader: what was merged, left out or selected
 
     def board(self) -> Leaderboard:
@@ -38,6 +39,7 @@ class Results:
             self.external,
             predicted=self.predicted,
             remarks=self.remarks,
+            running=self.running,
         )
 
 
