@@ -139,7 +139,6 @@ def test_a_sweep_survives_blow_after_blow_and_scores_as_if_there_had_been_none(h
         assert (record.scores, record.curve) == (undisturbed.scores, undisturbed.curve)
 
 
-@pytest.mark.slow
 def test_a_trial_that_hangs_is_ended_and_the_sweep_goes_on(here):
     """Stopped by a signal, as by a dead network disk: it cannot end itself."""
     trials = write_sweep("train.epochs: [100000, 1]")
@@ -154,22 +153,24 @@ def test_a_trial_that_hangs_is_ended_and_the_sweep_goes_on(here):
             if not hung:
                 hung.extend(workers(psutil.Process(), "serial"))
                 hung[0].suspend()
+                work._limits = Limits(silence=3)
 
-        def finished(self, index, record): ...
+        def finished(self, index, record):
+            work._limits = Limits()  # the next may take its time to start
 
-    work = Work(trials, folder, Hangs(), say=print, limits=Limits(silence=12))
+    work = Work(trials, folder, Hangs(), say=print)
     run_serially(work, threads=1)
     records = [load_all(folder)[0][trial.trial_id] for trial in trials]
-    assert [r.status for r in records] == ["error", "ok"]
-    assert records[0].error == "no sign of life for 12 s (--stall-limit); killed"
+    assert [r.status for r in records] == ["error", "ok"], records[1].error
+    assert records[0].error == "no sign of life for 3 s (--stall-limit); killed"
     assert not hung[0].is_running()
 
 
 def test_a_time_limit_is_for_each_trial_and_its_row_says_it(serially, here, capsys):
-    assert serially("train.epochs: [100000, 1]", "--trial-time-limit", "9s") == 1
+    assert serially("train.epochs: [100000]", "--trial-time-limit", "8s") == 1
     table = (here / "results" / "smoke" / "leaderboard.md").read_text()
-    assert "Row 100000: timed out after 9 s (--trial-time-limit)" in table and table.count("1/1") == 1
-    assert "[1/2] 100000 seed 0: error: timed out after 9 s (--trial-time-limit)" in capsys.readouterr().out
+    assert "Row 100000: timed out after 8 s (--trial-time-limit)" in table and "0/1 (1 error)" in table
+    assert "[1/1] 100000 seed 0: error: timed out after 8 s (--trial-time-limit)" in capsys.readouterr().out
 
 
 def test_a_disk_that_is_full_costs_no_result(here, run):
