@@ -171,7 +171,7 @@ def test_a_budget_limits_the_allocator_and_an_oom_leaves_the_device_clean(monkey
     cuda = FakeCuda(monkeypatch)
     alive = []
 
-    def run(config, device, known, on_epoch):
+    def run(config, device, known, on_epoch, share):
         def use():
             held = torch.zeros(10)
             alive.append(weakref.ref(held))
