@@ -179,7 +179,7 @@ def test_a_budget_limits_the_allocator_and_an_oom_leaves_the_device_clean(monkey
 
         monkeypatch.setattr(trial_module, "MemoryMonitor", lambda *arguments: nullcontext())
         monkeypatch.setattr(trial_module.DATASETS, "build", lambda *arguments: use())
-        return plain(config, device, known, on_epoch)
+        return plain(config, device, known, on_epoch, share)
 
     plain = trial_module._run
     monkeypatch.setattr(trial_module, "_run", run)
