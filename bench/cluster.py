@@ -79,7 +79,7 @@ def look(configs: list[str], sources: Sequence[Source] = ()) -> Look:
             if key not in fingerprints:
                 fingerprints[key] = DATASETS.build(trial.config.dataset, trial.config.transform).fingerprint
     except ConfigError as error:
-        problems += [line.strip() for line in error.lines]
+        problems += [line.strip() for line in error.lines[1:]]  # the first is a title
     except DataError as error:
         problems += error.errors
     return Look(code, lacking, problems, notes, fingerprints, smallest_card_bytes())

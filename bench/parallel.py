@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
@@ -66,6 +65,8 @@ def distribute(model: nn.Module, share: Share) -> nn.Module:
     norms = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
     if norms and parameter.device.type != "cuda":
         raise InvalidModel(f"batch norm over several processes needs GPUs, and this model has {norms[0]}")
+    from timm.layers import convert_sync_batchnorm  # timm takes a second to load, and every command loads this file
+
     convert_sync_batchnorm(model)
     return DistributedDataParallel(
         model,

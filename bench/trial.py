@@ -121,7 +121,7 @@ def _limited(device: torch.device, budget_gib: float | None, card: CardShare | N
         yield
         return
     total = torch.cuda.get_device_properties(device).total_memory
-    limits = [total] + [budget_gib * GIB] * (budget_gib is not None)
+    limits = [total] if budget_gib is None else [total, budget_gib * GIB]
     limits += [card.limit_bytes - CONTEXT_BYTES] if card else []  # a context is outside of torch's allocator
     torch.cuda.set_per_process_memory_fraction(max(0.0, min(limits) / total), device)
     try:

@@ -9,8 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load
+from timm.layers import BatchNormAct2d
 from torch import nn
 
+from bench import parallel
 from bench.config import TrialConfig, with_value
 from bench.parallel import Share, distribute
 from bench.ranks import run_parallel
@@ -50,6 +52,25 @@ def test_a_process_alone_changes_nothing():
 def test_batch_norm_needs_gpus():
     with pytest.raises(InvalidModel, match="batch norm over several processes needs GPUs, and this model has 1"):
         distribute(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)), Share(0, 2))
+
+
+def test_batch_norms_become_synchronised_ones_in_place_and_keep_their_names(monkeypatch):
+    """As far as a machine without GPUs can see: the conversion, and what the wrapper is asked for."""
+
+    class Cuda(nn.Parameter):
+        is_cuda = True
+        device = torch.device("cuda", 0)
+
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), BatchNormAct2d(2))
+    model[0].weight = Cuda(model[0].weight.detach())
+    names = list(model.state_dict())
+    asked = {}
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(parallel, "DistributedDataParallel", lambda model, **settings: asked.update(settings) or model)
+    assert distribute(model, Share(1, 2)) is model
+    assert isinstance(model[1], nn.SyncBatchNorm) and isinstance(model[2], nn.SyncBatchNorm)
+    assert isinstance(model[2].act, nn.ReLU), "timm's norms keep their activation"
+    assert list(model.state_dict()) == names and asked["device_ids"] == [3]
 
 
 def test_two_ranks_train_what_one_process_trains(plain):

@@ -12,8 +12,11 @@ from ray.cluster_utils import Cluster
 
 from bench import cluster, schedule_ray
 from bench.cluster import Look
+from bench.config import load_sweep
 from bench.record import load_all
 from bench.run import main
+from bench.sweep import expand
+from bench.trial import run_trial
 
 SWEEP = """
 name: nodes
@@ -25,7 +28,7 @@ base:
   train: {batch_size: 4}
   device: cpu
 axes:
-  train.epochs: [1, 120]
+  train.epochs: [1, 2, 3]
 seeds: [0]
 """
 STORE = {"object_store_memory": 100 * 2**20}
@@ -74,7 +77,7 @@ def test_a_sweep_on_two_nodes_survives_the_loss_of_one(machines, monkeypatch, ca
     readiness, report = cluster.readiness, schedule_ray._Reporter.on_trial_result
 
     def and_end_a_node(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
-        """Kills the long trial's node once the short trial is finished."""
+        """Kills the node of the longest trial, which starts first, when its first epoch is told."""
         report(self, iteration, trials, trial, result, **info)
         told.append(trial.config["point"])
         index = told[-1]["index"]
@@ -84,7 +87,7 @@ def test_a_sweep_on_two_nodes_survives_the_loss_of_one(machines, monkeypatch, ca
         if node is None:
             return  # told before it died
         ran.setdefault(index, set()).add(node._raylet_socket_name)
-        if index == 0 and len(machines.worker_nodes) == 2 and list(folder.glob("*.json")):
+        if index == 0 and len(machines.worker_nodes) == 2:
             machines.remove_node(node, allow_graceful=False)
 
     def and_note(looks: dict[str, Look], trial_ids: list[str]) -> cluster.Readiness:
@@ -93,20 +96,24 @@ def test_a_sweep_on_two_nodes_survives_the_loss_of_one(machines, monkeypatch, ca
 
     monkeypatch.setattr(schedule_ray._Reporter, "on_trial_result", and_end_a_node)
     monkeypatch.setattr(cluster, "readiness", and_note)
+    finished = expand(load_sweep(Path("nodes.yaml")))[0]
+    folder.mkdir(parents=True)
+    run_trial(finished.config).save(folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert main(["nodes.yaml", "--address", machines.address]) == 0, capsys.readouterr()
     assert len(machines.worker_nodes) == 1
     assert len(codes) == 2 and all("working_dir" in str(code) for code in codes), "the nodes ran what the driver sent"
-    assert len(ran[0]) == 2 and len(ran[1]) == 1, "the longest went first and began again on the other node"
+    assert len(ran[0]) == 2 and len(set.union(*ran.values())) == 2, "the longest began again on the other node"
+    assert before == {path: path.stat().st_mtime_ns for path in before}, "what was finished is not run again"
     records, broken = load_all(folder)
-    assert sorted(r.config["train"]["epochs"] for r in records.values()) == [1, 120] and not broken
-    assert {r.status for r in records.values()} == {"ok"}
-    assert all(r.provenance.commit and r.provenance.node for r in records.values())
+    assert sorted((r.config["train"]["epochs"], r.status) for r in records.values()) == [(n, "ok") for n in (1, 2, 3)]
+    assert not broken and all(r.provenance.node for i, r in records.items() if i != finished.trial_id)
     kinds = (".json", ".images.parquet", ".memory.parquet", ".safetensors")
     assert {path.name for path in folder.glob("*.*")} >= {f"{i}{kind}" for i in records for kind in kinds}
     assert all(point["folder"] is None for point in told)
     assert str(folder) not in json.dumps([point["trial"] for point in told])
     table = (folder / "leaderboard.md").read_text()
-    assert table.count("1/1") == 2
+    assert table.count("1/1") == 3
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379"])
