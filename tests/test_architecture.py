@@ -29,7 +29,8 @@ def modules() -> dict[str, ast.Module]:
 
 
 def imports(tree: ast.AST) -> set[str]:
-    """Names of the modules that a tree imports; ``from a import b`` counts as ``a`` and ``a.b``."""
+    """Names of the modules that a tree imports; ``from a import b`` counts as ``a`` and ``a.b``, ``module_of("a", ...)``
+    as ``a``."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -37,6 +38,8 @@ def imports(tree: ast.AST) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", None) == "module_of":
+            found |= {argument.value for argument in node.args[:1] if isinstance(argument, ast.Constant)}
     return found
 
 

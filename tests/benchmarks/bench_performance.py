@@ -26,7 +26,8 @@ ENCODER = (
 )
 FROZEN = (
     f"model={{name: sam3_unet, encoder: {ENCODER}, adapter: {{placement: none}}, decoder: {{width: 32}}}}",
-    *("transform.size=112", "dataset.train=24", "dataset.val=2", "dataset.test=4", "train.validate_every=0", "seeds=0"),
+    *("transform.size=112", "transform.vflip=0", "dataset.train=24", "dataset.val=2", "dataset.test=4"),
+    *("train.validate_every=0", "seeds=0"),
 )
 """An encoder of 95 M parameters in which nothing is trained or left to chance: what the cache is for."""
 SMALL = ("model.adapter.placement=none", "model.encoder.drop_path=0", "seeds=0")
