@@ -1,8 +1,8 @@
 """Training steps of SAM3-UNet, here and in the authors' own code: ``python -m bench.compare_speed --upstream CLONE``.
 
 Both train the same weights on the same batches, each round in processes of their own, one after the other, so that
-neither profits from what the other left behind. Upstream's network, loss and optimiser are those of the clone, always in
-float32 as published; ``--precision``, ``--compile`` and ``--fused`` change what runs here. Loading of images is left
+neither profits from what the other left behind. Upstream's network, loss and optimiser are those of the clone, always
+in float32 as published; ``--precision``, ``--compile`` and ``--fused`` change what runs here. Loading of images is left
 out: it has benchmarks of its own.
 """
 
@@ -246,8 +246,8 @@ def _conclusion(
     extras = [f"compile ({options.compile})"] * bool(options.compile) + ["fused AdamW"] * options.fused
     setting = ", ".join([f"{options.size} px", f"batch {options.batch}", *extras])
     lines = [
-        f"On {ours[0].device} ({torch.get_num_threads()} threads), {setting}; {options.rounds} processes of each side in "
-        f"turns, {options.steps} timed steps each.",
+        f"On {ours[0].device} ({torch.get_num_threads()} threads), {setting}; {options.rounds} processes of each side "
+        f"in turns, {options.steps} timed steps each.",
         "",
         "| | seconds per step | images per second |",
         "| :-- | --: | --: |",

@@ -69,7 +69,8 @@ def main(arguments: list[str]) -> int:
                 where = f"{sweep.name}, profile {sweep.profile}"
                 raise ConfigError(f"{where}: cannot run here", *_missing_lines(absent))
             check_writable(folder)
-            for line in set_aside_damaged([trial.trial_id for trial in candidates], folder):
+            before, *_ = search.plan(sweep, search.settled(sweep, records))
+            for line in set_aside_damaged(dict.fromkeys(trial.trial_id for trial in [*candidates, *before]), folder):
                 say(f"note: {line}; it is run again")
             rounds = Rounds(sweep, folder, executor, say)
             plan = rounds.next()

@@ -17,6 +17,7 @@ from bench.checks import frozen_digests
 from bench.config import ConfigError
 from bench.datasets import DATASETS
 from bench.record import TrialRecord
+from bench.run import main
 from bench.report.leaderboard import _memory_notes, _quantities
 from bench.sweep import Trial
 from bench.transforms import TransformConfig, flip, to_input
@@ -239,6 +240,12 @@ def test_a_folder_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="Give auto, off or a folder"):
         features.choose(options("--feature-cache", str(tmp_path / "file" / "below")))
+
+
+@pytest.mark.parametrize("given", [["--feature-cache-gib", "0"], ["--feature-cache", "/dev/null/x"]])
+def test_the_command_line_says_so_before_any_work(given, tmp_path, capsys):
+    assert main(["ablations/decoder_width.yaml", "--dry-run", "--results", str(tmp_path), *given]) == 2
+    assert capsys.readouterr().err.startswith("--feature-cache")
 
 
 def test_the_outlook_names_rows_and_reasons(frozen, cache):
