@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from bench.report import page
 from bench.report.results import Results
 from bench.report.tables import as_csv, comparisons_csv, markdown
 
@@ -19,7 +20,7 @@ def write(results: Results, folder: Path) -> list[Path]:
         "leaderboard.md": markdown(board),
         "leaderboard.csv": as_csv(board),
         "comparisons.csv": comparisons_csv(board),
-        # the page joins here: "page.html": page.html(results, board)
+        "page.html": page.html(results, board),
     }
     paths = []
     for name, text in contents.items():
