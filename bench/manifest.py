@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from bench.config import Axis, ConfigError, Sweep, TrialConfig, explain
 from bench.record import MANIFEST, TrialRecord, write_whole
+from bench.search_settings import SearchConfig
 from bench.sweep import Trial
 from models._registry import Config, Missing
 
@@ -69,6 +70,7 @@ class Manifest(Config):
     base: dict[str, Any]
     axes: list[AxisEntry]
     seeds: list[int]
+    search: SearchConfig = SearchConfig()
     trials: list[TrialEntry]
     absent: dict[str, list[MissingEntry]] = {}
     """What kept a trial from running, by trial id."""
@@ -115,6 +117,7 @@ def of(
             for axis in sweep.axes
         ],
         seeds=list(sweep.seeds),
+        search=sweep.search,
         trials=[
             TrialEntry(
                 trial_id=t.trial_id, point=list(t.point), seed=t.seed, changes=changes(base, _unseeded(t.config))
@@ -157,7 +160,9 @@ def understand(manifest: Manifest, records: Mapping[str, TrialRecord]) -> tuple[
     except ValidationError:  # written by another version; only what all trials share is ever shown of it
         base = trials[0].config
     axes = tuple(Axis(axis.name, tuple((p.label, p.changes) for p in axis.points)) for axis in manifest.axes)
-    return Sweep(manifest.name, manifest.question, manifest.profile, base, axes, tuple(manifest.seeds)), trials, notes
+    seeds = tuple(manifest.seeds)
+    sweep = Sweep(manifest.name, manifest.question, manifest.profile, base, axes, seeds, manifest.search)
+    return sweep, trials, notes
 
 
 def reconstruct(name: str, records: Mapping[str, TrialRecord]) -> tuple[Sweep, list[Trial], list[str]]:

@@ -86,6 +86,8 @@ def against(new: Results, old: Results) -> Verdicts:
         problem = _incomparable(was, now)
         if problem:
             warnings.append((now.label, f"accuracy is NOT compared: {problem}"))
+        elif not was.ok().keys() & now.ok().keys():
+            warnings.append((now.label, "accuracy is NOT compared: no seed is ok in both"))
         else:
             findings += _accuracy(now, was, new, old)
         if changed := _other_versions(was, now):

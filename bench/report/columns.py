@@ -87,6 +87,8 @@ def columns(board: Leaderboard, table: Table) -> list[Column]:
 def status(row: Row) -> str:
     """``3/3``, or ``2/3 (1 oom)``, or ``1/1 (not trained)``."""
     others = [f"{row.statuses.count(s)} {s}" for s in STATUSES if s in row.statuses]
+    if row.stopped_at is not None:
+        others = [text + f" at epoch {row.stopped_at}" * text.endswith("stopped early") for text in others]
     others += ["not trained"] * row.untrained
     detail = f" ({', '.join(others)})" if others else ""
     return f"{row.count_ok}/{len(row.statuses)}{detail}"
@@ -109,17 +111,22 @@ def marks(table: Table, metric: str) -> Mapping[int, set[Mark]]:
     return found
 
 
+def best_row(table: Table, metric: str) -> int | None:
+    """Number of the row with the best mean; ``None`` if there is no mean."""
+    means = {i: row.cells[f"test.{metric}"].mean for i, row in enumerate(table.rows) if f"test.{metric}" in row.cells}
+    pick = max if METRICS[metric].better == "higher" else min
+    return pick(means, key=means.get, default=None)
+
+
 def not_distinguishable(table: Table, metric: str) -> set[int]:
     """Numbers of the rows that the data do not tell from the one with the best mean; that one is not among them.
 
     Empty where nothing was compared: then nothing is known.
     """
-    means = {i: row.cells[f"test.{metric}"].mean for i, row in enumerate(table.rows) if f"test.{metric}" in row.cells}
+    best = best_row(table, metric)
     comparisons = [c for c in table.comparisons.get(metric, ()) if c.p is not None]
-    if not means or not comparisons:
+    if best is None or not comparisons:
         return set()
-    pick = max if METRICS[metric].better == "higher" else min
-    best = pick(means, key=means.get)
     return {c.first + c.second - best for c in comparisons if best in (c.first, c.second) and not c.resolved}
 
 

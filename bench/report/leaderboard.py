@@ -15,6 +15,7 @@ from bench.manifest import Predicted
 from bench.record import TrialRecord
 from bench.report.beside import Beside, beside
 from bench.scores import MAIN_METRICS, METRICS, main_metric
+from bench.search_settings import SearchConfig
 from bench.statistics import Comparison, compare, half_width
 from bench.sweep import Trial
 from models._registry import Missing
@@ -56,13 +57,15 @@ class Row:
     """One configuration."""
 
     labels: tuple[str, ...]  # on each axis
-    statuses: tuple[str, ...]  # of each seed: the record's, or missing (cannot run on this machine) or pending
+    statuses: tuple[str, ...]  # of each seed: a record's, or missing (cannot run on this machine) or pending
     errors: tuple[str, ...]  # last lines of what went wrong, and what is missing
     trial_ids: tuple[str, ...]
     seeds: tuple[int, ...]  # of the trials
     cells: Mapping[str, Cell]  # by quantity; quantities that nobody could measure are absent
     on_front: bool = False  # no other row is at least as accurate with less memory
     notes: tuple[str, ...] = ()  # what to know before believing the row's memory
+    stopped_at: int | None = None  # epoch after which a trial was stopped early
+    shared_card: bool = False  # some trial was not alone on its card, so that its memory and speed are not known
 
     @property
     def count_ok(self) -> int:
@@ -88,6 +91,7 @@ class Table:
     main_metric: str = MAIN_METRICS[0]  # decides the front
     comparisons: Mapping[str, tuple[Comparison, ...]] = field(default_factory=dict)  # of all pairs of rows, by metric
     images: int | None = None  # how many the comparisons are over
+    looks: int = 1  # how often comparisons could end the sweep; p values are corrected for it
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class Leaderboard:
     settings: str  # what all rows share, in words
     tables: tuple[Table, ...]
     beside: Beside = Beside()  # what was not measured by these trials
+    search: SearchConfig = SearchConfig()  # how the configurations and the number of seeds were chosen
     remarks: tuple[str, ...] = ()  # about the whole: what was merged, left out or selected
 
 
@@ -135,7 +140,8 @@ def summarise(
         ids = {i for row in rows for i in row.trial_ids}
         measure = next((m for m in MEMORY_MEASURES if _all_have(rows, f"training.{m}")), None)
         accuracy = main_metric(m for m in METRICS if any(f"test.{m}" in row.cells for row in rows))
-        comparisons, image_count = _compare(rows, images)
+        looks = sweep.search.looks(len(sweep.seeds))
+        comparisons, image_count = _compare(rows, images, looks)
         sources = [records[i].provenance for i in sorted(ids) if i in records and records[i].provenance]
         tables.append(
             Table(
@@ -148,6 +154,7 @@ def summarise(
                 main_metric=accuracy or MAIN_METRICS[0],
                 comparisons=comparisons,
                 images=image_count,
+                looks=looks,
             )
         )
     embedded = tuple(dict.fromkeys(part for trial in trials for part in _stand_ins(trial)))
@@ -161,6 +168,7 @@ def summarise(
         settings=_settings(sweep),
         tables=tuple(tables),
         beside=beside(trials, records, images, external, bool(embedded)),
+        search=sweep.search,
         remarks=tuple(remarks),
     )
 
@@ -168,6 +176,20 @@ def summarise(
 def measured_memory(row: Row, table: Table) -> Cell | None:
     """The row's peak memory in training by the table's measure, in bytes."""
     return row.cells.get(f"training.{table.memory_measure}")
+
+
+def _failure(record: TrialRecord) -> str:
+    """Why a trial has no scores, in a line; out of memory with what was known then."""
+    text, known = record.error.strip().splitlines()[-1], record.memory_at_failure
+    if record.status != "oom" or known is None:
+        return text
+    figures = {
+        "reserved then": known.torch_reserved_bytes,
+        "predicted peak allocated": known.predicted_allocated_bytes,
+        "memory.budget_gib": known.budget_bytes,
+    }
+    said = "; ".join(f"{name} {value / GIB:.2f} GiB" for name, value in figures.items() if value is not None)
+    return f"{text} ({said})" if said else text
 
 
 def _row(
@@ -187,7 +209,7 @@ def _row(
         for name, value in _predictions(record, predicted.get(trial.trial_id)).items():
             values[f"predicted.{name}"].append(value)
     without = ["missing" if trial.trial_id in absent else "pending" for trial in trials]
-    errors = [r.error.strip().splitlines()[-1] for r in found if r is not None and r.error]
+    errors = [_failure(r) for r in found if r is not None and r.error]
     needs = [item for r, trial in zip(found, trials) if r is None for item in absent.get(trial.trial_id, ())]
     errors += [f"missing {item.kind}: {item.what}; {item.remedy}" for item in needs]
     return Row(
@@ -197,11 +219,32 @@ def _row(
         trial_ids=tuple(trial.trial_id for trial in trials),
         seeds=tuple(trial.seed for trial in trials),
         notes=tuple(dict.fromkeys(note for r in found if r is not None for note in _memory_notes(r))),
+        shared_card=any(_shared_card(r) for r in found if r is not None),
         cells={n: Cell(fmean(v), stdev(v) if len(v) > 1 else None, len(v)) for n, v in values.items()},
+        stopped_at=next((r.curve[-1].epoch for r in found if r is not None and r.status == "stopped early"), None),
     )
 
 
+def _shared_card(record: TrialRecord) -> bool:
+    return record.provenance is not None and record.provenance.gpu_share < 1
+
+
+def behind_cache(record: TrialRecord) -> bool:
+    """Part of the model was not run: what the trial used of memory and time is not what the model needs."""
+    return record.feature_cache is not None and record.feature_cache.blocks is not None
+
+
 def _memory_notes(record: TrialRecord) -> Iterator[str]:
+    if behind_cache(record):
+        yield (
+            f"features of the first {record.feature_cache.blocks} blocks were read from a cache (--feature-cache): "
+            "memory and speed are not this model's and are left out"
+        )
+    if record.resumed_from_epochs and record.memory:
+        epochs = ", ".join(map(str, record.resumed_from_epochs))
+        yield f"cut short and gone on after epoch {epochs}: memory is the peak of the last part"
+    if _shared_card(record):
+        yield f"shared its card (--gpus-per-trial {record.provenance.gpu_share:g}): memory and speed are not known"
     for phase, memory in (record.memory or {}).items():
         if memory.breach:
             yield f"memory in {phase} contradicts itself: {memory.breach}"
@@ -254,9 +297,10 @@ def _quantities(record: TrialRecord) -> dict[str, float]:
         **({f"test[{name}]": scores for name, scores in record.test_sets.items()} if len(record.test_sets) > 1 else {}),
         "val": record.val_scores,
         "parameters": record.parameters,
-        "timing": record.timing.model_dump() if record.timing else None,
-        **{phase: memory.model_dump() for phase, memory in (record.memory or {}).items()},
     }
+    if not behind_cache(record):
+        sections["timing"] = record.timing.model_dump() if record.timing and record.status == "ok" else None
+        sections |= {phase: memory.model_dump() for phase, memory in (record.memory or {}).items()}
     return {
         f"{section}.{name}": value
         for section, values in sections.items()
@@ -282,8 +326,9 @@ def _environment(record: TrialRecord, ambiguous_weights: set[str]) -> tuple[tupl
     threads = came_from.threads
     weights = [f"{n} {digest[:12]}" for n, digest in sorted(came_from.weights.items()) if n in ambiguous_weights]
     cpu = f" ({came_from.host_cpu}, {threads} thread{'s' * (threads > 1)})" if came_from.device == "cpu" else ""
+    several = f"{came_from.devices} x " if came_from.devices > 1 else ""  # each with a part of every batch
     return (
-        ("device", came_from.device + cpu),
+        ("device", several + came_from.device + cpu),
         ("platform", came_from.platform),
         ("torch", came_from.versions["torch"]),
         ("cuda", came_from.cuda or "none"),
@@ -298,7 +343,7 @@ def _split_sizes(images: Mapping[str, int]) -> str:
 
 
 def _compare(
-    rows: Sequence[Row], images: Mapping[str, Mapping[str, Sequence]]
+    rows: Sequence[Row], images: Mapping[str, Mapping[str, Sequence]], looks: int
 ) -> tuple[dict[str, tuple[Comparison, ...]], int | None]:
     """Comparisons of all pairs of rows for each metric that is a mean over images, and how many images there are."""
     known = [images[i] for row in rows for i in row.trial_ids if i in images]
@@ -317,7 +362,7 @@ def _compare(
             }
             for row in rows
         ]
-        found[metric] = tuple(compare(scores))
+        found[metric] = tuple(compare(scores, looks=looks))
     return found, len(names)
 
 
@@ -339,7 +384,7 @@ def _mark_front(rows: Sequence[Row], measure: str | None, metric: str) -> tuple[
 
 
 def _all_have(rows: Sequence[Row], quantity: str) -> bool:
-    measured = [row for row in rows if row.count_ok and not row.untrained]
+    measured = [row for row in rows if row.count_ok and not row.untrained and not row.shared_card]
     return bool(measured) and all(quantity in row.cells for row in measured)
 
 

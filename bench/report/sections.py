@@ -2,7 +2,7 @@
 
 from bench.report.beside import Beside
 from bench.report.columns import SHOWN, not_distinguishable
-from bench.report.leaderboard import Table
+from bench.report.leaderboard import Leaderboard, Table
 from bench.scores import METRICS
 from bench.statistics import smallest_resolvable
 
@@ -27,11 +27,12 @@ def differences(table: Table) -> list[str]:
     label, seeds = METRICS[metric].label, f"{least} seeds and {table.images} test images"
     names = [escape(", ".join(row.labels)) for row in table.rows]
     resolved = [c for c in compared if c.resolved]
-    times = smallest_resolvable(least, len(compared))
+    tests = len(compared) * table.looks
+    times = smallest_resolvable(least, tests)
     count = f"{len(compared)} pair{'s' * (len(compared) > 1)}"
     reach = f"Among {count} a difference has to be {times:.0f} times its standard error over {least} seeds"
     if least < ENOUGH_SEEDS:
-        reach += f" ({smallest_resolvable(ENOUGH_SEEDS, len(compared)):.0f} times with {ENOUGH_SEEDS})"
+        reach += f" ({smallest_resolvable(ENOUGH_SEEDS, tests):.0f} times with {ENOUGH_SEEDS})"
     reach += " to be told from none."
     if not resolved:
         return [f"**Not resolved**: on {label}, {seeds} do not decide between any two rows. {reach}", ""]
@@ -46,6 +47,34 @@ def differences(table: Table) -> list[str]:
         pair = f"{names[c.first]} − {names[c.second]}"
         lines.append(f"| {pair} | {c.difference:+.3f} | {interval} | {c.p_holm:.2g} | {verdict} |")
     return [*lines, ""]
+
+
+def how_chosen(board: Leaderboard) -> list[str]:
+    """What a reader must know about rows, seeds and trials that a search or a budget has chosen."""
+    search, lines = board.search, []
+    rows = [row for table in board.tables for row in table.rows]
+    if search.name != "grid":
+        by = "at random" if search.name == "random" else "by Optuna, from scores on the validation split"
+        lines.append(f"Search: {len(rows)} configurations, chosen {by}, seed {search.seed}; others were not tried.")
+    if search.early_stopping:
+        stopped = sum("stopped early" in row.statuses for row in rows)
+        lines.append(
+            f"Early stopping: {stopped} of {len(rows)} configurations were stopped by their validation loss at the "
+            "first seed. They were not scored on the test split and are compared with nothing."
+        )
+    if search.first_seeds:
+        looks = search.looks(len(board.seeds))
+        lines.append(
+            f"**The number of seeds depended on the results**: {search.first_seeds} for every row, then one more, up "
+            f"to {len(board.seeds)}, for those that were not told from the best. p values are multiplied by {looks}, "
+            "the number of times that they could end this; the intervals of the means are not corrected."
+        )
+    budgets = {"trials": search.trials, "hours": search.hours}
+    if limits := " and ".join(f"{limit:g} {unit}" for unit, limit in budgets.items() if limit is not None):
+        statuses = [status for row in rows for status in row.statuses]
+        waiting = f"**{statuses.count('pending')} of {len(statuses)} trials are pending.**"
+        lines.append(f"Budget: {limits}. {waiting if 'pending' in statuses else 'No trial is pending.'}")
+    return [text for line in lines for text in ("", line)]
 
 
 def external(beside: Beside) -> list[str]:

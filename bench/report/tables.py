@@ -7,7 +7,7 @@ import pandas
 from bench.report.cards import fit
 from bench.report.columns import ARROWS, Column, columns, marks, show, status
 from bench.report.leaderboard import Leaderboard, Row, Table, memory_noise_floor, unresolved
-from bench.report.sections import differences, escape, external, published
+from bench.report.sections import differences, escape, external, how_chosen, published
 from bench.scores import METRICS
 
 
@@ -42,7 +42,8 @@ def _caption(board: Leaderboard) -> list[str]:
             f"> **Embedded run** ({parts}): stand-ins that ship with the suite, made to run on any machine. These "
             "numbers rank settings of a tiny model; they are not results of SAM3-UNet.",
         ]
-    return lines + [line for remark in board.remarks for line in ("", escape(remark))]
+    remarks = [line for remark in board.remarks for line in ("", escape(remark))]
+    return [*lines, *how_chosen(board), *remarks]
 
 
 def _table(board: Leaderboard, table: Table) -> list[str]:
@@ -96,7 +97,9 @@ def _memory_resolution(table: Table) -> list[str]:
 
 def _footnote(board: Leaderboard) -> str:
     if len(board.seeds) > 1:
-        lines = [f"Means ± half of their 95 % interval over {len(board.seeds)} seeds; best mean bold."]
+        first = board.search.first_seeds
+        count = f"{first} to {len(board.seeds)}" if first else f"{len(board.seeds)}"
+        lines = [f"Means ± half of their 95 % interval over {count} seeds; best mean bold."]
         tested = any(c.p is not None for table in board.tables for found in table.comparisons.values() for c in found)
         how = "≈ is not distinguishable from its column's best: bootstrap over seeds and images, Holm over all pairs."
         lines.append(how if tested else "Differences are not tested for significance.")

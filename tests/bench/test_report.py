@@ -12,7 +12,7 @@ from bench import published, report
 from bench.config import Axis, Sweep, TrialConfig
 from bench.external import ExternalRecord
 from bench.memory import Memory
-from bench.record import Provenance, Timing, TrialRecord
+from bench.record import MemoryAtFailure, Provenance, Timing, TrialRecord
 from bench.report import plots
 from bench.report.columns import not_distinguishable
 from bench.report.leaderboard import memory_noise_floor, summarise, unresolved
@@ -212,7 +212,7 @@ def test_names_that_find_no_room_in_the_figure_are_numbers_with_a_key(sweep, cou
     figure = plots.memory_accuracy(board, board.tables[0])
     beside = {text.get_text() for text in figure.axes[0].texts}
     if count == 3:
-        assert set(names) <= beside and not figure.legends
+        assert set(names) <= beside and len(figure.legends) == 1
     else:
         assert {str(number) for number in range(1, 31)} <= beside and not set(names) & beside
         key = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -408,6 +408,18 @@ def test_figures_that_contradict_themselves_mark_the_row(sweep):
     assert any("contradicts itself: nvml" in line for line in lines) and any(
         "not alone on the card" in line for line in lines
     )
+
+
+def test_a_row_out_of_memory_says_what_was_known_then(sweep):
+    def said(**known):
+        oom = record(expand(sweep)[0], status="oom", error="CUDA out of memory. Tried to allocate 2.00 GiB.")
+        oom = oom.model_copy(update={"memory_at_failure": MemoryAtFailure(**known)})
+        return markdown(board_of(sweep, oom))
+
+    known = {"torch_reserved_bytes": 7 * GIB, "predicted_allocated_bytes": int(8.5 * GIB), "budget_bytes": None}
+    numbers = "(reserved then 7.00 GiB; predicted peak allocated 8.50 GiB)"
+    assert f"Tried to allocate 2.00 GiB. {numbers}" in said(**known)
+    assert "Tried to allocate 2.00 GiB.\n" in said(**dict.fromkeys(known))
 
 
 def test_over_budget_is_a_row_of_its_own_kind(sweep):

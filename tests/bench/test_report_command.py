@@ -378,8 +378,9 @@ def test_the_gate_is_an_exit_code(few, tmp_path, capsys):
     assert "WORSE: 1, 8: S:" in said.err and "worse" in said.out and contents(new) == before
     assert main([str(old), "--bundle", str(tmp_path / "old.zip"), "--quiet"]) == 0
     assert main([str(old), "--against", str(tmp_path / "old.zip"), "--quiet"]) == 0
-    other = write(synthetic(rows=1, seeds=(7,)), tmp_path / "other")
-    assert main([str(other), "--against", str(old)]) == 2
+    sweep = few.sweep._replace(axes=(Axis.over("model.adapter.rank", {"99": 99}),))
+    nothing_alike = replace(few, sweep=sweep, trials=expand(sweep), records={}, images={})
+    assert main([str(write(nothing_alike, tmp_path / "other")), "--against", str(old)]) == 2
     assert main([str(old), "--against", str(tmp_path / "nowhere")]) == 2
 
 
