@@ -5,6 +5,7 @@ A folder or a bundle may be given wherever results are. The same records give th
 
 import argparse
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +64,7 @@ def main(arguments: list[str]) -> int:
         return _gate(found, other, console) if other is not None else 0
 
 
-def merge_all(paths: list[Path], stack: ExitStack, say) -> Results:
+def merge_all(paths: list[Path], stack: ExitStack, say: Callable[[str], None]) -> Results:
     """The results of all folders and bundles as one; bundles stay unpacked until the stack closes."""
     parts = []
     for path in paths:

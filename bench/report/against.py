@@ -127,6 +127,8 @@ def _outcomes(was: _Row, now: _Row) -> Iterator[Finding]:
         before, after = was.records[seed].status, now.records[seed].status
         if (before == "ok") != (after == "ok"):
             verdict: Verdict = "better" if after == "ok" else "worse"
+            if "stopped early" in (before, after):  # the search's choice, not a failure
+                verdict = "not compared"
             yield Finding(now.label, f"outcome, seed {seed}", before, after, verdict)
     if gone := sorted(was.records.keys() - now.records.keys()):
         yield Finding(now.label, f"seeds {', '.join(map(str, gone))}", "run", "–", "missing", "have not run")
