@@ -13,7 +13,6 @@ from bench.interrupt import Interrupts
 from bench.live_page import LivePage
 from bench.progress import Display
 from bench.record import TrialRecord, adopt, load_all, load_images
-from bench.report.predictions import predictions
 from bench.sweep import Trial
 from bench.work import Limits, Work
 from models._registry import Missing
@@ -29,8 +28,6 @@ class Rounds:
         """Ids of the trials that this run has begun: even an error is not tried twice."""
         self.ended: dict[str, TrialRecord] = {}
         """What became of the trials that this run has ended, on disk or not."""
-        known, _ = manifest.load(folder)
-        self.predicted = dict(known.predicted) if known else {}
         self.problems: list[str] = []
         """What could not be written."""
         self.absent: dict[str, list[Missing]] = {}
@@ -98,11 +95,7 @@ class Rounds:
         before = [records[trial.trial_id] for trial in trials if trial.trial_id in records]
         return EarlyStopping(settings, self.sweep.seeds[0], before) if settings else None
 
-    def predict(self, trials: list[Trial]) -> None:
-        """Predicts the trials' memory, to stand beside what was measured. On a CPU nobody asked for that."""
-        if self.sweep.base.device == "cuda":
-            self.predicted = predictions(trials, self.predicted, self.say)
-
     def write_manifest(self, trials: list[Trial]) -> None:
         """The trials so far, as a report finds them."""
-        manifest.of(self.sweep, trials, self.absent, self.predicted).save(self.folder)
+        known, _ = manifest.load(self.folder)
+        manifest.of(self.sweep, trials, self.absent, known.predicted if known else {}).save(self.folder)

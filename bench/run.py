@@ -18,6 +18,7 @@ from bench.live_page import LivePage
 from bench.progress import loading
 from bench.record import TrialRecord, load_all, set_aside_damaged
 from bench.report import results, terminal
+from bench.report.predictions import keep_predictions
 from bench.resources import add_options, resources_of
 from bench.rounds import Rounds
 from bench.sources import parse
@@ -100,8 +101,9 @@ def main(arguments: list[str]) -> int:
 
     records, problems = load_all(folder)[0] | rounds.ended, rounds.problems
     try:
-        rounds.predict(plan.trials)
         rounds.write_manifest(plan.trials)
+        if sweep.base.device == "cuda":  # beside what was measured; on a CPU it is seconds for what nobody asked
+            keep_predictions(folder, plan.trials, say)
         found, notes = results.load(folder)  # from the files, as every later rebuild
         for line in notes:
             say(f"note: {line}")

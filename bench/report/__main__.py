@@ -5,18 +5,19 @@ A folder or a bundle may be given wherever results are. The same records give th
 
 import argparse
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from bench import manifest, report
+from bench import report
 from bench.config import ConfigError
 from bench.report import bundle, results, terminal
 from bench.report.against import against
 from bench.report.merge import merge
-from bench.report.predictions import predictions
+from bench.report.predictions import keep_predictions, predictions
 from bench.report.results import Results
 from bench.report.select import select
 from bench.run import LOG_WIDTH
@@ -34,10 +35,12 @@ def main(arguments: list[str]) -> int:
 
     with ExitStack() as stack:
         try:
-            found = merge_all(options.results, stack, say)
             if options.predict:
+                for folder in filter(Path.is_dir, options.results):
+                    keep_predictions(folder, results.load(folder)[0].trials, say)
+            found = merge_all(options.results, stack, say)
+            if options.predict:  # what has no sweep.json to keep them in
                 found = replace(found, predicted=predictions(found.trials, found.predicted, say))
-                _keep_predictions(options.results, found)
             found = select(found, options.where, options.sort)
             out = _out(options)
             if out is not None:
@@ -61,7 +64,7 @@ def main(arguments: list[str]) -> int:
         return _gate(found, other, console) if other is not None else 0
 
 
-def merge_all(paths: list[Path], stack: ExitStack, say) -> Results:
+def merge_all(paths: list[Path], stack: ExitStack, say: Callable[[str], None]) -> Results:
     """The results of all folders and bundles as one; bundles stay unpacked until the stack closes."""
     parts = []
     for path in paths:
@@ -73,13 +76,6 @@ def merge_all(paths: list[Path], stack: ExitStack, say) -> Results:
     for line in notes:
         say(f"note: {line}")
     return merged
-
-
-def _keep_predictions(paths: list[Path], results: Results) -> None:
-    """Writes predictions into the ``sweep.json`` of a folder, so that every later report shows them."""
-    known = manifest.load(paths[0])[0] if len(paths) == 1 and paths[0].is_dir() else None
-    if known is not None:
-        known.model_copy(update={"predicted": dict(sorted(results.predicted.items()))}).save(paths[0])
 
 
 def _out(options: argparse.Namespace) -> Path | None:

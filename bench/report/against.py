@@ -86,6 +86,8 @@ def against(new: Results, old: Results) -> Verdicts:
         problem = _incomparable(was, now)
         if problem:
             warnings.append((now.label, f"accuracy is NOT compared: {problem}"))
+        elif not was.ok().keys() & now.ok().keys():
+            warnings.append((now.label, "accuracy is NOT compared: no seed is ok in both"))
         else:
             findings += _accuracy(now, was, new, old)
         if changed := _other_versions(was, now):
@@ -125,6 +127,8 @@ def _outcomes(was: _Row, now: _Row) -> Iterator[Finding]:
         before, after = was.records[seed].status, now.records[seed].status
         if (before == "ok") != (after == "ok"):
             verdict: Verdict = "better" if after == "ok" else "worse"
+            if "stopped early" in (before, after):  # the search's choice, not a failure
+                verdict = "not compared"
             yield Finding(now.label, f"outcome, seed {seed}", before, after, verdict)
     if gone := sorted(was.records.keys() - now.records.keys()):
         yield Finding(now.label, f"seeds {', '.join(map(str, gone))}", "run", "–", "missing", "have not run")

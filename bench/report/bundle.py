@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import distributions
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from bench import manifest, report
 from bench.config import ConfigError
@@ -79,7 +80,7 @@ def opened(path: Path) -> Iterator[Path]:
         yield inside[0] if len(inside) == 1 and inside[0].is_dir() else target
 
 
-def _zip(files: dict[str, Path], target) -> None:
+def _zip(files: dict[str, Path], target: IO[bytes]) -> None:
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         for name in sorted(files):
             entry = zipfile.ZipInfo(name, DATE)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from bench.report.columns import ARROWS, UNKNOWN, Column, columns, marks
 from bench.report.leaderboard import Leaderboard, Row, Table
+from bench.report.sections import how_chosen
 from bench.scores import METRICS
 
 LINES_A_PAGE = 34
@@ -139,7 +140,8 @@ def _notes(board: Leaderboard) -> list[str]:
         "memory.",
         "",
     ]
-    return lines + [line for remark in board.remarks for line in (escape(remark), "")]
+    remarks = [*how_chosen(board), *board.remarks]
+    return lines + [line for remark in remarks if remark for line in (escape(remark.replace("**", "")), "")]
 
 
 def _tables(board: Leaderboard, table: Table) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from bench.config import Axis, Sweep
 from bench.manifest import NOT_THERE, RecordedTrial, axis_over, label, value_at, varied
 from bench.report.results import Results
+from bench.search_settings import SearchConfig
 from bench.sweep import Trial
 
 
@@ -44,11 +45,19 @@ def merge(parts: Sequence[Results]) -> tuple[Results, list[str]]:
         base=sweeps[0].base,
         axes=axes,
         seeds=tuple(sorted({seed for s in sweeps for seed in s.seeds})),
+        search=sweeps[0].search if all(s.search == sweeps[0].search for s in sweeps) else SearchConfig(),
     )
+    searched = [s.name for s in sweeps if s.search != sweep.search]
     external = {json.dumps(e.model_dump(mode="json"), sort_keys=True): e for part in parts for e in part.external}
     merged = (
         f"Merged from {len(parts)} sweeps. A row has on an axis that its sweep did not vary its configuration's value."
     )
+    remarks = [merged, *dict.fromkeys(remark for part in parts for remark in part.remarks), *dict.fromkeys(notes)]
+    if searched:
+        remarks.append(
+            f"Results decided which configurations or how many seeds were run in {', '.join(searched)}; the p values of "
+            "a merged table are not corrected for that."
+        )
     merged_results = Results(
         sweep=sweep,
         trials=found,
@@ -58,7 +67,7 @@ def merge(parts: Sequence[Results]) -> tuple[Results, list[str]]:
         absent={i: items for i, items in absent.items() if i not in records},
         external=list(external.values()),
         predicted={i: p for part in parts for i, p in part.predicted.items()},
-        remarks=[merged, *dict.fromkeys(remark for part in parts for remark in part.remarks), *dict.fromkeys(notes)],
+        remarks=remarks,
     )
     return merged_results, notes
 

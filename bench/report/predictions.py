@@ -2,11 +2,21 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
+from bench import manifest
 from bench.manifest import Predicted
 from bench.predicted_memory import Unpredictable, predict
 from bench.sweep import Trial
 from models._registry import InvalidModel
+
+
+def keep_predictions(folder: Path, trials: Sequence[Trial], tell: Callable[[str], None]) -> None:
+    """Writes predictions into a folder's ``sweep.json``, where every later report finds them."""
+    known, _ = manifest.load(folder)
+    if known is not None:
+        found = dict(sorted(predictions(trials, known.predicted, tell).items()))
+        known.model_copy(update={"predicted": found}).save(folder)
 
 
 def predictions(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from bench import manifest
@@ -30,6 +31,11 @@ class Results:
     remarks: Sequence[str] = ()  # about the whole, for every reader: what was merged, left out or selected
 
     def board(self) -> Leaderboard:
+        """Made once: its comparisons take seconds for hundreds of trials."""
+        return self._board
+
+    @cached_property
+    def _board(self) -> Leaderboard:
         return summarise(
             self.sweep,
             self.trials,

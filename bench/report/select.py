@@ -44,7 +44,7 @@ def select(results: Results, where: Sequence[str] = (), sort: str = "") -> Resul
     conditions = [_parse(text) for text in where]
     if not conditions and not sort:
         return results
-    board = results.board()
+    board = _untested(results)
     keys = _keys(results, board)
     for key in [condition.key for condition in conditions] + [sort.removeprefix("-")] * bool(sort):
         if key not in keys:
@@ -66,6 +66,11 @@ def select(results: Results, where: Sequence[str] = (), sort: str = "") -> Resul
         )
     results = replace(results, remarks=remarks)
     return replace(results, trials=_sorted(results, sort)) if sort else results
+
+
+def _untested(results: Results) -> Leaderboard:
+    """The leaderboard without its comparisons, which take time and decide nothing here."""
+    return replace(results, images={}).board()
 
 
 def _parse(text: str) -> Condition:
@@ -92,7 +97,7 @@ def _paths(node: Mapping[str, Any], within: str = "") -> set[str]:
 
 def _keep(results: Results, condition: Condition) -> Results:
     """The trials for which a condition holds: on a quantity by the mean of their row, else each by itself."""
-    board = results.board()
+    board = _untested(results)
     rows = {trial_id: row for table in board.tables for row in table.rows for trial_id in row.trial_ids}
     by_row = any(condition.key in row.cells for row in rows.values())
     kept = []
@@ -136,7 +141,7 @@ def _holds(value: Any, condition: Condition) -> bool:
 
 
 def _sorted(results: Results, sort: str) -> list[Any]:
-    board = results.board()
+    board = _untested(results)
     key = sort.removeprefix("-")
     rows = {trial_id: row for table in board.tables for row in table.rows for trial_id in row.trial_ids}
     by_row = any(key in row.cells for row in rows.values())

@@ -13,6 +13,7 @@ from rich.text import Text
 from bench.report.against import Verdict, Verdicts
 from bench.report.columns import ARROWS, Column, columns, marks
 from bench.report.leaderboard import Leaderboard, Table
+from bench.report.sections import how_chosen
 from bench.scores import METRICS
 
 HEADING_WIDTH = 14
@@ -52,7 +53,7 @@ def _lines(board: Leaderboard, width: int) -> Iterator[RenderableType]:
     yield Text(f"{board.settings}")
     if board.embedded:
         yield Text(f"EMBEDDED RUN ({', '.join(board.embedded)}): not results of SAM3-UNet", style="bold")
-    yield from map(Text, board.remarks)
+    yield from (Text(line.replace("**", "")) for line in (*how_chosen(board), *board.remarks) if line)
     for number, table in enumerate(board.tables, start=1):
         if len(board.tables) > 1:
             yield Text(f"Environment {number} of {len(board.tables)}: not comparable with the others", style="bold")
