@@ -25,10 +25,11 @@ from bench.transforms import TransformConfig
 from models import MODELS
 from models._registry import Config, Missing, Registry, did_you_mean
 
-
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 """Of a sweep: it becomes a folder below the results."""
 LARGEST_SEED = 2**63 - 1
+TRACKERS = ("tensorboard", "wandb", "mlflow")
+"""What ``track`` of a sweep may name."""
 
 
 class ConfigError(ValueError):
@@ -158,6 +159,8 @@ class Sweep(NamedTuple):
     axes: tuple[Axis, ...]
     seeds: tuple[int, ...]
     search: SearchConfig = SearchConfig()
+    track: tuple[str, ...] = ()
+    """Trackers that are told about the trials."""
 
 
 class _Profile(Config):
@@ -166,6 +169,7 @@ class _Profile(Config):
     variants: dict[str, dict[str, Any]] = {}
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)]
     search: dict[str, Any] | str = {}
+    track: list[str] = []
 
 
 class _SweepFile(Config):
@@ -245,9 +249,10 @@ def _validate(settings: Mapping[str, Any], question: str, profile: str) -> Sweep
     elif len(set(seeds)) < len(seeds):
         errors.append(f"seeds: {seeds} names one twice")
     search = _search(settings["search"], errors)
+    errors += _track_problems(settings["track"])
     if errors:
         raise ConfigError(*errors)
-    sweep = Sweep(settings["name"], question, profile, base, tuple(axes.values()), tuple(seeds), search)
+    sweep = Sweep(settings["name"], question, profile, base, tuple(axes.values()), tuple(seeds), search, tuple(settings["track"]))
     if wrong := _search_problems(sweep):
         raise ConfigError(*wrong)
     return sweep
@@ -283,6 +288,14 @@ def _search_problems(sweep: Sweep) -> list[str]:
     if search.name != "grid" and search.trials is not None and search.trials < first:
         wrong.append(f"search.trials: {search.trials} is too few for one configuration at {first} seeds")
     return wrong
+
+
+def _track_problems(names: Any) -> list[str]:
+    """What is wrong with the names of trackers."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return [f"track: a list of trackers is needed, as in [tensorboard] (got {names!r})"]
+    known = f"Known: {', '.join(TRACKERS)}"
+    return [f"track: no tracker '{n}'{did_you_mean(n, TRACKERS)} {known}" for n in names if n not in TRACKERS]
 
 
 def _overlap(paths: set[str], others: set[str]) -> bool:
@@ -365,8 +378,9 @@ def _override(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     if {"dataset.images", "dataset.masks"} & changes.keys():  # paths alone are enough to ask for a folder of pairs
         changes = {"dataset.name": "folder", **changes}
     for key, value in sorted(changes.items(), key=lambda item: not item[0].endswith("name")):
-        if key in ("seeds", "name"):
-            settings[key] = [value] if key == "seeds" and type(value) is int else value
+        if key in ("seeds", "name", "track"):
+            single = (key == "seeds" and type(value) is int) or (key == "track" and isinstance(value, str))
+            settings[key] = [value] if single else value
         elif key.partition(".")[0] == "search":
             _set_search(settings, key.split("."), value)
         elif key in settings["axes"]:

@@ -10,7 +10,7 @@ import models
 
 ROOT = Path(__file__).resolve().parent.parent
 OWNERS = {
-    "ray": {"bench.schedule_ray"},
+    "ray": {"bench.schedule_ray", "bench.tracking"},
     "optuna": {"bench.search_optuna"},
     "pynvml": {"bench.sampler"},
     "py_sod_metrics": {"bench.scores"},
