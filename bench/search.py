@@ -97,9 +97,12 @@ def plan(
 
 
 def device_hours(trials: Sequence[Trial], records: Mapping[str, TrialRecord]) -> float:
-    """Hours that these trials took together, one device each; a process that was killed left no time to count."""
-    timings = [records[trial.trial_id].timing for trial in trials]
-    return sum(timing.total_seconds for timing in timings if timing) / 3600
+    """Hours that these trials took together, times their devices; a process that was killed left no time to count."""
+    found = [records[trial.trial_id] for trial in trials]
+    known = [r.provenance.devices * r.provenance.gpu_share for r in found if r.provenance]
+    usual = max(known, default=1)  # of a trial that was stopped early nobody has said it
+    devices = [r.provenance.devices * r.provenance.gpu_share if r.provenance else usual for r in found]
+    return sum(r.timing.total_seconds * count for r, count in zip(found, devices) if r.timing) / 3600
 
 
 def check(sweep: Sweep, trials: Sequence[Trial]) -> None:
