@@ -525,7 +525,7 @@ def test_mistakes_are_said_before_any_trial_runs(file, capsys, arguments, expect
 def test_a_cluster_is_asked_for_the_validation_split_too():
     config = BASE.model_copy(update={"dataset": BASE.dataset.model_copy(update={"val": 0})})
     assert cluster.look([config.model_dump_json()]).problems == []
-    (problem,) = cluster.look([config.model_dump_json()], validated_by="search.early_stopping").problems
+    *_, problem = cluster.look([config.model_dump_json()], validated_by="search.early_stopping").problems
     assert problem == "search.early_stopping looks at the validation split, and procedural has none"
 
 
