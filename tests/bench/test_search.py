@@ -535,10 +535,11 @@ def test_a_cluster_is_asked_for_the_validation_split_too():
         ("optuna", "dataset.side: [32, 64]", "the score on the validation split is compared"),
         ("random, early_stopping: asha", "train.loss: [structure_loss, bce_loss]", "the validation loss is compared"),
         ("random, early_stopping: asha", "train.epochs: [4, 8]", "the validation loss is compared"),
+        ("grid, early_stopping: asha", "train: {a: {epochs: 4}, b: {epochs: 8}}", "train.epochs changes what it means"),
     ],
 )
 def test_what_is_not_comparable_is_not_searched(file, capsys, name, axis, problem):
-    text = FILE.replace("train.lr: [1e-5, 1e-3]", axis) + f"search: {{name: {name}, points: 2}}\n"
+    text = FILE.replace("train.lr: [1e-5, 1e-3]", axis) + f"search: {{name: {name}, trials: 2}}\n"
     Path(file).write_text(text)
     assert main([file]) == 2
     assert problem in capsys.readouterr().err
