@@ -59,7 +59,7 @@ def stage(trials: Iterable[Trial], folder: Path) -> None:
             shutil.copyfile(path, folder / path)
 
 
-def look(configs: list[str], sources: Sequence[Source] = ()) -> Look:
+def look(configs: list[str], sources: Sequence[Source] = (), validated_by: str | None = None) -> Look:
     """Runs on a node: what the trials (as JSON) need and it has not, or has and cannot use.
 
     Fetches, reads and caches what is there to be had, so that the node's trials need not.
@@ -73,7 +73,7 @@ def look(configs: list[str], sources: Sequence[Source] = ()) -> Look:
     notes, fingerprints = [], {}
     try:
         prepare_weights(able)
-        notes = prepare_data(able)
+        notes = prepare_data(able, validated_by=validated_by)
         for trial in able:
             key = _settings(trial.config)
             if key not in fingerprints:

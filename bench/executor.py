@@ -25,13 +25,16 @@ class Executor(ExitStack):
         by_ray: bool,
         counts: Mapping[str, Mapping[str, int]],
         sources: Sequence[Source] = (),
+        validated_by: str | None = None,
     ) -> None:
-        """counts: of parameters by trial id, which say what takes longest; sources: what is fetched where it is not.
+        """counts: of parameters by trial id, which say what takes longest; sources: what is fetched where it is not;
+        validated_by: who needs a validation split, as ``bench.sweep.prepare_data`` says it.
 
         All methods raise ``ConfigError``.
         """
         super().__init__()
         self.resources, self.by_ray, self.counts, self.sources = resources, by_ray, counts, sources
+        self.validated_by = validated_by
         self.nodes: list = []
         self.ready = None  # what a cluster's nodes said
 
@@ -53,20 +56,17 @@ class Executor(ExitStack):
         if self.ready is None:
             ray = _ray()
             self.nodes = self.enter_context(ray.connected(self.resources, list(trials)))
-            self.ready = ray.ask(self.nodes, list(trials), self.resources, self.sources)
+            self.ready = ray.ask(self.nodes, list(trials), self.resources, self.sources, self.validated_by)
         # points that a search proposes later differ in settings, not in weights or data
         return {t.trial_id: self.ready.absent[t.trial_id] for t in trials if t.trial_id in self.ready.absent}
 
-    def prepare(self, trials: Sequence[Trial], progress: Progress, validation: bool) -> list[str]:
-        """Reads, checks and caches weights and data; returns what a user should know about them.
-
-        validation: whether every trial needs a validation split.
-        """
+    def prepare(self, trials: Sequence[Trial], progress: Progress) -> list[str]:
+        """Reads, checks and caches weights and data; returns what a user should know about them."""
         check_parallel(self.resources, {t.config.train.batch_size: ", ".join(t.point) for t in trials})
         if self.ready is not None:
             return self.ready.notes
         prepare_weights(trials)
-        return prepare_data(trials, progress, validation)
+        return prepare_data(trials, progress, self.validated_by)
 
     def in_order(self, trials: Sequence[Trial]) -> list[Trial]:
         """The trials as they are to be started: side by side the longest first, so that none runs alone at the end."""

@@ -63,8 +63,8 @@ def main(arguments: list[str]) -> int:
         if options.dry_run:
             _show_plan(console, sweep, counts, records, folder)
             return 0
-        by_ray = options.executor == "ray"
-        with Executor(resources, by_ray, counts, sources) as executor, Interrupts() as interrupts:
+        by_ray, need = options.executor == "ray", search.needs_validation(sweep)
+        with Executor(resources, by_ray, counts, sources, need) as executor, Interrupts() as interrupts:
             unfinished = pending(candidates, search.settled(sweep, records))
             if unfinished and len(absent := executor.absent(unfinished)) == len(candidates):
                 where = f"{sweep.name}, profile {sweep.profile}"
@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> int:
             unfinished = pending(candidates, rounds.settled()) if plan.next else []
             absent = executor.absent(unfinished)
             able = [trial for trial in unfinished if trial.trial_id not in absent]
-            prepared = executor.prepare(able, loading(console), search.needs_validation(sweep))
+            prepared = executor.prepare(able, loading(console))
             for note in [*prepared, *features.outlook(able)]:
                 say(f"note: {note}")
             done = len(plan.trials) - len(pending(plan.trials, rounds.settled()))

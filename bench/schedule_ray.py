@@ -120,14 +120,18 @@ def _nodes(resources: Resources) -> list[Node]:
 
 
 def ask(
-    nodes: list[Node], trials: list[Trial], resources: Resources, sources: Sequence[Source] = ()
+    nodes: list[Node],
+    trials: list[Trial],
+    resources: Resources,
+    sources: Sequence[Source] = (),
+    validated_by: str | None = None,
 ) -> cluster.Readiness:
     """Asks every node of a cluster what it lacks, before any trial starts.
 
     Raises ``ConfigError`` with one line for each node that lacks something.
     """
     configs = [trial.config.model_dump_json() for trial in trials]
-    asked = {node: _ask_one(node, configs, resources, sources) for node in nodes}
+    asked = {node: _ask_one(node, configs, resources, sources, validated_by) for node in nodes}
     looks, silent = {}, []
     for node, answer in asked.items():
         try:
@@ -140,17 +144,19 @@ def ask(
     return cluster.readiness(looks, [trial.trial_id for trial in trials])
 
 
-def _ask_one(node: Node, configs: list[str], resources: Resources, sources: Sequence[Source]) -> Any:
+def _ask_one(
+    node: Node, configs: list[str], resources: Resources, sources: Sequence[Source], validated_by: str | None
+) -> Any:
     there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
     options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": there}
     gpus = ASKING_GPUS if resources.gpus_per_trial else 0
-    return _look.options(**options, num_gpus=gpus).remote(configs, sources, os.getcwd())
+    return _look.options(**options, num_gpus=gpus).remote(configs, sources, validated_by, os.getcwd())
 
 
 @ray.remote
-def _look(configs: list[str], sources: Sequence[Source], directory: str) -> cluster.Look:
+def _look(configs: list[str], sources: Sequence[Source], validated_by: str | None, directory: str) -> cluster.Look:
     _enter(directory)
-    return cluster.look(configs, sources)
+    return cluster.look(configs, sources, validated_by)
 
 
 def _enter(directory: str) -> None:

@@ -7,6 +7,7 @@ the same trials again, finds most of them done, and goes on. It neither runs any
 import importlib.util
 import math
 from collections.abc import Iterator, Mapping, Sequence, Set
+from operator import attrgetter
 from statistics import fmean
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -97,9 +98,12 @@ def plan(
 
 
 def device_hours(trials: Sequence[Trial], records: Mapping[str, TrialRecord]) -> float:
-    """Hours that these trials took together, one device each; a process that was killed left no time to count."""
-    timings = [records[trial.trial_id].timing for trial in trials]
-    return sum(timing.total_seconds for timing in timings if timing) / 3600
+    """Hours that these trials took together, times their devices; a process that was killed left no time to count."""
+    found = [records[trial.trial_id] for trial in trials]
+    known = [r.provenance.devices * r.provenance.gpu_share for r in found if r.provenance]
+    usual = max(known, default=1)  # of a trial that was stopped early nobody has said it
+    devices = [r.provenance.devices * r.provenance.gpu_share if r.provenance else usual for r in found]
+    return sum(r.timing.total_seconds * count for r, count in zip(found, devices) if r.timing) / 3600
 
 
 def check(sweep: Sweep, trials: Sequence[Trial]) -> None:
@@ -111,17 +115,15 @@ def check(sweep: Sweep, trials: Sequence[Trial]) -> None:
     if stopping:
         fields = ("dataset", "transform", "train.epochs", "train.loss", "train.validate_every")
         same |= dict.fromkeys(fields, "the validation loss")
-        configs = [trial.config.train for trial in trials]
-        if any(config.validate_every == 0 for config in configs):
+        if any(trial.config.train.validate_every == 0 for trial in trials):
             wrong.append("search.early_stopping: looks at the validation loss. Set train.validate_every=1")
-        if shortest := [c.epochs for c in configs if c.epochs <= stopping.grace_epochs]:
-            epochs = f"search.early_stopping.grace_epochs: {stopping.grace_epochs} of {min(shortest)} epochs"
-            wrong.append(f"{epochs} stops nothing. Allowed: less than train.epochs")
-    for axis in sweep.axes:
-        for path in sorted(axis.paths()):
-            what = next((what for field, what in same.items() if f"{path}.".startswith(f"{field}.")), None)
-            if what:
-                wrong.append(f"search: {what} is compared, and does not mean the same over {path}. Make sweeps of it")
+        shortest = min(trial.config.train.epochs for trial in trials)
+        if shortest <= stopping.grace_epochs:
+            grace = f"search.early_stopping.grace_epochs: {stopping.grace_epochs} of {shortest} epochs"
+            wrong.append(f"{grace} stops nothing. Allowed: less than train.epochs")
+    for field, what in same.items():
+        if len({repr(attrgetter(field)(trial.config)) for trial in trials}) > 1:
+            wrong.append(f"search: {what} is compared, and {field} changes what it means. Make a sweep of each")
     if wrong:
         raise ConfigError(f"{sweep.name}:", *(f"  {line}" for line in wrong))
 

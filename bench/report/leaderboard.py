@@ -202,6 +202,7 @@ def _row(
     running: Collection[str],
 ) -> Row:
     found = [records.get(trial.trial_id) for trial in trials]
+    stopped = [r.curve for r in found if r is not None and r.status == "stopped early" and r.curve]
     values: dict[str, list[float]] = defaultdict(list)
     for record in found:
         if record is not None:
@@ -223,7 +224,7 @@ def _row(
         notes=tuple(dict.fromkeys(note for r in found if r is not None for note in _memory_notes(r))),
         shared_card=any(_shared_card(r) for r in found if r is not None),
         cells={n: Cell(fmean(v), stdev(v) if len(v) > 1 else None, len(v)) for n, v in values.items()},
-        stopped_at=next((r.curve[-1].epoch for r in found if r is not None and r.status == "stopped early"), None),
+        stopped_at=stopped[0][-1].epoch if stopped else None,
     )
 
 

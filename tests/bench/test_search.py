@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import run as bench_run
-from bench import search
+from bench import cluster, schedule, search
 from bench.config import Axis, ConfigError, Sweep, TrialConfig, load_sweep
 from bench.early_stopping import EarlyStopping
+from bench.provenance import provenance
 from bench.record import CurvePoint, Timing, TrialRecord, load_all, write_table
 from bench.report.leaderboard import summarise
 from bench.report.tables import markdown
@@ -184,6 +185,16 @@ def test_hours_are_those_of_the_records_and_no_trial_starts_beyond_them():
     plan, records, _ = play(sweep, at_once=1)
     assert len(records) == 3 and plan.spent == "the budget of 0.05 hours is spent: 2 of 5 trials are not run"
     assert search.device_hours(plan.trials[:3], records) == pytest.approx(0.05)
+
+
+def test_hours_count_every_device_and_share():
+    first, second = expand(sweep_of(2, 1, seeds=(0,)))
+    came_from = provenance(torch.device("cpu"), 1)
+    records = {first.trial_id: record_of(first), second.trial_id: record_of(second, status="stopped early")}
+    for devices, share, hours in ((1, 1.0, 2 / 60), (4, 1.0, 8 / 60), (1, 0.5, 1 / 60)):
+        changed = came_from.model_copy(update={"devices": devices, "gpu_share": share})
+        records[first.trial_id] = record_of(first).model_copy(update={"provenance": changed})
+        assert search.device_hours([first, second], records) == pytest.approx(hours)
 
 
 def test_trials_that_cannot_run_here_are_left_out_and_hold_nothing_up():
@@ -511,16 +522,24 @@ def test_mistakes_are_said_before_any_trial_runs(file, capsys, arguments, expect
     assert not list(Path.cwd().rglob("*.json"))
 
 
+def test_a_cluster_is_asked_for_the_validation_split_too():
+    config = BASE.model_copy(update={"dataset": BASE.dataset.model_copy(update={"val": 0})})
+    assert cluster.look([config.model_dump_json()]).problems == []
+    *_, problem = cluster.look([config.model_dump_json()], validated_by="search.early_stopping").problems
+    assert problem == "search.early_stopping looks at the validation split, and procedural has none"
+
+
 @pytest.mark.parametrize(
     ("name", "axis", "problem"),
     [
         ("optuna", "dataset.side: [32, 64]", "the score on the validation split is compared"),
         ("random, early_stopping: asha", "train.loss: [structure_loss, bce_loss]", "the validation loss is compared"),
         ("random, early_stopping: asha", "train.epochs: [4, 8]", "the validation loss is compared"),
+        ("grid, early_stopping: asha", "train: {a: {epochs: 4}, b: {epochs: 8}}", "train.epochs changes what it means"),
     ],
 )
 def test_what_is_not_comparable_is_not_searched(file, capsys, name, axis, problem):
-    text = FILE.replace("train.lr: [1e-5, 1e-3]", axis) + f"search: {{name: {name}, points: 2}}\n"
+    text = FILE.replace("train.lr: [1e-5, 1e-3]", axis) + f"search: {{name: {name}, trials: 2}}\n"
     Path(file).write_text(text)
     assert main([file]) == 2
     assert problem in capsys.readouterr().err
@@ -547,16 +566,17 @@ def quick(monkeypatch):
     """Trials that take no time; a list of the rounds in which they were run."""
     rounds = []
 
-    def run(trials, folder, watcher, **options):
-        rounds.append(trials)
-        for index, trial in enumerate(trials):
+    def run(work, **options):
+        rounds.append(work.trials)
+        while (index := work.take()) is not None:
+            trial = work.trials[index]
             value = 0.5 + 0.1 * trial.config.model.adapter.rank
-            record = record_of(trial, value)
-            write_table(images_of(trial, value), folder / f"{trial.trial_id}.images.parquet")
-            record.save(folder)
-            watcher.finished(index, record)
+            work.started(index)
+            write_table(images_of(trial, value), work.folder / f"{trial.trial_id}.images.parquet")
+            record_of(trial, value).save(work.folder)
+            work.settle(index, "")
 
-    monkeypatch.setattr(bench_run.schedule, "run_serially", run)
+    monkeypatch.setattr(schedule, "run_serially", run)
     return rounds
 
 
