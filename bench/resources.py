@@ -77,7 +77,7 @@ def resources_of(options: argparse.Namespace, sweep: Sweep) -> Resources:
             raise ConfigError(f"--gpus {options.gpus}: torch sees {visible} GPUs here. {allowed}")
     gpus = (options.gpus or visible) if on_gpu else 0
     each = _gpus_per_trial(options, sweep)
-    if each > max(gpus, 1):
+    if gpus and each > gpus:  # without any, the trials say that they miss one
         raise ConfigError(f"--gpus-per-trial {each:g}: there are {gpus} GPUs to use. Allowed: up to {gpus}")
     at_once = max(1, int(gpus / each + 1e-9)) if gpus else 1
     default = max(1, cores // at_once) if gpus else 1

@@ -13,7 +13,6 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from filelock import FileLock
-from huggingface_hub import HfFileSystem
 from pyarrow import fs
 
 from bench.config import ConfigError
@@ -82,5 +81,7 @@ def _fetch(path: Path, uri: str) -> None:
 
 def _open(uri: str) -> tuple[fs.FileSystem, str]:
     if uri.startswith("hf://"):
+        from huggingface_hub import HfFileSystem  # slow to load, and every command loads this file
+
         return fs.PyFileSystem(fs.FSSpecHandler(HfFileSystem())), uri.removeprefix("hf://")
     return fs.FileSystem.from_uri(uri)

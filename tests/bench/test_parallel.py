@@ -15,7 +15,8 @@ from torch import nn
 from bench import parallel
 from bench.config import TrialConfig, with_value
 from bench.parallel import Share, distribute
-from bench.ranks import run_parallel
+from bench.ranks import _failure, run_parallel
+from bench.record import TrialRecord
 from bench.trial import run_trial
 from models._registry import InvalidModel
 
@@ -107,7 +108,16 @@ def test_the_death_of_a_rank_ends_the_others_and_is_said(plain):
     assert not [c for c in psutil.Process().children(recursive=True) if "bench.rank" in " ".join(c.cmdline())]
 
 
-def test_an_error_of_a_rank_is_the_trials(tiny):
-    record = run_parallel(tiny, 2)
-    assert record.status == "error" and "batch norm over several processes needs GPUs" in record.error
-    assert record.error.startswith("rank ")
+def test_the_first_rank_that_fails_speaks_for_the_trial(tiny, tmp_path):
+    """Others fail because of it, with words about connections."""
+    said = {1: "the loss became nan", 0: "connection closed by peer"}
+    for age, (rank, error) in enumerate(said.items()):
+        folder = tmp_path / str(rank)
+        folder.mkdir()
+        TrialRecord(trial_id=tiny.trial_id, status="error", error=error, config={}).save(folder)
+        os.utime(folder / f"{tiny.trial_id}.json", (age, age))
+        (tmp_path / f"{rank}.stderr").write_text("RuntimeError: no room")
+    record = _failure(tiny, [(0, 1), (1, 1)], tmp_path, 3)
+    assert record.status == "error" and record.error == "rank 1 of 3: the loss became nan"
+    record = _failure(tiny, [(0, 1), (1, -9)], tmp_path, 3)
+    assert record.error.startswith("RuntimeError: no room\nrank 1 of 3: the process was killed by SIGKILL")

@@ -13,7 +13,7 @@ from ray.cluster_utils import Cluster
 from bench import cluster, schedule_ray
 from bench.cluster import Look
 from bench.config import load_sweep
-from bench.record import load_all
+from bench.record import TrialRecord, load_all
 from bench.run import main
 from bench.sweep import expand
 from bench.trial import run_trial
@@ -114,6 +114,39 @@ def test_a_sweep_on_two_nodes_survives_the_loss_of_one(machines, monkeypatch, ca
     assert str(folder) not in json.dumps([point["trial"] for point in told])
     table = (folder / "leaderboard.md").read_text()
     assert table.count("1/1") == 3
+
+
+class Silent:
+    """A watcher that keeps what became of the trials."""
+
+    def __init__(self) -> None:
+        self.ended: dict[int, str] = {}
+
+    def finished(self, index: int, record: TrialRecord) -> None:
+        self.ended[index] = record.error
+
+
+@pytest.mark.parametrize(
+    ("where", "alive", "last", "lost"),
+    [
+        ({0: "a"}, {"a": False, "b": True}, False, {0}),
+        ({0: "a"}, {"a": True, "b": False}, False, set()),
+        ({0: "a"}, {"a": False, "b": True}, True, set()),
+        ({}, {"a": True, "b": False}, False, {0}),
+        ({}, {"a": True, "b": True}, False, set()),
+        ({0: "late"}, {"a": True, "b": True, "late": False}, False, {0}),
+    ],
+)
+def test_only_trials_whose_node_died_start_anew_and_not_for_ever(tmp_path, monkeypatch, where, alive, last, lost):
+    monkeypatch.setattr(schedule_ray, "_is_alive", alive.__getitem__)
+    watcher = Silent()
+    trials = expand(load_sweep(Path("nodes.yaml")))
+    reporter = schedule_ray._Reporter(trials, tmp_path, watcher, may_lose_nodes=True)
+    reporter.where, reporter.died = where, {0: "the process died"}
+    nodes = [schedule_ray.Node(node_id, node_id, 1) for node_id in ("a", "b")]
+    assert reporter.settle_rest(nodes, last=last) == lost
+    assert watcher.ended == ({} if lost else {0: "the process died"})
+    assert (tmp_path / f"{trials[0].trial_id}.json").exists() == (not lost)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379"])

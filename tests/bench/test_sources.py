@@ -1,5 +1,6 @@
 """Data and weights by URI. The network is replaced by ``file://``, which takes the same way through pyarrow."""
 
+import json
 import threading
 from pathlib import Path
 
@@ -69,8 +70,13 @@ def test_a_node_fetches_before_it_says_what_it_lacks(tiny, tmp_path):
     assert "nowhere cannot be fetched" in seen.problems[0]
 
 
-def test_on_one_machine_too(tmp_path, monkeypatch, capsys):
+def test_on_one_machine_too(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("s.yaml").write_text("{name: s, question: q?, base: {model: unet}, axes: {train.epochs: [1]}, seeds: [0]}")
-    assert main(["s.yaml", "--fetch", f"x={(tmp_path / 'nowhere').as_uri()}", "--fetch", "y"]) == 2
+    base = tiny.model_dump(mode="json", exclude={"seed"})
+    sweep = {"name": "s", "question": "q?", "base": base, "axes": {"train.epochs": [1]}, "seeds": [0]}
+    Path("s.yaml").write_text(json.dumps(sweep))
+    nowhere = (tmp_path / "nowhere").as_uri()
+    assert main(["s.yaml", "--fetch", f"x={nowhere}"]) == 2
+    assert capsys.readouterr().err == f"missing x, and {nowhere} cannot be fetched: there is nothing\n"
+    assert main(["s.yaml", "--fetch", f"x={nowhere}", "--fetch", "y"]) == 2
     assert "--fetch 'y': PATH=URI is needed" in capsys.readouterr().err
