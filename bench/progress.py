@@ -32,7 +32,8 @@ class Display:
         self.epochs = [0] * len(trials)
         self.ended = 0
         self.started_at = time.monotonic()
-        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[info]}"), TimeElapsedColumn()
+        text, info = (TextColumn(field, markup=False) for field in ("{task.description}", "{task.fields[info]}"))
+        columns = text, BarColumn(), info, TimeElapsedColumn()
         self.bars = Progress(*columns, console=console, disable=not console.is_terminal)
         self.total = self.bars.add_task(f"{len(trials)} trials", total=1.0, info="")
         self.tasks: dict[int, TaskID] = {}
