@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
@@ -17,8 +18,10 @@ from torch import Tensor, nn
 
 from bench.checks import frozen_digests
 from bench.config import TrialConfig
+from bench.datasets import some
 from models import MODELS
 from models._registry import InvalidModel
+from models._skeleton import skeleton
 from models._weights import WeightsError
 
 FORMAT = "sam3-bench trained weights, version 1"
@@ -35,9 +38,13 @@ def learnt(model: nn.Module) -> dict[str, Tensor]:
 
     Complex buffers are left out: they are RoPE tables, which the model builds for its image size.
     """
+    return {name: value.detach().cpu().contiguous() for name, value in _learnt(model).items()}
+
+
+def _learnt(model: nn.Module) -> dict[str, Tensor]:
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     state = {name: value for name, value in model.state_dict().items() if name not in frozen}
-    return {name: value.detach().cpu().contiguous() for name, value in state.items() if not value.is_complex()}
+    return {name: value for name, value in state.items() if not value.is_complex()}
 
 
 def frozen_digest(digests: Mapping[str, str]) -> str:
@@ -76,8 +83,9 @@ def load(path: Path) -> tuple[TrialConfig, nn.Module]:
         raise CheckpointError(
             "\n".join(f"{path} needs {item.kind}: {item.what}\n  -> {item.remedy}" for item in absent)
         )
-    torch.manual_seed(config.seed)  # frozen weights may be random by request
     try:
+        _check(config, tensors, path)
+        torch.manual_seed(config.seed)  # frozen weights may be random by request
         model = MODELS.build(config.model, config.transform.size, True)
     except (InvalidModel, WeightsError) as error:
         raise CheckpointError(f"{path}: {error}") from None
@@ -86,20 +94,29 @@ def load(path: Path) -> tuple[TrialConfig, nn.Module]:
             f"{path}: was trained on an encoder with other weights than those found here. "
             "Point to the weights of that training"
         )
-    expected = learnt(model)
+    model.load_state_dict(tensors, strict=False)
+    return config, model.eval()
+
+
+def _check(config: TrialConfig, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raises ``CheckpointError`` unless the tensors are those of the model and there is room for it; a file may say
+    anything, so this comes before anything of its size is made."""
+    shape = skeleton(config.model, config.transform.size)
+    expected = _learnt(shape)
     wrong = sorted(expected.keys() ^ tensors.keys())
     wrong += sorted(n for n in expected.keys() & tensors.keys() if expected[n].shape != tensors[n].shape)
     if wrong:
-        raise CheckpointError(f"{path}: does not fit its own configuration: {', '.join(wrong[:5])}")
-    model.load_state_dict(tensors, strict=False)
-    return config, model.eval()
+        raise CheckpointError(f"{path}: does not fit its own configuration: {some(wrong)}")
+    needed, free = sum(p.nbytes for p in shape.parameters()), psutil.virtual_memory().available
+    if needed > free:
+        raise CheckpointError(f"{path}: its model takes {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free")
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
+            if metadata.get("format") != FORMAT or not {"config", "frozen_digest"} <= metadata.keys():
                 raise CheckpointError(f"{path}: holds no trained weights of this suite")
             return metadata, {name: file.get_tensor(name) for name in file.keys()}
     except FileNotFoundError:

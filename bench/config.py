@@ -6,13 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
-import yaml
 from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from bench.datasets import DATASETS
@@ -21,14 +19,21 @@ from bench.memory import MemoryConfig, nvml_missing
 from bench.protocol import ProtocolConfig
 from bench.sampler import nvml_problem
 from bench.search_settings import Range, SearchConfig, labels
+from bench.sweep_file import BadYaml, parse, read
 from bench.train import TrainConfig
 from bench.transforms import TransformConfig
 from models import MODELS
 from models._registry import Config, Missing, Registry, did_you_mean
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-"""Of a sweep: it becomes a folder below the results."""
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
+"""Of a sweep and of a profile: they become a folder below the results."""
+MOST_POINTS = 10_000
+"""On all axes of a profile together, and in their product with the seeds."""
+MOST_ERRORS = 50
+"""That are said one by one."""
 LARGEST_SEED = 2**63 - 1
+LARGEST = 1_000_000
+"""Of a whole number that is no seed: beyond it memory or time run out, after a long wait."""
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 """What ``track`` of a sweep may name."""
 
@@ -76,6 +81,9 @@ class TrialConfig(Config):
         if expected != self.transform.normalisation:
             given = f"transform.normalisation is {self.transform.normalisation}"
             wrong.append(f"model.input_normalisation: {expected}, but {given}. Give them the same value")
+        wrong += [
+            f"{path}: {n:.3g} is beyond all use. At most {LARGEST:,}" for path, n in _numbers(self) if n > LARGEST
+        ]
         encoder = getattr(self.model, "encoder", None)
         if getattr(encoder, "residual", "float32") != "float32" and self.train.precision == "float32":
             nothing = "the type of a sum under autocast, and train.precision=float32 has none: it would change nothing"
@@ -104,6 +112,16 @@ class TrialConfig(Config):
         elif self.device == "cuda" and self.memory.foreign_process != "note" and (problem := nvml_problem()):
             what, remedy = nvml_missing(problem).rsplit(". ", 1)
             yield Missing("NVML", "memory.foreign_process", what, remedy)
+
+
+def _numbers(config: Config, above: str = "") -> Iterator[tuple[str, int]]:
+    """The whole numbers of a configuration and of its parts, but seeds, with their dotted paths."""
+    for name in type(config).model_fields:
+        value, path = getattr(config, name), f"{above}{name}"
+        if isinstance(value, Config):
+            yield from _numbers(value, f"{path}.")
+        elif not name.endswith("seed"):
+            yield from ((path, n) for n in (value if isinstance(value, tuple) else (value,)) if type(n) is int)
 
 
 def _classes(count: int) -> str:
@@ -176,7 +194,7 @@ class _Profile(Config):
 class _SweepFile(Config):
     name: Annotated[str, Field(pattern=NAME)]
     question: Annotated[str, Field(min_length=1)]
-    profiles: Annotated[dict[str, _Profile], Field(min_length=1)]
+    profiles: Annotated[dict[Annotated[str, Field(pattern=NAME)], _Profile], Field(min_length=1)]
 
 
 def load_sweep(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) -> Sweep:
@@ -184,8 +202,12 @@ def load_sweep(path: Path, profile: str | None = None, overrides: Sequence[str] 
 
     Raises ``ConfigError`` with every mistake of all profiles and of the overrides.
     """
-    raw = _read_yaml(path)
-    if "profiles" not in raw and "base" in raw:  # a sweep of one's own needs no profiles
+    try:
+        raw = read(path)
+    except BadYaml as error:
+        raise ConfigError(str(error)) from None
+    plain = "profiles" not in raw
+    if plain and "base" in raw:  # a sweep of one's own needs no profiles
         raw = {"profiles": {"default": {k: raw.pop(k) for k in _Profile.model_fields if k in raw}}, **raw}
     try:
         file = _SweepFile.model_validate(raw)
@@ -199,7 +221,7 @@ def load_sweep(path: Path, profile: str | None = None, overrides: Sequence[str] 
     errors: list[str] = []
     sweeps: dict[str, Sweep] = {}
     for name, content in file.profiles.items():
-        where = f"profiles.{name}." if "profiles" in _read_yaml(path) else ""
+        where = "" if plain else f"profiles.{name}."
         settings = {"name": file.name, **deepcopy(content.model_dump())}
         if name == chosen:
             errors += _override(settings, overrides)
@@ -208,7 +230,8 @@ def load_sweep(path: Path, profile: str | None = None, overrides: Sequence[str] 
         except ConfigError as error:
             errors += [f"  {where}{line}" for line in error.lines]
     if errors:
-        raise ConfigError(f"{path}:", *errors)
+        more = [f"  and {len(errors) - MOST_ERRORS} more"] if len(errors) > MOST_ERRORS else []
+        raise ConfigError(f"{path}:", *errors[:MOST_ERRORS], *more)
     return sweeps[chosen]
 
 
@@ -219,7 +242,9 @@ def _validate(settings: Mapping[str, Any], question: str, profile: str) -> Sweep
         raise ConfigError(*(f"base.{line}" for line in explain(error, TrialConfig, settings["base"]))) from None
     errors: list[str] = []
     if not isinstance(settings["name"], str) or not re.fullmatch(NAME, settings["name"]):
-        errors.append(f"name: letters, digits, '_', '.' and '-' are allowed, as in my_sweep (got {settings['name']!r})")
+        errors.append(
+            f"name: letters, digits, '_', '.' and '-' are allowed, as in my_sweep (got {_short(settings['name'])})"
+        )
     if "seed" in settings["base"]:
         errors.append("base.seed: seeds are listed under 'seeds', as in seeds=[0,1]")
     axes = {f"axes.{path}": _axis(path, values, errors) for path, values in settings["axes"].items()}
@@ -227,6 +252,10 @@ def _validate(settings: Mapping[str, Any], question: str, profile: str) -> Sweep
         axes["variants"] = Axis("variant", tuple(settings["variants"].items()))
     if not axes:
         errors.append("axes: there are none. Give at least one, as in axes: {model.adapter.rank: [8, 32]}")
+    seeds = settings["seeds"]
+    points = sum(len(axis.points) for axis in axes.values()) + (len(seeds) if isinstance(seeds, list) else 0)
+    if points > MOST_POINTS:
+        raise ConfigError(f"axes: {points:,} values and seeds are more than anybody can run. At most {MOST_POINTS:,}")
     for where, axis in axes.items():
         problems = {path: problem for path in sorted(axis.paths()) if (problem := _path_problem(base, path))}
         errors += [f"{where}: {f'{path}: ' * (path != axis.name)}{problem}" for path, problem in problems.items()]
@@ -242,13 +271,12 @@ def _validate(settings: Mapping[str, Any], question: str, profile: str) -> Sweep
                 with_value(base, changes)
             except ConfigError as error:
                 errors += [f"{where} = {label}: {line}" for line in error.lines]
-    seeds = settings["seeds"]
     if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
-        errors.append(f"seeds: a list of whole numbers from 0 is needed, as in [0, 1, 2] (got {seeds!r})")
+        errors.append(f"seeds: a list of whole numbers from 0 is needed, as in [0, 1, 2] (got {_short(seeds)})")
     elif max(seeds) > LARGEST_SEED:
         errors.append(f"seeds: {max(seeds)} is beyond what torch takes. Allowed: 0 to {LARGEST_SEED}")
     elif len(set(seeds)) < len(seeds):
-        errors.append(f"seeds: {seeds} names one twice")
+        errors.append(f"seeds: {_short(seeds)} names one twice")
     search = _search(settings["search"], errors)
     errors += _track_problems(settings["track"])
     if errors:
@@ -336,12 +364,12 @@ def _axis(path: str, values: Any, errors: list[str]) -> Axis:
     elif isinstance(values, list):
         labelled = list(zip(labels(values), values))
     else:
-        errors.append(f"axes.{path}: needs a list of values, or a mapping of labels to values (got {values!r})")
+        errors.append(f"axes.{path}: needs a list of values, or a mapping of labels to values (got {_short(values)})")
         return Axis(path, ())
     if not labelled:
         errors.append(f"axes.{path}: has no values. Give at least one, as in [8, 32]")
     if len(dict(labelled)) < len(labelled):
-        errors.append(f"axes.{path}: has a value twice ({', '.join(label for label, _ in labelled)})")
+        errors.append(f"axes.{path}: has a value twice ({_short([label for label, _ in labelled])})")
     return Axis.over(path, dict(labelled))
 
 
@@ -374,12 +402,14 @@ def _override(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key):
-            errors.append(f"  '{text}' is no override. They look like train.epochs=5 or model.adapter.rank=[8,32]")
+            errors.append(
+                f"  {_short(text)} is no override. They look like train.epochs=5 or model.adapter.rank=[8,32]"
+            )
             continue
         try:
-            changes[key] = yaml.load(value, _Loader)
-        except yaml.YAMLError as error:
-            errors.append(f"  {key}: '{value}' is no YAML value ({_first_line(error)})")
+            changes[key] = parse(value)
+        except BadYaml as error:
+            errors.append(f"  {key}: {_short(value)} is no YAML value ({error})")
     if {"dataset.images", "dataset.masks"} & changes.keys():  # paths alone are enough to ask for a folder of pairs
         changes = {"dataset.name": "folder", **changes}
     for key, value in sorted(changes.items(), key=lambda item: not item[0].endswith("name")):
@@ -420,48 +450,6 @@ def _set(node: dict[str, Any], path: list[str], value: Any) -> None:
     if last == "name" and node.get("name") != value:
         node.clear()
     node[last] = value
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe subset, with ``2e-4`` a number as in YAML 1.2, and a repeated key an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        nodes = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]  # <<: *anchor
-        keys = [self.construct_object(key, deep=deep) for key in nodes]
-        for key, key_node in zip(keys, nodes):
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"'{key}' stands here twice", key_node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except FileNotFoundError:
-        near = get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
-        hint = f". Did you mean {path.parent / near[0]}?" if near else ""
-        raise ConfigError(f"{path}: no such file{hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is no valid YAML: {_first_line(error)}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: a sweep file is a mapping with name, question and profiles")
-    return raw
-
-
-def _first_line(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-    return f"{getattr(error, 'problem', None) or str(error).splitlines()[0]}{where}"
 
 
 # --- explaining -------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench.datasets._catalogue import BenchmarkSet, catalogue
@@ -95,7 +96,7 @@ def _check(options: argparse.Namespace, console: Console) -> int:
         expected = "unknown" if report.expected is None else f"{report.expected:,}"
         counts = (f"{report.pairs:,}", expected, str(len(report.problems)), str(len(report.notes)))
         name = report.name if report.known else "no known set"
-        table.add_row(name, report.role or "", *counts, report.fingerprint[:12], report.images)
+        table.add_row(name, report.role or "", *counts, report.fingerprint[:12], escape(report.images))
     console.print(table, soft_wrap=False)
     for report in reports:
         _tell(report, console)

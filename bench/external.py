@@ -6,6 +6,7 @@
 from pathlib import Path
 from typing import Literal
 
+from pyarrow import ArrowException
 from pydantic import Field, ValidationError
 
 from bench.record import load_images, write_table, write_whole
@@ -52,9 +53,11 @@ def load_external(sweep_folder: Path) -> tuple[list[ExternalRecord], list[str]]:
     for path in sorted((sweep_folder / FOLDER).glob("*.json")):
         try:
             record = ExternalRecord.model_validate_json(path.read_bytes())
-        except (ValidationError, OSError):
-            broken.append(f"{path}: not a readable external record")
+            if record.name != path.stem:
+                raise OSError(f"its name is {record.name!r}")
+            images = load_images(path.parent, [record.name]).get(record.name)
+        except (ValidationError, OSError, ArrowException, LookupError) as error:
+            broken.append(f"{path}: not a readable external record, or its images ({type(error).__name__})")
             continue
-        images = load_images(path.parent, [record.name]).get(record.name)
         records.append(record.model_copy(update={"image_scores": images}))
     return records, broken

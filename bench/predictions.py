@@ -3,17 +3,17 @@
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from bench.datasets import DataError, some
-from bench.datasets._images import EXTENSIONS
+from bench.datasets._images import EXTENSIONS, FORMATS, MOST_PIXELS
 from bench.datasets.folder import pictures
 
 LISTED = 20  # names in one line; the count says how many there are
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+UNREADABLE = (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError)
 """What PIL raises for files that are no images, or not whole."""
 
 
@@ -44,7 +44,7 @@ def check_sizes(pairs: Iterable[Pair]) -> None:
     wrong, unreadable = [], []
     for pair in pairs:
         try:
-            with Image.open(pair.prediction) as prediction, Image.open(pair.mask) as mask:
+            with _opened(pair.prediction) as prediction, _opened(pair.mask) as mask:
                 sizes = [f"{i.width}x{i.height}" for i in (prediction, mask)]
         except UNREADABLE:
             unreadable.append(pair.name)
@@ -59,11 +59,20 @@ def check_sizes(pairs: Iterable[Pair]) -> None:
 
 def grey(content: bytes) -> np.ndarray:
     """A file's pixels as uint8 [H, W]; 16 bits are brought down to 8 as OpenCV does."""
-    with Image.open(io.BytesIO(content)) as image:
+    with _opened(io.BytesIO(content)) as image:
         if image.mode.startswith("I"):
             values = np.asarray(image)
             return (values >> 8 if values.max() > 255 else values).astype(np.uint8)
         return np.asarray(image.convert("L"))
+
+
+def _opened(file: Path | IO[bytes]) -> Image.Image:
+    """Raises one of ``UNREADABLE``, also for what would fill the memory, or start another program to be read."""
+    image = Image.open(file, formats=FORMATS)
+    if image.width * image.height > MOST_PIXELS:
+        image.close()
+        raise ValueError(f"{image.width} x {image.height} pixels, refused as a decompression bomb")
+    return image
 
 
 def _images(folder: Path) -> dict[str, Path]:

@@ -330,5 +330,8 @@ def load_all(folder: Path) -> tuple[dict[str, TrialRecord], list[str]]:
             reason = f"{len(error.errors())} fields are wrong" if isinstance(error, ValidationError) else error
             broken.append(f"{path}: not a readable record ({reason})")
             continue
+        if record.trial_id != path.stem:
+            broken.append(f"{path}: not a readable record (it says that it is of trial {record.trial_id!r})")
+            continue
         records[record.trial_id] = record
     return records, broken

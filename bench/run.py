@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench import features, report, resume, search, watch
@@ -232,7 +233,7 @@ def _show_plan(
     trials, to_run, _ = search.plan(sweep, known)
     absent = absent_of(to_run)
     counts = counts | sizes([trial for trial in trials if trial.trial_id not in counts])
-    table = Table("trial", *(axis.name for axis in sweep.axes), "seed", "parameters", "trainable", "state")
+    table = Table("trial", *(escape(axis.name) for axis in sweep.axes), "seed", "parameters", "trainable", "state")
     for trial in trials:
         size = counts[trial.trial_id]
         record = records.get(trial.trial_id)
@@ -245,7 +246,7 @@ def _show_plan(
         if trial.trial_id in absent:
             state = f"missing {', '.join(dict.fromkeys(item.kind for item in absent[trial.trial_id]))}"
         numbers = (f"{size['total']:,}", f"{size['trainable']:,}") if size else ("–", "–")
-        table.add_row(trial.trial_id, *trial.point, str(trial.seed), *numbers, state)
+        table.add_row(trial.trial_id, *map(escape, trial.point), str(trial.seed), *numbers, state)
     console.print(f"{sweep.name} ({sweep.profile}): {sweep.question}", markup=False)
     console.print(table)
     console.print(f"{len(to_run) - len(absent)} of {len(trials)} trials to run; records in {folder}", markup=False)

@@ -2,18 +2,21 @@
 
 import itertools
 import json
+import math
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.config import ConfigError, Sweep, TrialConfig, with_value
-from bench.datasets import DATASETS, DataError, Progress, silent
+from bench.config import MOST_ERRORS, MOST_POINTS, ConfigError, Sweep, TrialConfig, with_value
+from bench.datasets import DATASETS, DataError, Progress, silent, some
 from bench.record import TrialRecord
 from models._encoder_decoder import parameter_counts
 from models._registry import InvalidModel, Missing
 from models._skeleton import skeleton
 from models._weights import WeightsError
+
+MOST_PARAMETERS = 10**11
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ class Trial:
 
 def expand(sweep: Sweep) -> list[Trial]:
     """All points of the product of the axes, each at every seed. Raises ``ConfigError`` for the impossible ones."""
+    count = math.prod(len(axis.points) for axis in sweep.axes) * len(sweep.seeds)
+    if count > MOST_POINTS:
+        raise ConfigError(f"{sweep.name}: axes and seeds multiply to {count:,} trials. At most {MOST_POINTS:,}")
     trials, errors = [], []
     for point in itertools.product(*(axis.points for axis in sweep.axes)):
         labels = tuple(label for label, _ in point)
@@ -51,7 +57,7 @@ def expand(sweep: Sweep) -> list[Trial]:
         if first is not trial:
             errors.append(f"  {', '.join(first.point)} and {', '.join(trial.point)} are the same configuration")
     if errors:
-        raise ConfigError(f"{sweep.name}:", *dict.fromkeys(errors))
+        raise ConfigError(f"{sweep.name}:", *list(dict.fromkeys(errors))[:MOST_ERRORS])
     return trials
 
 
@@ -72,11 +78,16 @@ def sizes(trials: list[Trial]) -> dict[str, dict[str, int]]:
             try:
                 if buildable:
                     by_model[key] = parameter_counts(skeleton(config.model, config.transform.size))
+                    if (total := by_model[key]["total"]) > MOST_PARAMETERS:
+                        raise InvalidModel(
+                            f"name: {total:.2g} parameters are beyond any machine. At most {MOST_PARAMETERS:.0e}"
+                        )
             except InvalidModel as error:
                 points.setdefault(str(error), []).append(", ".join(trial.point))
         counts[trial.trial_id] = by_model[key]
     if points:
-        raise ConfigError(*(f"model.{error} (at {'; '.join(where)})" for error, where in points.items()))
+        lines = [f"model.{error} (at {some(where)})" for error, where in points.items()]
+        raise ConfigError(*lines[:MOST_ERRORS])
     return counts
 
 

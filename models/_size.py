@@ -6,11 +6,19 @@ from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
 
+LARGEST_SIDE = 8192
+
+
 def _well_formed(value: Any) -> Any:
     sides = (value, value) if type(value) is int else value
-    if isinstance(sides, list | tuple) and len(sides) == 2 and all(type(side) is int and side > 0 for side in sides):
+    if (
+        isinstance(sides, list | tuple)
+        and len(sides) == 2
+        and all(type(s) is int and 0 < s <= LARGEST_SIDE for s in sides)
+    ):
         return sides[0] if sides[0] == sides[1] else tuple(sides)
-    raise PydanticCustomError("size", "is no size in pixels. Allowed: a side such as 336, or [height, width]")
+    allowed = f"a side such as 336, or [height, width], up to {LARGEST_SIDE}"
+    raise PydanticCustomError("size", "is no size in pixels. Allowed: {allowed}", {"allowed": allowed})
 
 
 Size = Annotated[int | tuple[int, int], BeforeValidator(_well_formed)]

@@ -30,6 +30,11 @@ def skeleton(config: Config, image_size: int | tuple[int, int], pretrained: bool
     if not isinstance(image_size, int) and not entry.any_aspect:
         what = f"transform.size {in_words(image_size)} is no square, and {entry.name} takes only squares"
         raise InvalidModel(f"{part}: {what}. Give one side")
-    with torch.device("meta"), _ReadableConstants(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")  # to check their shapes is all we want
-        return MODELS.build(config, image_size, pretrained)
+    try:
+        with torch.device("meta"), _ReadableConstants(), warnings.catch_warnings():
+            # to check their shapes is all we want
+            warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")
+            return MODELS.build(config, image_size, pretrained)
+    except (ArithmeticError, AssertionError, MemoryError, RuntimeError) as error:  # sizes that libraries cannot take
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InvalidModel(f"{part}: cannot be built ({reason})") from error

@@ -4,15 +4,16 @@ A third task, ``materials``, has a class for every pixel: a smoke test of the mu
 since the tiny encoder was pre-trained to name the materials of scenes of just this kind.
 """
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt
 
 from bench.datasets import Data, Progress, Split, _cache, _scenes, silent
 from bench.transforms import TransformConfig, resize_image, resize_mask
 from models._registry import Config as Base
+from models._size import LARGEST_SIDE
 
 
 def _materials(rng: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -22,6 +23,7 @@ def _materials(rng: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndar
 
 
 TASKS = {"salient": _scenes.salient, "mirror": _scenes.mirror, "materials": _materials}
+MOST_SCENES = 100_000  # of a split: hours of painting
 SMALLEST_MASK = 0.02  # of the image; a scene whose object is hidden any further is painted again
 
 
@@ -32,10 +34,10 @@ class Config(Base):
     task: Literal["salient", "mirror", "materials"] = "salient"
     """``salient``: which object stands out. ``mirror``: which frame shows the scene itself, flipped.
     ``materials``: which of the 8 materials each pixel is made of."""
-    train: PositiveInt = 256
-    val: NonNegativeInt = 32
-    test: PositiveInt = 100
-    side: PositiveInt = 96
+    train: Annotated[int, Field(ge=1, le=MOST_SCENES)] = 256
+    val: Annotated[int, Field(ge=0, le=MOST_SCENES)] = 32
+    test: Annotated[int, Field(ge=1, le=MOST_SCENES)] = 100
+    side: Annotated[int, Field(ge=1, le=LARGEST_SIDE)] = 96
     """Pixels that a scene is painted at; the ground truth has this size."""
     seed: NonNegativeInt = 0
 

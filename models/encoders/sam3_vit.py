@@ -49,7 +49,7 @@ class Config(Base):
     """Under autocast: the type of the sum that each block adds to, and that checkpointing keeps once a block."""
     patch: PositiveInt = 14
     dim: PositiveInt = 1024
-    depth: PositiveInt = 32
+    depth: Annotated[int, Field(ge=1, le=1000)] = 32
     heads: PositiveInt = 16
     mlp_ratio: float = 4.625
     window: PositiveInt = 24

@@ -26,7 +26,7 @@ class Config(sam3_vit.Config):
     checkpointing: bool = False
     patch: PositiveInt = 8
     dim: PositiveInt = 64
-    depth: PositiveInt = 8
+    depth: Annotated[int, Field(ge=1, le=1000)] = 8
     heads: PositiveInt = 2
     window: PositiveInt = 12
     global_blocks: Annotated[tuple[int, ...], Field(strict=False)] = (1, 3, 5, 7)

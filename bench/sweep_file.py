@@ -1,0 +1,131 @@
+"""YAML as a sweep may hold it: plain values, read in bounded time and memory. Nothing that it says is ever run."""
+
+import re
+import unicodedata
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+LARGEST_BYTES = 256 * 1024
+MOST_VALUES = 20_000
+"""Once its aliases are written out: each may stand for a tree of others."""
+DEEPEST = 40
+LONGEST_TEXT = 2000
+LONGEST_KEY = 200
+LONGEST_NUMBER = 30
+PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge")}
+NUMBERS = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
+
+
+class BadYaml(ValueError):
+    """What no sweep may hold; one line."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe subset, with ``2e-4`` a number as in YAML 1.2, and a repeated key an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            if isinstance(key_node, yaml.ScalarNode) and not key_node.tag.endswith(":merge"):  # <<: *anchor
+                key = self.construct_object(key_node)
+                if key in seen:
+                    mark = key_node.start_mark
+                    raise yaml.constructor.ConstructorError(None, None, f"'{key}' stands here twice", mark)
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The mapping that a sweep file holds. Raises ``BadYaml``, naming the file."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_BYTES + 1)
+        if len(content) > LARGEST_BYTES:
+            raise BadYaml(f"{path}: is no sweep file, it has more than {LARGEST_BYTES // 1024} KiB")
+        text = content.decode("utf-8")
+    except FileNotFoundError:
+        near = get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
+        hint = f". Did you mean {path.parent / near[0]}?" if near else ""
+        raise BadYaml(f"{path}: no such file{hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadYaml(f"{path}: cannot be read ({error})") from None
+    try:
+        raw = parse(text)
+    except BadYaml as error:
+        raise BadYaml(f"{path}: is no valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise BadYaml(f"{path}: a sweep file is a mapping with name, question and profiles")
+    return raw
+
+
+def parse(text: str) -> Any:
+    """Numbers, texts, booleans and nulls, in mappings and lists of bounded depth and size. Raises ``BadYaml``."""
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _measure(node, {}, [])
+        return loader.construct_document(node)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise BadYaml(_at(problem, mark)) from None
+    except RecursionError:
+        raise BadYaml(f"nested more than {DEEPEST} levels deep") from None
+    except BadYaml:
+        raise
+    except (ValueError, TypeError) as error:  # what looks like a number and is none, such as 0x_
+        raise BadYaml(str(error).splitlines()[0]) from None
+
+
+def _measure(node: yaml.Node, known: dict[int, int], above: list[int]) -> int:
+    """Number of values below a node, aliases written out. Raises ``BadYaml`` for what no setting takes."""
+    if id(node) in above:
+        raise BadYaml(_at("an alias stands within what it names", node.start_mark))
+    if len(above) > DEEPEST:
+        raise BadYaml(_at(f"nested more than {DEEPEST} levels deep", node.start_mark))
+    if id(node) in known:
+        return known[id(node)]
+    if node.tag not in PLAIN:
+        name = node.tag.removeprefix("tag:yaml.org,2002:")
+        raise BadYaml(_at(f"{_short(name)} is no kind of value here. Put a text in quotes", node.start_mark))
+    below: list[yaml.Node] = []
+    if isinstance(node, yaml.ScalarNode):
+        _check_text(node.value, node, LONGEST_NUMBER if node.tag in NUMBERS else LONGEST_TEXT)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                _check_text(key.value, key, LONGEST_KEY)
+            below += (key, value)
+    else:
+        below = node.value
+    count = 1 + sum(_measure(each, known, [*above, id(node)]) for each in below)
+    if count > MOST_VALUES:
+        raise BadYaml(_at(f"more than {MOST_VALUES:,} values, aliases written out", node.start_mark))
+    known[id(node)] = count
+    return count
+
+
+def _check_text(text: str, node: yaml.Node, longest: int) -> None:
+    if len(text) > longest:
+        raise BadYaml(_at(f"{_short(text)} has {len(text):,} characters. At most {longest}", node.start_mark))
+    for character in text:
+        if character not in "\n\t" and unicodedata.category(character) in ("Cc", "Cs"):
+            raise BadYaml(_at(f"holds the character U+{ord(character):04X}, which is no text", node.start_mark))
+
+
+def _at(problem: str, mark: yaml.Mark | None) -> str:
+    return problem + (f" (line {mark.line + 1}, column {mark.column + 1})" if mark else "")
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")

@@ -1,0 +1,396 @@
+"""Sweep files and overrides that mean harm, or nothing: each ends in success or one clear error, in bounded time and
+memory, and runs no code. Mutations are drawn by hypothesis from a fixed seed; what fuzzing has found stands by name."""
+
+import copy
+import os
+import re
+import resource
+import signal
+from contextlib import contextmanager
+
+import psutil
+import pytest
+import yaml
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from bench import plan, run
+
+GIB = 2**30
+SECONDS = 20  # for one sweep file, on a machine that is busy
+GOOD = {
+    "name": "mine",
+    "question": "Does it work?",
+    "profiles": {
+        "embedded": {
+            "base": {
+                "model": {
+                    "name": "sam3_unet",
+                    "encoder": {"name": "sam3_vit_tiny", "weights": "random", "depth": 2, "global_blocks": [1]},
+                    "adapter": {"name": "bottleneck", "rank": 2, "placement": "all"},
+                    "decoder": {"name": "light_unet", "width": 8},
+                },
+                "dataset": {"name": "procedural", "task": "salient", "train": 8, "val": 2, "test": 3, "side": 32},
+                "transform": {"size": 32, "hflip": 0.5},
+                "train": {"epochs": 1, "batch_size": 4, "lr": 5e-3, "loss": "structure_loss"},
+                "memory": {"budget_gib": 4.0},
+                "device": "cpu",
+            },
+            "axes": {"model.adapter.rank": [2, 4], "model.decoder": {"narrow": {"width": 8}, "wide": {"width": 16}}},
+            "seeds": [0, 1],
+        },
+        "second": {
+            "base": {"model": "unet", "dataset": "procedural", "transform": {"size": 32}, "device": "cpu"},
+            "variants": {"a": {"model.width": 4}, "b": {"model.width": 8, "train.epochs": 2}},
+            "seeds": [3],
+        },
+    },
+}
+
+
+@contextmanager
+def bounded(seconds=SECONDS, gibibytes=1.5):
+    """Ends the body with an error when it takes longer, or asks for more memory than the process has plus so much."""
+
+    def late(number, frame):
+        raise TimeoutError(f"took more than {seconds} s")
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    handler = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    room = psutil.Process().memory_info().vms + int(gibibytes * GIB)
+    resource.setrlimit(resource.RLIMIT_AS, (room, before[1]))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder for the sweep file, whose only other content are the results that it asks for."""
+    place = tmp_path_factory.mktemp("hostile")
+    (place / "results").mkdir()
+    return place
+
+
+@pytest.fixture
+def said(place, capsys, monkeypatch):
+    """``said(text, *overrides)`` is the exit code and the error text of a dry run; what must never happen is asserted."""
+    monkeypatch.chdir(place)
+
+    def dry_run(text, *overrides, command=run.main, more=("--dry-run",)):
+        content = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+        (place / "sweep.yaml").write_bytes(content)
+        capsys.readouterr()
+        with bounded():
+            try:
+                code = command(["sweep.yaml", *more, "--results", "results", "--", *overrides])
+            except SystemExit as end:  # argparse, of an override that looks like an option
+                code = end.code
+        out, err = capsys.readouterr()
+        assert code in (0, 2), (code, out, err)
+        assert "Traceback" not in out + err and "\x1b" not in out + err
+        assert bool(err) == (code == 2), (code, err)
+        assert len(err) < 20_000 and max(map(len, err.splitlines()), default=0) < 5_000
+        assert sorted(os.listdir(place)) == ["results", "sweep.yaml"]
+        return code, err
+
+    return dry_run
+
+
+# --- mutations --------------------------------------------------------------------------------------------------------
+
+HUGE = [10**9, 10**18, 10**30, -1, 0, 2**63, 1e308, 1e-320, float("nan"), float("inf"), -0.5]
+NASTY = [
+    "",
+    " ",
+    "..",
+    "../../evil",
+    "/etc/passwd",
+    "/dev/zero",
+    "~",
+    "$(touch evil)",
+    "`touch evil`; touch evil",
+    "a\nb",
+    "\x1b[2J",
+    "<script>alert(1)</script>",
+    "\\input{/etc/passwd}",
+    "%s%n{0}{__class__}",
+    "[bold red]x[/]",
+    "\u202e\u0000",
+    "ё" * 300,
+    "x" * 5000,
+    "__class__",
+    "os.system",
+    "sam3_unet",
+    "none",
+    "all",
+    "last:99999999999999999999",
+    "every:0",
+    "pretrained",
+    "random",
+    "cuda",
+    "cross_entropy",
+]
+leaves = st.one_of(st.sampled_from(HUGE), st.sampled_from(NASTY), st.none(), st.booleans(), st.integers(-3, 70))
+values = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["name", "size", "0", "a.b", "width"]), inner)
+    ),
+    max_leaves=4,
+)
+
+
+def places(node, path=()):
+    """Every path in nested mappings and lists."""
+    yield path
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        yield from places(value, (*path, key))
+
+
+@st.composite
+def mutated_trees(draw):
+    """The good sweep with one to three of its parts deleted, replaced, renamed, doubled, added or moved."""
+    tree = copy.deepcopy(GOOD)
+    for _ in range(draw(st.integers(1, 3))):
+        path = draw(st.sampled_from([p for p in places(tree) if p]))
+        *above, last = path
+        node = tree
+        for key in above:
+            node = node[key]
+        change = draw(st.sampled_from(["delete", "replace", "rename", "add", "move", "wrap"]))
+        if change == "delete":
+            del node[last]
+        elif change == "replace":
+            node[last] = draw(values)
+        elif change == "wrap":
+            node[last] = draw(st.sampled_from([[node[last]], {"name": node[last]}, [node[last], node[last]]]))
+        elif change == "move":
+            other = draw(st.sampled_from([p for p in places(GOOD) if p]))
+            value = GOOD
+            for key in other:
+                value = value[key]
+            node[last] = copy.deepcopy(value)
+        elif isinstance(node, dict):
+            key = draw(st.one_of(st.sampled_from(NASTY), st.sampled_from(["seed", "rnak", "tuned_blocks", "name", 7])))
+            node[key] = node.pop(last) if change == "rename" else draw(values)
+        else:
+            node.append(draw(values))
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+GOOD_TEXT = yaml.safe_dump(GOOD, sort_keys=False)
+PIECES = [
+    "&a ",
+    "*a",
+    "<<: *a",
+    "!!python/object/apply:os.system ['touch evil']",
+    "!!python/name:os.system",
+    "!!binary xyz",
+    "!!set {a, b}",
+    "!!timestamp 2001-99-99",
+    "2001-12-14",
+    "!evil",
+    "? [a, b]\n: c",
+    "{",
+    "[",
+    "}",
+    "]",
+    ": ",
+    "- ",
+    "|",
+    ">",
+    "---\n",
+    "...\n",
+    "%YAML 9.9\n",
+    "'",
+    '"',
+    "\t",
+    "\u0000",
+    "\ufeff",
+    "\ud800",
+    '"\\ud800"',
+    '"\\x1b[2J"',
+    "0x" + "f" * 40,
+    "1:99:99",
+    "1_000",
+    "010",
+    "~",
+    "yes",
+    "9" * 5000,
+    ".nan",
+    "-.inf",
+    "1e999",
+]
+
+
+@st.composite
+def mutated_texts(draw):
+    """The good sweep's text with one to four stretches cut, doubled, swapped for, or mixed with something else."""
+    text = GOOD_TEXT
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(text)))
+        length = draw(st.integers(0, 12))
+        piece = draw(st.one_of(st.sampled_from(PIECES), st.text(max_size=3), st.just(text[at : at + 40])))
+        text = text[:at] + piece + text[at + length :]
+    return text
+
+
+HOSTILE = settings(
+    max_examples=250,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],  # shrinking would run for minutes; what is found is short enough
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@HOSTILE
+@given(mutated_trees())
+def test_sweeps_whose_parts_are_changed(said, text):
+    said(text)
+
+
+@HOSTILE
+@given(mutated_texts())
+def test_sweeps_whose_text_is_changed(said, text):
+    said(text)
+
+
+paths = st.sampled_from([".".join(map(str, p[3:])) for p in places(GOOD) if p[:3] == ("profiles", "embedded", "base")])
+keys = st.one_of(
+    paths, st.sampled_from(["seeds", "name", "model", "base", "axes", "a.b.c", "model.adapter.rank.x", ""])
+)
+texts = st.one_of(values.map(lambda v: yaml.safe_dump(v, default_flow_style=True).strip()), st.sampled_from(PIECES))
+
+
+@settings(HOSTILE, max_examples=150)
+@given(st.lists(st.builds("{}={}".format, keys, texts), min_size=1, max_size=2))
+def test_overrides_are_changed(said, overrides):
+    overrides = [text for text in overrides if "\u0000" not in text and "\ud800" not in text]  # no shell can pass them
+    said(GOOD_TEXT, *overrides)
+
+
+# --- by name ----------------------------------------------------------------------------------------------------------
+
+
+def laughs(line):
+    """Ten to the thirtieth values in a few lines: each name stands for nine of the last."""
+    names = [f"a{i}: &a{i} " + line.format(", ".join([f"*a{i - 1}"] * 9)) for i in range(1, 30)]
+    return "\n".join(["a0: &a0 {k: 1}", *names, GOOD_TEXT])
+
+
+def with_axes(axes, seeds="[0, 1]"):
+    tree = copy.deepcopy(GOOD)
+    tree["profiles"] = {"embedded": tree["profiles"]["embedded"]}
+    tree["profiles"]["embedded"]["axes"] = axes
+    return yaml.safe_dump(tree).replace("- 0\n      - 1\n", "")
+
+
+def changed(old, new):
+    assert old in GOOD_TEXT
+    return GOOD_TEXT.replace(old, new)
+
+
+ARRANGED = {
+    "aliases of aliases": (laughs("[{}]"), "more than 20,000 values, aliases written out"),
+    "merges of merges": (laughs("{{<<: [{}]}}"), "more than 20,000 values, aliases written out"),
+    "an alias of itself": ("&a {name: mine, profiles: *a}", "an alias stands within what it names"),
+    "nested lists": ("name: " + "[" * 100_000, "nested more than 40 levels deep"),
+    "nested mappings": ("{a: " * 20_000, "nested more than 40 levels deep"),
+    "a file of megabytes": ("name: x\n" * 400_000, "more than 256 KiB"),
+    "keys without end": ("{" + ", ".join(f"k{i}: 1" for i in range(15_000)) + "}", "values, aliases written out"),
+    "a call": (changed("Does it work?", "!!python/object/apply:os.system ['touch evil']"), "is no kind of value here"),
+    "a class": (changed("Does it work?", "!!python/name:os.system"), "is no kind of value here"),
+    "a date": (changed("Does it work?", "2001-12-14"), "'timestamp' is no kind of value here. Put a text in quotes"),
+    "no date": (changed("Does it work?", "2001-99-99"), "'timestamp' is no kind of value here"),
+    "control characters": (changed("Does it work?", '"\\e[2J"'), "holds the character U+001B"),
+    "half a character": (changed("Does it work?", '"\\ud800"'), "holds the character U+D800"),
+    "bytes": (b"\xff\xfe\x00name", "cannot be read"),
+    "a number of 5000 digits": (changed("width: 8", f"width: {'9' * 5000}"), "has 5,000 characters. At most 30"),
+    "a text without end": (changed("Does it work?", "x" * 3000), "has 3,000 characters. At most 2000"),
+    "a name above": (changed("name: mine", "name: ../../evil"), "name: "),
+    "a name of 101": (changed("name: mine", f"name: {'x' * 101}"), "name: "),
+    "a profile above": (changed("second:", "../../../evil:"), "profiles.../../../evil"),
+    "a profile in two lines": (changed("second:", '"a\\nb":'), "profiles."),
+}
+
+
+@pytest.mark.parametrize(("text", "part"), ARRANGED.values(), ids=ARRANGED)
+def test_what_is_arranged_to_hurt_is_refused(said, text, part):
+    code, err = said(text)
+    assert code == 2 and part in err
+
+
+@pytest.mark.parametrize(
+    ("axes", "part"),
+    [
+        ({f"train.{n}": list(range(1, 12)) for n in ("epochs", "batch_size")} | {"seed": [1]}, "seeds are listed"),
+        ({"model.adapter.rank": list(range(1, 10_002))}, "10,003 values and seeds are more than anybody can run"),
+        (
+            {p: list(range(1, 41)) for p in ("model.adapter.rank", "train.epochs", "train.batch_size")},
+            "axes and seeds multiply to 128,000 trials. At most 10,000",
+        ),
+        ({"model.adapter.rank": [-n for n in range(1, 300)]}, "and 249 more"),
+    ],
+    ids=["a seed", "values", "products", "errors"],
+)
+def test_axes_without_end_are_refused(said, axes, part):
+    code, err = said(with_axes(axes))
+    assert code == 2 and part in err
+
+
+@pytest.mark.parametrize("value", [10**9, 2**62, 10**25])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "transform.size",
+        "train.batch_size",
+        "train.epochs",
+        "model.adapter.rank",
+        "model.decoder.width",
+        "model.encoder.depth",
+        "model.encoder.dim",
+        "model.encoder.heads",
+        "model.encoder.window",
+        "model.encoder.patch",
+        "model.encoder.pretrain_size",
+        "model.encoder.global_blocks",
+        "dataset.train",
+        "dataset.side",
+        "seeds",
+    ],
+)
+def test_giant_numbers_are_refused_at_once(said, path, value):
+    value = value // 8 * 8
+    text = f"[{value}]" if path == "model.encoder.global_blocks" else f"{value}"
+    code, err = said(GOOD_TEXT, f"{path}={text}")
+    if (path, value) == ("seeds", 10**9):
+        assert code == 0
+    else:
+        assert code == 2 and (path.rsplit(".")[-1] in err or "size" in err)
+
+
+@pytest.mark.parametrize("value", [999_992, 8192])
+@pytest.mark.parametrize("part", ["adapter.rank", "decoder.width", "encoder.dim", "encoder.heads", "encoder.window"])
+def test_large_numbers_that_are_allowed_take_no_memory(said, part, value):
+    said(GOOD_TEXT, f"model.{part}={value}")
+
+
+def test_names_and_questions_cannot_break_out_of_a_page(said, place, tmp_path, capsys):
+    """The table's file holds what was written as text: no tag, no link, no table cell of its own."""
+    question = "<script>alert(1)</script> | [x](javascript:y) `z` \\input{/etc/passwd} $x$ [bold red]r[/]"
+    text = GOOD_TEXT.replace("Does it work?", yaml.safe_dump(question).strip()).replace("narrow:", "'<b>|n|</b>':")
+    assert said(text)[0] == 0
+    assert plan.main([str(place / "sweep.yaml"), "--profile", "embedded", "--results", str(tmp_path)]) == 0
+    page = (tmp_path / "mine" / "plan.md").read_text()
+    assert "<script" not in page and "<b>" not in page and "](javascript" not in page
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    assert len({len(re.findall(r"(?<!\\\\)\|", row)) for row in rows}) == 1
+    assert "[bold red]r[/]" not in capsys.readouterr().err
