@@ -18,10 +18,11 @@ def test_from_sweep_file_to_leaderboard_with_ray_then_again_then_without(tmp_pat
     records, broken = load_all(folder)
     assert not broken and [r.status for r in records.values()] == ["ok", "ok"]
     expected = {"sweep.json", "leaderboard.md", "leaderboard.csv", "memory_accuracy.png", "memory_accuracy.svg"}
+    expected.add("page.html")
     expected |= {
         f"{trial_id}{kind}"
         for trial_id in records
-        for kind in (".json", ".images.parquet", ".memory.parquet", ".safetensors")
+        for kind in (".json", ".images.parquet", ".memory.parquet", ".samples.parquet", ".safetensors")
     }
     assert {path.name for path in folder.iterdir()} == expected
     assert "[2/2]" in said and "Embedded run" in (folder / "leaderboard.md").read_text()
