@@ -7,6 +7,7 @@ import pytest
 from conftest import RANKS, SWEEP, write_pairs
 
 from bench.record import load_all
+from bench.report import FIGURES
 from bench.report.__main__ import main as rebuild
 from bench.run import main
 
@@ -17,21 +18,23 @@ def test_from_sweep_file_to_leaderboard_with_ray_then_again_then_without(tmp_pat
     folder = tmp_path / "results" / "smoke"
     records, broken = load_all(folder)
     assert not broken and [r.status for r in records.values()] == ["ok", "ok"]
-    tables = {"leaderboard.md", "leaderboard.csv", "leaderboard.tex"}
-    expected = {"sweep.json", *tables, "memory_accuracy.png", "memory_accuracy.svg"}
+    expected = {"sweep.json", "page.html", "leaderboard.md", "leaderboard.csv", "leaderboard.tex"}
     expected |= {
         f"{trial_id}{kind}"
         for trial_id in records
-        for kind in (".json", ".images.parquet", ".memory.parquet", ".safetensors")
+        for kind in (".json", ".images.parquet", ".memory.parquet", ".samples.parquet", ".safetensors")
     }
-    assert {path.name for path in folder.iterdir()} == expected
+    assert {path.name for path in folder.iterdir()} - {".resume"} == expected | {FIGURES}
+    assert (folder / FIGURES / "memory_accuracy.png").exists()
     assert "[2/2]" in said and "Embedded run" in (folder / "leaderboard.md").read_text()
     assert "\x1b" not in said, "a log holds plain lines"
 
     shutil.copytree(folder, tmp_path / "other machine" / "copy", copy_function=shutil.copy)
     assert rebuild([str(tmp_path / "other machine" / "copy"), "--out", str(tmp_path / "again"), "--quiet"]) == 0
-    written = {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
-    assert written == {name: (folder / name).read_bytes() for name in written} and "leaderboard.md" in written
+    again = [path.relative_to(tmp_path / "again") for path in (tmp_path / "again").rglob("*.*")]
+    assert {Path("leaderboard.md"), Path("page.html"), Path(FIGURES, "memory_accuracy.pdf")} < set(again)
+    for path in again:
+        assert (tmp_path / "again" / path).read_bytes() == (folder / path).read_bytes(), path
 
     stamps = {path: path.stat().st_mtime_ns for path in folder.glob("[0-9a-f]*.json")}
     table = (folder / "leaderboard.md").read_text()
