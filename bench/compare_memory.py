@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pandas
@@ -191,7 +192,7 @@ def _train(task: dict[str, Any]) -> Memory:
     device = torch.device("cuda")
     with MemoryMonitor(device, config.memory) as monitor:
         model = (
-            _upstream_model(Path(task["upstream"]), config)
+            _Answer(upstream_network(Path(task["upstream"]), config.transform.size))
             if task["upstream"]
             else MODELS.build(config.model, config.transform.size, True)
         )
@@ -217,13 +218,18 @@ class _Answer(nn.Module):
         return (self.network(images),)
 
 
-def _upstream_model(folder: Path, config: TrialConfig) -> nn.Module:
-    """The class ``SAM3UNet`` of a clone; its own ``sam3`` package comes first, as it does for its authors."""
-    sys.path.insert(0, str(folder))
+def upstream_network(folder: Path, size: int | tuple[int, int]) -> nn.Module:
+    """The class ``SAM3UNet`` of a clone, on the clone's own ``sam3``; the process can use no other one afterwards.
+
+    ``sam3/__init__`` is not run: it imports the whole detector, of which the network needs one file.
+    """
+    package = ModuleType("sam3")
+    package.__path__ = [str(folder / "sam3")]
+    sys.modules["sam3"] = package
     spec = importlib.util.spec_from_file_location("SAM3UNet", folder / "SAM3UNet.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return _Answer(module.SAM3UNet(None, config.transform.size))
+    return module.SAM3UNet(None, size)
 
 
 def _batch(config: TrialConfig, device: torch.device) -> tuple[Tensor, Tensor]:

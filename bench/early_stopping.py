@@ -46,6 +46,8 @@ class EarlyStopping:
 
     def goes_on(self, trial: Trial, epoch: Epoch) -> bool:
         """Whether the trial is worth its next epoch. False ends it: ``settle`` then has its record."""
+        if trial.trial_id in self.stopped:  # it was heard once more before it could be ended
+            return False
         self.heard[trial.trial_id].append(epoch)
         if trial.seed != self.first_seed or epoch.epoch >= trial.config.train.epochs:
             return True
@@ -56,8 +58,8 @@ class EarlyStopping:
         return False
 
     def settle(self, trial: Trial, folder: Path) -> None:
-        """Writes the record of a trial that was stopped; does nothing for any other."""
-        if trial.trial_id not in self.stopped:
+        """Writes the record of a trial that was stopped, unless it came to its end before its process did."""
+        if trial.trial_id not in self.stopped or (folder / f"{trial.trial_id}.json").exists():
             return
         heard = self.heard[trial.trial_id]
         rung = max(rung for rung, losses in self.rungs.items() if trial.trial_id in losses)
@@ -70,6 +72,7 @@ class EarlyStopping:
             status="stopped early",
             error=text,
             config=trial.config.model_dump(mode="json"),
+            stopped_by=self.settings,
             curve=[CurvePoint(**asdict(epoch)) for epoch in heard],
             timing=Timing(
                 train_seconds=None,

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from bench.datasets import _cache
 from bench.memory import Memory, MemoryConditions
+from bench.search_settings import EarlyStoppingConfig
 from models._registry import Config
 
 MANIFEST = "sweep.json"
@@ -27,7 +28,8 @@ Status = Literal["ok", "oom", "over budget", "diverged", "stopped early", "error
 
 
 class Timing(Config):
-    """Durations of the phases, and how many images went through a second. ``None`` where nothing was trained."""
+    """Durations of the phases, and how many images went through a second. ``None`` where nothing was trained, and for
+    a trial that shared its card."""
 
     train_seconds: float | None
     train_images_per_second: float | None
@@ -53,6 +55,12 @@ class Provenance(Config):
     threads: int
     trials_at_once: int
     """How many trials shared the machine: speeds suffer from neighbours."""
+    devices: int = 1
+    """How many GPUs the trial trained on, data parallel."""
+    gpu_share: float = 1.0
+    """Below 1, other trials were on the same card: memory and speeds are not known."""
+    node: str | None = None
+    """Which node of a cluster ran it."""
     platform: str
     device: str
     driver: str | None
@@ -68,6 +76,29 @@ class Provenance(Config):
     """Number of pairs in train, val and each test set."""
 
 
+class RankMemory(Config):
+    """Peaks of training on several GPUs."""
+
+    largest: int
+    """The rank that needed most, which is the trial's memory in training."""
+    training: list[Memory]
+    """Of each rank."""
+
+
+class FeatureCache(Config):
+    """What became of the wish to read features of frozen blocks instead of computing them (``bench.features``)."""
+
+    blocks: int | None = None
+    """The encoder's first so many blocks were not run: memory and speed are not the model's. ``None``: refused."""
+    refused: str = ""
+    bytes: int | None = None
+    """What lies on disk for this trial, shared with others."""
+    seconds: float | None = None
+    """Spent on opening it, and on computing what was not there yet."""
+    remade: list[str] = []
+    """Entries that were damaged, and why."""
+
+
 class MemoryAtFailure(Config):
     """What is known about a trial that asked for more memory than there is, in bytes."""
 
@@ -81,7 +112,7 @@ class MemoryAtFailure(Config):
 class TrialRecord(Config):
     """``oom``, ``over budget`` and ``diverged`` are results and are kept; ``error`` is run again next time.
 
-    ``stopped early`` is a result in a search that stops trials early, and no more than a start in any other.
+    ``stopped early`` is a result where trials are stopped by the same rule, and no more than a start anywhere else.
     """
 
     schema_version: Literal[1] = 1
@@ -96,7 +127,10 @@ class TrialRecord(Config):
     val_scores: dict[str, float] | None = None
     """On the validation split: what to look at when choosing a configuration."""
     memory: dict[Literal["training", "evaluation"], Memory] | None = None
-    """Without ``training`` where nothing was trained: a model without trainable parameters."""
+    """Without ``training`` where nothing was trained: a model without trainable parameters. ``None`` for a trial that
+    shared its card."""
+    ranks: RankMemory | None = None
+    """Only where a trial trained on several GPUs."""
     memory_conditions: MemoryConditions | None = None
     memory_at_failure: MemoryAtFailure | None = None
     """Only where memory ran out or was predicted to."""
@@ -110,6 +144,10 @@ class TrialRecord(Config):
     the peak of the last one."""
     notes: list[str] = []
     """What a reader should know about how the trial ran, e.g. a checkpoint that could not be used."""
+    stopped_by: EarlyStoppingConfig | None = None
+    """The rule that stopped the trial early."""
+    feature_cache: FeatureCache | None = None
+    """``None`` where none was asked for."""
     provenance: Provenance | None = None
     checkpoint_bytes: int | None = None
     """Size of ``<trial_id>.safetensors``, what was learnt; ``None`` where it was not kept."""

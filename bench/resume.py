@@ -25,7 +25,7 @@ from torch import Tensor
 import bench
 from bench.checkpoint import LARGEST_BYTES, learnt
 from bench.checks import tensor_digest
-from bench.record import Provenance, set_aside, write_whole
+from bench.record import FeatureCache, Provenance, set_aside, write_whole
 from bench.train import Epoch, Training
 
 FORMAT = "sam3-bench training state, version 1"
@@ -179,13 +179,14 @@ def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
-def fingerprint(known: Provenance, frozen_digest: str) -> dict[str, str]:
+def fingerprint(known: Provenance, frozen_digest: str, cached: FeatureCache | None = None) -> dict[str, str]:
     """What a training that goes on must share with its beginning, so that it is one training."""
     cpu = {"cpu": f"{known.host_cpu}, {known.threads} threads"} if known.device == "cpu" else {}
     return {
         "data": f"{known.dataset_fingerprint}",
         "weights": _short({**known.weights, "frozen": frozen_digest}),
         "code": _short({path: hashlib.blake2b(content).hexdigest() for path, content in _code()}),
+        "cached blocks": f"{cached and cached.blocks}",
         "device": known.device,
         **cpu,
         "platform": known.platform,

@@ -2,26 +2,27 @@
 
 import argparse
 import math
-import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import report, resume, schedule, search, watch
+from bench import features, report, resume, search, watch
 from bench.config import ConfigError, Sweep, load_sweep
+from bench.executor import Executor
 from bench.interrupt import Interrupts, Terminated
 from bench.live_page import LivePage
-from bench.progress import Display, loading
+from bench.progress import loading
 from bench.record import TrialRecord, load_all, set_aside_damaged
 from bench.report import results
+from bench.resources import add_options, resources_of
 from bench.rounds import Rounds
-from bench.sweep import Trial, absent_of, check_writable, expand, missing, pending, prepare_data, prepare_weights, sizes
-from bench.work import Limits, Work
+from bench.sources import parse
+from bench.sweep import Trial, absent_of, check_writable, expand, pending, sizes
+from bench.work import Limits
 from models._registry import Missing
 
 INTERRUPTED = 130
@@ -50,8 +51,9 @@ def main(arguments: list[str]) -> int:
         search.check(sweep, candidates)
         watch.check_trackers(sweep.track, options.executor)
         counts = sizes(candidates)
-        gpus, threads = _resources(options, sweep)
+        resources, sources = resources_of(options, sweep), parse(options.fetch)
         limits, checkpoint_seconds = _limits(options)
+        features.choose(options)
         page_seconds = _page_seconds(options)
         folder = options.results / folder_name(sweep)
         records, broken = load_all(folder)
@@ -60,59 +62,36 @@ def main(arguments: list[str]) -> int:
         if options.dry_run:
             _show_plan(console, sweep, counts, records, folder)
             return 0
-        unfinished = pending(candidates, search.settled(sweep, records))
-        if unfinished and len(absent_of(unfinished)) == len(candidates):
-            raise ConfigError(f"{sweep.name}, profile {sweep.profile}: cannot run here", *_missing_lines(unfinished))
-        check_writable(folder)
-        for line in set_aside_damaged([trial.trial_id for trial in candidates], folder):
-            say(f"note: {line}; it is run again")
-        at_once = 1 if options.executor == "serial" else gpus or _cores() // threads
-        rounds = Rounds(sweep, folder, at_once, say)
-        plan = rounds.next()
-        unfinished = pending(candidates, rounds.settled()) if plan.next else []
-        absent = absent_of(unfinished)
-        able = [trial for trial in unfinished if trial.trial_id not in absent]
-        prepare_weights(able)
-        for note in prepare_data(able, loading(console), search.needs_validation(sweep)):
-            say(f"note: {note}")
-
-        skipped = [trial for trial in plan.trials if trial.trial_id in rounds.absent]
-        done = len(plan.trials) - len(pending(plan.trials, rounds.settled()))
-        say(
-            f"{sweep.name} ({sweep.profile}): {len(plan.next)} of {len(plan.trials)} trials to run, "
-            f"{done} done before; records in {folder}"
-        )
-        if skipped:
-            print(_skipping(skipped, plan.trials), *_missing_lines(skipped), sep="\n", file=sys.stderr)
-        for line in _checkpoint_notes(plan.trials, plan.next, folder):
-            say(f"note: {line}")
-        stopping = rounds.early_stopping(plan.trials)
-        problems: list[str] = []
-        with Interrupts() as interrupts, LivePage(folder, page_seconds, say) as page:
-            while plan.next and not interrupts.asked:
-                rounds.begin(plan)
-                trackers = watch.trackers(sweep, plan.next, folder, say)
-                with Display(plan.next, console) as display:
-                    work = Work(
-                        plan.next,
-                        folder,
-                        watch.Together(display, page.of(plan.next), *trackers),
-                        say=say,
-                        asked=lambda: interrupts.asked,
-                        limits=limits,
-                        checkpoint_seconds=checkpoint_seconds,
-                        stopping=stopping,
-                    )
-                    try:
-                        if options.executor == "ray":
-                            _ray_executor()(work, interrupts, threads=threads, gpus=gpus)
-                        else:
-                            schedule.run_serially(work, threads=threads)
-                    finally:
-                        work.release()
-                rounds.ended |= work.records
-                problems += work.problems
-                plan = rounds.next()
+        by_ray = options.executor == "ray"
+        with Executor(resources, by_ray, counts, sources) as executor, Interrupts() as interrupts:
+            unfinished = pending(candidates, search.settled(sweep, records))
+            if unfinished and len(absent := executor.absent(unfinished)) == len(candidates):
+                where = f"{sweep.name}, profile {sweep.profile}"
+                raise ConfigError(f"{where}: cannot run here", *_missing_lines(absent))
+            check_writable(folder)
+            before, *_ = search.plan(sweep, search.settled(sweep, records))
+            for line in set_aside_damaged(dict.fromkeys(trial.trial_id for trial in [*candidates, *before]), folder):
+                say(f"note: {line}; it is run again")
+            rounds = Rounds(sweep, folder, executor, say)
+            plan = rounds.next()
+            unfinished = pending(candidates, rounds.settled()) if plan.next else []
+            absent = executor.absent(unfinished)
+            able = [trial for trial in unfinished if trial.trial_id not in absent]
+            prepared = executor.prepare(able, loading(console), search.needs_validation(sweep))
+            for note in [*prepared, *features.outlook(able)]:
+                say(f"note: {note}")
+            done = len(plan.trials) - len(pending(plan.trials, rounds.settled()))
+            say(
+                f"{sweep.name} ({sweep.profile}): {len(plan.next)} of {len(plan.trials)} trials to run, "
+                f"{done} done before; records in {folder}"
+            )
+            if skipped := _skipping(plan.trials, rounds.absent):
+                print(skipped, *_missing_lines(rounds.absent), sep="\n", file=sys.stderr)
+            for line in _checkpoint_notes(plan.trials, plan.next, folder):
+                say(f"note: {line}")
+            rounds.write_manifest(plan.trials)  # the page starts from it
+            with LivePage(folder, page_seconds, say) as page:
+                plan = rounds.run(plan, console, page, interrupts, limits, checkpoint_seconds)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
@@ -120,7 +99,7 @@ def main(arguments: list[str]) -> int:
         say(f"{'terminated' if isinstance(interrupt, Terminated) else 'interrupted'}: {GOES_ON}")
         return INTERRUPTED
 
-    records = load_all(folder)[0] | rounds.ended
+    records, problems = load_all(folder)[0] | rounds.ended, rounds.problems
     try:
         rounds.write_manifest(plan.trials)
         found, notes = results.load(folder)  # from the files, as every later rebuild
@@ -132,9 +111,8 @@ def main(arguments: list[str]) -> int:
         problems.append(f"{folder}: the leaderboard cannot be written: {error}")
     if problems:
         print(*problems, "make room; the same command then takes over what was kept", sep="\n", file=sys.stderr)
-    skipped = [trial for trial in plan.trials if trial.trial_id in rounds.absent]
-    if skipped:
-        print(_skipping(skipped, plan.trials), file=sys.stderr)
+    if skipped := _skipping(plan.trials, rounds.absent):
+        print(skipped, file=sys.stderr)
     if plan.spent:
         print(f"WARNING: {plan.spent}. The same command with a larger budget goes on from there", file=sys.stderr)
     if interrupts.asked and any(trial.trial_id not in records for trial in plan.next):
@@ -142,16 +120,6 @@ def main(arguments: list[str]) -> int:
         return INTERRUPTED
     statuses = {records[trial.trial_id].status for trial in plan.trials if trial.trial_id in records}
     return 1 if problems or statuses & set(FAILED) or rounds.tried - records.keys() else 0
-
-
-def _ray_executor() -> Callable[..., None]:
-    try:
-        from bench.schedule_ray import run_on_ray  # the rest must work where Ray is not installed
-    except ImportError as error:
-        raise ConfigError(
-            f"Ray cannot be used here: {error}. --executor serial runs the same trials without it"
-        ) from None
-    return run_on_ray
 
 
 def _checkpoint_notes(trials: list[Trial], to_run: list[Trial], folder: Path) -> list[str]:
@@ -183,9 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run", action="store_true", help="show the trials, their sizes and what is done; run none"
     )
-    parser.add_argument("--executor", choices=("ray", "serial"), default="ray", help="serial needs no Ray")
-    parser.add_argument("--gpus", type=int, metavar="N", help="GPUs to use, one trial on each (default: all)")
-    parser.add_argument("--cpus-per-trial", type=int, metavar="N", help="cores for each trial (default: 1 on a CPU)")
+    add_options(parser)
     parser.add_argument(
         "--trial-time-limit", metavar="TIME", help="end a trial that takes longer in this run, e.g. 90s, 30m, 2h"
     )
@@ -195,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint-every", default="60s", metavar="TIME", help="how often a trial keeps what it has trained (60s)"
     )
+    features.add_options(parser)
     parser.add_argument(
         "--page-every", default="60s", metavar="TIME", help="how often the page is rebuilt meanwhile; off: never (60s)"
     )
@@ -205,28 +172,6 @@ def _parser() -> argparse.ArgumentParser:
 def folder_name(sweep: Sweep) -> str:
     """Results of the embedded profile lie under the sweep's name, others beside it."""
     return sweep.name if sweep.profile in ("embedded", "default") else f"{sweep.name}-{sweep.profile}"
-
-
-def _cores() -> int:
-    return os.cpu_count() or 1
-
-
-def _resources(options: argparse.Namespace, sweep: Sweep) -> tuple[int, int]:
-    """Number of GPUs and of cores per trial. Raises ``ConfigError`` for numbers that this machine cannot give."""
-    cores, visible = _cores(), torch.cuda.device_count()
-    on_gpu = sweep.base.device == "cuda"
-    if options.gpus is not None:
-        if not on_gpu and options.gpus != 0:
-            raise ConfigError(f"--gpus {options.gpus}: this profile runs on the CPU. Add device=cuda to use GPUs")
-        if on_gpu and not 1 <= options.gpus <= visible:
-            allowed = f"Allowed: 1 to {visible}" if visible else "Leave it out, and see what is missing"
-            raise ConfigError(f"--gpus {options.gpus}: torch sees {visible} GPUs here. {allowed}")
-    gpus = (options.gpus or visible) if on_gpu else 0
-    default = max(1, cores // gpus) if gpus else 1
-    threads = default if options.cpus_per_trial is None else options.cpus_per_trial
-    if not 1 <= threads <= cores:
-        raise ConfigError(f"--cpus-per-trial {threads}: this machine has {cores} cores. Allowed: 1 to {cores}")
-    return gpus, threads
 
 
 def _limits(options: argparse.Namespace) -> tuple[Limits, float]:
@@ -253,17 +198,19 @@ def _seconds(option: str, text: str, least: float) -> float:
     return seconds
 
 
-def _skipping(skipped: list[Trial], trials: list[Trial]) -> str:
+def _skipping(trials: list[Trial], absent: Mapping[str, Sequence[Missing]]) -> str:
+    """Which trials are left out, in a line; no text if none is."""
+    skipped = [trial for trial in trials if trial.trial_id in absent]
     rows = "; ".join(dict.fromkeys(", ".join(trial.point) for trial in skipped))
-    return f"WARNING: {len(skipped)} of {len(trials)} trials cannot run here and are left out: {rows}"
+    return f"WARNING: {len(skipped)} of {len(trials)} trials cannot run here and are left out: {rows}" if rows else ""
 
 
-def _missing_lines(trials: list[Trial]) -> list[str]:
-    """What the trials need and this machine does not have, and what to do about it; no lines if it has all."""
+def _missing_lines(absent: Mapping[str, Sequence[Missing]]) -> list[str]:
+    """What trials need and do not have, and what to do about it; no lines if they have all."""
     lines: list[str] = []
-    by_remedy: dict[str, list[Missing]] = {}
-    for item in missing(trials):
-        by_remedy.setdefault(item.remedy, []).append(item)
+    by_remedy: dict[str, dict[Missing, None]] = {}
+    for item in (item for items in absent.values() for item in items):
+        by_remedy.setdefault(item.remedy, {})[item] = None
     for remedy, items in by_remedy.items():
         lines += [f"  missing {item.kind}: {item.field}: {item.what}" for item in items]
         lines.append(f"    -> {remedy}")
@@ -301,7 +248,7 @@ def _show_plan(
     console.print(f"{len(to_run) - len(absent)} of {len(trials)} trials to run; records in {folder}", markup=False)
     if sweep.search.name != "grid" or sweep.search.first_seeds:
         console.print("what else is run depends on the results of these", markup=False)
-    for line in _missing_lines(trials):
+    for line in _missing_lines(absent_of(trials)):
         console.print(line, markup=False)
 
 

@@ -22,22 +22,24 @@ from bench.work import Work
 POLL_SECONDS = 0.25
 
 
-def run_serially(work: Work, *, threads: int) -> None:
+def run_serially(work: Work, *, threads: int, gpus_per_trial: int = 1) -> None:
     """Every trial in a fresh process; Ray is not needed. Leaves one record for each that was not another driver's."""
     while not work.over:
         index = work.take()
         if index is None:
             time.sleep(POLL_SECONDS)
         else:
-            _run(work, index, threads)
+            _run(work, index, threads, gpus_per_trial)
 
 
-def _run(work: Work, index: int, threads: int) -> None:
+def _run(work: Work, index: int, threads: int, gpus_per_trial: int) -> None:
     trial = work.trials[index]
     work.started(index)
     with tempfile.TemporaryFile() as complaints:
-        command = [sys.executable, "-m", "bench.trial", str(work.folder), str(threads)]
-        command += [str(work.checkpoint_seconds), str(os.getpid())]
+        command = [sys.executable, "-m", "bench.trial", str(work.folder), str(threads), str(work.checkpoint_seconds)]
+        if gpus_per_trial > 1:
+            command = [sys.executable, "-m", "bench.ranks", str(work.folder), str(threads), str(gpus_per_trial)]
+        command.append(str(os.getpid()))
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": complaints, "text": True}
         child = subprocess.Popen(command, start_new_session=True, **pipes)  # Ctrl-C is for the driver
         with child:
@@ -51,7 +53,7 @@ def _run(work: Work, index: int, threads: int) -> None:
                 raise
         complaints.seek(0)
         said = complaints.read().decode(errors="replace")
-    work.settle(index, f"{said}\n{_how_it_ended(child.returncode)}")
+    work.settle(index, f"{said}\n{how_it_ended(child.returncode)}")
 
 
 def _follow(work: Work, index: int, child: subprocess.Popen) -> None:
@@ -79,7 +81,7 @@ def _read(source: IO[str], lines: "queue.Queue[str | None]") -> None:
     lines.put(None)
 
 
-def _how_it_ended(code: int) -> str:
+def how_it_ended(code: int) -> str:
     """An exit code in words."""
     if code >= 0:
         return f"the process ended with code {code} and without a record"

@@ -8,10 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import py_sod_metrics
 
 from bench import mirror
 from bench.protocol import ProtocolConfig
+from models._partial import module_of
+
+# py_sod_metrics/__init__ imports scikit-learn for measures that are not used here: a second in every process
+maps, curves_of = module_of("py_sod_metrics", "sod_metrics"), module_of("py_sod_metrics", "fmeasurev2")
 
 
 @dataclass(frozen=True)
@@ -150,17 +153,17 @@ def _measure_sod(prediction: np.ndarray, mask: np.ndarray, minmax: bool) -> Meas
         values = (values - values.min()) / (values.max() - values.min())
     curves = {"with_adaptive": True, "with_dynamic": True}
     s, weighted, e, mae = (
-        py_sod_metrics.Smeasure(),
-        py_sod_metrics.WeightedFmeasure(),
-        py_sod_metrics.Emeasure(),
-        py_sod_metrics.MAE(),
+        maps.Smeasure(),
+        maps.WeightedFmeasure(),
+        maps.Emeasure(),
+        maps.MAE(),
     )
     handlers = {
-        "f": py_sod_metrics.FmeasureHandler(**curves, beta=0.3),
-        "iou": py_sod_metrics.IOUHandler(**curves),
-        "dice": py_sod_metrics.DICEHandler(**curves),
+        "f": curves_of.FmeasureHandler(**curves, beta=0.3),
+        "iou": curves_of.IOUHandler(**curves),
+        "dice": curves_of.DICEHandler(**curves),
     }
-    for metric in (s, weighted, e, mae, py_sod_metrics.FmeasureV2(handlers)):
+    for metric in (s, weighted, e, mae, curves_of.FmeasureV2(handlers)):
         metric.step(pred=values, gt=truth, normalize=False)
     return {
         "s_measure": s.sms[0],

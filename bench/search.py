@@ -38,10 +38,14 @@ class Plan(NamedTuple):
 
 
 def settled(sweep: Sweep, records: Mapping[str, TrialRecord]) -> dict[str, TrialRecord]:
-    """The records that are results; errors are run again, and so is what was stopped early, unless this search stops
-    trials early too."""
-    again = {"error"} | ({"stopped early"} if sweep.search.early_stopping is None else set())
-    return {trial_id: record for trial_id, record in records.items() if record.status not in again}
+    """The records that are results: not errors, and not what another rule has stopped early. Those are run again."""
+    rule = sweep.search.early_stopping
+
+    def is_result(record: TrialRecord) -> bool:
+        stopped_here = rule is not None and record.stopped_by == rule
+        return record.status != "error" and (record.status != "stopped early" or stopped_here)
+
+    return {trial_id: record for trial_id, record in records.items() if is_result(record)}
 
 
 def plan(

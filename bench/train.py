@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bench.checks import GradientCheck
 from bench.datasets import Data, Split
 from bench.losses import CLASS_LOSSES, LOSSES
+from bench.parallel import Share, check_ranks_agree, distribute
 from bench.transforms import TransformConfig, flip, to_input, to_target
 from models._encoder_decoder import layers_of, part_of
 from models._registry import Config
@@ -55,7 +56,7 @@ class Epoch:
 
 
 class Diverged(Exception):
-    """The loss is no longer a number, first at ``step``, counted from 1 over all epochs; ``curve`` is what was before."""
+    """The loss is no longer a number, first at ``step``, counted from 1 over all epochs; ``curve`` is from before."""
 
     def __init__(self, text: str, step: int, curve: tuple[Epoch, ...]) -> None:
         super().__init__(text)
@@ -106,17 +107,21 @@ def train(
     on_epoch: Callable[[Epoch], Any] = lambda epoch: None,
     on_step: Callable[[], Any] = lambda: None,
     resume: Resume | None = None,
+    share: Share = Share(),
 ) -> TrainResult:
     """Trains the trainable parameters in place. Raises ``Diverged`` and ``CheckFailed``.
 
     Order and flips come from a generator of their own on the CPU, so that two models of one seed see the same batches
     and a GPU sees those of a CPU. ``on_epoch`` hears of the epochs before a resumption too. ``on_step`` is called after
-    every batch, of validation too: a sign of life.
+    every batch, of validation too: a sign of life. Several ranks that each have a ``share`` train the same model
+    together; only rank 0 looks at the validation split.
     """
     draws = torch.Generator().manual_seed(seed)
+    gradients = GradientCheck(model)
+    wrapped = distribute(model, share)
     optimiser = make_optimiser(model, config)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs, eta_min=config.min_lr)
-    state = Training(model, optimiser, schedule, draws, GradientCheck(model), [])
+    state = Training(model, optimiser, schedule, draws, gradients, [])
     if resume is not None:
         resume.restore(state)
         for epoch in state.curve:
@@ -130,14 +135,15 @@ def train(
         for chosen in batches:
             images, masks = flip(*data.train.batch(chosen.numpy(), device), transform, draws)
             optimiser.zero_grad(set_to_none=True)
-            loss = batch_loss(model, images, masks, config, transform)
+            part = share.part(len(images))
+            loss = batch_loss(wrapped, images[part], masks[part], config, transform) * share.weight(len(images))
             loss.backward()
             state.gradients.look()
             optimiser.step()
             total += loss.detach()
             sound += total.isfinite()
             on_step()
-        mean_loss = total.item() / len(batches)
+        mean_loss = share.mean(total).item() / len(batches)
         state.seconds += time.perf_counter() - started
         if not math.isfinite(mean_loss):
             step = state.steps + int(sound) + 1
@@ -146,7 +152,7 @@ def train(
         state.steps += len(batches)
         state.images += len(data.train)
         val_loss = None
-        if config.validate_every and epoch % config.validate_every == 0 and len(data.val):
+        if share.rank == 0 and config.validate_every and epoch % config.validate_every == 0 and len(data.val):
             val_loss = validate(model, data.val, config, transform, device, on_step)
             if not math.isfinite(val_loss):
                 text = (
@@ -163,6 +169,7 @@ def train(
         text = f"after the last step, {state.steps}, these are no numbers: {', '.join(broken[:5])}"
         raise Diverged(text, state.steps, tuple(state.curve))
     state.gradients.finish()
+    check_ranks_agree(model, share)
     return TrainResult(tuple(state.curve), state.steps, state.images, state.seconds)
 
 

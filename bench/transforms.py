@@ -57,7 +57,12 @@ def flip(images: Tensor, masks: Tensor, config: TransformConfig, draws: Generato
 
 
 def to_input(images: Tensor, normalisation: str) -> Tensor:
-    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W], normalised; the order of operations is torchvision's."""
+    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W], normalised; the order of operations is torchvision's.
+
+    Images that are given by number, int64 (``bench.features``), stay as they are.
+    """
+    if images.dtype == torch.int64:
+        return images
     mean, deviation = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in NORMALISATIONS[normalisation])
     pixels = images.permute(0, 3, 1, 2).contiguous().float()
     return pixels.div_(255).sub_(mean).div_(deviation)

@@ -7,14 +7,14 @@ none runs longer, or stays silent longer, than it may.
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from bench import resume
+from bench import cluster, resume
 from bench.claims import Claim, owner
 from bench.early_stopping import EarlyStopping
 from bench.progress import Watcher, duration
@@ -130,6 +130,20 @@ class Work:
                 self._verdicts[index] = f"no sign of life for {duration(silence + waits)} (--stall-limit); killed"
         return self._verdicts.get(index)
 
+    def receive(self, index: int, files: Mapping[str, bytes]) -> None:
+        """A trial's record has come from a machine that does not see the results folder."""
+        trial_id = self.trials[index].trial_id
+        try:
+            cluster.unpack(files, trial_id, self.folder)
+        except OSError:
+            with suppress(OSError):  # ``settle`` says what is where
+                unsaved().mkdir(parents=True, exist_ok=True)
+                cluster.unpack(files, trial_id, unsaved())
+
+    def has_ended(self, index: int) -> bool:
+        """Whether the trial has left its record."""
+        return _digest(self._path(index)) not in (None, self._before[index])
+
     def settle(self, index: int, reason: str) -> None:
         """A trial's process has ended. Without a record of its own it gets an error with ``reason``."""
         self._started.pop(index, None)
@@ -141,6 +155,12 @@ class Work:
         self.watcher.finished(index, record)
         for note in record.notes:
             self._say(f"note: {self._name(index)}: {note}")
+
+    def again(self, index: int) -> None:
+        """The trial's machine died under it: it is handed out once more."""
+        self._started.pop(index, None)
+        self._release(index)
+        self._waiting.append(index)
 
     def release(self) -> None:
         """Gives up what is still claimed: somebody else may go on with it."""
@@ -154,7 +174,7 @@ class Work:
                 self._stopping.settle(trial, self.folder)
             except OSError as error:
                 self.problems.append(f"{self._name(index)}: stopped early, which cannot be written: {error}")
-        if _digest(path) not in (None, self._before[index]):
+        if self.has_ended(index):
             try:
                 return load(path)
             except (ValidationError, OSError) as error:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from bench.report import plots
 from bench.report.results import Results
 from bench.report.tables import as_csv, comparisons_csv, markdown
 
@@ -13,6 +12,8 @@ def write(results: Results, folder: Path) -> list[Path]:
     The figure shows the first environment's table. It is left out when nothing could be measured, and so are the
     comparisons when there are none.
     """
+    from bench.report import plots  # matplotlib: a second that a process which draws nothing should not pay
+
     board = results.board()
     contents = {
         "leaderboard.md": markdown(board),

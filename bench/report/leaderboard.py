@@ -65,6 +65,7 @@ class Row:
     on_front: bool = False  # no other row is at least as accurate with less memory
     notes: tuple[str, ...] = ()  # what to know before believing the row's memory
     stopped_at: int | None = None  # epoch after which a trial was stopped early
+    shared_card: bool = False  # some trial was not alone on its card, so that its memory and speed are not known
 
     @property
     def count_ok(self) -> int:
@@ -220,15 +221,32 @@ def _row(
         trial_ids=tuple(trial.trial_id for trial in trials),
         seeds=tuple(trial.seed for trial in trials),
         notes=tuple(dict.fromkeys(note for r in found if r is not None for note in _memory_notes(r))),
+        shared_card=any(_shared_card(r) for r in found if r is not None),
         cells={n: Cell(fmean(v), stdev(v) if len(v) > 1 else None, len(v)) for n, v in values.items()},
         stopped_at=next((r.curve[-1].epoch for r in found if r is not None and r.status == "stopped early"), None),
     )
 
 
+def _shared_card(record: TrialRecord) -> bool:
+    return record.provenance is not None and record.provenance.gpu_share < 1
+
+
+def behind_cache(record: TrialRecord) -> bool:
+    """Part of the model was not run: what the trial used of memory and time is not what the model needs."""
+    return record.feature_cache is not None and record.feature_cache.blocks is not None
+
+
 def _memory_notes(record: TrialRecord) -> Iterator[str]:
+    if behind_cache(record):
+        yield (
+            f"features of the first {record.feature_cache.blocks} blocks were read from a cache (--feature-cache): "
+            "memory and speed are not this model's and are left out"
+        )
     if record.resumed_from_epochs and record.memory:
         epochs = ", ".join(map(str, record.resumed_from_epochs))
         yield f"cut short and gone on after epoch {epochs}: memory is the peak of the last part"
+    if _shared_card(record):
+        yield f"shared its card (--gpus-per-trial {record.provenance.gpu_share:g}): memory and speed are not known"
     for phase, memory in (record.memory or {}).items():
         if memory.breach:
             yield f"memory in {phase} contradicts itself: {memory.breach}"
@@ -281,9 +299,10 @@ def _quantities(record: TrialRecord) -> dict[str, float]:
         **({f"test[{name}]": scores for name, scores in record.test_sets.items()} if len(record.test_sets) > 1 else {}),
         "val": record.val_scores,
         "parameters": record.parameters,
-        "timing": record.timing.model_dump() if record.timing and record.status == "ok" else None,
-        **{phase: memory.model_dump() for phase, memory in (record.memory or {}).items()},
     }
+    if not behind_cache(record):
+        sections["timing"] = record.timing.model_dump() if record.timing and record.status == "ok" else None
+        sections |= {phase: memory.model_dump() for phase, memory in (record.memory or {}).items()}
     return {
         f"{section}.{name}": value
         for section, values in sections.items()
@@ -309,8 +328,9 @@ def _environment(record: TrialRecord, ambiguous_weights: set[str]) -> tuple[tupl
     threads = came_from.threads
     weights = [f"{n} {digest[:12]}" for n, digest in sorted(came_from.weights.items()) if n in ambiguous_weights]
     cpu = f" ({came_from.host_cpu}, {threads} thread{'s' * (threads > 1)})" if came_from.device == "cpu" else ""
+    several = f"{came_from.devices} x " if came_from.devices > 1 else ""  # each with a part of every batch
     return (
-        ("device", came_from.device + cpu),
+        ("device", several + came_from.device + cpu),
         ("platform", came_from.platform),
         ("torch", came_from.versions["torch"]),
         ("cuda", came_from.cuda or "none"),
@@ -366,7 +386,7 @@ def _mark_front(rows: Sequence[Row], measure: str | None, metric: str) -> tuple[
 
 
 def _all_have(rows: Sequence[Row], quantity: str) -> bool:
-    measured = [row for row in rows if row.count_ok and not row.untrained]
+    measured = [row for row in rows if row.count_ok and not row.untrained and not row.shared_card]
     return bool(measured) and all(quantity in row.cells for row in measured)
 
 

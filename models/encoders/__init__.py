@@ -7,4 +7,8 @@ An encoder is an ``nn.Module`` with ``forward(images [B, 3, H, W]) -> tuple`` of
 on [B, prefix_tokens + H * W, C]; ``stem_parameters()``, what lies before the first block; and
 ``load_pretrained() -> int``, the number of tensors loaded. Its ``build(config, image_size)`` gets the side of a square;
 one that takes (height, width) too says so by ``any_aspect: ClassVar[bool] = True`` in its ``Config``.
+
+An encoder whose work can be split has ``cuts``, the numbers of blocks before which it can be cut (their count: behind
+the last); ``run_to(images, block) -> tuple`` of all that the rest needs; and ``run_from(hidden, block)``, the rest. One
+after the other they are ``forward``, to the bit.
 """

@@ -4,24 +4,11 @@
 declare in full and which do not exist on CPU-only and mac installs. The image encoder's file needs torch and timm.
 """
 
-import importlib
-import importlib.util
-import sys
 from types import ModuleType
+
+from models._partial import module_of
 
 
 def sam3_module(name: str) -> ModuleType:
     """``sam3_module("model.vitdet")`` is the module ``sam3.model.vitdet``."""
-    full_name = f"sam3.{name}"
-    if full_name in sys.modules or "sam3" in sys.modules:
-        return importlib.import_module(full_name)
-    spec = importlib.util.find_spec("sam3")
-    if spec is None or spec.submodule_search_locations is None:
-        raise ModuleNotFoundError("the package 'sam3' is not installed: pip install sam3", name="sam3")
-    stand_in = ModuleType("sam3")
-    stand_in.__path__ = list(spec.submodule_search_locations)
-    sys.modules["sam3"] = stand_in
-    try:
-        return importlib.import_module(full_name)
-    finally:
-        del sys.modules["sam3"]  # so that a later ``import sam3`` gets the real package
+    return module_of("sam3", name)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from huggingface_hub import try_to_load_from_cache
 from pydantic import Field
+from timm.models import checkpoint
 from timm.models.hieradet_sam2 import HieraDet
 from torch import Tensor, nn
 
@@ -119,6 +120,29 @@ class SAM2Hiera(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.trunk.forward_intermediates(images, intermediates_only=True))
+
+    @property
+    def cuts(self) -> range:
+        return range(len(self.trunk.blocks) + 1)
+
+    def run_to(self, images: Tensor, block: int) -> tuple[Tensor, ...]:
+        return self._run((self.trunk._pos_embed(self.trunk.patch_embed(images)),), 0, block)
+
+    def run_from(self, hidden: tuple[Tensor, ...], block: int) -> tuple[Tensor, ...]:
+        return self._run(hidden, block, len(self.trunk.blocks))
+
+    def _run(self, hidden: tuple[Tensor, ...], start: int, stop: int) -> tuple[Tensor, ...]:
+        """The loop of timm's ``forward_intermediates`` from one block to another: the running map [B, h, w, C], as long
+        as there is a later block, and the stages' maps so far."""
+        if start == len(self.trunk.blocks):
+            return hidden
+        x, *maps = hidden
+        for i in range(start, stop):
+            block = self.trunk.blocks[i]
+            x = checkpoint(block, x) if self.trunk.grad_checkpointing else block(x)
+            if i in self.trunk.stage_ends:
+                maps.append(x.permute(0, 3, 1, 2))
+        return tuple(maps) if stop == len(self.trunk.blocks) else (x, *maps)
 
     def load_pretrained(self) -> int:
         """Loads the checkpoint that the config names; returns the number of tensors (0: random by request)."""

@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models import _weights
 from models._registry import Config as Base
@@ -150,6 +151,37 @@ class SAM3ViT(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.trunk(images))
+
+    @property
+    def cuts(self) -> range:
+        return range(self.config.depth + 1)
+
+    def run_to(self, images: Tensor, block: int) -> tuple[Tensor, ...]:
+        trunk = self.trunk
+        x = trunk.patch_embed(images)
+        tokens = trunk.pretrain_use_cls_token, x.shape[1:3], trunk.retain_cls_token
+        x = x + sam3_module("model.vitdet").get_abs_pos(trunk.pos_embed, *tokens, tiling=trunk.tile_abs_pos)
+        return self._run((trunk.ln_pre(x),), 0, block)
+
+    def run_from(self, hidden: tuple[Tensor, ...], block: int) -> tuple[Tensor, ...]:
+        return self._run(hidden, block, self.config.depth)
+
+    def _run(self, hidden: tuple[Tensor, ...], start: int, stop: int) -> tuple[Tensor, ...]:
+        """The loop of sam3's ``ViT.forward`` from one block to another: the running map [B, h, w, dim], as long as a
+        later block needs it, and the maps taken so far."""
+        last = self.config.global_blocks[-1]
+        if start > last:
+            return hidden
+        x, *maps = hidden
+        for i in range(start, min(stop, last + 1)):
+            block = self.trunk.blocks[i]
+            if self.trunk.use_act_checkpoint and self.trunk.training:
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+            if i == last or (self.config.features == "global" and i in self.config.global_blocks):
+                maps.append(x.permute(0, 3, 1, 2))
+        return tuple(maps) if stop > last else (x, *maps)
 
     def load_pretrained(self) -> int:
         """Loads the checkpoint that the config names; returns the number of tensors (0: random by request)."""

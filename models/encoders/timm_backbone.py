@@ -150,6 +150,19 @@ class TimmBackbone(nn.Module):
         norm = self.family.final_norm
         return tuple(self.trunk.forward_intermediates(images, len(self.channels), norm=norm, intermediates_only=True))
 
+    @property
+    def cuts(self) -> tuple[int]:
+        """Only behind the last block: what passes between blocks is timm's affair, and differs between families."""
+        return (len(self.blocks),)
+
+    def run_to(self, images: Tensor, block: int) -> tuple[Tensor, ...]:
+        assert block in self.cuts
+        return self(images)
+
+    def run_from(self, hidden: tuple[Tensor, ...], block: int) -> tuple[Tensor, ...]:
+        assert block in self.cuts
+        return hidden
+
     def load_pretrained(self) -> int:
         """Loads the checkpoint, brought into shape by timm's own filter; returns the number of tensors.
 

@@ -5,14 +5,13 @@ Nothing is trained and nothing is random: the same arguments give the same resul
 
 import io
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from PIL import Image
 
 from bench.config import Axis, Sweep, TrialConfig
 from bench.memory import Memory
-from bench.record import CurvePoint, MemoryAtFailure, Provenance, Status, Timing, TrialRecord, write_table
+from bench.record import CurvePoint, MemoryAtFailure, Provenance, Timing, TrialRecord, write_table
 from bench.report.results import Results
 from bench.scores import OF_PROTOCOL
 from bench.sweep import Trial, expand
@@ -20,8 +19,9 @@ from models._registry import Missing
 
 GIB = 2**30
 IMAGES = 40
-STATES = ("oom", "over budget", "error", "diverged", "pending", "missing", "stopped early", "few quantities", "elsewhere")
-"""What happens to a trial besides going well: row ``7 * n + 3`` has the ``n``-th of them at its first seed or at all."""
+FAILURES = ("oom", "over budget", "error", "diverged", "stopped early")
+STATES = (*FAILURES, "pending", "missing", "few quantities", "elsewhere")
+"""What happens to a trial besides going well: row ``7 * n + 3`` has the ``n``-th of them, at one seed or at all."""
 HOSTILE = """<img src=x onerror="window.hacked=1"></script><script>window.hacked=2</script>' " & \u2028 | _ * $x$ \\"""
 """A text that breaks whatever forgets to escape it."""
 LONG = "adapter in every second block of the encoder, narrower towards its end, with the norm's weights tuned as well"
@@ -92,15 +92,16 @@ def _scores(row: int, seed: int) -> np.ndarray:
 
 
 def _record(trial: Trial, row: int, seed: int, state: str, level: float, hostile: bool) -> TrialRecord:
-    went_well = state not in ("oom", "over budget", "error", "diverged")
+    went_well = state not in FAILURES
+    key = HOSTILE if hostile else "mask"
     text = {
         "oom": "CUDA out of memory. Tried to allocate 2.00 GiB",
         "over budget": "not run: predicted to allocate 12.00 GiB, more than 1.2 x memory.budget_gib 8",
-        "error": f"Traceback (most recent call last):\n  File x.py, line 3\nKeyError: {HOSTILE if hostile else 'mask'!r}",
+        "error": f"Traceback (most recent call last):\n  File x.py, line 3\nKeyError: {key!r}",
         "diverged": "the loss is not finite in epoch 2",
+        "stopped early": "stopped by its validation loss after epoch 2",
     }.get(state, "")
-    allowed = get_args(Status)
-    status = "ok" if went_well and state not in allowed else state if state in allowed else "error"
+    status = state if not went_well else "ok"
     metrics = OF_PROTOCOL["sod"][:3] + ("mae",) if state == "few quantities" else OF_PROTOCOL["sod"]
     scores = {m: 1 - level if m == "mae" else level - 0.01 * i for i, m in enumerate(metrics)}
     peak = round((1 + row * 0.05 + 0.004 * seed) * GIB)
@@ -152,7 +153,7 @@ def _record(trial: Trial, row: int, seed: int, state: str, level: float, hostile
         parameters={"total": 480_000 + 9000 * row, "trainable": 18_000 + 9000 * row, "encoder": 460_000}
         if state != "few quantities"
         else None,
-        curve=curve[: 2 if state in ("diverged", "stopped early") else 4] if went_well or state == "diverged" else [],
+        curve=curve[: 4 if went_well else 2 if state in ("diverged", "stopped early") else 0],
         provenance=Provenance(**source),
     )
 

@@ -409,6 +409,18 @@ def test_the_record_of_a_stopped_trial_has_its_curve_and_no_scores(tmp_path):
     assert record.status == "stopped early" and record.scores is None and record.test_sets == {}
     assert [p.val_loss for p in record.curve] == [0.9, 0.8, 0.7] and record.timing.total_seconds >= 0
     assert record.error == "stopped after epoch 3 of 9: validation loss 0.7 is not among the best of 2 there"
+    assert record.stopped_by == EarlyStoppingConfig(grace_epochs=3)
+
+
+def test_a_trial_that_ended_before_it_could_be_stopped_keeps_its_record(tmp_path):
+    before, now = expand(sweep_of(2, 1, seeds=(0,)))
+    stopping = EarlyStopping(EarlyStoppingConfig(), 0)
+    tell(stopping, before, [0.1] * 9)
+    tell(stopping, now, [0.9])
+    assert not stopping.goes_on(now, Epoch(2, 1.0, 0.0, 0.1)), "a late epoch changes nothing"
+    record_of(now).save(tmp_path)
+    stopping.settle(now, tmp_path)
+    assert [record.status for record in load_all(tmp_path)[0].values()] == ["ok"]
 
 
 def test_a_stopped_configuration_gets_no_other_seed_and_no_place_in_the_table():
@@ -427,10 +439,12 @@ def test_a_stopped_configuration_gets_no_other_seed_and_no_place_in_the_table():
     assert "0/1 (1 stopped early at epoch 1)" in text and "1 of 3 configurations were stopped" in text
 
 
-def test_what_was_stopped_early_is_no_result_of_a_sweep_that_stops_nothing():
+def test_what_was_stopped_early_is_no_result_where_nothing_or_another_rule_stops_trials():
     (trial,) = expand(sweep_of(1, 1, seeds=(0,)))
-    records = {trial.trial_id: record_of(trial, status="stopped early")}
+    record = record_of(trial, status="stopped early").model_copy(update={"stopped_by": EarlyStoppingConfig()})
+    records = {trial.trial_id: record}
     assert search.settled(sweep_of(1, 1, seeds=(0,)), records) == {}
+    assert search.settled(sweep_of(1, 1, seeds=(0,), early_stopping={"grace_epochs": 2}), records) == {}
     assert search.settled(sweep_of(1, 1, seeds=(0,), early_stopping="asha"), records) == records
 
 

@@ -1,6 +1,8 @@
 """Checkpoints reduced to what a module wants, mapped from disk."""
 
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -64,6 +66,47 @@ def test_is_mapped_not_read(checkpoint, cache):
     lines = [line for line in open("/proc/self/maps").read().splitlines() if line.endswith(str(file))]
     areas = [[int(end, 16) for end in line.split()[0].split("-")] for line in lines]
     assert any(low <= layer.weight.data_ptr() < high for low, high in areas)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps"), reason="no /proc on this system")
+def test_trials_share_the_pages(tmp_path, cache):
+    """Two processes that have used all weights hold one copy of them: the second costs no memory of its own."""
+    torch.save(nn.Linear(2048, 2048).state_dict(), tmp_path / "large.pt")
+    code = """
+import sys, torch
+from pathlib import Path
+from torch import nn
+from bench.checks import frozen_digests
+from models import _weights
+layer = nn.Linear(2048, 2048)
+_weights.load(layer, Path(sys.argv[1]))
+layer.requires_grad_(False).to("cpu")
+layer(torch.randn(3, 2048)), frozen_digests(layer)
+print("used", flush=True)
+sys.stdin.readline()
+inside, kib = False, {}
+for line in open("/proc/self/smaps"):
+    name, *rest = line.split()
+    if not name.endswith(":"):
+        inside = line.rstrip().endswith(sys.argv[2])
+    elif inside and rest[-1] == "kB":
+        kib[name] = kib.get(name, 0) + int(rest[0])
+print(kib["Rss:"], kib["Private_Clean:"] + kib["Private_Dirty:"])
+"""
+    loaded_here = nn.Linear(2048, 2048)
+    _weights.load(loaded_here, tmp_path / "large.pt")
+    (file,) = cache.iterdir()
+    command = [sys.executable, "-c", code, str(tmp_path / "large.pt"), file.name]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    assert [child.stdout.readline() for child in both] == ["used\n"] * 2
+    for child in both:
+        child.stdin.write("\n")
+        child.stdin.flush()
+        resident, private = map(int, child.stdout.readline().split())
+        assert resident >= 2048 * 2048 * 4 / 1024 and private < 0.05 * resident
+    for child in both:
+        child.communicate(timeout=30)
 
 
 def test_changed_checkpoint_is_read_anew(checkpoint):

@@ -18,7 +18,8 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from bench.report.leaderboard import Leaderboard
-from bench.report.page.content import content, samples
+from bench.report.page.content import content
+from bench.report.page.pictures import samples
 from bench.report.results import Results
 
 LIMIT_BYTES = 7_900_000

@@ -24,7 +24,8 @@ def verdict(table: Table, axes: Sequence[str]) -> tuple[str, str]:
     value = f"{label} {scored[best].mean:.3f}" + (f" ± {width:.3f}" if width is not None else "")
     leader = f"The best mean is that of {name(table.rows[best].labels, axes)}, {value}"
     if len(scored) == 1:
-        return "One row.", f"Only {name(table.rows[best].labels, axes)} has a score: {value}. There is nothing to compare it with."
+        only = f"Only {name(table.rows[best].labels, axes)} has a score: {value}."
+        return "One row.", f"{only} There is nothing to compare it with."
     compared = [c for c in table.comparisons.get(metric, ()) if c.p is not None]
     if not compared:
         least = min(cell.count for cell in scored.values())
@@ -50,11 +51,12 @@ def statistics(table: Table) -> list[str]:
     if not compared:
         return []
     least = min(c.seeds for c in compared)
-    times = smallest_resolvable(least, len(compared))
+    tests = len(compared) * table.looks
+    times = smallest_resolvable(least, tests)
     pairs = f"{len(compared)} pair{'s' * (len(compared) > 1)}"
     text = f"Among {pairs} a difference has to be {times:.1f} times its standard error over {least} seeds"
     if least < ENOUGH_SEEDS:
-        text += f" ({smallest_resolvable(ENOUGH_SEEDS, len(compared)):.1f} times with {ENOUGH_SEEDS})"
+        text += f" ({smallest_resolvable(ENOUGH_SEEDS, tests):.1f} times with {ENOUGH_SEEDS})"
     method = "Paired differences, bootstrap over seeds and images, Holm's correction over all pairs, 5 % level."
     return [f"{text} to be told from none. {method}"]
 
@@ -68,7 +70,8 @@ def memory(table: Table, axes: Sequence[str]) -> list[str]:
     least = min(rows, key=lambda row: measured_memory(row, table).mean)
     front = [i for i, row in enumerate(table.rows) if row.on_front]
     text = f"Least memory in training: {name(least.labels, axes)}, {measured_memory(least, table).mean / GIB:.3f} GiB "
-    text += f"({measure}). On the Pareto front of {METRICS[table.main_metric].label} and memory: {_count(front, table, axes)}."
+    label = METRICS[table.main_metric].label
+    text += f"({measure}). On the Pareto front of {label} and memory: {_count(front, table, axes)}."
     floor = memory_noise_floor(table)
     if floor is None:
         return [f"{text} Without repeats it is unknown which differences of memory are noise."]

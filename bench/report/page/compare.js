@@ -75,8 +75,8 @@ function imagesSection(a, b, first, second) {
   const make = () => {
     const trace = {
       type: "scatter", mode: "markers", x: sorted.map((_, i) => i + 1), y: sorted.map((image) => image.difference),
-      text: sorted.map((image) => `<b>${plotText(image.name, 60)}</b><br>A ${fixed(image.a, 3)}, B ${fixed(image.b, 3)}<br>A − B ${signed(image.difference, 3)}`),
-      hovertemplate: "%{text}<extra></extra>", marker: { size: 6, color: colour("accent") },
+      hovertext: sorted.map((image) => `<b>${plotText(image.name, 60)}</b><br>A ${fixed(image.a, 3)}, B ${fixed(image.b, 3)}<br>A − B ${signed(image.difference, 3)}`),
+      hovertemplate: "%{hovertext}<extra></extra>", marker: { size: 6, color: colour("accent") },
     };
     const layout = baseLayout("images, in the order of their difference", `${label}: A − B`);
     layout.yaxis.zeroline = true;

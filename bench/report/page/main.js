@@ -34,8 +34,20 @@ function answerSection() {
     el("p", { class: "lead" }, el("strong", null, table.verdict[0]), ` ${table.verdict[1]}`),
     table.details.map((text) => el("p", { class: "muted" }, text)),
     pairsTable(table),
-    el("p", { class: "muted" }, `Measured on ${table.environment.map(([name, value]) => `${name} ${value}`).join("; ") || "an unknown machine"}; commit ${table.commits.join(", ") || "unknown"}.`),
+    el("p", { class: "muted" }, measuredOn(table)),
   ]));
+}
+
+function measuredOn(table) {
+  const facts = table.environment.map(([name, value]) => `${name} ${value}`);
+  if (!facts.length) return "Measured on an unknown machine.";
+  if (table.weights.length) facts.push(`weights ${table.weights.join(", ")}`);
+  return `Measured on ${[...facts, `commit ${table.commits.join(", ")}`, `speeds with ${table.atOnce.join(" to ")} trials at once on the machine`].join("; ")}.`;
+}
+
+// Words between double asterisks are strong: in sentences of the suite's own only.
+function withStrong(text) {
+  return text.split("**").map((part, i) => (i % 2 ? el("strong", null, part) : part));
 }
 
 function pairsTable(table) {
@@ -73,7 +85,8 @@ function overview() {
     el("p", { class: "kicker" }, data.name),
     el("h1", { tabindex: "-1" }, data.question),
     answerSection(),
-    el("p", { class: "kicker" }, `Profile ${data.profile}: ${data.settings}.`),
+    el("p", { class: "muted" }, `Profile ${data.profile}: ${data.settings}.`),
+    data.chosen.map((text) => el("p", null, withStrong(text))), data.remarks.map((text) => el("p", null, text)),
     tableSection(), besideSection(), tradeoffSection(), explorerSection(), compareSection(), filesSection(),
     el("footer", { class: "muted" }, data.samplesLeftOut ? `${data.samplesLeftOut} sample predictions were left out to keep this page below 8 MB. ` : "",
       "One file, no network: it can be kept, moved and sent as it is."),

@@ -92,7 +92,7 @@ function tradeoffTraces(table, x, y) {
     return {
       type: "scatter", mode: "markers", name, x: cells(x).map((cell) => inUnit(x, cell[0])), y: cells(y).map((cell) => inUnit(y, cell[0])),
       error_x: errorBars(x, cells(x)), error_y: errorBars(y, cells(y)),
-      text: chosen.map((row) => hover(row, [y, x])), hovertemplate: "%{text}<extra></extra>",
+      hovertext: chosen.map((row) => hover(row, [y, x])), hovertemplate: "%{hovertext}<extra></extra>",
       customdata: chosen.map((row) => row.trials[0]), marker: { size: 11, color: fill, line: { width: 1.5, color: colour("paper") } },
     };
   };
@@ -102,7 +102,11 @@ function tradeoffTraces(table, x, y) {
     y: front.map((row) => inUnit(y, row.cells[y.index][0])), line: { shape: "hv", color: colour("accent"), dash: "dot", width: 1.5 }, hoverinfo: "skip",
     showlegend: false,
   };
-  return [line, group(rows.filter((row) => !row.front), "beaten by another row", colour("muted")), group(front, "on the front", colour("accent"))];
+  const best = group(front, "on the front", colour("accent"));
+  if (front.length <= LABELLED) {
+    Object.assign(best, { mode: "markers+text", text: front.map((row) => plotText(row.labels.join(", "), 26)), textposition: "top right" });
+  }
+  return [line, group(rows.filter((row) => !row.front), "beaten by another row", colour("muted")), best];
 }
 
 function tradeoffSection() {
@@ -125,6 +129,7 @@ function pointList(rows, columns) {
     tableOf("Points of the plot", ["row", ...columns.map((column) => column.title)], lines, { tall: true }));
 }
 
+const LABELLED = 8; // points of the front that are named in the plot
 const explorer = { table: 0, x: null, y: null, colour: "" };
 const PALETTE = ["#0072b2", "#c47f00", "#00875f", "#b8588f", "#3a8fc4", "#d55e00", "#7d7a00", "#808080"];
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "star"];
@@ -146,7 +151,7 @@ function explorerTraces(rows, x, y, by) {
     type: "scatter", mode: "markers", name: plotText(name, 30), x: chosen.map((row) => place(x, row)), y: chosen.map((row) => place(y, row)),
     ...(x.column ? { error_x: errorBars(x.column, chosen.map((row) => row.cells[x.column.index])) } : {}),
     ...(y.column ? { error_y: errorBars(y.column, chosen.map((row) => row.cells[y.column.index])) } : {}),
-    text: chosen.map((row) => hover(row, shown)), hovertemplate: "%{text}<extra></extra>", customdata: chosen.map((row) => row.trials[0]),
+    hovertext: chosen.map((row) => hover(row, shown)), hovertemplate: "%{hovertext}<extra></extra>", customdata: chosen.map((row) => row.trials[0]),
     marker: { size: 10, line: { width: 1, color: colour("paper") }, ...marker },
   });
   if (!by) return [trace(rows, "", { color: colour("accent") })];

@@ -38,4 +38,5 @@ def memory_series(folder: Path | None, trial_id: str, trials: int) -> dict[str, 
 def _thinned(points: list[tuple[float, int]], most: int) -> list[list[float]]:
     size = -(-len(points) // most)
     groups = [points[i : i + size] for i in range(0, len(points), size)]
-    return [[round(seconds, 2), round(value / MIB, 1)] for seconds, value in (max(g, key=lambda p: p[1]) for g in groups)]
+    highest = [max(group, key=lambda point: point[1]) for group in groups]
+    return [[round(seconds, 2), round(value / MIB, 1)] for seconds, value in highest]

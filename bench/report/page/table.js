@@ -1,4 +1,5 @@
 // The leaderboard: sorted by a click on a column's title, filtered by text, axis and state.
+const failed = (state) => !["ok", "pending", "running"].includes(state);
 const view = {
   sort: null, descending: false, text: "", axes: {}, state: "all", front: false,
   columns: new Set(data.columns.filter((column) => column.shown).map((column) => column.key)),
@@ -53,21 +54,25 @@ function heading(title, sort, { number = true, help = "", better = null, refresh
   };
   const state = same ? (view.descending ? "descending" : "ascending") : "none";
   const button = el("button", { type: "button", title: help || null, "data-sort": sort.join(" "), click: press }, breakable(title));
-  return el("th", { scope: "col", "aria-sort": state, class: number ? "number" : null }, button);
+  return el("th", { scope: "col", "aria-sort": state, class: (number ? "number" : "") + (title.length > 18 ? " long" : "") }, button);
 }
 
 function leaderboardTable(table, refresh) {
-  const columns = data.columns.filter((column) => view.columns.has(column.key));
+  const known = (column) => table.rows.some((row) => row.cells[columnOf.get(column.key).index]);
+  const columns = data.columns.filter((column) => view.columns.has(column.key) && known(column));
+  const fits = table.rows.some((row) => row.fits);
   const head = el("tr", null,
     data.axes.map((axis, i) => heading(axis.name, ["axis", i], { number: false, refresh })),
     columns.map((column) => heading(column.title, ["column", column.key], { help: column.help, better: column.better, refresh })),
+    fits ? el("th", { scope: "col" }, "fits") : null,
     heading("ok", ["fact", "status"], { number: false, refresh }),
     heading("front", ["fact", "front"], { number: false, better: "higher", refresh }),
     el("th", { scope: "col" }, "seeds"));
   const body = shownRows(table).map((row) => el("tr", null,
     row.labels.map((label, i) => (i ? el("td", null, label) : el("th", { scope: "row" }, trialLink(row.trials[0], label)))),
     columns.map((column) => scoreCell(row, columnOf.get(column.key))),
-    el("td", { class: row.states.every((state) => state === "ok") ? "state" : "state bad" }, row.status, row.notes.length ? " †" : ""),
+    fits ? el("td", null, row.fits ?? "–") : null,
+    el("td", { class: row.states.some(failed) ? "state bad" : "state" }, row.status, row.notes.length ? " †" : ""),
     el("td", null, row.front ? "●" : "", row.front ? el("span", { class: "hidden" }, "on the front") : null),
     el("td", null, el("span", { class: "seeds" }, row.trials.map((id, i) => trialLink(id, String(row.seeds[i])))))));
   const caption = "Leaderboard. Press a column's title to sort by it.";

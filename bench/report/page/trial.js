@@ -5,7 +5,7 @@ function trialPage(id) {
   return [
     el("p", { class: "kicker" }, el("a", { href: "#" }, data.name), " / trial ", el("code", null, id)),
     el("h1", { tabindex: "-1" }, trialName(id)),
-    el("p", null, "State: ", el("strong", { class: trial.state === "ok" ? "good" : "bad" }, trial.state)),
+    el("p", null, "State: ", el("strong", { class: failed(trial.state) ? "bad" : trial.state === "ok" ? "good" : null }, trial.state)),
     trial.error ? el("pre", null, trial.error) : null,
     el("nav", { class: "controls", "aria-label": "Other trials" },
       row.trials.length > 1 ? el("div", null, el("p", { class: "muted" }, "Seeds of this row"),

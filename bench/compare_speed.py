@@ -1,0 +1,263 @@
+"""Training steps of SAM3-UNet, here and in the authors' own code: ``python -m bench.compare_speed --upstream CLONE``.
+
+Both train the same weights on the same batches, each round in processes of their own, one after the other, so that
+neither profits from what the other left behind. Upstream's network, loss and optimiser are those of the clone, always
+in float32 as published; ``--precision``, ``--compile`` and ``--fused`` change what runs here. Loading of images is left
+out: it has benchmarks of its own.
+"""
+
+import argparse
+import ast
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from bench.compare_memory import upstream_network
+from bench.config import ConfigError, TrialConfig, with_value
+from bench.sweep import check_writable
+from bench.train import batch_loss, make_optimiser
+from bench.transforms import to_input, to_target
+from models import MODELS
+from models._encoder_decoder import upstream_state
+from models._registry import Config, InvalidModel
+from models._size import height_width
+
+FULL = {
+    "model": {"name": "sam3_unet", "encoder": {"weights": "random"}},
+    "dataset": "procedural",
+    "train": {"loss": "structure_loss"},
+}
+EQUAL = 1e-4
+"""How far the losses of float32 steps may lie apart, as a share: the same arithmetic in another order."""
+
+
+class Task(Config):
+    """What a child process measures."""
+
+    config: dict
+    steps: int
+    upstream: str | None = None
+    compile: str | None = None
+    fused: bool = False
+
+
+class Measured(Config):
+    """Seconds and losses of the steps of one process, the first of them, which warms up, included."""
+
+    seconds: list[float]
+    losses: list[float]
+    device: str
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code: 0 measured, 1 a process failed or float32 losses differ, 2 the input is wrong."""
+    options = _parser().parse_args(arguments)
+    if options.one:
+        print(measure(Task.model_validate_json(sys.stdin.read())).model_dump_json())
+        return 0
+    try:
+        config = _config(options)
+        check_upstream(options.upstream)
+        check_writable(options.results)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    shared = {"config": config.model_dump(mode="json"), "steps": options.steps + 1}
+    theirs = Task(**shared, upstream=str(options.upstream.resolve()))
+    ours = Task(**shared, compile=options.compile, fused=options.fused)
+    found: dict[str, list[Measured]] = {"upstream": [], "here": []}
+    for number in range(options.rounds):
+        for name, task in (("upstream", theirs), ("here", ours)):
+            try:
+                found[name].append(_in_a_process(task))
+            except subprocess.CalledProcessError as error:
+                lines = (error.stderr or "").strip().splitlines() or ["no message"]
+                print(f"{name}: {lines[-1]}", file=sys.stderr)
+                return 1
+            print(f"round {number + 1}, {name}: {_per_step(found[name][-1:]):.3f} s per step", flush=True)
+    lines, equal = _conclusion(found["upstream"], found["here"], options, config)
+    print("\n".join(lines))
+    (options.results / "speed_comparison.md").write_text("\n".join(["# Training speed", "", *lines, ""]))
+    return 0 if equal or config.train.precision != "float32" else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.compare_speed", description=__doc__.splitlines()[0])
+    parser.add_argument("--upstream", type=Path, metavar="DIR", required="--one" not in sys.argv, help="a clone")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--size", type=int, default=336, help="default: 336")
+    parser.add_argument("--batch", type=int, default=12, help="default: 12, the paper's")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps of a process, after one that warms up")
+    parser.add_argument("--rounds", type=int, default=2, help="processes of each side, in turns")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--compile", nargs="?", const="inductor", metavar="BACKEND", help="torch.compile here")
+    parser.add_argument("--fused", action="store_true", help="torch's fused AdamW here")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)  # a child: one task on stdin
+    return parser
+
+
+def _config(options: argparse.Namespace) -> TrialConfig:
+    if options.steps < 1 or options.rounds < 1:
+        raise ConfigError(f"--steps {options.steps} --rounds {options.rounds}: at least 1 of each is needed")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"--device cuda: torch {torch.__version__} sees no NVIDIA GPU here. Use --device cpu")
+    changes = {
+        "transform.size": options.size,
+        "train.batch_size": options.batch,
+        "train.precision": options.precision,
+        "device": options.device,
+    }
+    return with_value(TrialConfig.model_validate(FULL), changes)
+
+
+def check_upstream(folder: Path) -> None:
+    """Raises ``ConfigError`` for what is no clone of upstream's repository."""
+    for name in ("SAM3UNet.py", "train.py"):
+        if not (folder / name).is_file():
+            raise ConfigError(f"--upstream {folder}: has no {name}. Give a clone of github.com/WZH0120/SAM3-UNet")
+
+
+# --- in a process of its own ------------------------------------------------------------------------------------------
+
+
+def _in_a_process(task: Task) -> Measured:
+    command = [sys.executable, "-m", "bench.compare_speed", "--one"]
+    done = subprocess.run(command, input=task.model_dump_json(), capture_output=True, text=True, check=True)
+    return Measured.model_validate_json(done.stdout.splitlines()[-1])
+
+
+def measure(task: Task) -> Measured:
+    """Seconds and losses of some training steps on random pixels."""
+    config = TrialConfig.model_validate_json(json.dumps(task.config))
+    device = torch.device(config.device)
+    step = _upstream_step(task, config, device) if task.upstream else _our_step(task, config, device)
+    seconds, losses = [], []
+    draws = torch.Generator().manual_seed(0)
+    shape = config.train.batch_size, *height_width(config.transform.size)
+    torch.manual_seed(0)  # stochastic depth draws the same on both sides
+    for _ in range(task.steps):
+        images = torch.randint(256, (*shape, 3), dtype=torch.uint8, generator=draws).to(device)
+        masks = torch.randint(256, shape, dtype=torch.uint8, generator=draws).to(device)
+        _wait(device)
+        started = time.perf_counter()
+        loss = step(images, masks)
+        _wait(device)
+        seconds.append(time.perf_counter() - started)
+        losses.append(loss.item())
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return Measured(seconds=seconds, losses=losses, device=name)
+
+
+Step = Callable[[Tensor, Tensor], Tensor]
+
+
+def _our_step(task: Task, config: TrialConfig, device: torch.device) -> Step:
+    model = MODELS.build(config.model, config.transform.size, False)
+    fill(upstream_state(model, config.model))
+    model.to(device).train()
+    optimiser = make_optimiser(model, config.train)
+    if task.fused:
+        groups = [{"params": group["params"], "lr": group["lr"]} for group in optimiser.param_groups]
+        optimiser = torch.optim.AdamW(groups, weight_decay=config.train.weight_decay, fused=True)
+    runs = torch.compile(model, backend=task.compile) if task.compile else model
+
+    def step(images: Tensor, masks: Tensor) -> Tensor:
+        optimiser.zero_grad(set_to_none=True)
+        loss = batch_loss(runs, images, masks, config.train, config.transform)
+        loss.backward()
+        optimiser.step()
+        return loss.detach()
+
+    return step
+
+
+def _upstream_step(task: Task, config: TrialConfig, device: torch.device) -> Step:
+    """As in upstream's train.py; its images come normalised from the loader, so that is not timed."""
+    folder = Path(task.upstream)
+    network = upstream_network(folder, config.transform.size)
+    fill(dict(network.state_dict()))
+    network.to(device).train()
+    loss_of = _structure_loss(folder / "train.py")
+    train = config.train
+    optimiser = torch.optim.AdamW(network.parameters(), lr=train.lr, weight_decay=train.weight_decay)
+
+    def step(images: Tensor, masks: Tensor) -> Tensor:
+        pixels, target = to_input(images, config.transform.normalisation), to_target(masks)
+        optimiser.zero_grad()
+        loss = loss_of(network(pixels), target)
+        loss.backward()
+        optimiser.step()
+        return loss.detach()
+
+    return step
+
+
+def _structure_loss(script: Path) -> Callable[[Tensor, Tensor], Tensor]:
+    """Upstream's loss out of its train.py, which as a whole is no module but runs when it is imported."""
+    found = [n for n in ast.parse(script.read_text()).body if getattr(n, "name", None) == "structure_loss"]
+    if not found:
+        raise InvalidModel(f"{script} has no function structure_loss")
+    names = {"torch": torch, "F": nn.functional}
+    exec(compile(ast.Module(found, []), str(script), "exec"), names)
+    return names["structure_loss"]
+
+
+def fill(state: dict[str, Tensor]) -> None:
+    """The same weights for the same names, whoever built the module: matrices at random, norms and biases at rest."""
+    with torch.no_grad():
+        for name, tensor in state.items():
+            if name.endswith(("running_mean", "running_var", "num_batches_tracked", "freqs_cis")):
+                continue
+            if tensor.ndim < 2:
+                tensor.fill_(1.0 if name.endswith("weight") else 0.0)
+            else:
+                seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big")
+                tensor.normal_(0, 0.02, generator=torch.Generator().manual_seed(seed))
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+
+
+def _per_step(measured: Sequence[Measured]) -> float:
+    """Median over all steps that did not warm up, in seconds."""
+    return median(second for each in measured for second in each.seconds[1:])
+
+
+def _conclusion(
+    theirs: Sequence[Measured], ours: Sequence[Measured], options: argparse.Namespace, config: TrialConfig
+) -> tuple[list[str], bool]:
+    """The lines of the report, and whether the losses agree."""
+    off = max(abs(a / b - 1) for x, y in zip(theirs, ours) for a, b in zip(x.losses, y.losses))
+    there, here = _per_step(theirs), _per_step(ours)
+    extras = [f"compile ({options.compile})"] * bool(options.compile) + ["fused AdamW"] * options.fused
+    setting = ", ".join([f"{options.size} px", f"batch {options.batch}", *extras])
+    lines = [
+        f"On {ours[0].device} ({torch.get_num_threads()} threads), {setting}; {options.rounds} processes of each side "
+        f"in turns, {options.steps} timed steps each.",
+        "",
+        "| | seconds per step | images per second |",
+        "| :-- | --: | --: |",
+        f"| upstream, float32 | {there:.3f} | {options.batch / there:.3f} |",
+        f"| here, {config.train.precision} | {here:.3f} | {options.batch / here:.3f} |",
+        "",
+        f"Ratio {there / here:.2f}. Losses of the {options.steps + 1} steps lie at most {off:.1e} apart, as a share.",
+    ]
+    return lines, off <= EQUAL
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

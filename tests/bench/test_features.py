@@ -1,0 +1,269 @@
+"""The feature cache: a trial behind it ends with the same weights and scores, to the bit, or says why there is none."""
+
+import argparse
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load
+
+from bench import features
+from bench.checks import frozen_digests
+from bench.config import ConfigError
+from bench.datasets import DATASETS
+from bench.record import TrialRecord
+from bench.run import main
+from bench.report.leaderboard import _memory_notes, _quantities
+from bench.sweep import Trial
+from bench.transforms import TransformConfig, flip, to_input
+from bench.trial import run_trial
+from models import MODELS
+from models.encoders.sam3_vit import SAM3ViT
+
+FROZEN = {
+    "model.adapter.placement": "none",
+    "model.encoder.drop_path": 0.0,
+    "dataset": {"name": "procedural", "train": 11, "val": 3, "test": 5, "side": 40},
+    "transform.vflip": 0.0,
+    "train.epochs": 2,
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)  # as in a trial; it is part of what decides the last bits
+
+
+@pytest.fixture
+def frozen(tiny_with):
+    return lambda changes={}: tiny_with({**FROZEN, **changes})
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The cache is on, in an empty folder, until the test ends."""
+    monkeypatch.setenv(features.FOLDER, str(tmp_path / "features"))
+    return tmp_path / "features"
+
+
+def outcome(record: TrialRecord):
+    assert record.status == "ok", record.error
+    learnt = {name: value.numpy().tobytes() for name, value in load(record.checkpoint).items()}
+    return record.scores, record.val_scores, record.image_scores, record.curve, learnt
+
+
+def feed(config):
+    """What ``through_cache`` says to a trial of this configuration."""
+    data = DATASETS.build(config.dataset, config.transform)
+    torch.manual_seed(config.seed)
+    model = MODELS.build(config.model, config.transform.size, True)
+    return features.through_cache(model, data, config, torch.device("cpu"), frozen_digests(model))[2]
+
+
+def entries(cache):
+    return {path.name for path in cache.iterdir() if path.is_dir()} if cache.exists() else set()
+
+
+@pytest.mark.parametrize(
+    "changes, blocks",
+    [
+        ({"transform.vflip": 0.5, "train.batch_size": 3}, 8),
+        ({"model.adapter.placement": "last:2", "transform.hflip": 1.0}, 6),
+        ({"model.tuned_blocks": "last:1", "model.encoder.checkpointing": True}, 7),
+        ({"model.encoder.features": "global", "model.decoder": {"name": "fpn"}, "train.precision": "bfloat16"}, 8),
+        ({"model.encoder": {"name": "timm_backbone", "model": "vit_tiny_patch16_224", "weights": "random"}}, 12),
+    ],
+)
+def test_the_same_to_the_bit(frozen, monkeypatch, tmp_path, changes, blocks):
+    config = frozen(changes)
+    plain = run_trial(config)
+    monkeypatch.setenv(features.FOLDER, str(tmp_path))
+    cached = run_trial(config)
+    assert plain.feature_cache is None and cached.feature_cache.blocks == blocks, cached.feature_cache
+    assert outcome(plain) == outcome(cached)
+
+
+def test_computed_once_for_all_trials_that_share_it(frozen, cache, monkeypatch):
+    made = []
+    monkeypatch.setattr(features, "_batches", lambda *given, of=features._batches: made.append(given[2]) or of(*given))
+    whole = outcome(run_trial(frozen()))
+    assert made == [(False, False), (True, False), (False, False), (False, False)]  # train in two ways, val, test
+    made.clear()
+    assert outcome(run_trial(frozen())) == whole
+    for same in ({"model.decoder.width": 16}, {"seed": 1}, {"train.lr": 1e-3}, {"train.loss": "bce_loss"}):
+        assert feed(frozen(same)).blocks == 8 and made == []
+    feed(frozen({"transform.vflip": 0.5}))
+    assert made == [(False, True), (True, True)]  # only the ways that are new
+
+
+def test_nothing_is_shared_between_trials_whose_features_differ(frozen, cache):
+    others = [
+        {},
+        {"train.batch_size": 2},
+        {"train.precision": "bfloat16"},
+        {"transform.normalisation": "sam3"},
+        {"transform.size": 40},
+        {"dataset.seed": 1},
+        {"model.adapter.placement": "last:1"},
+        {"model.frozen_weights": "int8"},
+        {"model.encoder.features": "global", "model.decoder": {"name": "fpn"}},
+    ]
+    for number, changes in enumerate(others, start=1):
+        assert feed(frozen(changes)).blocks
+        assert len(entries(cache)) == 4 * number, changes
+
+
+def test_random_weights_are_told_apart_by_what_they_are(frozen, cache):
+    for seed, count in ((0, 4), (1, 8), (0, 8)):
+        assert feed(frozen({"model.encoder.weights": "random", "seed": seed})).blocks == 8
+        assert len(entries(cache)) == count
+
+
+def test_a_damaged_entry_is_named_in_the_record_and_changes_nothing(frozen, cache):
+    plain = outcome(run_trial(frozen()))
+    for path in cache.glob("*/0"):
+        path.write_bytes(b"?" * path.stat().st_size)
+    record = run_trial(frozen())
+    assert outcome(record) == plain and len(record.feature_cache.remade) == 4
+    assert feed(frozen()).remade == []
+
+
+@pytest.mark.parametrize(
+    "changes, reason",
+    [
+        ({"model.adapter.placement": "all"}, "is trained"),
+        ({"model.encoder.drop_path": 0.1}, "DropPath is active"),
+        ({"model": {"name": "unet", "width": 4}}, "no frozen encoder"),
+    ],
+)
+def test_a_refusal_is_in_the_record_and_measures_as_ever(tiny_with, cache, changes, reason):
+    base = {key: value for key, value in FROZEN.items() if not ("model" in changes and key.startswith("model"))}
+    record = run_trial(tiny_with({**base, **changes}))
+    assert record.status == "ok" and record.feature_cache.blocks is None and reason in record.feature_cache.refused
+    assert "training.rss_bytes" in _quantities(record) and not list(_memory_notes(record))
+    assert not entries(cache)
+
+
+def test_too_much_for_the_bound_is_refused(frozen, cache, monkeypatch):
+    monkeypatch.setenv(features.LIMIT, "0.00001")
+    assert "more than --feature-cache-gib allows" in feed(frozen()).refused
+
+
+def test_features_that_depend_on_the_batch_are_refused(frozen, cache, monkeypatch):
+    def uneven(encoder, images, block, run_to=SAM3ViT.run_to):
+        return tuple(each + 1e-7 * len(images) for each in run_to(encoder, images, block))
+
+    monkeypatch.setattr(SAM3ViT, "run_to", uneven)
+    assert "differ in their last bits" in feed(frozen()).refused
+
+
+def test_tables_leave_out_what_was_not_measured(frozen, cache):
+    record = TrialRecord.model_validate_json(run_trial(frozen()).model_dump_json())
+    assert record.memory["training"].rss_bytes is not None  # kept in the record
+    assert not {name.partition(".")[0] for name in _quantities(record)} & {"training", "evaluation", "timing"}
+    assert "features of the first 8 blocks were read from a cache" in "".join(_memory_notes(record))
+
+
+def test_a_model_that_is_only_scored_keeps_no_flips(frozen, cache, monkeypatch):
+    still = MODELS.build(frozen().model, 32, True).requires_grad_(False)
+    config = frozen()
+    data = DATASETS.build(config.dataset, config.transform)
+    frozen_weights = {name: "x" for name, _ in still.named_parameters()}
+    _, fed, record = features.through_cache(still, data, config, torch.device("cpu"), frozen_weights)
+    assert record.blocks == 8 and len(entries(cache)) == 2
+    assert fed.train is data.train
+
+
+# --- flips ------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    hflip=st.sampled_from([0.0, 0.3, 1.0]),
+    vflip=st.sampled_from([0.0, 0.6, 1.0]),
+    seed=st.integers(0, 2**31),
+    start=st.integers(0, 10**6),
+)
+def test_a_numbered_image_tells_how_it_was_flipped(hflip, vflip, seed, start):
+    """Pixels and numbers that are flipped with the same draws: the number leads to the pixels."""
+    rng = np.random.default_rng(seed)
+    count, transform = 6, TransformConfig(hflip=hflip, vflip=vflip)
+    pixels = rng.integers(0, 256, (count, 3, 4, 3), dtype=np.uint8)
+    config = DATASETS.parse({"name": "procedural", "train": count, "val": 1, "test": 1, "side": 8})
+    split = replace(DATASETS.build(config, TransformConfig(size=8)).train, images=pixels)
+    numbered = features._numbered(split, start)
+    chosen = rng.permutation(count)
+    seen, masks = flip(*split.batch(chosen, torch.device("cpu")), transform, torch.Generator().manual_seed(seed))
+    told, same = flip(*numbered.batch(chosen, torch.device("cpu")), transform, torch.Generator().manual_seed(seed))
+    assert torch.equal(masks, same) and to_input(told, "imagenet") is told
+    variants = features._variants(transform)
+    for image, number in zip(seen, told[:, 0, 0, 0].tolist()):
+        row, (upside_down, left_right) = number // 4 - start, divmod(number % 4, 2)
+        assert (bool(left_right), bool(upside_down)) in variants
+        axes = [1] * left_right + [0] * upside_down
+        assert np.array_equal(np.flip(pixels[split.indices[row]], axes), image.numpy())
+
+
+# --- the setting ------------------------------------------------------------------------------------------------------
+
+
+def options(*texts):
+    parser = argparse.ArgumentParser()
+    features.add_options(parser)
+    return parser.parse_args(texts)
+
+
+def test_off_unless_asked_for(monkeypatch, tmp_path):
+    monkeypatch.setenv("SAM3_BENCH_CACHE", str(tmp_path))
+    monkeypatch.setenv(features.FOLDER, "left from before")
+    features.choose(options())
+    assert features.store() is None and list(tmp_path.iterdir()) == []
+    features.choose(options("--feature-cache", "auto", "--feature-cache-gib", "0.5"))
+    assert features.store().folder == tmp_path / "features" and features.store().limit_bytes == 2**29
+    features.choose(options("--feature-cache", str(tmp_path / "here")))
+    assert features.store().folder == tmp_path / "here" and features.store().limit_bytes == 20 * 2**30
+    features.choose(options())
+
+
+@pytest.mark.parametrize("gib", ["0", "-1", "nan"])
+def test_a_bound_that_cannot_be(gib):
+    with pytest.raises(ConfigError, match="must be above 0"):
+        features.choose(options("--feature-cache-gib", gib))
+
+
+def test_a_folder_that_cannot_be(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="Give auto, off or a folder"):
+        features.choose(options("--feature-cache", str(tmp_path / "file" / "below")))
+
+
+@pytest.mark.parametrize("given", [["--feature-cache-gib", "0"], ["--feature-cache", "/dev/null/x"]])
+def test_the_command_line_says_so_before_any_work(given, tmp_path, capsys):
+    assert main(["ablations/decoder_width.yaml", "--dry-run", "--results", str(tmp_path), *given]) == 2
+    assert capsys.readouterr().err.startswith("--feature-cache")
+
+
+def test_the_outlook_names_rows_and_reasons(frozen, cache):
+    configs = [frozen(), frozen({"model.decoder.width": 16}), frozen({"model.adapter.placement": "all"})]
+    lines = features.outlook([Trial(config, (label,)) for config, label in zip(configs, "abc")])
+    assert lines[0] == "features of 8 of 8 blocks are kept (at a; b)"
+    assert lines[1].startswith("no features are kept: only 0 of 8") and lines[1].endswith("(at c)")
+
+
+def test_without_a_cache_there_is_no_outlook(frozen, monkeypatch):
+    monkeypatch.delenv(features.FOLDER, raising=False)
+    assert features.outlook([Trial(frozen(), ("a",))]) == []
+
+
+@pytest.mark.parametrize("module", ["bench.trial", "bench.run"])
+def test_starting_costs_no_libraries_that_are_not_needed_yet(module):
+    """Every trial is a process of its own and pays for what it imports."""
+    code = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"sklearn", "matplotlib", "adjustText", "ray", "peft", "transformers", "torch._dynamo", "torchvision"}
+    assert heavy & set(done.stdout.split()) == set()
