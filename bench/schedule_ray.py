@@ -73,7 +73,8 @@ def connected(resources: Resources, trials: list[Trial]) -> Iterator[list[Node]]
             if resources.address is None:
                 cores = os.cpu_count() or 1
                 local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-                ray.init(num_cpus=cores, num_gpus=resources.gpus, **local, **quiet)
+                # "local": else it would join whatever cluster was started on this machine last
+                ray.init(address="local", num_cpus=cores, num_gpus=resources.gpus, **local, **quiet)
             else:
                 _answers(resources.address)
                 cluster.stage(trials, Path(staged))
