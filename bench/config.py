@@ -215,7 +215,8 @@ def load_sweep(path: Path, profile: str | None = None, overrides: Sequence[str] 
         raise ConfigError(f"{path}:", *explain(error, _SweepFile, raw)) from None
     if profile is not None and profile not in file.profiles:
         names = list(file.profiles)
-        raise ConfigError(f"{path}: no profile '{profile}'{did_you_mean(profile, names)} Profiles: {', '.join(names)}")
+        hint = did_you_mean(profile, names)
+        raise ConfigError(f"{path}: no profile {_short(profile)}{hint} Profiles: {', '.join(names)}")
 
     chosen = profile or next(iter(file.profiles))
     errors: list[str] = []
@@ -421,7 +422,7 @@ def _override(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
         elif key in settings["axes"]:
             settings["axes"][key] = value if isinstance(value, list | dict) else [value]
         else:
-            _set(settings["base"], key.split("."), value)
+            errors += _set(settings["base"], key.split("."), value)
     return errors
 
 
@@ -440,16 +441,22 @@ def _set_search(settings: dict[str, Any], path: list[str], value: Any) -> None:
     node[last] = value
 
 
-def _set(node: dict[str, Any], path: list[str], value: Any) -> None:
-    """Sets a value in nested mappings. A new ``name`` starts its mapping afresh: the old entry's settings are gone."""
+def _set(node: dict[str, Any], path: list[str], value: Any) -> list[str]:
+    """Sets a value in nested mappings; returns why it could not. A new ``name`` starts its mapping afresh: the old
+    entry's settings are gone."""
     *parents, last = path
-    for parent in parents:
+    for depth, parent in enumerate(parents, start=1):
         if isinstance(node.get(parent), str):
             node[parent] = {"name": node[parent]}
-        node = node.setdefault(parent, {})
+        if node.get(parent) is None:
+            node[parent] = {}
+        if not isinstance(node[parent], dict):
+            return [f"  {'.'.join(path)}: {'.'.join(path[:depth])} is {_short(node[parent])}, which has no fields"]
+        node = node[parent]
     if last == "name" and node.get("name") != value:
         node.clear()
     node[last] = value
+    return []
 
 
 # --- explaining -------------------------------------------------------------------------------------------------------

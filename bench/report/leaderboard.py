@@ -333,9 +333,9 @@ def _environment(record: TrialRecord, ambiguous_weights: set[str]) -> tuple[tupl
     return (
         ("device", several + came_from.device + cpu),
         ("platform", came_from.platform),
-        ("torch", came_from.versions["torch"]),
+        ("torch", came_from.versions.get("torch", "unknown")),
         ("cuda", came_from.cuda or "none"),
-        ("pysodmetrics", came_from.versions["pysodmetrics"]),
+        ("pysodmetrics", came_from.versions.get("pysodmetrics", "unknown")),
         ("data", f"{came_from.dataset_fingerprint[:12]} ({_split_sizes(came_from.images)})"),
         *([("other weights of one name", ", ".join(weights))] if weights else []),
     )

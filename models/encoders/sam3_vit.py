@@ -211,9 +211,13 @@ def _narrow(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
 
 
 def build(config: Config, image_size: int | tuple[int, int]) -> SAM3ViT:
-    """Raises ``InvalidModel`` when the patches do not fill the image."""
+    """Raises ``InvalidModel`` when the patches do not fill the image, or a global block is none of the blocks."""
     nearest = misfit(image_size, config.patch)
     if nearest is not None:
         what = f"transform.size {in_words(image_size)} is no multiple of its patch size {config.patch}"
         raise InvalidModel(f"encoder: {what}. Nearest: {nearest}")
+    blocks = config.global_blocks
+    if not blocks or blocks != tuple(sorted(set(blocks))) or blocks[0] < 0 or blocks[-1] >= config.depth:
+        allowed = f"ascending, of the blocks 0 to {config.depth - 1}"
+        raise InvalidModel(f"encoder.global_blocks: {list(blocks)} cannot be. At least one is needed, {allowed}")
     return SAM3ViT(config, image_size)

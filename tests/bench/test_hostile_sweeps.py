@@ -2,6 +2,7 @@
 memory, and runs no code. Mutations are drawn by hypothesis from a fixed seed; what fuzzing has found stands by name."""
 
 import copy
+import json
 import os
 import re
 import resource
@@ -78,7 +79,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture
 def said(place, capsys, monkeypatch):
-    """``said(text, *overrides)`` is the exit code and the error text of a dry run; what must never happen is asserted."""
+    """``said(text, *overrides)`` is a dry run's exit code and error text; what must never happen is asserted."""
     monkeypatch.chdir(place)
 
     def dry_run(text, *overrides, command=run.main, more=("--dry-run",)):
@@ -371,7 +372,7 @@ def test_giant_numbers_are_refused_at_once(said, path, value):
     value = value // 8 * 8
     text = f"[{value}]" if path == "model.encoder.global_blocks" else f"{value}"
     code, err = said(GOOD_TEXT, f"{path}={text}")
-    if (path, value) == ("seeds", 10**9):
+    if path == "seeds" and value < 2**63:
         assert code == 0
     else:
         assert code == 2 and (path.rsplit(".")[-1] in err or "size" in err)
@@ -386,7 +387,7 @@ def test_large_numbers_that_are_allowed_take_no_memory(said, part, value):
 def test_names_and_questions_cannot_break_out_of_a_page(said, place, tmp_path, capsys):
     """The table's file holds what was written as text: no tag, no link, no table cell of its own."""
     question = "<script>alert(1)</script> | [x](javascript:y) `z` \\input{/etc/passwd} $x$ [bold red]r[/]"
-    text = GOOD_TEXT.replace("Does it work?", yaml.safe_dump(question).strip()).replace("narrow:", "'<b>|n|</b>':")
+    text = GOOD_TEXT.replace("Does it work?", json.dumps(question)).replace("narrow:", "'<b>|n|</b>':")
     assert said(text)[0] == 0
     assert plan.main([str(place / "sweep.yaml"), "--profile", "embedded", "--results", str(tmp_path)]) == 0
     page = (tmp_path / "mine" / "plan.md").read_text()
