@@ -27,6 +27,7 @@ ARGUMENTS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--no-first-run",
+    "--force-prefers-reduced-motion",  # what is scrolled to is there at once
 )
 LOAD_SECONDS = 2
 
