@@ -76,6 +76,8 @@ class Manifest(Config):
     """What kept a trial from running, by trial id."""
     predicted: dict[str, Predicted] = {}
     """By trial id; a trial that nobody predicted is not in it."""
+    remarks: list[str] = []
+    """What a reader of merged or selected results has to know."""
 
     def save(self, folder: Path) -> Path:
         """Writes ``sweep.json`` whole or not at all."""
@@ -100,6 +102,7 @@ def of(
     trials: Sequence[Trial],
     absent: Mapping[str, Sequence[Missing]] = {},
     predicted: Mapping[str, Predicted] = {},
+    remarks: Sequence[str] = (),
 ) -> Manifest:
     """The manifest of a sweep and its final list of trials."""
     base = sweep.base.model_dump(mode="json")
@@ -123,6 +126,7 @@ def of(
         ],
         absent={i: [MissingEntry(**item._asdict()) for item in found] for i, found in sorted(absent.items())},
         predicted={i: p for i, p in sorted(predicted.items()) if i in ids},
+        remarks=list(remarks),
     )
 
 

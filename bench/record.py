@@ -36,6 +36,8 @@ class Timing(Config):
     inference_images_per_second: float | None
     """Loading, forward pass and resizing to the mask's size, without scoring; ``None`` where it did not come to it."""
     total_seconds: float
+    latency_seconds: float | None = None
+    """Median of a forward pass of one image at batch 1 (``bench.latency``)."""
 
 
 class CurvePoint(Config):

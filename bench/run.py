@@ -17,7 +17,8 @@ from bench.interrupt import Interrupts, Terminated
 from bench.live_page import LivePage
 from bench.progress import loading
 from bench.record import TrialRecord, load_all, set_aside_damaged
-from bench.report import results
+from bench.report import results, terminal
+from bench.report.predictions import keep_predictions
 from bench.resources import add_options, resources_of
 from bench.rounds import Rounds
 from bench.sources import parse
@@ -102,10 +103,13 @@ def main(arguments: list[str]) -> int:
     records, problems = load_all(folder)[0] | rounds.ended, rounds.problems
     try:
         rounds.write_manifest(plan.trials)
+        if sweep.base.device == "cuda":  # beside what was measured; on a CPU it is seconds for what nobody asked
+            keep_predictions(folder, plan.trials, say)
         found, notes = results.load(folder)  # from the files, as every later rebuild
         for line in notes:
             say(f"note: {line}")
         paths = report.write(found, folder)
+        terminal.show(found.board(), console)
         say(f"wrote {', '.join(str(path) for path in paths)}")
     except OSError as error:
         problems.append(f"{folder}: the leaderboard cannot be written: {error}")

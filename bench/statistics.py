@@ -65,6 +65,33 @@ def compare(scores: Sequence[Mapping[int, np.ndarray]], seed: int = 0, looks: in
     return [Comparison(*pair, *found.get(pair, nothing), corrected.get(pair), len(common[pair])) for pair in pairs]
 
 
+def compare_on_images(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Comparison:
+    """``first`` minus ``second``, scores [N] of the same images by one training each: a paired bootstrap over images.
+
+    It decides which of two trained networks is better, not which configuration: what another seed would change is
+    unknown. p is Student's, which has no smallest value as a share of replicates has.
+    """
+    differences = np.asarray(first) - np.asarray(second)
+    count, difference = len(differences), float(np.mean(differences))
+    scale = float(np.std(differences, ddof=1) / np.sqrt(count)) if count > 1 else 0.0
+    if scale == 0:
+        p = 1.0 if difference == 0 or count < 2 else 0.0
+        return Comparison(0, 1, difference, difference, difference, p, p, 1)
+    drawn = np.random.default_rng(seed).integers(0, count, (REPLICATES, count))
+    means = differences[drawn].mean(axis=1)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    p = float(2 * stats.t.sf(abs(difference) / scale, count - 1))
+    return Comparison(0, 1, difference, float(low), float(high), p, p, 1)
+
+
+def pooled_p(difference: float, deviation: float, freedom: int, counts: tuple[int, int]) -> float:
+    """Two-sided p of a difference of two means of so many values, with a deviation that was pooled elsewhere."""
+    scale = deviation * np.sqrt(1 / counts[0] + 1 / counts[1])
+    if scale == 0:
+        return 1.0 if difference == 0 else 0.0
+    return float(2 * stats.t.sf(abs(difference) / scale, freedom))
+
+
 def holm(ps: Sequence[float]) -> list[float]:
     """p-values such that rejecting all below 0.05 errs at all in at most 5 % of families (Holm 1979)."""
     order = np.argsort(ps, kind="stable")

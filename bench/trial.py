@@ -29,6 +29,7 @@ from bench.class_scores import score_classes
 from bench.config import TrialConfig
 from bench.datasets import DATASETS, DataError, Split
 from bench.evaluate import predict
+from bench.latency import latency
 from bench.memory import MeasurementSpoiled, MemoryConfig, MemoryMonitor, conditions
 from bench.packing import CardShare
 from bench.parallel import Share
@@ -206,6 +207,7 @@ def _run(
             shown = samples.take(data.tests[first], tests[first].images, whole, config.num_classes)
             if changes := data.changed():
                 raise DataError(["the data changed while the trial ran:", *changes])
+            one_image = latency(model, next(iter(data.tests.values())), config.transform, device)
             sets = {name: test.overall for name, test in tests.items()}
         return TrialRecord(
             **known,
@@ -224,6 +226,7 @@ def _run(
                 train_images_per_second=result.images / result.seconds if result else None,
                 inference_images_per_second=sum(map(len, data.tests.values())) / sum(spent),
                 total_seconds=time.perf_counter() - started + (checkpoints.earlier_seconds if checkpoints else 0.0),
+                latency_seconds=one_image,
             ),
         )
     except Diverged as error:

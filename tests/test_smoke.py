@@ -17,8 +17,8 @@ def test_from_sweep_file_to_leaderboard_with_ray_then_again_then_without(tmp_pat
     folder = tmp_path / "results" / "smoke"
     records, broken = load_all(folder)
     assert not broken and [r.status for r in records.values()] == ["ok", "ok"]
-    expected = {"sweep.json", "leaderboard.md", "leaderboard.csv", "memory_accuracy.png", "memory_accuracy.svg"}
-    expected.add("page.html")
+    tables = {"leaderboard.md", "leaderboard.csv", "leaderboard.tex", "page.html"}
+    expected = {"sweep.json", *tables, "memory_accuracy.png", "memory_accuracy.svg"}
     expected |= {
         f"{trial_id}{kind}"
         for trial_id in records

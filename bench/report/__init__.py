@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from bench.report import page
+from bench.report.latex import latex
 from bench.report.results import Results
 from bench.report.tables import as_csv, comparisons_csv, markdown
 
@@ -19,6 +20,7 @@ def write(results: Results, folder: Path) -> list[Path]:
     contents = {
         "leaderboard.md": markdown(board),
         "leaderboard.csv": as_csv(board),
+        "leaderboard.tex": latex(board),
         "comparisons.csv": comparisons_csv(board),
         "page.html": page.html(results, board),
     }

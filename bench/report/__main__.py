@@ -1,41 +1,136 @@
-"""Rebuilds a report from records alone: ``python -m bench.report results/adapter_rank [more folders] --out DIR``."""
+"""Rebuilds a report from records alone: ``python -m bench.report results/adapter_rank [more folders] --out DIR``.
+
+A folder or a bundle may be given wherever results are. The same records give the same files, byte for byte.
+"""
 
 import argparse
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from bench import report
 from bench.config import ConfigError
-from bench.report import results
+from bench.report import bundle, results, terminal
+from bench.report.against import against
+from bench.report.merge import merge
+from bench.report.predictions import keep_predictions, predictions
+from bench.report.results import Results
+from bench.report.select import select
 from bench.run import LOG_WIDTH
 from bench.sweep import check_writable
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0, or 2 when the input is wrong."""
-    options = _parser().parse_args(arguments)
+    """Exit code: 0, 1 when ``--against`` finds something worse, or 2 when the input is wrong or nothing compares."""
+    options = _parser().parse_args(_joined(arguments))
     width = None if sys.stdout.isatty() else LOG_WIDTH
     console = Console(file=sys.stdout, quiet=options.quiet, width=width, soft_wrap=True, highlight=False)
-    try:
-        out = options.out or options.results[0]
-        found, notes = results.load(options.results[0])
-        check_writable(out)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+
+    def say(text: str) -> None:
+        console.print(text, markup=False)
+
+    with ExitStack() as stack:
+        try:
+            if options.predict:
+                for folder in filter(Path.is_dir, options.results):
+                    keep_predictions(folder, results.load(folder)[0].trials, say)
+            found = merge_all(options.results, stack, say)
+            if options.predict:  # what has no sweep.json to keep them in
+                found = replace(found, predicted=predictions(found.trials, found.predicted, say))
+            found = select(found, options.where, options.sort)
+            out = _out(options)
+            if out is not None:
+                check_writable(out)
+            if options.bundle:
+                check_writable(options.bundle.parent)
+            other = merge_all([options.against], stack, say) if options.against else None
+            if out is not None:
+                paths = report.write(found, out)
+            if options.bundle:
+                count = bundle.pack(found, options.bundle, options.with_weights)
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            return 2
+        if other is None:
+            terminal.show(found.board(), console)
+        if out is not None:
+            say(f"wrote {', '.join(map(str, paths))}")
+        if options.bundle:
+            say(f"packed {count} files into {options.bundle}")
+        return _gate(found, other, console) if other is not None else 0
+
+
+def merge_all(paths: list[Path], stack: ExitStack, say: Callable[[str], None]) -> Results:
+    """The results of all folders and bundles as one; bundles stay unpacked until the stack closes."""
+    parts = []
+    for path in paths:
+        part, notes = results.load(stack.enter_context(bundle.opened(path)))
+        for line in notes:
+            say(f"note: {line}")
+        parts.append(part)
+    merged, notes = merge(parts)
     for line in notes:
-        console.print(f"note: {line}", markup=False)
-    paths = report.write(found, out)
-    console.print(f"wrote {', '.join(map(str, paths))}", markup=False)
-    return 0
+        say(f"note: {line}")
+    return merged
+
+
+def _out(options: argparse.Namespace) -> Path | None:
+    """Where the files go; ``None`` when none are asked for."""
+    if options.out is not None:
+        return options.out
+    if options.against or options.bundle:
+        return None
+    if len(options.results) > 1 or options.results[0].is_file():
+        raise ConfigError(
+            "say where the files go, as in --out DIR: several results, or a bundle, have no folder of their own"
+        )
+    if options.where or options.sort:
+        raise ConfigError(
+            "say where the files go, as in --out DIR: a selection does not replace the sweep's own report"
+        )
+    return options.results[0]
+
+
+def _gate(new: Results, old: Results, console: Console) -> int:
+    verdicts = against(new, old)
+    terminal.show_verdicts(verdicts, console)
+    if not verdicts.compared:
+        print("nothing could be compared: no configuration has comparable records in both", file=sys.stderr)
+        return 2
+    for finding in verdicts.worse:
+        print(f"WORSE: {finding.row}: {finding.quantity}: {finding.old} -> {finding.new}", file=sys.stderr)
+    return 1 if verdicts.worse else 0
+
+
+def _joined(arguments: list[str]) -> list[str]:
+    """``--sort -key`` as ``--sort=-key``: argparse would take the key for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--sort":
+            joined[-1] = f"--sort={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.report", description="Rebuild a leaderboard from records.")
-    parser.add_argument("results", nargs="+", type=Path, help="a sweep's results folder, e.g. results/adapter_rank")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where the files go (default: the folder itself)")
+    parser.add_argument("results", nargs="+", type=Path, help="results folders or bundles, e.g. results/adapter_rank")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the files go (default: the one folder itself)")
+    parser.add_argument(
+        "--where", action="append", default=[], metavar="COND", help="e.g. model.adapter.rank=8 or 'test.mae<0.1'"
+    )
+    parser.add_argument(
+        "--sort", default="", metavar="KEY", help="e.g. test.s_measure, best first; -KEY is the reverse"
+    )
+    parser.add_argument("--predict", action="store_true", help="also predict GPU memory (seconds for every model)")
+    parser.add_argument("--bundle", type=Path, metavar="ZIP", help="pack results, tables and figures into one file")
+    parser.add_argument("--with-weights", action="store_true", help="put what was learnt into the bundle too")
+    parser.add_argument("--against", type=Path, metavar="OLD", help="exit with 1 if these results are worse than OLD's")
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
     return parser
 

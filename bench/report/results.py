@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from bench import manifest
@@ -29,6 +30,11 @@ class Results:
     remarks: Sequence[str] = ()  # about the whole, for every reader: what was merged, left out or selected
 
     def board(self) -> Leaderboard:
+        """Made once: its comparisons take seconds for hundreds of trials."""
+        return self._board
+
+    @cached_property
+    def _board(self) -> Leaderboard:
         return summarise(
             self.sweep,
             self.trials,
@@ -62,8 +68,8 @@ def load(folder: Path) -> tuple[Results, list[str]]:
         remarks = ["There is no sweep.json: the axes are the fields in which the recorded configurations differ."]
     else:
         sweep, trials, unread = manifest.understand(found, records)
-        remarks = []
-    remarks += unread
+        remarks = list(found.remarks)
+    remarks += [line for line in unread if line not in remarks]
     ids = {trial.trial_id for trial in trials}
     if other := len(records.keys() - ids) - len(unread) * (found is None):
         notes.append(f"{folder}: {other} records belong to other settings of the sweep and are left out")

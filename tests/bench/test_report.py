@@ -194,8 +194,14 @@ def test_written_files_are_the_same_on_every_rebuild(sweep, tmp_path):
         (tmp_path / name).mkdir()
         contents.append({path.name: path.read_bytes() for path in report.write(results, tmp_path / name)})
     assert contents[0] == contents[1]
-    pictures = {"memory_accuracy.png", "memory_accuracy.svg"}
-    assert set(contents[0]) == {"leaderboard.md", "leaderboard.csv", "page.html", *pictures}
+    assert set(contents[0]) == {
+        "leaderboard.md",
+        "leaderboard.csv",
+        "leaderboard.tex",
+        "page.html",
+        "memory_accuracy.png",
+        "memory_accuracy.svg",
+    }
 
 
 @pytest.mark.parametrize("count", [3, 30])
@@ -216,7 +222,7 @@ def test_names_that_find_no_room_in_the_figure_are_numbers_with_a_key(sweep, cou
 
 def test_without_results_there_are_tables_but_no_figure(sweep, tmp_path):
     paths = report.write(results_of(sweep), tmp_path)
-    assert {Path(p).suffix for p in paths} == {".md", ".csv"}
+    assert {Path(p).suffix for p in paths} == {".md", ".csv", ".tex"}
 
 
 def test_names_cannot_break_the_table(sweep):

@@ -1,0 +1,37 @@
+"""How long one image takes by itself: the forward pass at batch 1, the image already on the device."""
+
+import statistics
+import time
+
+import numpy as np
+import torch
+from torch import nn
+
+from bench.datasets import Split
+from bench.transforms import TransformConfig, to_input
+
+WARM_UP = 3
+PASSES = 20
+SECONDS = 2.0
+"""Enough is measured after so long, even if it is a single pass."""
+
+
+@torch.no_grad()
+def latency(model: nn.Module, split: Split, transform: TransformConfig, device: torch.device) -> float:
+    """Median seconds of a forward pass over the first image of ``split``; without loading, resizing or scoring."""
+    model.eval()
+    images, _ = split.batch(np.arange(1), device)
+    inputs = to_input(images, transform.normalisation)
+    taken: list[float] = []
+    while len(taken) < 2 or (sum(taken) < SECONDS and len(taken) < WARM_UP + PASSES):
+        _wait(device)
+        started = time.perf_counter()
+        model(inputs)
+        _wait(device)
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken[min(WARM_UP, len(taken) - 1) :])
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,133 @@
+"""Results as one zip file: everything from which another machine rebuilds the same tables, and the tables themselves.
+
+The same results give the same bytes: files are sorted and carry no dates.
+"""
+
+import platform
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import distributions
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from bench import manifest, report
+from bench.config import ConfigError
+from bench.external import FOLDER
+from bench.record import write_whole
+from bench.report.results import Results
+
+ENVIRONMENT = "environment.txt"
+DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that zip knows
+LARGEST_BYTES = 8 * 2**30
+MOST_FILES = 200_000
+CHUNK = 1 << 20
+UNREADABLE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError, EOFError, ValueError)
+"""What zipfile raises for files that are broken, encrypted or no zip at all."""
+
+
+def pack(results: Results, path: Path, with_weights: bool = False) -> int:
+    """Writes the bundle whole or not at all; returns the number of files in it.
+
+    Records, per-image scores, samples and memory series, ``sweep.json``, the report, and the packages of this machine
+    (each record names those of its own). Checkpoints only ``with_weights``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        staging = Path(folder)
+        report.write(results, staging)
+        manifest.of(results.sweep, results.trials, results.absent, results.predicted, list(results.remarks)).save(
+            staging
+        )
+        (staging / FOLDER).mkdir()
+        for record in results.external:
+            record.save(staging / FOLDER)
+        (staging / ENVIRONMENT).write_text(_environment(), encoding="utf-8")
+        files = {file.relative_to(staging).as_posix(): file for file in staging.rglob("*") if file.is_file()}
+        for trial_id in sorted(results.records):
+            for file in results.folders[trial_id].glob(f"{trial_id}.*"):
+                if file.suffix in (".json", ".parquet") or with_weights and file.name == f"{trial_id}.safetensors":
+                    files[file.name] = file
+        try:
+            write_whole(path, lambda target: _zip(files, target))
+        except OSError as error:
+            raise ConfigError(f"--bundle {path}: cannot be written ({error.strerror or error})") from None
+    return len(files)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Path]:
+    """The folder that results lie in: ``path`` itself, or what a bundle holds, for as long as the body runs.
+
+    Raises ``ConfigError`` for a file that is no bundle or that one should not unpack.
+    """
+    if not path.is_file():
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / path.stem
+        target.mkdir()
+        try:
+            with zipfile.ZipFile(path) as archive:
+                _unpack(path, archive, target)
+        except UNREADABLE as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"{path}: is no bundle that can be read ({error})") from None
+        inside = list(target.iterdir())
+        yield inside[0] if len(inside) == 1 and inside[0].is_dir() else target
+
+
+def _zip(files: dict[str, Path], target: IO[bytes]) -> None:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for name in sorted(files):
+            entry = zipfile.ZipInfo(name, DATE)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.create_system = 3  # Unix, wherever it is written
+            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            archive.writestr(entry, files[name].read_bytes())
+
+
+def _unpack(path: Path, archive: zipfile.ZipFile, target: Path) -> None:
+    """Unpacks what is safe, or nothing."""
+    entries = archive.infolist()
+    total = sum(entry.file_size for entry in entries)
+    if total > LARGEST_BYTES or len(entries) > MOST_FILES:
+        raise ConfigError(
+            f"{path}: would unpack to {total / 2**30:.1f} GiB in {len(entries)} files. "
+            f"At most {LARGEST_BYTES // 2**30} GiB in {MOST_FILES} files are taken"
+        )
+    seen: set[str] = set()
+    for entry in entries:
+        parts = PurePosixPath(entry.filename).parts
+        outside = entry.filename.startswith("/") or "\\" in entry.filename or ".." in parts or ":" in entry.filename
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        if outside or not parts or kind not in (0, stat.S_IFREG, stat.S_IFDIR) or entry.filename in seen:
+            raise ConfigError(f"{path}: holds {entry.filename!r}, which no bundle does; nothing was unpacked")
+        seen.add(entry.filename)
+    for entry in entries:
+        place = target.joinpath(*PurePosixPath(entry.filename).parts)
+        if entry.is_dir():
+            place.mkdir(parents=True, exist_ok=True)
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        left = entry.file_size
+        with archive.open(entry) as source, place.open("wb") as file:
+            while chunk := source.read(CHUNK):
+                left -= len(chunk)
+                if left < 0:
+                    raise ConfigError(f"{path}: {entry.filename!r} is larger than it says; it is no bundle")
+                file.write(chunk)
+
+
+def _environment() -> str:
+    """The machine that packed the bundle, as far as others can use it."""
+    packages: dict[str, str] = {}
+    for found in distributions():  # of two of one name the first is imported
+        packages.setdefault((found.metadata["Name"] or "").lower(), found.version)
+    packages.pop("", None)
+    lines = [f"# packed by Python {platform.python_version()} on {platform.system()} {platform.machine()}"]
+    lines += ["# every record names the versions that it was measured with"]
+    return "\n".join([*lines, *(f"{name}=={number}" for name, number in sorted(packages.items())), ""])

@@ -1,0 +1,257 @@
+"""``Leaderboard`` -> a LaTeX document that compiles as it is with pdflatex; its tables go into a paper as they stand.
+
+booktabs, best mean bold, second underlined, as papers do. Accuracy and cost are tables of their own, and long ones are
+continued, so that a page holds them. Everything that LaTeX could misread is escaped; characters that pdflatex's fonts
+lack are written as their code points.
+"""
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+from bench.report.columns import ARROWS, UNKNOWN, Column, columns, marks
+from bench.report.leaderboard import Leaderboard, Row, Table
+from bench.report.sections import how_chosen
+from bench.scores import METRICS
+
+LINES_A_PAGE = 34
+LONG_NAME = 28  # characters, beyond which an axis' names are set in several lines
+LONG_WORD = 16
+PREAMBLE = r"""\documentclass[10pt]{article}
+\usepackage[utf8]{inputenc}
+\usepackage[a4paper,landscape,margin=12mm]{geometry}
+\usepackage{amsmath,amssymb,array,booktabs,graphicx}
+\newsavebox{\tablebox}
+\newenvironment{fitted}{\begin{lrbox}{\tablebox}}{\end{lrbox}%
+  \ifdim\wd\tablebox>\linewidth\resizebox{\linewidth}{!}{\usebox{\tablebox}}\else\usebox{\tablebox}\fi}
+\setlength{\parindent}{0pt}
+\pagestyle{plain}
+"""
+SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\ensuremath{<}",
+    ">": r"\ensuremath{>}",
+    "|": r"\textbar{}",
+    '"': r"\texttt{\char34}",
+    "`": "`{}",
+    "'": "'{}",  # two of them would become one
+    "-": "-{}",  # two of them would become a dash
+    "?": "?{}",  # ?` and !` would become Spanish
+    "!": "!{}",
+    ",": ",{}",
+    "[": "{[}",  # after a line's end it would be a length
+    "]": "{]}",
+    "*": "{*}",
+    "–": "--",
+    "—": "---",
+    "−": r"\ensuremath{-}",
+    "±": r"\ensuremath{\pm}",
+    "×": r"\ensuremath{\times}",
+    "·": r"\ensuremath{\cdot}",
+    "≈": r"\ensuremath{\approx}",
+    "≤": r"\ensuremath{\leq}",
+    "≥": r"\ensuremath{\geq}",
+    "→": r"\ensuremath{\rightarrow}",
+    "↑": r"\ensuremath{\uparrow}",
+    "↓": r"\ensuremath{\downarrow}",
+    "●": r"\ensuremath{\bullet}",
+    "†": r"\ensuremath{\dagger}",
+    "²": r"\ensuremath{^2}",
+    "°": r"\ensuremath{^\circ}",
+    "µ": r"\ensuremath{\mu}",
+    "ß": r"\ss{}",
+    "ø": r"\o{}",
+    "Ø": r"\O{}",
+    "æ": r"\ae{}",
+    "Æ": r"\AE{}",
+    "ł": r"\l{}",
+    "Ł": r"\L{}",
+    "…": r"\ldots{}",
+    "’": "'",
+    "‘": "`",
+    "“": "``",
+    "”": "''",
+    "€": "EUR",
+}
+_GREEK_NAMES = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi"
+)
+GREEK = dict(zip("αβγδεζηθικλμνξπρστυφχψω", f"{_GREEK_NAMES} psi omega".split()))
+ACCENTS = {
+    "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": ".",
+    "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c",
+}  # fmt: skip
+
+
+def latex(board: Leaderboard) -> str:
+    """A whole document: what the numbers are, and per environment one table of accuracy and one of cost."""
+    lines = [PREAMBLE, r"\begin{document}", rf"\section*{{{escape(board.name)}}}", escape(board.question), ""]
+    lines += _notes(board)
+    for number, table in enumerate(board.tables, start=1):
+        if len(board.tables) > 1:
+            lines += [rf"\subsection*{{Environment {number} of {len(board.tables)}: not comparable with the others}}"]
+        lines += _tables(board, table)
+    lines += [*_external(board), *_published(board), r"\end{document}", ""]
+    return "\n".join(lines)
+
+
+def escape(text: str) -> str:
+    """Text as LaTeX prints it, letter by letter: nothing in it is a command, a comment or a line's end."""
+    return "".join(map(_escaped, " ".join(text.split())))
+
+
+def _escaped(character: str) -> str:
+    if character in SPECIAL:
+        return SPECIAL[character]
+    if character in GREEK:
+        return rf"\ensuremath{{\{GREEK[character]}}}"
+    if " " <= character <= "~":
+        return character
+    base, *rest = unicodedata.normalize("NFD", character)
+    if base.isascii() and base.isalpha() and len(rest) == 1 and rest[0] in ACCENTS:
+        return rf"\{ACCENTS[rest[0]]}{{{base}}}"
+    return rf"\texttt{{U+{ord(character):04X}}}"
+
+
+def _notes(board: Leaderboard) -> list[str]:
+    lines = [rf"Profile \textbf{{{escape(board.profile)}}}: {escape(board.settings)}.", ""]
+    if board.embedded:
+        parts = escape(" and ".join(board.embedded))
+        lines += [
+            rf"\textbf{{Embedded run}} ({parts}): stand-ins that ship with the suite. These numbers rank settings of a",
+            "tiny model; they are not results of SAM3-UNet.",
+            "",
+        ]
+    seeds = len(board.seeds)
+    over = (
+        f"over {seeds} seeds, {escape('±')} half of the 95\\,\\% interval" if seeds > 1 else "of one seed, whose noise"
+    )
+    lines += [
+        rf"Means {over}{'' if seeds > 1 else ' is unknown'}; best \textbf{{bold}}, second \underline{{underlined}},",
+        rf"{escape('≈')} not distinguishable from the best. {escape('●')} lies on the Pareto front of accuracy and",
+        "memory.",
+        "",
+    ]
+    remarks = [*how_chosen(board), *board.remarks]
+    return lines + [line for remark in remarks if remark for line in (escape(remark.replace("**", "")), "")]
+
+
+def _tables(board: Leaderboard, table: Table) -> Iterator[str]:
+    """Accuracy, then cost; each with the axes in front and, if it is long, in several parts."""
+    shown = columns(board, table)
+    axes = [column for column in shown if column.group == "axis"]
+    accuracy = [column for column in shown if column.group == "accuracy"]
+    rest = [column for column in shown if column.group in ("cost", "state")]
+    of_metric = {column.metric: marks(table, column.metric) for column in shown if column.metric}
+    where = "; ".join(f"{name} {value}" for name, value in table.environment.items())
+
+    def cell(column: Column, number: int, row: Row) -> str:
+        text = escape(column.text(row))
+        found = of_metric[column.metric][number] if column.metric else set()
+        value, plus_minus, width = text.partition(" " + SPECIAL["±"] + " ")
+        width = rf"\,{{\scriptsize\ensuremath{{\pm}}{width}}}" if plus_minus else ""
+        if "best" in found:
+            value = rf"\textbf{{{value}}}"
+        elif "second" in found:
+            value = rf"\underline{{{value}}}"
+        any_tied = column.metric and any("tied" in other for other in of_metric[column.metric].values())
+        sign = r"\,\ensuremath{\approx}"
+        return value + width + (sign if "tied" in found else rf"\phantom{{{sign}}}" if any_tied else "")
+
+    for title, group in (("Accuracy", accuracy), ("Cost", rest)):
+        parts = list(_parts(table.rows, axes)) if group else []
+        for part, numbers in enumerate(parts, start=1):
+            again = f", part {part} of {len(parts)}" if len(parts) > 1 else ""
+            yield from (r"\begin{table}[!htbp]", r"\centering\footnotesize")
+            yield rf"\caption{{{title}{again}. {escape(where)}}}"
+            yield r"\begin{fitted}"
+            yield rf"\begin{{tabular}}{{{_alignment(axes, table.rows)}{'r' * len(group)}}}"
+            yield r"\toprule"
+            yield " & ".join(escape(column.heading) for column in [*axes, *group]) + r" \\"
+            yield r"\midrule"
+            before = None
+            for i in numbers:
+                row = table.rows[i]
+                names = [_breakable(label) for label in row.labels]
+                if before is not None and len(axes) > 1:
+                    if row.labels[0] == before:
+                        names[0] = ""
+                    else:
+                        yield r"\addlinespace"
+                before = row.labels[0] if row.labels else None
+                yield " & ".join([*names, *(cell(column, i, row) for column in group)]) + r" \\"
+            yield from (r"\bottomrule", r"\end{tabular}", r"\end{fitted}", r"\end{table}", "")
+    for row in table.rows:
+        for text in (*row.errors, *(f"† {note}" for note in row.notes)):
+            yield rf"{{\footnotesize {escape(', '.join(row.labels))}: {escape(text)}\par}}"
+    yield r"\clearpage"
+
+
+def _parts(rows: Sequence[Row], axes: Sequence[Column]) -> Iterator[list[int]]:
+    """Numbers of the rows that a page holds, page by page."""
+    part, used = [], 0
+    for i, row in enumerate(rows):
+        height = max((-(-len(axis.text(row)) // LONG_NAME) for axis in axes), default=1)
+        if part and used + height > LINES_A_PAGE:
+            yield part
+            part, used = [], 0
+        part.append(i)
+        used += height
+    if part:
+        yield part
+
+
+def _breakable(name: str) -> str:
+    """A name with places where its long words may go on in the next line."""
+    words = [[word[i : i + LONG_WORD] for i in range(0, len(word), LONG_WORD)] for word in name.split()]
+    return " ".join(r"\hspace{0pt}".join(map(escape, pieces)) for pieces in words)
+
+
+def _alignment(axes: Sequence[Column], rows: Sequence[Row]) -> str:
+    narrow = r">{\raggedright\arraybackslash}p{46mm}"
+    return "".join("l" if all(len(a.text(row)) <= LONG_NAME for row in rows) else narrow for a in axes)
+
+
+def _external(board: Leaderboard) -> Iterator[str]:
+    rows = board.beside.external
+    metrics = [m for m in METRICS if any(m in row.record.scores for row in rows)]
+    lines = [
+        [row.record.name, *(f"{row.record.scores[m]:.3f}" if m in row.record.scores else UNKNOWN for m in metrics)]
+        + [f"not comparable: {row.differs}" if row.differs else ""]
+        for row in rows
+    ]
+    titles = ["external method", *(f"{METRICS[m].label} {ARROWS[METRICS[m].better]}" for m in metrics), ""]
+    yield from _plain("Scored from prediction files, not trained here", titles, lines, "l" + "r" * len(metrics) + "l")
+
+
+def _published(board: Leaderboard) -> Iterator[str]:
+    lines = []
+    for row in board.beside.published:
+        checked = "read in the source" if row.source.verified == "source" else "second hand"
+        for metric, value in row.result.scores.items():
+            gap = row.gaps.get(metric)
+            again = [UNKNOWN, UNKNOWN] if gap is None else [f"{value + gap:.3f}", f"{gap:+.3f}"]
+            source = f"{row.source.text}; {checked}"
+            lines.append([row.result.method, METRICS[metric].label, f"{value:.3f}", *again, source])
+    titles = ["method", "metric", "published", "reproduced here", "gap", "source"]
+    align = r"llrrr>{\raggedright\arraybackslash}p{90mm}"
+    yield from _plain(f"Published on {board.beside.test_set}, not measured here", titles, lines, align)
+
+
+def _plain(caption: str, titles: Sequence[str], lines: Sequence[Sequence[str]], align: str) -> Iterator[str]:
+    for start in range(0, len(lines), LINES_A_PAGE):
+        yield from (r"\begin{table}[!htbp]", r"\centering\footnotesize", rf"\caption{{{escape(caption)}}}")
+        yield from (r"\begin{fitted}", rf"\begin{{tabular}}{{{align}}}", r"\toprule")
+        yield " & ".join(map(escape, titles)) + r" \\"
+        yield r"\midrule"
+        for line in lines[start : start + LINES_A_PAGE]:
+            yield " & ".join(map(escape, line)) + r" \\"
+        yield from (r"\bottomrule", r"\end{tabular}", r"\end{fitted}", r"\end{table}", "")

@@ -1,0 +1,40 @@
+"""Predicted memory beside measured memory: once for every distinct model, kept in ``sweep.json``."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from bench import manifest
+from bench.manifest import Predicted
+from bench.predicted_memory import Unpredictable, predict
+from bench.sweep import Trial
+from models._registry import InvalidModel
+
+
+def keep_predictions(folder: Path, trials: Sequence[Trial], tell: Callable[[str], None]) -> None:
+    """Writes predictions into a folder's ``sweep.json``, where every later report finds them."""
+    known, _ = manifest.load(folder)
+    if known is not None:
+        found = dict(sorted(predictions(trials, known.predicted, tell).items()))
+        known.model_copy(update={"predicted": found}).save(folder)
+
+
+def predictions(
+    trials: Sequence[Trial], known: Mapping[str, Predicted], tell: Callable[[str], None]
+) -> dict[str, Predicted]:
+    """Predicted peaks by trial id; those that are known stay. What defies prediction is said and left out."""
+    by_model: dict[str, Predicted | None] = {}
+    found = dict(known)
+    for trial in (trial for trial in trials if trial.trial_id not in known):
+        config = trial.config
+        key = json.dumps([c.model_dump(mode="json") for c in (config.model, config.transform, config.train)])
+        if key not in by_model:
+            try:
+                made = predict(config)
+                by_model[key] = Predicted(allocated_bytes=made.allocated, device_bytes=made.device)
+            except (Unpredictable, InvalidModel, ImportError) as error:
+                tell(f"note: {', '.join(trial.point)}: memory is not predicted: {error}")
+                by_model[key] = None
+        if by_model[key] is not None:
+            found[trial.trial_id] = by_model[key]
+    return found
