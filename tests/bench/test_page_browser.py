@@ -98,7 +98,9 @@ def wait(browser, script, *arguments, seconds=20):
 
 
 def click(browser, selector):
-    browser.find_element("css selector", selector).click()
+    found = browser.find_element("css selector", selector)
+    ask(browser, "arguments[0].scrollIntoView({block: 'center'})", found)  # not below the bar at the top
+    found.click()
 
 
 def drawn(browser):
