@@ -55,8 +55,8 @@ def merge(parts: Sequence[Results]) -> tuple[Results, list[str]]:
     remarks = [merged, *dict.fromkeys(remark for part in parts for remark in part.remarks), *dict.fromkeys(notes)]
     if searched:
         remarks.append(
-            f"Results decided which configurations or how many seeds were run in {', '.join(searched)}; the p values of "
-            "a merged table are not corrected for that."
+            f"Results decided which configurations or how many seeds were run in {', '.join(searched)}: the p values "
+            "of a merged table are not corrected for that."
         )
     merged_results = Results(
         sweep=sweep,

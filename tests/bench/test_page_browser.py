@@ -13,6 +13,8 @@ import pytest
 from synthetic import HOSTILE, synthetic
 
 from bench.report import page
+from bench.report.latex import latex
+from bench.report.tables import as_csv
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
@@ -27,6 +29,7 @@ ARGUMENTS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--no-first-run",
+    "--force-prefers-reduced-motion",  # what is scrolled to is there at once
 )
 LOAD_SECONDS = 2
 
@@ -95,7 +98,9 @@ def wait(browser, script, *arguments, seconds=20):
 
 
 def click(browser, selector):
-    browser.find_element("css selector", selector).click()
+    found = browser.find_element("css selector", selector)
+    ask(browser, "arguments[0].scrollIntoView({block: 'center'})", found)  # not below the bar at the top
+    found.click()
 
 
 def drawn(browser):
@@ -342,13 +347,11 @@ def test_the_leaderboard_can_be_saved(browser, board):
     for button in ask(browser, "[...document.querySelectorAll('#files button')]"):
         ask(browser, "arguments[0].click()", button)
         time.sleep(0.3)
-    from bench.report.tables import as_csv
-
-    saved = browser.downloads / "leaderboard.csv"
-    until = time.monotonic() + 10
-    while not saved.exists() and time.monotonic() < until:
-        time.sleep(0.1)
-    assert saved.read_text(encoding="utf-8") == as_csv(board)
+    for name, text in {"leaderboard.csv": as_csv(board), "leaderboard.tex": latex(board)}.items():
+        until = time.monotonic() + 10
+        while not (browser.downloads / name).exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        assert (browser.downloads / name).read_text(encoding="utf-8") == text
 
 
 def test_a_running_sweep_reloads_when_asked(browser):

@@ -6,6 +6,7 @@ from typing import Any
 
 from bench.report.cards import fit
 from bench.report.columns import SHOWN, marks, status
+from bench.report.latex import latex
 from bench.report.leaderboard import Cell, Leaderboard, Row, Table
 from bench.report.page import answer
 from bench.report.page.quantities import Quantity, quantities_of
@@ -130,7 +131,11 @@ def _published(board: Leaderboard) -> dict[str, Any]:
 
 
 def _files(board: Leaderboard) -> dict[str, str]:
-    texts = {"leaderboard.csv": as_csv(board), "comparisons.csv": comparisons_csv(board)}
+    texts = {
+        "leaderboard.csv": as_csv(board),
+        "leaderboard.tex": latex(board),
+        "comparisons.csv": comparisons_csv(board),
+    }
     return {name: text for name, text in texts.items() if text}
 
 

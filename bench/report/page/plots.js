@@ -198,7 +198,7 @@ function explorerSection() {
     explorer[name.toLowerCase()] = name === "Table" ? Number(value) : value;
     refresh();
   });
-  if (!options.length) return null;
+  if (!options.length || !data.tables.length) return null;
   refresh();
   const tables = data.tables.map((_, i) => [String(i), `environment ${i + 1}`]);
   return el("section", { id: "explore" }, el("h2", null, "Axis explorer"),
