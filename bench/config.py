@@ -19,15 +19,17 @@ from bench.losses import CLASS_LOSSES
 from bench.memory import MemoryConfig, nvml_missing
 from bench.protocol import ProtocolConfig
 from bench.sampler import nvml_problem
+from bench.search_settings import Range, SearchConfig, labels
 from bench.train import TrainConfig
 from bench.transforms import TransformConfig
 from models import MODELS
 from models._registry import Config, Missing, Registry, did_you_mean
 
-
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 """Of a sweep: it becomes a folder below the results."""
 LARGEST_SEED = 2**63 - 1
+TRACKERS = ("tensorboard", "wandb", "mlflow")
+"""What ``track`` of a sweep may name."""
 
 
 class ConfigError(ValueError):
@@ -52,7 +54,8 @@ class TrialConfig(Config):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "TrialConfig":
-        """Model, masks, loss and resizing mean the same by a class, model and transform the same by a colour."""
+        """Model, masks, loss and resizing mean the same by a class, model and transform the same by a colour; and no
+        setting is without effect beside the others."""
         classes = self.num_classes
         wrong = []
         if self.model.num_classes != classes:
@@ -72,6 +75,11 @@ class TrialConfig(Config):
         if expected != self.transform.normalisation:
             given = f"transform.normalisation is {self.transform.normalisation}"
             wrong.append(f"model.input_normalisation: {expected}, but {given}. Give them the same value")
+        encoder = getattr(self.model, "encoder", None)
+        if getattr(encoder, "residual", "float32") != "float32" and self.train.precision == "float32":
+            nothing = "the type of a sum under autocast, and train.precision=float32 has none: it would change nothing"
+            remedy = "Set train.precision=bfloat16, or model.encoder.residual=float32"
+            wrong.append(f"model.encoder.residual: {encoder.residual} is {nothing}. {remedy}")
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
@@ -109,11 +117,32 @@ class Axis(NamedTuple):
 
     name: str
     points: tuple[tuple[str, Mapping[str, Any]], ...]
+    between: Range | None = None
+    """The values lie between two bounds, which ``points`` are."""
 
     @classmethod
     def over(cls, path: str, values: Mapping[str, Any]) -> "Axis":
         """One path and its values by label."""
         return cls(path, tuple((label, {path: value}) for label, value in values.items()))
+
+    @classmethod
+    def within(cls, path: str, between: Range) -> "Axis":
+        """One path and the range of its values."""
+        bounds = [between.at(0), between.at(1)]
+        return cls.over(path, dict(zip(labels(bounds), bounds)))._replace(between=between)
+
+    def chosen(self, choice: int | float) -> tuple[str, Mapping[str, Any]]:
+        """Label and changes of the point of this number or, in a range, at this share of it."""
+        if self.between is None:
+            return self.points[int(choice)]
+        value = self.between.at(choice)
+        return labels([value])[0], {self.name: value}
+
+    def choice(self, label: str) -> int | float:
+        """What ``chosen`` needs in order to give this label."""
+        if self.between is None:
+            return [known for known, _ in self.points].index(label)
+        return self.between.share(json.loads(label))
 
     def paths(self) -> set[str]:
         """The dotted paths that any of the points sets."""
@@ -129,6 +158,9 @@ class Sweep(NamedTuple):
     base: TrialConfig
     axes: tuple[Axis, ...]
     seeds: tuple[int, ...]
+    search: SearchConfig = SearchConfig()
+    track: tuple[str, ...] = ()
+    """Trackers that are told about the trials."""
 
 
 class _Profile(Config):
@@ -136,6 +168,8 @@ class _Profile(Config):
     axes: dict[str, Any] = {}
     variants: dict[str, dict[str, Any]] = {}
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)]
+    search: dict[str, Any] | str = {}
+    track: list[str] = []
 
 
 class _SweepFile(Config):
@@ -214,9 +248,54 @@ def _validate(settings: Mapping[str, Any], question: str, profile: str) -> Sweep
         errors.append(f"seeds: {max(seeds)} is beyond what torch takes. Allowed: 0 to {LARGEST_SEED}")
     elif len(set(seeds)) < len(seeds):
         errors.append(f"seeds: {seeds} names one twice")
+    search = _search(settings["search"], errors)
+    errors += _track_problems(settings["track"])
     if errors:
         raise ConfigError(*errors)
-    return Sweep(settings["name"], question, profile, base, tuple(axes.values()), tuple(seeds))
+    sweep = Sweep(settings["name"], question, profile, base, tuple(axes.values()), tuple(seeds), search, tuple(settings["track"]))
+    if wrong := _search_problems(sweep):
+        raise ConfigError(*wrong)
+    return sweep
+
+
+def _search(settings: Any, errors: list[str]) -> SearchConfig:
+    """The search; what is wrong with it is added to ``errors``."""
+    raw = {"name": settings} if isinstance(settings, str) else settings
+    if not isinstance(raw, dict):
+        errors.append(f"search: needs a name, or a mapping as in {{name: random, points: 20}} (got {_short(raw)})")
+        return SearchConfig()
+    try:
+        return SearchConfig.model_validate(raw)
+    except ValidationError as error:
+        found = zip(error.errors(include_url=False), explain(error, SearchConfig, raw))
+        errors += [f"search.{line}" if problem["loc"] else f"search: {line}" for problem, line in found]
+        return SearchConfig()
+
+
+def _search_problems(sweep: Sweep) -> list[str]:
+    """Why the search does not fit the axes and seeds."""
+    search, wrong = sweep.search, []
+    ranges = [axis.name for axis in sweep.axes if axis.between]
+    if ranges and search.name == "grid":
+        wrong.append(f"axes.{ranges[0]}: a grid has no ranges. List values, or search by search: {{name: random, ...}}")
+    elif ranges and (search.points, search.trials) == (None, None):
+        wrong.append(f"search: axes.{ranges[0]} is a range and never used up. Give points or trials, as in points: 20")
+    if search.first_seeds is not None and search.first_seeds >= len(sweep.seeds):
+        count = len(sweep.seeds)
+        few = f"search.first_seeds: {search.first_seeds}, but seeds lists {count}"
+        wrong.append(f"{few}. Allowed: 2 to {count - 1}" if count > 2 else f"{few}. List at least 3 seeds")
+    first = search.first_seeds or len(sweep.seeds)
+    if search.name != "grid" and search.trials is not None and search.trials < first:
+        wrong.append(f"search.trials: {search.trials} is too few for one configuration at {first} seeds")
+    return wrong
+
+
+def _track_problems(names: Any) -> list[str]:
+    """What is wrong with the names of trackers."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return [f"track: a list of trackers is needed, as in [tensorboard] (got {names!r})"]
+    known = f"Known: {', '.join(TRACKERS)}"
+    return [f"track: no tracker '{n}'{did_you_mean(n, TRACKERS)} {known}" for n in names if n not in TRACKERS]
 
 
 def _overlap(paths: set[str], others: set[str]) -> bool:
@@ -240,11 +319,17 @@ def with_value(base: TrialConfig, changes: Mapping[str, Any]) -> TrialConfig:
 
 
 def _axis(path: str, values: Any, errors: list[str]) -> Axis:
-    """Points of an axis: a list of values, or a mapping of labels to values."""
+    """Points of an axis: a list of values, a mapping of labels to values, or a range."""
+    if Range.is_meant(values):
+        try:
+            return Axis.within(path, Range.model_validate(values))
+        except ValidationError as error:
+            errors += [f"axes.{path}: {line.removeprefix(': ')}" for line in explain(error, Range, values)]
+            return Axis(path, ())
     if isinstance(values, dict):
         labelled = [(str(label), value) for label, value in values.items()]
     elif isinstance(values, list):
-        labelled = [(v if isinstance(v, str) else json.dumps(v), v) for v in values]
+        labelled = list(zip(labels(values), values))
     else:
         errors.append(f"axes.{path}: needs a list of values, or a mapping of labels to values (got {values!r})")
         return Axis(path, ())
@@ -277,7 +362,8 @@ def _path_problem(base: TrialConfig, path: str) -> str | None:
 def _override(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     """Applies ``key=value`` texts to a profile in place; returns what was wrong with them.
 
-    A key is a path below ``base``, or ``seeds``, or ``name``. The path of an axis replaces the axis's values.
+    A key is a path below ``base``, or ``seeds``, or ``name``, or ``search`` and paths below it. The path of an axis
+    replaces the axis's values.
     """
     errors, changes = [], {}
     for text in overrides:
@@ -292,13 +378,31 @@ def _override(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     if {"dataset.images", "dataset.masks"} & changes.keys():  # paths alone are enough to ask for a folder of pairs
         changes = {"dataset.name": "folder", **changes}
     for key, value in sorted(changes.items(), key=lambda item: not item[0].endswith("name")):
-        if key in ("seeds", "name"):
-            settings[key] = [value] if key == "seeds" and type(value) is int else value
+        if key in ("seeds", "name", "track"):
+            single = (key == "seeds" and type(value) is int) or (key == "track" and isinstance(value, str))
+            settings[key] = [value] if single else value
+        elif key.partition(".")[0] == "search":
+            _set_search(settings, key.split("."), value)
         elif key in settings["axes"]:
             settings["axes"][key] = value if isinstance(value, list | dict) else [value]
         else:
             _set(settings["base"], key.split("."), value)
     return errors
+
+
+def _set_search(settings: dict[str, Any], path: list[str], value: Any) -> None:
+    """Sets a value of the search. Unlike elsewhere, a new name leaves budgets and early stopping as they are."""
+    if path == ["search"] and isinstance(value, str):
+        path = ["search", "name"]
+    *parents, last = path
+    node = settings
+    for parent in parents:
+        if isinstance(node.get(parent), str):
+            node[parent] = {"name": node[parent]}
+        if not isinstance(node.get(parent), dict):
+            node[parent] = {}
+        node = node[parent]
+    node[last] = value
 
 
 def _set(node: dict[str, Any], path: list[str], value: Any) -> None:

@@ -226,7 +226,10 @@ class MemoryMonitor:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise RuntimeError(f"the memory sampler ended: {self.child.stderr.read().strip()}")
+            said = self.child.stderr.read().strip().splitlines()[-1:]  # nothing, if it was killed
+            code = self.child.wait()
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            raise MeasurementSpoiled(": ".join([f"the memory sampler ended ({how}), so nobody saw the peak", *said]))
         return json.loads(line)
 
 

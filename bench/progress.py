@@ -1,16 +1,29 @@
-"""What a user sees while a sweep runs: bars with an ETA in a terminal, plain lines in a log."""
+"""What a user sees while a sweep runs: a live table of the trials in a terminal, plain lines in a log."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, track
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
 
 from bench.record import TrialRecord
 from bench.scores import METRICS, main_metric
 from bench.sweep import Trial
+from bench.train import Epoch
+
+GIB = 2**30
+LAST_SHOWN = 5  # of the trials that have ended
+MARGIN = 6  # lines of the terminal that the table leaves free
+UNKNOWN = "–"
+MEMORY = ("nvml_device_bytes", "torch_reserved_bytes", "torch_allocated_bytes", "rss_bytes")
+"""Peaks in the order in which they say whether a card is large enough; the first that was measured is shown."""
 
 
 class Watcher(Protocol):
@@ -18,58 +31,109 @@ class Watcher(Protocol):
 
     def started(self, index: int) -> None: ...
 
-    def epoch(self, index: int, epoch: int, loss: float) -> None: ...
+    def epoch(self, index: int, epoch: Epoch) -> None: ...
 
     def finished(self, index: int, record: TrialRecord) -> None: ...
 
 
+@dataclass
+class _Running:
+    """What is known of a trial that has started."""
+
+    since: float  # of time.monotonic
+    epoch: int = 0
+    loss: float | None = None
+    val_loss: float | None = None
+
+
 class Display:
-    """A ``Watcher`` on the console: one bar for the sweep and one for each running trial, or one line per trial."""
+    """A ``Watcher`` on the console: a table of running and lately ended trials, or one line per trial in a log."""
 
     def __init__(self, trials: list[Trial], console: Console) -> None:
         self.console = console
         self.trials = trials
         self.epochs = [0] * len(trials)
-        self.ended = 0
+        self.running: dict[int, _Running] = {}
+        self.ended: dict[int, TrialRecord] = {}
         self.started_at = time.monotonic()
-        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[info]}"), TimeElapsedColumn()
-        self.bars = Progress(*columns, console=console, disable=not console.is_terminal)
-        self.total = self.bars.add_task(f"{len(trials)} trials", total=1.0, info="")
-        self.tasks: dict[int, TaskID] = {}
+        self.live = None
+        if console.is_terminal and not console.quiet:
+            self.live = Live(get_renderable=self.table, console=console, refresh_per_second=2)
 
     def __enter__(self) -> "Display":
-        self.bars.start()
+        if self.live:
+            self.live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bars.stop()
+        if self.live:
+            self.live.stop()
 
     def started(self, index: int) -> None:
-        if index not in self.tasks:
-            total = self.trials[index].config.train.epochs
-            self.tasks[index] = self.bars.add_task(self._name(index), total=total, info="")
+        self.running.setdefault(index, _Running(time.monotonic()))
 
-    def epoch(self, index: int, epoch: int, loss: float) -> None:
+    def epoch(self, index: int, epoch: Epoch) -> None:
         self.started(index)
-        self.epochs[index] = epoch
-        self.bars.update(self.tasks[index], completed=epoch, info=f"loss {loss:.3f}")
-        self._advance()
+        state = self.running[index]
+        state.epoch, state.loss = epoch.epoch, epoch.train_loss
+        state.val_loss = state.val_loss if epoch.val_loss is None else epoch.val_loss  # not every epoch looks at it
+        self.epochs[index] = epoch.epoch
 
     def finished(self, index: int, record: TrialRecord) -> None:
-        self.ended += 1
+        self.running.pop(index, None)
+        self.ended[index] = record
         self.epochs[index] = self.trials[index].config.train.epochs
-        if index in self.tasks:
-            self.bars.remove_task(self.tasks[index])
-        self._advance()
+        if self.live and record.status == "ok":
+            return  # the table has it; what went wrong stays on the screen
         width = len(str(len(self.trials)))
-        left = "" if self.ended == len(self.trials) else f"  (ETA {self._eta()})"
-        line = f"[{self.ended:{width}}/{len(self.trials)}] {self._name(index)}: {_outcome(record)}{left}"
-        self.console.print(line, markup=False)
+        left = "" if len(self.ended) == len(self.trials) else f"  (ETA {self._eta()})"
+        place = f"[{len(self.ended):{width}}/{len(self.trials)}]"
+        self.console.print(f"{place} {self._name(index)}: {_outcome(record)}{left}", markup=False)
 
-    def _advance(self) -> None:
-        self.bars.update(self.total, completed=self._share(), info=f"ETA {self._eta()}")
+    def table(self) -> Group:
+        """The trials that run and the last ones that ended, and a line that counts all."""
+        table = Table("trial", "state", box=None, header_style="bold", pad_edge=False)
+        for column in ("epoch", "loss", "validation", "memory", "time left"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.columns[0].no_wrap, table.columns[0].overflow, table.columns[0].ratio = True, "ellipsis", 1
+        running = list(self.running.items())
+        room = max(1, self.console.size.height - MARGIN - min(LAST_SHOWN, len(self.ended)))
+        for index, record in list(self.ended.items())[-LAST_SHOWN:]:
+            table.add_row(*map(Text, self._ended_cells(index, record)), style="dim")
+        for index, state in running[:room]:
+            table.add_row(*map(Text, self._running_cells(index, state)))
+        more = [Text(f"and {len(running) - room} more that run")] if len(running) > room else []
+        return Group(table, *more, Text(self._counts()))
+
+    def _running_cells(self, index: int, state: _Running) -> list[str]:
+        epochs = self.trials[index].config.train.epochs
+        loss = UNKNOWN if state.loss is None else f"{state.loss:.3f}"
+        val = UNKNOWN if state.val_loss is None else f"loss {state.val_loss:.3f}"
+        left = UNKNOWN
+        if state.epoch:
+            left = duration((time.monotonic() - state.since) * (epochs / state.epoch - 1))
+        # the peak is known when the trial has ended: until then nobody has asked the sampler
+        return [self._name(index), "running", f"{state.epoch}/{epochs}", loss, val, UNKNOWN, left]
+
+    def _ended_cells(self, index: int, record: TrialRecord) -> list[str]:
+        curve = record.curve
+        loss = f"{curve[-1].train_loss:.3f}" if curve else UNKNOWN
+        metric = main_metric(record.val_scores or ())
+        val = f"{METRICS[metric].label} {record.val_scores[metric]:.3f}" if metric else UNKNOWN
+        epoch = f"{len(curve)}/{self.trials[index].config.train.epochs}"
+        return [self._name(index), record.status, epoch, loss, val, peak_memory(record), ""]
+
+    def _counts(self) -> str:
+        """``3 of 8 trials ended (2 ok, 1 oom), 2 running, 3 waiting; 1 min 5 s so far, ETA 2 min 0 s``."""
+        total = len(self.trials)
+        by_status = Counter(record.status for record in list(self.ended.values()))
+        kinds = f" ({', '.join(f'{n} {status}' for status, n in sorted(by_status.items()))})" if by_status else ""
+        ended, running = len(self.ended), len(self.running)
+        parts = [f"{ended} of {total} trials ended{kinds}", f"{running} running", f"{total - ended - running} waiting"]
+        so_far = f"{duration(time.monotonic() - self.started_at)} so far"
+        return f"{', '.join(parts)}; {so_far}" + (f", ETA {self._eta()}" if ended < total else "")
 
     def _share(self) -> float:
         """Part of all epochs that is done; what a trial does beside its epochs is taken to grow with them."""
@@ -82,6 +146,13 @@ class Display:
     def _name(self, index: int) -> str:
         trial = self.trials[index]
         return f"{', '.join(trial.point)} seed {trial.seed}"
+
+
+def peak_memory(record: TrialRecord) -> str:
+    """Peak in training by the most telling measure, ``0.19 GiB``; a dash where nothing was measured."""
+    memory = (record.memory or {}).get("training")
+    values = [value for name in MEMORY if (value := getattr(memory, name, None)) is not None]
+    return f"{values[0] / GIB:.2f} GiB" if values else UNKNOWN
 
 
 def _outcome(record: TrialRecord) -> str:

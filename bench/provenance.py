@@ -1,6 +1,7 @@
 """Where a number comes from: code, packages, machine, weights and data."""
 
 import hashlib
+import os
 import platform
 import subprocess
 from datetime import datetime, timezone
@@ -14,6 +15,8 @@ from bench.datasets import Data, _cache
 from bench.record import Provenance
 
 PACKAGES = ("torch", "sam3", "timm", "peft", "numpy", "pysodmetrics", "ray")
+COMMIT = "SAM3_BENCH_COMMIT"
+"""Environment variable that tells a copy of the code on a cluster's node which checkout it was made from."""
 SOURCES = ("bench", "models", "ablations", "pyproject.toml")
 
 
@@ -35,6 +38,12 @@ def provenance(device: torch.device, trials_at_once: int) -> Provenance:
         deterministic=torch.are_deterministic_algorithms_enabled(),
         versions={name: _version(name) for name in PACKAGES},
     )
+
+
+def commit_in_words() -> str:
+    """Commit of this code for ``$SAM3_BENCH_COMMIT``, followed by ``dirty`` where it was changed; empty if unknown."""
+    commit, dirty = _commit()
+    return f"{commit or ''}{' dirty' * bool(dirty)}"
 
 
 def with_inputs(known: Provenance, weight_files: list[Path], data: Data) -> Provenance:
@@ -70,7 +79,8 @@ def _commit() -> tuple[str | None, bool | None]:
     """Commit of the checkout that this code runs from, and whether its sources were changed since."""
     root = Path(bench.__file__).resolve().parent.parent
     if not (root / ".git").exists():
-        return None, None
+        commit, _, state = os.environ.get(COMMIT, "").partition(" ")
+        return (commit, state == "dirty") if commit else (None, None)
     commit = _git(root, "rev-parse", "HEAD")
     changes = _git(root, "status", "--porcelain", "--", *SOURCES)
     return commit, None if changes is None else bool(changes)

@@ -3,27 +3,38 @@ it has learnt as safetensors."""
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import pyarrow
 import pyarrow.parquet
 from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
 
+from bench.datasets import _cache
 from bench.memory import Memory, MemoryConditions
+from bench.search_settings import EarlyStoppingConfig
 from models._registry import Config
 
-Status = Literal["ok", "oom", "over budget", "error"]
+MANIFEST = "sweep.json"
+"""Lies beside the records and is none: what the sweep asked (``bench.manifest``)."""
+SUFFIXES = (".safetensors", ".images.parquet", ".memory.parquet", ".samples.parquet", ".json")
+"""Of a trial's files; the record comes last."""
+NOT_ADOPTED = (None, "error", "stopped early")
+"""What another sweep's trial may be without being its result here; ``None`` is a file that is no record."""
+Status = Literal["ok", "oom", "over budget", "diverged", "stopped early", "error"]
 
 
 class Timing(Config):
-    """Durations of the phases, and how many images went through a second. ``None`` where nothing was trained."""
+    """Durations of the phases, and how many images went through a second. ``None`` where nothing was trained, and for
+    a trial that shared its card."""
 
     train_seconds: float | None
     train_images_per_second: float | None
-    inference_images_per_second: float
-    """Loading, forward pass and resizing to the mask's size, without scoring."""
+    inference_images_per_second: float | None
+    """Loading, forward pass and resizing to the mask's size, without scoring; ``None`` where it did not come to it."""
     total_seconds: float
 
 
@@ -44,6 +55,12 @@ class Provenance(Config):
     threads: int
     trials_at_once: int
     """How many trials shared the machine: speeds suffer from neighbours."""
+    devices: int = 1
+    """How many GPUs the trial trained on, data parallel."""
+    gpu_share: float = 1.0
+    """Below 1, other trials were on the same card: memory and speeds are not known."""
+    node: str | None = None
+    """Which node of a cluster ran it."""
     platform: str
     device: str
     driver: str | None
@@ -57,6 +74,15 @@ class Provenance(Config):
     """Of each set that the pairs come from; ``bench.data check`` prints the same ones."""
     images: dict[str, int] = {}
     """Number of pairs in train, val and each test set."""
+
+
+class RankMemory(Config):
+    """Peaks of training on several GPUs."""
+
+    largest: int
+    """The rank that needed most, which is the trial's memory in training."""
+    training: list[Memory]
+    """Of each rank."""
 
 
 class FeatureCache(Config):
@@ -84,7 +110,10 @@ class MemoryAtFailure(Config):
 
 
 class TrialRecord(Config):
-    """``oom`` and ``over budget`` are results and are kept; ``error`` is run again next time."""
+    """``oom``, ``over budget`` and ``diverged`` are results and are kept; ``error`` is run again next time.
+
+    ``stopped early`` is a result where trials are stopped by the same rule, and no more than a start anywhere else.
+    """
 
     schema_version: Literal[1] = 1
     trial_id: str
@@ -98,13 +127,25 @@ class TrialRecord(Config):
     val_scores: dict[str, float] | None = None
     """On the validation split: what to look at when choosing a configuration."""
     memory: dict[Literal["training", "evaluation"], Memory] | None = None
-    """Without ``training`` where nothing was trained: a model without trainable parameters."""
+    """Without ``training`` where nothing was trained: a model without trainable parameters. ``None`` for a trial that
+    shared its card."""
+    ranks: RankMemory | None = None
+    """Only where a trial trained on several GPUs."""
     memory_conditions: MemoryConditions | None = None
     memory_at_failure: MemoryAtFailure | None = None
     """Only where memory ran out or was predicted to."""
     timing: Timing | None = None
     parameters: dict[str, int] | None = None
     curve: list[CurvePoint] = []
+    diverged_at_step: int | None = None
+    """The first step, counted from 1 over all epochs, at which the loss was no number."""
+    resumed_from_epochs: list[int] = []
+    """After which the trial was cut short and went on in a new process. Seconds are the sum of all parts; memory is
+    the peak of the last one."""
+    notes: list[str] = []
+    """What a reader should know about how the trial ran, e.g. a checkpoint that could not be used."""
+    stopped_by: EarlyStoppingConfig | None = None
+    """The rule that stopped the trial early."""
     feature_cache: FeatureCache | None = None
     """``None`` where none was asked for."""
     provenance: Provenance | None = None
@@ -133,10 +174,33 @@ class TrialRecord(Config):
         write_whole(folder / f"{self.trial_id}.json", lambda f: f.write(text.encode()))
 
 
+def unsaved() -> Path:
+    """Where records lie that their results folder could not take; ``adopt`` brings them back."""
+    return _cache.root() / "unsaved"
+
+
+def save_or_keep(record: TrialRecord, folder: Path) -> None:
+    """Saves a record in ``folder``, or in ``unsaved()`` where that refuses: a full disk costs no result.
+
+    Raises the folder's ``OSError`` for an error record, which is worth no such trouble, and where neither can be
+    written.
+    """
+    try:
+        record.save(folder)
+    except OSError:
+        if record.status == "error":
+            raise
+        with suppress(OSError):
+            unsaved().mkdir(parents=True, exist_ok=True)
+            record.save(unsaved())
+            return
+        raise
+
+
 def write_table(columns: dict[str, list], path: Path) -> None:
     """Writes columns as Parquet, whole or not at all."""
     table = pyarrow.table(columns)
-    write_whole(path, lambda f: pyarrow.parquet.write_table(table, f))
+    write_whole(path, lambda f: pyarrow.parquet.write_table(table, f, write_page_checksum=True))
 
 
 def write_whole(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
@@ -153,26 +217,80 @@ def write_whole(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
     os.replace(file.name, path)
 
 
+def set_aside(path: Path, word: str = "corrupt") -> Path:
+    """Renames a file that cannot be used to the first free ``<name>.corrupt-N``, and returns that path."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.{word}-{number}")).exists():
+        number += 1
+    path.rename(aside)
+    return aside
+
+
+def set_aside_damaged(trial_ids: Iterable[str], folder: Path) -> list[str]:
+    """Sets aside what lies there of trials whose record, or a file beside it, does not hold what was written.
+
+    Returns a line for each such trial: without a record it counts as not run.
+    """
+    lines = []
+    for trial_id in trial_ids:
+        paths = {suffix: folder / f"{trial_id}{suffix}" for suffix in SUFFIXES}
+        found = _damaged(paths)
+        if found is not None:
+            path, reason = found
+            aside = [set_aside(p) for p in dict.fromkeys((path, paths[".json"])) if p.exists()]
+            lines.append(f"{path}: {reason}; set aside as {', '.join(p.name for p in aside)}")
+    return lines
+
+
+def _damaged(paths: Mapping[str, Path]) -> tuple[Path, str] | None:
+    """The first of a trial's files that cannot be used, and why. One that was deleted is not missed."""
+    if not paths[".json"].exists():
+        return None
+    try:
+        record = load(paths[".json"])
+    except (ValidationError, OSError):
+        return paths[".json"], "not a readable record"
+    for suffix in (".images.parquet", ".memory.parquet", ".samples.parquet"):
+        try:
+            if record.status != "error" and paths[suffix].exists():
+                pyarrow.parquet.read_table(paths[suffix], page_checksum_verification=True)
+        except (pyarrow.ArrowException, OSError) as error:
+            return paths[suffix], f"cannot be read ({str(error).splitlines()[0]})"
+    weights = paths[".safetensors"]
+    if record.checkpoint_bytes is not None and weights.exists():
+        try:
+            size = weights.stat().st_size
+            safe_open(weights, "pt")
+        except (SafetensorError, OSError) as error:
+            return weights, f"cannot be read ({error})"
+        if size != record.checkpoint_bytes:
+            return weights, f"has {size} bytes, {record.checkpoint_bytes} were written"
+    return None
+
+
 def load(path: Path) -> TrialRecord:
     """Raises ``ValidationError`` for a file that is no record."""
     return TrialRecord.model_validate_json(path.read_bytes())
 
 
 def adopt(trial_ids: Iterable[str], folder: Path) -> list[Path]:
-    """Copies records of these trials that other sweeps beside ``folder`` have finished; returns where they were.
+    """Copies records of these trials that other sweeps beside ``folder`` have finished, or that this one could not
+    save; returns where they were.
 
     The same configuration is the same trial in every sweep, so it need not be trained again.
     """
     sources = []
     for trial_id in trial_ids:
-        for path in sorted(folder.parent.glob(f"*/{trial_id}.json")):
-            if (folder / path.name).exists() or path.parent == folder or _status(path) in (None, "error"):
+        for path in [*sorted(folder.parent.glob(f"*/{trial_id}.json")), unsaved() / f"{trial_id}.json"]:
+            if (folder / path.name).exists() or path.parent == folder or _status(path) in NOT_ADOPTED:
                 continue
-            for suffix in (".safetensors", ".images.parquet", ".memory.parquet", ".samples.parquet", ".json"):
+            for suffix in SUFFIXES:
                 beside = path.with_name(trial_id + suffix)
                 if beside.exists():
                     content = beside.read_bytes()
                     write_whole(folder / beside.name, lambda file: file.write(content))
+                    if path.parent == unsaved():
+                        beside.unlink()
             sources.append(path)
     return sources
 
@@ -202,6 +320,8 @@ def load_all(folder: Path) -> tuple[dict[str, TrialRecord], list[str]]:
     """All records of a folder by trial id, and a line for each file that is no record (it will be run again)."""
     records, broken = {}, []
     for path in sorted(folder.glob("*.json")):
+        if path.name == MANIFEST:
+            continue
         try:
             record = load(path)
         except (ValidationError, OSError) as error:

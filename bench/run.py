@@ -1,99 +1,145 @@
 """The whole benchmark, from a sweep file to a leaderboard: ``python -m bench.run ablations/adapter_rank.yaml``."""
 
 import argparse
-import os
+import math
+import re
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import features, report, schedule
+from bench import features, report, resume, search, watch
 from bench.config import ConfigError, Sweep, load_sweep
-from bench.external import load_external
-from bench.progress import Display, loading
-from bench.record import TrialRecord, adopt, load_all, load_images
-from bench.report.leaderboard import summarise
-from bench.sweep import Trial, check_writable, expand, missing, pending, prepare_data, prepare_weights, sizes
+from bench.executor import Executor
+from bench.interrupt import Interrupts, Terminated
+from bench.live_page import LivePage
+from bench.progress import loading
+from bench.record import TrialRecord, load_all, set_aside_damaged
+from bench.report import results
+from bench.resources import add_options, resources_of
+from bench.rounds import Rounds
+from bench.sources import parse
+from bench.sweep import Trial, absent_of, check_writable, expand, pending, sizes
+from bench.work import Limits
 from models._registry import Missing
 
 INTERRUPTED = 130
+GOES_ON = "what was finished is kept, the same command goes on from there"
+FAILED = ("error", "diverged")
+"""What lacks a number that was asked for. ``oom`` and ``over budget`` are answers."""
 LOG_WIDTH = 160
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0 every trial that can run here is ok or oom, 1 some trial failed, 2 the input is wrong or nothing can
-    run, 130 interrupted.
+    """Exit code: 0 every trial that can run here is ok or oom, 1 some trial failed, diverged or could not be saved, 2
+    the input is wrong or nothing can run, 130 interrupted.
 
     Trials that lack weights, data or a device stay out, are said loudly, and are rows ``missing`` of the table.
     """
     options = _parser().parse_intermixed_args(arguments)
     width = None if sys.stdout.isatty() else LOG_WIDTH
     console = Console(file=sys.stdout, quiet=options.quiet, width=width, soft_wrap=True, highlight=False)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False)
+
     try:
         sweep = load_sweep(options.sweep, options.profile, options.overrides)
-        trials = expand(sweep)
-        counts = sizes(trials)
-        gpus, threads = _resources(options, sweep)
+        candidates = expand(sweep)
+        search.check(sweep, candidates)
+        watch.check_trackers(sweep.track, options.executor)
+        counts = sizes(candidates)
+        resources, sources = resources_of(options, sweep), parse(options.fetch)
+        limits, checkpoint_seconds = _limits(options)
         features.choose(options)
+        page_seconds = _page_seconds(options)
         folder = options.results / folder_name(sweep)
         records, broken = load_all(folder)
         for line in broken:
-            console.print(f"note: {line}; it is run again", markup=False)
-        to_run = pending(trials, records)
+            say(f"note: {line}")
         if options.dry_run:
-            _show_plan(console, sweep, trials, counts, records, folder)
+            _show_plan(console, sweep, counts, records, folder)
             return 0
-        if to_run and len(_absent(to_run)) == len(trials):
-            raise ConfigError(f"{sweep.name}, profile {sweep.profile}: cannot run here", *_missing_lines(to_run))
-        check_writable(folder)
-        for path in adopt([trial.trial_id for trial in to_run], folder):
-            console.print(f"note: {path} is the same trial, taken over", markup=False)
-        unfinished = pending(trials, load_all(folder)[0])
-        absent = _absent(unfinished)
-        skipped = [trial for trial in unfinished if trial.trial_id in absent]
-        to_run = [trial for trial in unfinished if trial.trial_id not in absent]
-        prepare_weights(to_run)
-        for note in [*prepare_data(to_run, loading(console)), *features.outlook(to_run)]:
-            console.print(f"note: {note}", markup=False)
+        by_ray = options.executor == "ray"
+        with Executor(resources, by_ray, counts, sources) as executor, Interrupts() as interrupts:
+            unfinished = pending(candidates, search.settled(sweep, records))
+            if unfinished and len(absent := executor.absent(unfinished)) == len(candidates):
+                where = f"{sweep.name}, profile {sweep.profile}"
+                raise ConfigError(f"{where}: cannot run here", *_missing_lines(absent))
+            check_writable(folder)
+            before, *_ = search.plan(sweep, search.settled(sweep, records))
+            for line in set_aside_damaged(dict.fromkeys(trial.trial_id for trial in [*candidates, *before]), folder):
+                say(f"note: {line}; it is run again")
+            rounds = Rounds(sweep, folder, executor, say)
+            plan = rounds.next()
+            unfinished = pending(candidates, rounds.settled()) if plan.next else []
+            absent = executor.absent(unfinished)
+            able = [trial for trial in unfinished if trial.trial_id not in absent]
+            prepared = executor.prepare(able, loading(console), search.needs_validation(sweep))
+            for note in [*prepared, *features.outlook(able)]:
+                say(f"note: {note}")
+            done = len(plan.trials) - len(pending(plan.trials, rounds.settled()))
+            say(
+                f"{sweep.name} ({sweep.profile}): {len(plan.next)} of {len(plan.trials)} trials to run, "
+                f"{done} done before; records in {folder}"
+            )
+            if skipped := _skipping(plan.trials, rounds.absent):
+                print(skipped, *_missing_lines(rounds.absent), sep="\n", file=sys.stderr)
+            for line in _checkpoint_notes(plan.trials, plan.next, folder):
+                say(f"note: {line}")
+            rounds.write_manifest(plan.trials)  # the page starts from it
+            with LivePage(folder, page_seconds, say) as page:
+                plan = rounds.run(plan, console, page, interrupts, limits, checkpoint_seconds)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-
-    console.print(
-        f"{sweep.name} ({sweep.profile}): {len(to_run)} of {len(trials)} trials to run, "
-        f"{len(trials) - len(unfinished)} done before; records in {folder}",
-        markup=False,
-    )
-    if skipped:
-        print(_skipping(skipped, trials), *_missing_lines(skipped), sep="\n", file=sys.stderr)
-    try:
-        if to_run:
-            schedule.forget_errors(to_run, folder)
-            with Display(to_run, console) as display:
-                if options.executor == "ray":
-                    from bench.schedule_ray import run_on_ray  # the rest must work where Ray is not installed
-
-                    run_on_ray(to_run, folder, display, threads=threads, gpus=gpus)
-                else:
-                    schedule.run_serially(to_run, folder, display, threads=threads)
-    except KeyboardInterrupt:
-        console.print("interrupted: what was finished is kept, the same command goes on from there")
+    except KeyboardInterrupt as interrupt:
+        say(f"{'terminated' if isinstance(interrupt, Terminated) else 'interrupted'}: {GOES_ON}")
         return INTERRUPTED
 
-    records, _ = load_all(folder)
-    external, unreadable = load_external(folder)
-    for line in unreadable:
-        console.print(f"note: {line}; left out", markup=False)
-    board = summarise(sweep, trials, records, absent, load_images(folder, records), external)
-    paths = report.write(board, folder)
-    console.print(f"wrote {', '.join(str(path) for path in paths)}", markup=False)
-    if skipped:
-        print(_skipping(skipped, trials), file=sys.stderr)
-    expected = [trial for trial in trials if trial.trial_id in records or trial.trial_id not in absent]
-    failed = [t for t in expected if t.trial_id not in records or records[t.trial_id].status == "error"]
-    return 1 if failed else 0
+    records, problems = load_all(folder)[0] | rounds.ended, rounds.problems
+    try:
+        rounds.write_manifest(plan.trials)
+        found, notes = results.load(folder)  # from the files, as every later rebuild
+        for line in notes:
+            say(f"note: {line}")
+        paths = report.write(found, folder)
+        say(f"wrote {', '.join(str(path) for path in paths)}")
+    except OSError as error:
+        problems.append(f"{folder}: the leaderboard cannot be written: {error}")
+    if problems:
+        print(*problems, "make room; the same command then takes over what was kept", sep="\n", file=sys.stderr)
+    if skipped := _skipping(plan.trials, rounds.absent):
+        print(skipped, file=sys.stderr)
+    if plan.spent:
+        print(f"WARNING: {plan.spent}. The same command with a larger budget goes on from there", file=sys.stderr)
+    if interrupts.asked and any(trial.trial_id not in records for trial in plan.next):
+        say(f"interrupted: {GOES_ON}")
+        return INTERRUPTED
+    statuses = {records[trial.trial_id].status for trial in plan.trials if trial.trial_id in records}
+    return 1 if problems or statuses & set(FAILED) or rounds.tried - records.keys() else 0
+
+
+def _checkpoint_notes(trials: list[Trial], to_run: list[Trial], folder: Path) -> list[str]:
+    """What lies in wait to be gone on from, how large it is, and what nobody may need any more."""
+    waiting = {trial.trial_id for trial in to_run}
+    for trial_id in {trial.trial_id for trial in trials} - waiting:
+        resume.remove(folder, trial_id)  # its driver was killed between the record and this
+    sizes_bytes = resume.sizes(folder)
+    notes = []
+    for ids, text in (
+        (sizes_bytes.keys() & waiting, "unfinished trials go on from their checkpoints"),
+        (
+            sizes_bytes.keys() - waiting,
+            "trials that are not of this sweep have checkpoints; delete what you do not need",
+        ),
+    ):
+        if ids:
+            size = sum(sizes_bytes[trial_id] for trial_id in ids) / 2**20
+            notes.append(f"{len(ids)} {text} ({size:.1f} MiB in {folder / resume.FOLDER})")
+    return notes
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -105,10 +151,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run", action="store_true", help="show the trials, their sizes and what is done; run none"
     )
-    parser.add_argument("--executor", choices=("ray", "serial"), default="ray", help="serial needs no Ray")
-    parser.add_argument("--gpus", type=int, metavar="N", help="GPUs to use, one trial on each (default: all)")
-    parser.add_argument("--cpus-per-trial", type=int, metavar="N", help="cores for each trial (default: 1 on a CPU)")
+    add_options(parser)
+    parser.add_argument(
+        "--trial-time-limit", metavar="TIME", help="end a trial that takes longer in this run, e.g. 90s, 30m, 2h"
+    )
+    parser.add_argument(
+        "--stall-limit", default="30m", metavar="TIME", help="end a trial without a sign of life; off: never (30m)"
+    )
+    parser.add_argument(
+        "--checkpoint-every", default="60s", metavar="TIME", help="how often a trial keeps what it has trained (60s)"
+    )
     features.add_options(parser)
+    parser.add_argument(
+        "--page-every", default="60s", metavar="TIME", help="how often the page is rebuilt meanwhile; off: never (60s)"
+    )
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
     return parser
 
@@ -118,41 +174,43 @@ def folder_name(sweep: Sweep) -> str:
     return sweep.name if sweep.profile in ("embedded", "default") else f"{sweep.name}-{sweep.profile}"
 
 
-def _resources(options: argparse.Namespace, sweep: Sweep) -> tuple[int, int]:
-    """Number of GPUs and of cores per trial. Raises ``ConfigError`` for numbers that this machine cannot give."""
-    cores, visible = os.cpu_count() or 1, torch.cuda.device_count()
-    on_gpu = sweep.base.device == "cuda"
-    if options.gpus is not None:
-        if not on_gpu and options.gpus != 0:
-            raise ConfigError(f"--gpus {options.gpus}: this profile runs on the CPU. Add device=cuda to use GPUs")
-        if on_gpu and not 1 <= options.gpus <= visible:
-            allowed = f"Allowed: 1 to {visible}" if visible else "Leave it out, and see what is missing"
-            raise ConfigError(f"--gpus {options.gpus}: torch sees {visible} GPUs here. {allowed}")
-    gpus = (options.gpus or visible) if on_gpu else 0
-    default = max(1, cores // gpus) if gpus else 1
-    threads = default if options.cpus_per_trial is None else options.cpus_per_trial
-    if not 1 <= threads <= cores:
-        raise ConfigError(f"--cpus-per-trial {threads}: this machine has {cores} cores. Allowed: 1 to {cores}")
-    return gpus, threads
+def _limits(options: argparse.Namespace) -> tuple[Limits, float]:
+    """How long trials may run and be silent, and the seconds between checkpoints. Raises ``ConfigError``."""
+    trial, silence = options.trial_time_limit, options.stall_limit
+    limits = Limits(
+        None if trial is None else _seconds("--trial-time-limit", trial, 1),
+        None if silence == "off" else _seconds("--stall-limit", silence, 10),
+    )
+    return limits, _seconds("--checkpoint-every", options.checkpoint_every, 0)
 
 
-def _absent(trials: list[Trial]) -> dict[str, list[Missing]]:
-    """What keeps a trial from running on this machine, by the ids of the trials that cannot run."""
-    found = {trial.trial_id: list(trial.config.missing()) for trial in trials}
-    return {trial_id: items for trial_id, items in found.items() if items}
+def _page_seconds(options: argparse.Namespace) -> float | None:
+    """Seconds between two rebuilds of the page; ``None`` for none. Raises ``ConfigError``."""
+    return None if options.page_every == "off" else _seconds("--page-every", options.page_every, 1)
 
 
-def _skipping(skipped: list[Trial], trials: list[Trial]) -> str:
+def _seconds(option: str, text: str, least: float) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else None
+    if seconds is None or not least <= seconds < math.inf:
+        low = f", at least {least:g}s" if least else ""
+        raise ConfigError(f"{option} {text}: a number with s, m, h or d is needed, as in 90s, 30m or 2h{low}")
+    return seconds
+
+
+def _skipping(trials: list[Trial], absent: Mapping[str, Sequence[Missing]]) -> str:
+    """Which trials are left out, in a line; no text if none is."""
+    skipped = [trial for trial in trials if trial.trial_id in absent]
     rows = "; ".join(dict.fromkeys(", ".join(trial.point) for trial in skipped))
-    return f"WARNING: {len(skipped)} of {len(trials)} trials cannot run here and are left out: {rows}"
+    return f"WARNING: {len(skipped)} of {len(trials)} trials cannot run here and are left out: {rows}" if rows else ""
 
 
-def _missing_lines(trials: list[Trial]) -> list[str]:
-    """What the trials need and this machine does not have, and what to do about it; no lines if it has all."""
+def _missing_lines(absent: Mapping[str, Sequence[Missing]]) -> list[str]:
+    """What trials need and do not have, and what to do about it; no lines if they have all."""
     lines: list[str] = []
-    by_remedy: dict[str, list[Missing]] = {}
-    for item in missing(trials):
-        by_remedy.setdefault(item.remedy, []).append(item)
+    by_remedy: dict[str, dict[Missing, None]] = {}
+    for item in (item for items in absent.values() for item in items):
+        by_remedy.setdefault(item.remedy, {})[item] = None
     for remedy, items in by_remedy.items():
         lines += [f"  missing {item.kind}: {item.field}: {item.what}" for item in items]
         lines.append(f"    -> {remedy}")
@@ -162,19 +220,25 @@ def _missing_lines(trials: list[Trial]) -> list[str]:
 def _show_plan(
     console: Console,
     sweep: Sweep,
-    trials: list[Trial],
     counts: dict[str, dict[str, int]],
     records: dict[str, TrialRecord],
     folder: Path,
 ) -> None:
-    """The trials with their sizes and states, and what is missing to run them."""
-    to_run = pending(trials, records)
-    absent = _absent(to_run)
+    """The trials with their sizes and states, and what is missing to run them; of a search, the trials so far."""
+    known = search.settled(sweep, records)
+    trials, to_run, _ = search.plan(sweep, known)
+    absent = absent_of(to_run)
+    counts = counts | sizes([trial for trial in trials if trial.trial_id not in counts])
     table = Table("trial", *(axis.name for axis in sweep.axes), "seed", "parameters", "trainable", "state")
     for trial in trials:
         size = counts[trial.trial_id]
         record = records.get(trial.trial_id)
-        state = "to run" if record is None else "error, to run again" if record.status == "error" else record.status
+        if trial.trial_id in known:
+            state = record.status
+        elif trial not in to_run:
+            state = "later, if the budget allows"
+        else:
+            state = "to run" if record is None else f"{record.status}, to run again"
         if trial.trial_id in absent:
             state = f"missing {', '.join(dict.fromkeys(item.kind for item in absent[trial.trial_id]))}"
         numbers = (f"{size['total']:,}", f"{size['trainable']:,}") if size else ("–", "–")
@@ -182,7 +246,9 @@ def _show_plan(
     console.print(f"{sweep.name} ({sweep.profile}): {sweep.question}", markup=False)
     console.print(table)
     console.print(f"{len(to_run) - len(absent)} of {len(trials)} trials to run; records in {folder}", markup=False)
-    for line in _missing_lines(trials):
+    if sweep.search.name != "grid" or sweep.search.first_seeds:
+        console.print("what else is run depends on the results of these", markup=False)
+    for line in _missing_lines(absent_of(trials)):
         console.print(line, markup=False)
 
 

@@ -4,7 +4,7 @@ Which images: the best, median and worst ones by the main metric, and a fixed su
 share, chosen by the hash of the name and never by a result. All come from the first test set.
 
 Memory is bounded by taking a second look: scores say which images these are only when all have been scored, so the
-few are predicted once more, after the measured phases. No thumbnail is made of any other image, whatever the set's size.
+few are predicted once more, after the measured phases. No thumbnail is made of any other image, however many there are.
 """
 
 import hashlib

@@ -1,65 +1,87 @@
-"""Runs trials one after another, each in a process of its own, and settles what became of a process.
+"""Runs trials one after another, each in a process of its own. ``bench.schedule_ray`` runs them side by side.
 
-A process that dies leaves no record, so whoever started it writes an ``error`` record for it: every trial ends as
-exactly one record, and what was finished before is never touched. ``bench.schedule_ray`` runs them side by side.
+A process that dies leaves no record, so ``bench.work`` writes an ``error`` record for it: every trial ends as exactly
+one record, and what was finished before is never touched.
 """
 
 import json
+import os
+import queue
 import signal
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
+import threading
+import time
+from contextlib import suppress
+from typing import IO
 
-from bench.progress import Watcher
-from bench.record import TrialRecord, load
-from bench.sweep import Trial
+from bench.train import Epoch
+from bench.work import Work
+
+POLL_SECONDS = 0.25
 
 
-def run_serially(trials: list[Trial], folder: Path, watcher: Watcher, *, threads: int) -> None:
-    """Every trial in a fresh process; Ray is not needed. Leaves one record for each in ``folder``."""
-    for index, trial in enumerate(trials):
-        watcher.started(index)
-        with tempfile.TemporaryFile() as complaints:
-            command = [sys.executable, "-m", "bench.trial", str(folder), str(threads)]
-            child = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, text=True
-            )
-            with child:
-                try:
+def run_serially(work: Work, *, threads: int, gpus_per_trial: int = 1) -> None:
+    """Every trial in a fresh process; Ray is not needed. Leaves one record for each that was not another driver's."""
+    while not work.over:
+        index = work.take()
+        if index is None:
+            time.sleep(POLL_SECONDS)
+        else:
+            _run(work, index, threads, gpus_per_trial)
+
+
+def _run(work: Work, index: int, threads: int, gpus_per_trial: int) -> None:
+    trial = work.trials[index]
+    work.started(index)
+    with tempfile.TemporaryFile() as complaints:
+        command = [sys.executable, "-m", "bench.trial", str(work.folder), str(threads), str(work.checkpoint_seconds)]
+        if gpus_per_trial > 1:
+            command = [sys.executable, "-m", "bench.ranks", str(work.folder), str(threads), str(gpus_per_trial)]
+        command.append(str(os.getpid()))
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": complaints, "text": True}
+        child = subprocess.Popen(command, start_new_session=True, **pipes)  # Ctrl-C is for the driver
+        with child:
+            try:
+                with suppress(BrokenPipeError):  # it died before it had read its trial; how, is said below
                     child.stdin.write(trial.config.model_dump_json())
                     child.stdin.close()
-                    for line in child.stdout:
-                        epoch = json.loads(line)
-                        watcher.epoch(index, epoch["epoch"], epoch["train_loss"])
-                except BrokenPipeError:
-                    pass  # it died before it had read its trial; how, is said below
-                except BaseException:
-                    child.kill()
-                    raise
-            complaints.seek(0)
-            said = complaints.read().decode(errors="replace")
-        watcher.finished(index, settle(trial, folder, f"{said}\n{_how_it_ended(child.returncode)}"))
+                _follow(work, index, child)
+            except BaseException:
+                child.kill()
+                raise
+        complaints.seek(0)
+        said = complaints.read().decode(errors="replace")
+    work.settle(index, f"{said}\n{how_it_ended(child.returncode)}")
 
 
-def forget_errors(trials: list[Trial], folder: Path) -> None:
-    """Removes the error records of trials that are about to run again, so that a new death cannot hide behind one."""
-    for trial in trials:
-        (folder / f"{trial.trial_id}.json").unlink(missing_ok=True)
+def _follow(work: Work, index: int, child: subprocess.Popen) -> None:
+    """Until the child says no more: hands on its epochs, and kills it when it is overdue."""
+    lines: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=_read, args=(child.stdout, lines), daemon=True).start()
+    line: str | None = ""
+    while line is not None:
+        work.tick()
+        if work.overdue(index):
+            child.kill()
+        try:
+            line = lines.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            continue
+        if line is not None and line.strip():
+            work.epoch(index, Epoch(**json.loads(line)))
+        elif line is not None:
+            work.alive(index)
 
 
-def settle(trial: Trial, folder: Path, reason: str) -> TrialRecord:
-    """The record that the trial's process left; without one, an ``error`` record with ``reason`` is written."""
-    path = folder / f"{trial.trial_id}.json"
-    if path.exists():
-        return load(path)
-    config = trial.config.model_dump(mode="json")
-    record = TrialRecord(trial_id=trial.trial_id, status="error", error=reason.strip(), config=config)
-    record.save(folder)
-    return record
+def _read(source: IO[str], lines: "queue.Queue[str | None]") -> None:
+    for line in source:
+        lines.put(line)
+    lines.put(None)
 
 
-def _how_it_ended(code: int) -> str:
+def how_it_ended(code: int) -> str:
     """An exit code in words."""
     if code >= 0:
         return f"the process ended with code {code} and without a record"

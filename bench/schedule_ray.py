@@ -1,27 +1,48 @@
-"""Runs trials side by side on Ray Tune: as many at once as there are GPUs or, on a CPU, cores for them.
+"""Runs trials side by side on Ray Tune: as many at once as there are GPUs or, on a CPU, cores for them; on this machine
+or on the nodes of an existing cluster.
 
-Ray only schedules. Points, identity, resuming, records and tables are ours and need no Ray.
+Ray only schedules. Points, identity, resuming, records and tables are ours and need no Ray. A cluster's nodes need not
+see the results folder: the files of a record come back through Ray.
 """
 
+import dataclasses
 import io
 import logging
 import os
+import socket
 import tempfile
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.search import ConcurrencyLimiter, Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from bench.config import TrialConfig
-from bench.progress import Watcher
-from bench.schedule import settle
+from bench import cluster, resume
+from bench.config import ConfigError, TrialConfig
+from bench.interrupt import Interrupts
+from bench.packing import CardShare
+from bench.provenance import COMMIT, commit_in_words
+from bench.ranks import run_parallel
+from bench.record import save_or_keep
+from bench.resources import Resources
+from bench.sources import Source
 from bench.sweep import Trial
 from bench.train import Epoch
-from bench.trial import run_trial
+from bench.trial import run_trial, seldom
+from bench.work import Work
 
 OBJECT_STORE_BYTES = 100 * 2**20  # only small dictionaries go through Ray
+CONNECT_SECONDS = 5
+ALIVE_SECONDS = 60
+ATTEMPTS = 3
+"""How often a trial is started whose node dies."""
+ASKING_GPUS = 0.01
+"""Share of a GPU with which a node is asked whether it has one: without any, Ray hides them."""
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a trial without a GPU sees none, also after Ray changes its default
@@ -30,84 +51,294 @@ QUIET = {
 }
 
 
-def run_on_ray(trials: list[Trial], folder: Path, watcher: Watcher, *, threads: int, gpus: int) -> None:
-    """Every trial in a fresh process with ``threads`` cores and, on a GPU, a whole one. Leaves one record for each."""
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster that has room for a trial."""
+
+    node_id: str
+    name: str
+    slots: int  # trials that it runs at once
+
+
+@contextmanager
+def connected(resources: Resources, trials: list[Trial]) -> Iterator[list[Node]]:
+    """Ray for the body, started on this machine or joined at ``resources.address``, and its nodes that fit a trial.
+
+    Raises ``ConfigError`` where that fails, and for a cluster without such a node.
+    """
     os.environ.update(QUIET)
-    on_gpu = trials[0].config.device == "cuda"
-    cores = os.cpu_count() or 1
-    at_once = min(len(trials), gpus if on_gpu else cores // threads)
-    ray.init(
-        num_cpus=cores,
-        num_gpus=gpus if on_gpu else 0,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=OBJECT_STORE_BYTES,
-    )
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    with tempfile.TemporaryDirectory(prefix="sam3-bench-") as staged:
+        try:
+            if resources.address is None:
+                cores = os.cpu_count() or 1
+                local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+                ray.init(num_cpus=cores, num_gpus=resources.gpus, **local, **quiet)
+            else:
+                _answers(resources.address)
+                cluster.stage(trials, Path(staged))
+                environment = {"working_dir": staged, "env_vars": {**QUIET, COMMIT: commit_in_words()}}
+                ray.init(address=resources.address, runtime_env=environment, **quiet)
+        except Exception as error:  # Ray raises what it likes, and the user can but read it
+            raise ConfigError(*_why_not(error, resources.address)) from None
+        try:
+            nodes = [node for node in _nodes(resources) if node.slots]
+            if not nodes:
+                needs = f"{resources.threads} cores" + f", {resources.gpus_per_trial:g} GPUs" * bool(
+                    resources.gpus_per_trial
+                )
+                raise ConfigError(f"--address {resources.address}: no node there has what a trial needs ({needs})")
+            yield nodes
+        finally:
+            ray.shutdown()
+
+
+def _answers(address: str) -> None:
+    """Raises ``OSError`` where nobody listens: Ray itself would try for minutes."""
+    if address != "auto":
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+
+
+def _why_not(error: Exception, address: str | None) -> list[str]:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if address is None:
+        return [f"Ray does not start: {reason}", "  -> add --executor serial, which needs no Ray"]
+    remedy = "start one with 'ray start --head' and join it with 'ray start --address=HOST:PORT' (docs/cluster.md)"
+    return [f"--address {address}: no Ray cluster to be reached there: {reason}", f"  -> {remedy}"]
+
+
+def _nodes(resources: Resources) -> list[Node]:
+    found = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            has = node["Resources"]
+            name = f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"
+            found.append(Node(node["NodeID"], name, resources.slots(has.get("CPU", 0), has.get("GPU", 0))))
+    return sorted(found, key=lambda node: node.name)
+
+
+def ask(
+    nodes: list[Node], trials: list[Trial], resources: Resources, sources: Sequence[Source] = ()
+) -> cluster.Readiness:
+    """Asks every node of a cluster what it lacks, before any trial starts.
+
+    Raises ``ConfigError`` with one line for each node that lacks something.
+    """
+    configs = [trial.config.model_dump_json() for trial in trials]
+    asked = {node: _ask_one(node, configs, resources, sources) for node in nodes}
+    looks, silent = {}, []
+    for node, answer in asked.items():
+        try:
+            looks[node.name] = ray.get(answer)
+        except ray.exceptions.RayError as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            silent.append(f"  node {node.name}: cannot run the suite: {lines[-1].strip()}")
+    if silent:
+        raise ConfigError("not every node can run these trials:", *silent)
+    return cluster.readiness(looks, [trial.trial_id for trial in trials])
+
+
+def _ask_one(node: Node, configs: list[str], resources: Resources, sources: Sequence[Source]) -> Any:
+    there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+    options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": there}
+    gpus = ASKING_GPUS if resources.gpus_per_trial else 0
+    return _look.options(**options, num_gpus=gpus).remote(configs, sources, os.getcwd())
+
+
+@ray.remote
+def _look(configs: list[str], sources: Sequence[Source], directory: str) -> cluster.Look:
+    _enter(directory)
+    return cluster.look(configs, sources)
+
+
+def _enter(directory: str) -> None:
+    """Paths in a trial are those that the user typed, and Ray starts elsewhere."""
+    code = Path(cluster.__file__).parent.parent
+    os.chdir(directory if Path(directory).is_dir() else code)
+    # processes that a trial starts run the same code, even where the directory holds another checkout
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(code), os.environ.get("PYTHONPATH"))))
+    os.environ["PYTHONSAFEPATH"] = "1"
+
+
+def run_on_ray(
+    work: Work, interrupts: Interrupts, resources: Resources, nodes: list[Node], shares: Mapping[str, CardShare]
+) -> None:
+    """Every trial in a fresh process with ``resources.threads`` cores and, on a GPU, a whole one unless told otherwise.
+
+    shares: by trial id, what it gets of a card that it shares with others.
+    Leaves one record for each that was not another driver's. A trial whose node died starts anew on another one.
+    """
+    interrupts.listen()  # Ray has put its own in
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    trials = work.trials
+    places = {node.node_id: (node.name, min(len(trials), node.slots)) for node in nodes}
     points = [
         {
             "index": index,
             "trial": trial.config.model_dump_json(),
-            "folder": str(folder.resolve()),
+            "folder": None if resources.address else str(work.folder.resolve()),
             "directory": os.getcwd(),
-            "threads": threads,
-            "trials_at_once": at_once,
+            "threads": resources.threads,
+            "gpus": resources.gpus_per_trial,
+            "card": shares.get(trial.trial_id),
+            "places": places,
+            "checkpoint_seconds": work.checkpoint_seconds,
         }
         for index, trial in enumerate(trials)
     ]
-    try:
+    at_once = sum(slots for _, slots in places.values())
+    for attempts_left in reversed(range(ATTEMPTS)):
+        reporter = _Reporter(work, may_lose_nodes=resources.address is not None)
         with tempfile.TemporaryDirectory(prefix="sam3-bench-") as scratch, redirect_stdout(io.StringIO()):
             tune.Tuner(
-                tune.with_resources(_trial, {"cpu": threads, "gpu": 1 if on_gpu else 0}),
-                param_space={"point": tune.grid_search(points)},
-                tune_config=tune.TuneConfig(reuse_actors=False),  # a reused process carries its peaks along
-                run_config=tune.RunConfig(
-                    storage_path=scratch, verbose=0, callbacks=[_Reporter(trials, folder, watcher)]
+                tune.with_resources(_trial, {"cpu": resources.threads, "gpu": resources.gpus_per_trial}),
+                tune_config=tune.TuneConfig(
+                    search_alg=ConcurrencyLimiter(_Next(work, points), at_once),
+                    num_samples=len(points),
+                    reuse_actors=False,  # a reused process carries its peaks along
                 ),
+                run_config=tune.RunConfig(storage_path=scratch, verbose=0, callbacks=[reporter]),
             ).fit()  # prints tables of its own even when told to be quiet
-    finally:
-        ray.shutdown()
+        reporter.settle_rest(nodes, last=not attempts_left)
+        if work.over:
+            break
 
 
 def _trial(config: dict[str, Any]) -> None:
     """Runs in a Ray worker."""
     point = config["point"]
-    os.chdir(point["directory"])  # Tune starts elsewhere, and paths in a trial are those that the user typed
+    _enter(point["directory"])
+
+    node_id = ray.get_runtime_context().get_node_id()
 
     def tell(epoch: Epoch) -> None:
-        tune.report({"epoch": epoch.epoch, "train_loss": epoch.train_loss})
+        tune.report({**dataclasses.asdict(epoch), "node": node_id})
+
+    def alive() -> None:
+        tune.report({"alive": True, "node": node_id})
 
     trial = TrialConfig.model_validate_json(point["trial"])
-    record = run_trial(trial, threads=point["threads"], trials_at_once=point["trials_at_once"], on_epoch=tell)
-    record.save(Path(point["folder"]))
+    folder = None if point["folder"] is None else Path(point["folder"])
+    name, at_once = point["places"].get(node_id, (None, 1))  # it may have joined later
+    settings = {
+        "threads": point["threads"],
+        "trials_at_once": at_once,
+        "on_epoch": tell,
+        "on_step": seldom(alive),
+    }
+    if point["gpus"] > 1:
+        record = run_parallel(trial, int(point["gpus"]), **settings)
+    else:
+        place = folder and resume.place(folder, trial.trial_id)
+        checkpoints = place and resume.Checkpoints(place, point["checkpoint_seconds"])
+        record = run_trial(trial, card=point["card"], checkpoints=checkpoints, **settings)
+    if folder is not None:
+        save_or_keep(record, folder)
+        return
+    if record.provenance is not None:
+        came_from = record.provenance.model_copy(update={"node": name})
+        record = record.model_copy(update={"provenance": came_from})
+    tune.report({"files": cluster.pack(record)})
+
+
+class _Next(Searcher):
+    """Asks for a trial only when there is room for it: it is claimed from then on, and Ctrl-C stops the supply."""
+
+    def __init__(self, work: Work, points: list[dict[str, Any]]) -> None:
+        super().__init__()
+        self.work, self.points = work, points
+
+    def __getstate__(self) -> dict:
+        return {}  # as below
+
+    def suggest(self, trial_id: str) -> Any:
+        index = self.work.take()
+        if index is not None:
+            return {"point": self.points[index]}
+        return Searcher.FINISHED if self.work.over else None
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        pass
+
+    def save(self, checkpoint_path: str) -> None:
+        pass  # Tune would restore from it; we resume from records instead
+
+    def restore(self, checkpoint_path: str) -> None:
+        pass
 
 
 class _Reporter(tune.Callback):
-    """Hands on to the watcher what Tune tells, and settles the trials that ended."""
+    """Hands on what Tune tells, writes the records that come back, kills what is overdue, and settles the trials that
+    ended."""
 
-    def __init__(self, trials: list[Trial], folder: Path, watcher: Watcher) -> None:
-        self.trials, self.folder, self.watcher = trials, folder, watcher
+    def __init__(self, work: Work, *, may_lose_nodes: bool) -> None:
+        self.work, self.may_lose_nodes = work, may_lose_nodes
+        self.where: dict[int, str] = {}  # the node of each trial
+        self.died: dict[int, str] = {}  # trials that may have died with their node, and what Ray says
 
     def __getstate__(self) -> dict:
         return {}  # Tune pickles its callbacks in order to restore them; we resume from records instead
 
+    def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
+        self.work.tick()
+        for trial in trials:
+            if trial.status == "RUNNING" and self.work.overdue(_index(trial)):
+                ray.kill(trial.temporary_state.ray_actor)
+
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self.watcher.started(_index(trial))
+        self.work.started(_index(trial))
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
-        if "epoch" in result:
-            self.watcher.epoch(_index(trial), result["epoch"], result["train_loss"])
+        if "node" in result:
+            self.where[_index(trial)] = result["node"]
+        if "files" in result:
+            self.work.receive(_index(trial), result["files"])
+            result["files"].clear()  # Tune would keep and write what it was told
+        elif "epoch" in result:
+            heard = {field.name: result[field.name] for field in dataclasses.fields(Epoch)}
+            self.work.epoch(_index(trial), Epoch(**heard))
+        else:
+            self.work.alive(_index(trial))
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._settle(trial, "the process ended without a record")
+        self.work.settle(_index(trial), "the process ended without a record")
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._settle(trial, f"the process died. Ray says: {trial.get_error()}")
-
-    def _settle(self, trial: Any, reason: str) -> None:
         index = _index(trial)
-        self.watcher.finished(index, settle(self.trials[index], self.folder, reason))
+        reason = f"the process died. Ray says: {trial.get_error()}"
+        if self.may_lose_nodes and not self.work.has_ended(index) and not self.work.overdue(index):
+            self.died[index] = reason
+        else:
+            self.work.settle(index, reason)
+
+    def settle_rest(self, nodes: list[Node], *, last: bool) -> None:
+        """Hands out once more the trials that died with their node; the others that died become records.
+
+        nodes: those at the start; where a trial had not said its node yet, any of them that died will do.
+        """
+        known = {node.node_id for node in nodes}
+        alive = {node_id: _is_alive(node_id) for node_id in known | set(self.where.values())} if self.died else {}
+        for index, reason in self.died.items():
+            candidates = {self.where[index]} if index in self.where else known
+            if not last and not all(alive[node_id] for node_id in candidates):
+                self.work.again(index)
+            else:
+                self.work.settle(index, reason)
+
+
+def _is_alive(node_id: str) -> bool:
+    """Asks the node itself: that a machine is gone is seen sooner by its trials than by Ray's health checks."""
+
+    def nothing() -> None:  # in here, so that Ray sends it whole, and the node need not load the suite
+        pass
+
+    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    try:
+        ray.get(ray.remote(nothing).options(num_cpus=0, scheduling_strategy=there).remote(), timeout=ALIVE_SECONDS)
+    except ray.exceptions.RayError:  # a timeout is one, too
+        return False
+    return True
 
 
 def _index(trial: Any) -> int:

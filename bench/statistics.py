@@ -33,7 +33,7 @@ class Comparison:
     low: float | None
     high: float | None
     p: float | None  # two-sided, of this pair alone
-    p_holm: float | None  # corrected for all pairs that were compared on this metric
+    p_holm: float | None  # corrected for all pairs that were compared on this metric, and for repeated looks
     seeds: int  # in common
 
     @property
@@ -49,16 +49,18 @@ def half_width(deviation: float | None, count: int) -> float | None:
     return float(stats.t.ppf((1 + LEVEL) / 2, count - 1) * deviation / np.sqrt(count))
 
 
-def compare(scores: Sequence[Mapping[int, np.ndarray]], seed: int = 0) -> list[Comparison]:
+def compare(scores: Sequence[Mapping[int, np.ndarray]], seed: int = 0, looks: int = 1) -> list[Comparison]:
     """Compares every pair of configurations; the same input gives the same output, to the last bit.
 
     scores: per configuration, the images' scores [N] by seed. All arrays have the same images in the same order.
+    looks: how often such a comparison was allowed to decide whether more seeds are run. Stopping at the first one that
+    finds a difference finds up to so many times as many where there are none; Bonferroni's factor undoes that.
     """
     pairs = [(a, b) for a in range(len(scores)) for b in range(a + 1, len(scores))]
     common = {(a, b): sorted(scores[a].keys() & scores[b].keys()) for a, b in pairs}
     means = _resampled_means(scores, seed) if any(len(s) > 1 for s in common.values()) else {}
     found = {pair: _difference(scores, means, pair, seeds, seed) for pair, seeds in common.items() if len(seeds) > 1}
-    corrected = dict(zip(found, holm([p for *_, p in found.values()])))
+    corrected = dict(zip(found, holm([looks * p for *_, p in found.values()])))
     nothing = (None, None, None, None)
     return [Comparison(*pair, *found.get(pair, nothing), corrected.get(pair), len(common[pair])) for pair in pairs]
 

@@ -85,6 +85,12 @@ def missing(trials: list[Trial]) -> list[Missing]:
     return list(dict.fromkeys(item for trial in trials for item in trial.config.missing()))
 
 
+def absent_of(trials: list[Trial]) -> dict[str, list[Missing]]:
+    """What keeps a trial from running on this machine, by the ids of the trials that cannot run."""
+    found = {trial.trial_id: list(trial.config.missing()) for trial in trials}
+    return {trial_id: items for trial_id, items in found.items() if items}
+
+
 def prepare_weights(trials: list[Trial]) -> None:
     """Reads, checks and caches each distinct model's checkpoint once. Raises ``ConfigError`` with all that is wrong."""
     distinct = {}
@@ -102,10 +108,11 @@ def prepare_weights(trials: list[Trial]) -> None:
         raise ConfigError("the weights cannot be used:", *dict.fromkeys(errors))
 
 
-def prepare_data(trials: list[Trial], progress: Progress = silent) -> list[str]:
+def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by: str | None = None) -> list[str]:
     """Reads, checks and caches each distinct dataset once; returns what a user should know about them.
 
-    Raises ``ConfigError`` with everything that is wrong with them, and for a batch that they cannot fill.
+    Raises ``ConfigError`` with everything that is wrong with them, for a batch that they cannot fill, and for an empty
+    validation split where somebody, named by ``validated_by``, needs one.
     """
     distinct: dict[str, list[TrialConfig]] = {}
     for trial in trials:
@@ -120,6 +127,8 @@ def prepare_data(trials: list[Trial], progress: Progress = silent) -> list[str]:
             errors += [f"  {line}" for line in error.errors]
             continue
         notes += data.notes
+        if validated_by and not len(data.val):
+            errors.append(f"  {validated_by} looks at the validation split, and {configs[0].dataset.name} has none")
         most = len(data.train)
         batches = {config.train.batch_size for config in configs if config.train.batch_size > most}
         errors += [f"  train.batch_size: {n} is more than there are training pairs. At most {most}" for n in batches]

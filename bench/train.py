@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bench.checks import GradientCheck
 from bench.datasets import Data, Split
 from bench.losses import CLASS_LOSSES, LOSSES
+from bench.parallel import Share, check_ranks_agree, distribute
 from bench.transforms import TransformConfig, flip, to_input, to_target
 from models._encoder_decoder import layers_of, part_of
 from models._registry import Config
@@ -44,10 +45,6 @@ class TrainConfig(Config):
     """Epochs between two looks at the validation split, if there is one; 0 for never. Nothing is chosen by it."""
 
 
-class Diverged(Exception):
-    """The loss is no longer a number."""
-
-
 @dataclass(frozen=True)
 class Epoch:
     """One epoch as the training curve shows it. ``val_loss`` is ``None`` where the split was not looked at."""
@@ -56,6 +53,39 @@ class Epoch:
     train_loss: float  # mean over the batches
     val_loss: float | None
     lr: float
+
+
+class Diverged(Exception):
+    """The loss is no longer a number, first at ``step``, counted from 1 over all epochs; ``curve`` is from before."""
+
+    def __init__(self, text: str, step: int, curve: tuple[Epoch, ...]) -> None:
+        super().__init__(text)
+        self.step, self.curve = step, curve
+
+
+@dataclass
+class Training:
+    """All that the loop goes on from after an epoch, beside the random states that belong to the process."""
+
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    draws: torch.Generator
+    gradients: GradientCheck
+    curve: list[Epoch]
+    steps: int = 0
+    images: int = 0
+    seconds: float = 0.0
+
+
+class Resume(Protocol):
+    """Where a training that may be cut short is kept (``bench.resume``)."""
+
+    def restore(self, training: Training) -> None:
+        """Puts the state of the last kept epoch in; leaves all as it is if there is none."""
+
+    def after_epoch(self, training: Training) -> None:
+        """May keep the state."""
 
 
 @dataclass(frozen=True)
@@ -75,45 +105,72 @@ def train(
     *,
     seed: int,
     on_epoch: Callable[[Epoch], Any] = lambda epoch: None,
+    on_step: Callable[[], Any] = lambda: None,
+    resume: Resume | None = None,
+    share: Share = Share(),
 ) -> TrainResult:
     """Trains the trainable parameters in place. Raises ``Diverged`` and ``CheckFailed``.
 
     Order and flips come from a generator of their own on the CPU, so that two models of one seed see the same batches
-    and a GPU sees those of a CPU.
+    and a GPU sees those of a CPU. ``on_epoch`` hears of the epochs before a resumption too. ``on_step`` is called after
+    every batch, of validation too: a sign of life. Several ranks that each have a ``share`` train the same model
+    together; only rank 0 looks at the validation split.
     """
     draws = torch.Generator().manual_seed(seed)
     gradients = GradientCheck(model)
+    wrapped = distribute(model, share)
     optimiser = make_optimiser(model, config)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs, eta_min=config.min_lr)
-    curve: list[Epoch] = []
-    steps, images_seen, seconds = 0, 0, 0.0
-    for epoch in range(1, config.epochs + 1):
+    state = Training(model, optimiser, schedule, draws, gradients, [])
+    if resume is not None:
+        resume.restore(state)
+        for epoch in state.curve:
+            on_epoch(epoch)
+    for epoch in range(len(state.curve) + 1, config.epochs + 1):
         started = time.perf_counter()
         model.train()
         total = torch.zeros((), device=device)
+        sound = torch.zeros((), dtype=torch.int64, device=device)  # steps before the sum is no longer a number
         batches = torch.randperm(len(data.train), generator=draws).split(config.batch_size)
         for chosen in batches:
             images, masks = flip(*data.train.batch(chosen.numpy(), device), transform, draws)
             optimiser.zero_grad(set_to_none=True)
-            loss = batch_loss(model, images, masks, config, transform)
+            part = share.part(len(images))
+            loss = batch_loss(wrapped, images[part], masks[part], config, transform) * share.weight(len(images))
             loss.backward()
-            gradients.look()
+            state.gradients.look()
             optimiser.step()
             total += loss.detach()
-        steps += len(batches)
-        images_seen += len(data.train)
-        mean_loss = total.item() / len(batches)
-        seconds += time.perf_counter() - started
+            sound += total.isfinite()
+            on_step()
+        mean_loss = share.mean(total).item() / len(batches)
+        state.seconds += time.perf_counter() - started
         if not math.isfinite(mean_loss):
-            raise Diverged(f"the loss became {mean_loss} in epoch {epoch} of {config.epochs}")
+            step = state.steps + int(sound) + 1
+            text = f"the loss became {mean_loss} at step {step}, batch {int(sound) + 1} of {len(batches)} in epoch "
+            raise Diverged(f"{text}{epoch} of {config.epochs}", step, tuple(state.curve))
+        state.steps += len(batches)
+        state.images += len(data.train)
         val_loss = None
-        if config.validate_every and epoch % config.validate_every == 0 and len(data.val):
-            val_loss = validate(model, data.val, config, transform, device)
-        curve.append(Epoch(epoch, mean_loss, val_loss, schedule.get_last_lr()[0]))
+        if share.rank == 0 and config.validate_every and epoch % config.validate_every == 0 and len(data.val):
+            val_loss = validate(model, data.val, config, transform, device, on_step)
+            if not math.isfinite(val_loss):
+                text = (
+                    f"the validation loss became {val_loss} after step {state.steps}, epoch {epoch} of {config.epochs}"
+                )
+                raise Diverged(text, state.steps, tuple(state.curve))
+        state.curve.append(Epoch(epoch, mean_loss, val_loss, schedule.get_last_lr()[0]))
         schedule.step()
-        on_epoch(curve[-1])
-    gradients.finish()
-    return TrainResult(tuple(curve), steps, images_seen, seconds)
+        on_epoch(state.curve[-1])
+        if resume is not None:
+            resume.after_epoch(state)
+    broken = [name for name, p in model.named_parameters() if p.requires_grad and not p.isfinite().all()]
+    if broken:  # the last step's gradient was no number, though its loss was
+        text = f"after the last step, {state.steps}, these are no numbers: {', '.join(broken[:5])}"
+        raise Diverged(text, state.steps, tuple(state.curve))
+    state.gradients.finish()
+    check_ranks_agree(model, share)
+    return TrainResult(tuple(state.curve), state.steps, state.images, state.seconds)
 
 
 def batch_loss(
@@ -150,7 +207,12 @@ def _groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
 
 @torch.no_grad()
 def validate(
-    model: nn.Module, split: Split, config: TrainConfig, transform: TransformConfig, device: torch.device
+    model: nn.Module,
+    split: Split,
+    config: TrainConfig,
+    transform: TransformConfig,
+    device: torch.device,
+    on_step: Callable[[], Any] = lambda: None,
 ) -> float:
     """Mean loss of the answers over a split, in eval mode, without flips."""
     model.eval()
@@ -160,4 +222,5 @@ def validate(
         images, masks = split.batch(chosen, device)
         logits = model(to_input(images, transform.normalisation))[0]
         total += LOSSES[config.loss](logits, to_target(masks, config.loss in CLASS_LOSSES)) * len(chosen)
+        on_step()
     return total.item() / len(split)

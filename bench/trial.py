@@ -1,33 +1,41 @@
 """One trial: build, train, measure, score, record. Needs neither Ray nor a results folder.
 
-``python -m bench.trial FOLDER THREADS`` is how ``--executor serial`` gives every trial a process of its own: it reads
-a trial's JSON from standard input, writes one JSON line per epoch to standard output, and leaves the record in FOLDER.
+``python -m bench.trial FOLDER THREADS CHECKPOINT_SECONDS DRIVER`` is how ``--executor serial``, the process DRIVER,
+gives every trial a process of its own: it reads a trial's JSON from standard input, writes one JSON line per epoch to
+standard output and empty ones as signs of life, and leaves the record in FOLDER.
 """
 
 import dataclasses
 import gc
 import json
+import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
-from bench import checkpoint, features, samples
+from bench import checkpoint, features, resume, samples
 from bench.checks import CheckFailed, check_frozen, frozen_digests
 from bench.class_scores import score_classes
 from bench.config import TrialConfig
 from bench.datasets import DATASETS, DataError, Split
 from bench.evaluate import predict
-from bench.memory import MeasurementSpoiled, MemoryMonitor, conditions
+from bench.memory import MeasurementSpoiled, MemoryConfig, MemoryMonitor, conditions
+from bench.packing import CardShare
+from bench.parallel import Share
+from bench.predicted_memory import CONTEXT_BYTES
 from bench.predicted_memory import predict as predict_memory
 from bench.provenance import provenance, with_inputs
-from bench.record import CurvePoint, MemoryAtFailure, Timing, TrialRecord
+from bench.record import CurvePoint, MemoryAtFailure, Timing, TrialRecord, save_or_keep
 from bench.scores import Scores, score
 from bench.train import Diverged, Epoch, train
 from models import MODELS
@@ -36,9 +44,10 @@ from models._registry import InvalidModel
 from models._weights import WeightsError
 
 Item = TypeVar("Item")
-EXPLAINED = (CheckFailed, DataError, Diverged, InvalidModel, MeasurementSpoiled, WeightsError)
+EXPLAINED = (CheckFailed, DataError, InvalidModel, MeasurementSpoiled, WeightsError)
 """Failures that say all there is to say; anything else is recorded with its traceback."""
 GIB = 2**30
+SIGN_OF_LIFE_SECONDS = 2.0
 FAR_ABOVE = 1.2
 """A trial predicted to need more than so many times its budget is not run: the prediction's error is far smaller."""
 
@@ -49,34 +58,48 @@ def run_trial(
     threads: int = 1,
     trials_at_once: int = 1,
     on_epoch: Callable[[Epoch], Any] = lambda epoch: None,
+    on_step: Callable[[], Any] = lambda: None,
+    checkpoints: resume.Checkpoints | None = None,
+    share: Share = Share(),
+    card: CardShare | None = None,
 ) -> TrialRecord:
     """Trains and scores one configuration. Never raises: what goes wrong becomes the record's status and error.
+
+    ``on_step`` is called after every batch, in training and in evaluation. With ``checkpoints`` the trial goes on from
+    the last one, and leaves new ones.
 
     A model without trainable parameters is only scored; what training would have measured is then ``None``.
 
     On a CPU the scores depend on nothing but the configuration, the versions and the number of threads.
     ``trials_at_once`` is only noted: it says who else was busy on this machine while speed was measured.
+
+    share: of several processes that train together (``bench.ranks``), which this one is; only rank 0 scores.
+    card: where other trials are on the same card, what this one gets of it. It is kept to that memory, and its own
+    memory and speed are not measured.
     """
     device = torch.device(config.device)
     with _imports_are_no_garbage(), _torch_settings(threads, deterministic=device.type == "cpu"):
         known: dict[str, Any] = {"trial_id": config.trial_id, "config": config.model_dump(mode="json")}
-        known["provenance"] = provenance(device, trials_at_once)
+        place = {"devices": share.of, "gpu_share": card.part if card else 1.0}
+        known["provenance"] = provenance(device, trials_at_once).model_copy(update=place)
         encoder = getattr(config.model, "encoder", None)
         known["memory_conditions"] = conditions(device, config.train.precision, getattr(encoder, "checkpointing", None))
-        predicted = _predicted(config) if config.memory.budget_gib else None
+        predicted = _predicted(config, share) if config.memory.budget_gib else None
         if predicted is not None and predicted > FAR_ABOVE * config.memory.budget_gib * GIB:
             return _over_budget(config, known, predicted)
         try:
-            with _limited(device, config.memory.budget_gib):
-                return _run(config, device, known, on_epoch)
+            with _limited(device, config.memory.budget_gib, card):
+                record = _run(config, device, known, on_epoch, on_step, checkpoints, share)
+            return _of_shared_card(record) if card else record
         finally:
             _clean(device)
 
 
-def _predicted(config: TrialConfig) -> int | None:
+def _predicted(config: TrialConfig, share: Share) -> int | None:
     """Predicted peak of a training step in bytes; ``None`` for a model that cannot be followed on fake tensors."""
+    per_rank = config.train.model_copy(update={"batch_size": -(-config.train.batch_size // share.of)})
     try:
-        return predict_memory(config).allocated
+        return predict_memory(config.model_copy(update={"train": per_rank})).allocated
     except Exception:  # a figure beside the record must never become the reason why there is none
         return None
 
@@ -91,13 +114,15 @@ def _over_budget(config: TrialConfig, known: dict[str, Any], predicted: int) -> 
 
 
 @contextmanager
-def _limited(device: torch.device, budget_gib: float | None) -> Iterator[None]:
-    """torch's allocator refuses what goes beyond the budget. There is no such limit on a CPU."""
-    if budget_gib is None or device.type != "cuda":
+def _limited(device: torch.device, budget_gib: float | None, card: CardShare | None = None) -> Iterator[None]:
+    """torch's allocator refuses what goes beyond the budget or the share. There is no such limit on a CPU."""
+    if device.type != "cuda" or (budget_gib is None and card is None):
         yield
         return
     total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, budget_gib * GIB / total), device)
+    limits = [total] + [budget_gib * GIB] * (budget_gib is not None)
+    limits += [card.limit_bytes - CONTEXT_BYTES] if card else []  # a context is outside of torch's allocator
+    torch.cuda.set_per_process_memory_fraction(max(0.0, min(limits) / total), device)
     try:
         yield
     finally:
@@ -112,12 +137,18 @@ def _clean(device: torch.device) -> None:
 
 
 def _run(
-    config: TrialConfig, device: torch.device, known: dict[str, Any], on_epoch: Callable[[Epoch], Any]
+    config: TrialConfig,
+    device: torch.device,
+    known: dict[str, Any],
+    on_epoch: Callable[[Epoch], Any],
+    on_step: Callable[[], Any],
+    checkpoints: resume.Checkpoints | None,
+    share: Share,
 ) -> TrialRecord:
     """The trial itself; ``known`` collects what the record will say even if the trial fails."""
     started = time.perf_counter()
     try:
-        with MemoryMonitor(device, config.memory) as monitor:
+        with MemoryMonitor(device, _guard(config, known)) as monitor:
             data = DATASETS.build(config.dataset, config.transform)
             known["provenance"] = with_inputs(known["provenance"], list(config.model.weight_files()), data)
             torch.manual_seed(config.seed)
@@ -126,22 +157,41 @@ def _run(
             frozen = frozen_digests(model)
             model.to(device)
             running, fed, known["feature_cache"] = features.through_cache(model, data, config, device, frozen)
-            torch.manual_seed(config.seed)  # stochastic depth does not depend on how much chance the weights took
+            # stochastic depth does not depend on how much chance the weights took
+            torch.manual_seed(share.seed(config.seed))
+            if checkpoints is not None:
+                digest = checkpoint.frozen_digest(frozen)
+                checkpoints.expect(resume.fingerprint(known["provenance"], digest, known["feature_cache"]))
+                known |= {
+                    "notes": checkpoints.notes,
+                    "resumed_from_epochs": checkpoints.resumed_from,
+                }  # lists that grow
             result, memory = None, {}
             if known["parameters"]["trainable"]:
                 with monitor.phase("training") as training:
                     result = train(
-                        running, fed, config.train, config.transform, device, seed=config.seed, on_epoch=on_epoch
+                        running,
+                        fed,
+                        config.train,
+                        config.transform,
+                        device,
+                        seed=config.seed,
+                        on_epoch=on_epoch,
+                        on_step=on_step,
+                        resume=checkpoints,
+                        share=share,
                     )
                 memory["training"] = training[0]
                 known["curve"] = [CurvePoint(**dataclasses.asdict(epoch)) for epoch in result.curve]
             check_frozen(model, frozen)
+            if share.rank:
+                return TrialRecord(**known, status="ok", memory=memory)
 
-            def predicted(split: Split) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-                return predict(running, split, config.transform, device, config.train.batch_size, config.protocol)
+            def predicted(split: Split, by: nn.Module) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+                return predict(by, split, config.transform, device, config.train.batch_size, config.protocol)
 
             def scored(split: Split, spent: list[float]) -> Scores:
-                timed = _timed(predicted(split), spent)
+                timed = _timed(predicted(split, running), spent, on_step)
                 if config.num_classes > 1:
                     return score_classes(timed, config.num_classes)
                 return score(timed, config.protocol)
@@ -152,7 +202,8 @@ def _run(
             with monitor.phase("evaluation") as evaluation:
                 tests = {name: scored(split, spent) for name, split in fed.tests.items()}
             first = next(iter(tests))
-            shown = samples.take(data.tests[first], tests[first].images, predicted, config.num_classes)
+            whole = partial(predicted, by=model)  # a few images, whose features are not numbered
+            shown = samples.take(data.tests[first], tests[first].images, whole, config.num_classes)
             if changes := data.changed():
                 raise DataError(["the data changed while the trial ran:", *changes])
             sets = {name: test.overall for name, test in tests.items()}
@@ -172,21 +223,49 @@ def _run(
                 train_seconds=result.seconds if result else None,
                 train_images_per_second=result.images / result.seconds if result else None,
                 inference_images_per_second=sum(map(len, data.tests.values())) / sum(spent),
-                total_seconds=time.perf_counter() - started,
+                total_seconds=time.perf_counter() - started + (checkpoints.earlier_seconds if checkpoints else 0.0),
             ),
         )
+    except Diverged as error:
+        known["curve"] = [CurvePoint(**dataclasses.asdict(epoch)) for epoch in error.curve]
+        return TrialRecord(**known, status="diverged", error=str(error), diverged_at_step=error.step)
     except Exception as error:
+        spent = time.perf_counter() - started
+        known["timing"] = Timing(
+            train_seconds=None, train_images_per_second=None, inference_images_per_second=None, total_seconds=spent
+        )
         if _is_out_of_memory(error):
             budget = config.memory.budget_gib
             at_failure = MemoryAtFailure(
                 torch_reserved_bytes=torch.cuda.memory_reserved(device) if device.type == "cuda" else None,
-                predicted_allocated_bytes=_predicted(config),
+                predicted_allocated_bytes=_predicted(config, share),
                 budget_bytes=budget and round(budget * GIB),
             )
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
             return TrialRecord(**known, status="oom", error=text, memory_at_failure=at_failure)
         text = str(error) if isinstance(error, EXPLAINED) else traceback.format_exc()
         return TrialRecord(**known, status="error", error=text)
+
+
+def _guard(config: TrialConfig, known: dict[str, Any]) -> MemoryConfig:
+    """How a trial's card is watched: on a shared one its neighbours are no strangers."""
+    if known["provenance"].gpu_share == 1:
+        return config.memory
+    return config.memory.model_copy(update={"foreign_process": "note"})
+
+
+def _of_shared_card(record: TrialRecord) -> TrialRecord:
+    """The record without what was measured of a card that others were on. Its share running out says nothing about
+    the configuration, and is no result."""
+    known: dict[str, Any] = {"memory": None, "memory_series": None}
+    if record.timing is not None:
+        names = ("train_seconds", "train_images_per_second", "inference_images_per_second")
+        known["timing"] = record.timing.model_copy(update=dict.fromkeys(names))
+    if record.status == "oom":
+        share = f"its share of the card, {record.provenance.gpu_share:g}, was too small"
+        text = f"{share}: {record.error}. Run it with --gpus-per-trial 1"
+        known |= {"status": "error", "error": text, "memory_at_failure": None}
+    return record.model_copy(update=known)
 
 
 def _image_scores(tests: dict[str, Scores]) -> dict[str, list]:
@@ -221,8 +300,8 @@ def _torch_settings(threads: int, deterministic: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[1])
 
 
-def _timed(items: Iterable[Item], spent: list[float]) -> Iterator[Item]:
-    """Passes items on and notes the seconds that each took to come."""
+def _timed(items: Iterable[Item], spent: list[float], on_step: Callable[[], Any]) -> Iterator[Item]:
+    """Passes items on, notes the seconds that each took to come, and gives a sign of life."""
     iterator = iter(items)
     while True:
         started = time.perf_counter()
@@ -231,6 +310,7 @@ def _timed(items: Iterable[Item], spent: list[float]) -> Iterator[Item]:
         except StopIteration:
             return
         spent.append(time.perf_counter() - started)
+        on_step()
         yield item
 
 
@@ -240,14 +320,42 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    folder, threads = arguments
+    folder, threads, checkpoint_seconds, driver = arguments
     config = TrialConfig.model_validate_json(sys.stdin.read())
+    threading.Thread(target=end_with, args=(int(driver),), daemon=True).start()
+
+    driver_listens = sys.stdout
 
     def tell(epoch: Epoch) -> None:
-        print(json.dumps(dataclasses.asdict(epoch)), flush=True)
+        print(json.dumps(dataclasses.asdict(epoch)), file=driver_listens, flush=True)
 
-    run_trial(config, threads=int(threads), on_epoch=tell).save(Path(folder))
+    checkpoints = resume.Checkpoints(resume.place(Path(folder), config.trial_id), float(checkpoint_seconds))
+    alive = seldom(lambda: print(file=driver_listens, flush=True))
+    with redirect_stdout(sys.stderr):  # a library that prints must not confuse the driver
+        record = run_trial(config, threads=int(threads), on_epoch=tell, on_step=alive, checkpoints=checkpoints)
+    save_or_keep(record, Path(folder))
     return 0
+
+
+def seldom(call: Callable[[], Any], seconds: float = SIGN_OF_LIFE_SECONDS) -> Callable[[], None]:
+    """``call``, made at most once in so many seconds."""
+    last = -seconds
+
+    def maybe() -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= seconds:
+            last = now
+            call()
+
+    return maybe
+
+
+def end_with(driver: int) -> None:
+    """A driver that was killed cannot end its trials: they would run beside those of the next one."""
+    while os.getppid() == driver:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from pydantic import PositiveInt, model_validator
+from pydantic import PositiveInt, field_validator, model_validator
 from torch import Tensor, nn
 
-from models import _weights
+from models import _frozen, _weights
 from models._checkpointing import checkpoint_stages
 from models._frozen import Storage, StoredLinear, store_frozen
 from models._names import Names, renamed
@@ -65,6 +65,7 @@ class Config(Base):
         return Path(os.environ.get(self.upstream.variable, f"weights/{self.upstream.file}"))
 
     def missing(self) -> Iterator[Missing]:
+        yield from _frozen.missing(self.frozen_weights)
         path = self.checkpoint_path()
         # a whole model brings its encoder along
         yield from (m for m in super().missing() if path is None or m.field != "encoder.weights")
@@ -86,6 +87,13 @@ class Config(Base):
     """How the encoder's frozen linear layers are stored (``models._frozen``); they compute as the others do."""
     checkpoint_decoder: bool = False
     """Recompute each of the decoder's stages in the backward pass."""
+
+    @field_validator("frozen_weights")
+    @classmethod
+    def _import_what_it_needs(cls, storage: Storage) -> Storage:
+        """Its package comes with it, as an entry's does: not when memory is already measured."""
+        _frozen.prepare(storage)
+        return storage
 
 
 class EncoderDecoder(nn.Module):
@@ -196,12 +204,12 @@ def part_of(name: str) -> str:
 def parameter_counts(model: nn.Module) -> dict[str, int]:
     """Number of parameters: total, trainable, and the parts of the total (encoder, adapter, decoder)."""
     counts = {"total": 0, "trainable": 0, "encoder": 0, "adapter": 0, "decoder": 0}
-    stored = {f"{n}.": m for n, m in model.named_modules() if isinstance(m, StoredLinear)}
+    stored = {name: module for name, module in model.named_modules() if isinstance(module, StoredLinear)}
     for name, parameter in model.named_parameters():
         part, number = part_of(name), parameter.numel()
-        layer = stored.get(name.removesuffix("codes").removesuffix("scales"))
-        if layer is not None:  # codes are packed, and scales are part of them
-            number = layer.in_features * layer.out_features if name.endswith("codes") else 0
+        owner, _, leaf = name.rpartition(".")
+        if owner in stored and leaf in (parts := stored[owner].part_names):  # codes and scales are one weight
+            number = stored[owner].in_features * stored[owner].out_features if leaf == parts[0] else 0
         counts["total"] += number
         counts["trainable"] += number * parameter.requires_grad
         if part in counts:

@@ -1,42 +1,37 @@
 """Frozen linear layers whose weights are stored in fewer bits than they are computed with.
 
 ``bfloat16``   half the bytes
-``int8``       a quarter: one scale for each output channel, the largest magnitude at 127
-``nf4``        0.13 of them: four bits, one float16 scale for each 64 weights (QLoRA, Dettmers et al., NeurIPS 2023,
-               appendix E; the 16 levels are those of bitsandbytes and torchao)
+``int8``       a quarter: one scale for each output channel (torchao's ``Int8Tensor``)
+``nf4``        0.13 of them: four bits, an 8-bit scale for each 64 weights (QLoRA, Dettmers et al., NeurIPS 2023;
+               torchao's ``NF4Tensor``)
 
-A weight is unpacked for each use and again in the backward pass; only what is stored is kept in between. torchao's own
-tensor subclasses (0.18) would also build and run on meta and fake tensors, but its modules move between releases, and
-plain torch needs no further package; the tests compare the four-bit codes where it is installed.
+torchao packs and unpacks. A weight is unpacked for each use and again in the backward pass; only what is packed is
+kept in between. The multiplication is ours: torchao's own int8 layer (0.18) keeps the unpacked weight for the backward
+pass. Its tensors are taken apart and held as plain parameters, which move between devices, have digests and can be
+fake as any other.
 """
 
-from typing import Any, Literal
+import logging
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from math import gcd
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Storage = Literal["float32", "bfloat16", "int8", "nf4"]
+from models._registry import Missing
 
+for noisy in ("torchao", "torch.utils._pytree"):  # imports of torchao, by peft too: deprecations, unused kernels
+    logging.getLogger(noisy).setLevel(logging.ERROR)
+
+Storage = Literal["float32", "bfloat16", "int8", "nf4"]
+PACKED = ("int8", "nf4")
 NF4_BLOCK = 64
-NF4_LEVELS = (
-    -1.0,
-    -0.6961928009986877,
-    -0.5250730514526367,
-    -0.39491748809814453,
-    -0.28444138169288635,
-    -0.18477343022823334,
-    -0.09105003625154495,
-    0.0,
-    0.07958029955625534,
-    0.16093020141124725,
-    0.24611230194568634,
-    0.33791524171829224,
-    0.44070982933044434,
-    0.5626170039176941,
-    0.7229568362236023,
-    1.0,
-)
+NF4_SCALES = 256
+"""Scales that share a factor, at most: torchao asks for a divisor of their number."""
 
 
 class StoredLinear(nn.Module):
@@ -46,12 +41,17 @@ class StoredLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features, self.storage = linear.in_features, linear.out_features, storage
         weight = linear.weight.detach()
-        codes, scales = {"bfloat16": _to_bfloat16, "int8": _to_int8, "nf4": _to_nf4}[storage](weight)
-        self.codes = nn.Parameter(codes, requires_grad=False)
-        self.scales = None if scales is None else nn.Parameter(scales, requires_grad=False)
+        if storage == "bfloat16":
+            parts = {"codes": weight.bfloat16()}
+        else:
+            packed = _pack(weight, storage)
+            names, self.layout = packed.__tensor_flatten__()
+            # copied: a view's strides and the memory behind it are not ours
+            parts = {name: getattr(packed, name).clone(memory_format=torch.contiguous_format) for name in names}
+        self.part_names = tuple(parts)
+        for name, part in parts.items():
+            self.register_parameter(name, nn.Parameter(part, requires_grad=False))
         self.bias = linear.bias
-        levels = torch.tensor(NF4_LEVELS, device=weight.device) if storage == "nf4" else None
-        self.register_buffer("levels", levels, persistent=False)
 
     @property
     def weight(self) -> Tensor:
@@ -62,13 +62,9 @@ class StoredLinear(nn.Module):
         """The weight [out, in] as it is computed with."""
         if self.storage == "bfloat16":
             return self.codes.to(dtype)
-        scales = self.scales.to(dtype)
-        if self.storage == "int8":
-            return self.codes * scales[:, None]
-        levels = self.levels.to(dtype)
-        pairs = torch.stack((levels[(self.codes >> 4).int()], levels[(self.codes & 15).int()]), dim=-1)
-        blocks = pairs.view(-1, NF4_BLOCK).mul_(scales[:, None])
-        return blocks.view(self.out_features, self.in_features)
+        parts = {name: getattr(self, name) for name in self.part_names}
+        packed = getattr(_torchao(), self.storage).__tensor_unflatten__(parts, self.layout, None, None)
+        return packed.dequantize(dtype) if self.storage == "int8" else packed.get_original_weight().to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         kind = x.device.type
@@ -90,31 +86,9 @@ class _Multiply(torch.autograd.Function):
         return gradient @ ctx.layer.unpacked(gradient.dtype), None
 
 
-def _to_bfloat16(weight: Tensor) -> tuple[Tensor, None]:
-    return weight.bfloat16(), None
-
-
-def _to_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
-    scales = (weight.abs().amax(dim=1) / 127).clamp(min=torch.finfo(weight.dtype).tiny)
-    return (weight / scales[:, None]).round().clamp(-127, 127).to(torch.int8), scales
-
-
-def _to_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Two codes a byte, the first in the upper half."""
-    blocks = weight.reshape(-1, NF4_BLOCK)
-    scales = blocks.abs().amax(dim=1).half().clamp(min=torch.finfo(torch.float16).tiny)
-    levels = torch.tensor(NF4_LEVELS, device=weight.device)
-    nearest = (
-        torch.bucketize(blocks / scales.to(weight.dtype)[:, None], (levels[1:] + levels[:-1]) / 2)
-        .to(torch.uint8)
-        .view(-1, 2)
-    )
-    return (nearest[:, 0] << 4) | nearest[:, 1], scales
-
-
 def store_frozen(module: nn.Module, storage: Storage) -> None:
     """Replaces every plain ``nn.Linear`` below ``module`` that does not train. ``nf4`` leaves those alone whose size is
-    no multiple of 64, as bitsandbytes and torchao refuse them."""
+    no multiple of 64, as torchao refuses them."""
     if storage == "float32":
         return
     for parent in list(module.modules()):
@@ -123,3 +97,55 @@ def store_frozen(module: nn.Module, storage: Storage) -> None:
                 continue
             if storage != "nf4" or child.weight.numel() % NF4_BLOCK == 0:
                 setattr(parent, name, StoredLinear(child, storage))
+
+
+# --- torchao ----------------------------------------------------------------------------------------------------------
+
+
+class _Formats(NamedTuple):
+    """torchao's classes, wherever its release has them."""
+
+    int8: Any
+    nf4: Any
+    row: Any  # one scale for each output channel
+
+
+def prepare(storage: Storage) -> None:
+    """Imports torchao if it is needed and there. Call it before a model is built or measured: torchao makes tensors on
+    the device of the moment, and takes memory that is not the model's."""
+    if storage in PACKED:
+        list(missing(storage))
+
+
+def missing(storage: Storage) -> Iterator[Missing]:
+    """torchao, if this storage needs it and it cannot be imported here."""
+    if storage not in PACKED:
+        return
+    try:
+        _torchao()
+    except (ImportError, AttributeError) as error:  # AttributeError: a torch that is older than it expects
+        try:
+            what = f"torchao {version('torchao')} cannot be imported with torch {torch.__version__} ({error})"
+        except PackageNotFoundError:
+            what = "the package torchao is not installed"
+        remedy = "pip install -U torchao (its releases go with torch's), or set model.frozen_weights=bfloat16"
+        yield Missing("package", "frozen_weights", what, remedy)
+
+
+@cache
+def _torchao() -> _Formats:
+    from torchao.quantization import Int8Tensor
+    from torchao.quantization.granularity import PerRow
+
+    try:
+        from torchao.quantization import NF4Tensor
+    except ImportError:  # until 0.17
+        from torchao.dtypes import NF4Tensor
+    return _Formats(Int8Tensor, NF4Tensor, PerRow)
+
+
+def _pack(weight: Tensor, storage: Storage) -> Tensor:
+    formats = _torchao()
+    if storage == "int8":
+        return formats.int8.from_hp(weight, granularity=formats.row())
+    return formats.nf4.from_tensor(weight, NF4_BLOCK, gcd(weight.numel() // NF4_BLOCK, NF4_SCALES))

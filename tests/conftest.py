@@ -1,6 +1,10 @@
 """Small things that many tests need. Nothing here needs a GPU, weights, a network or data."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,3 +82,69 @@ def write_pairs(folder: Path, count: int, size: tuple[int, int] = (40, 30), seed
         Image.fromarray(pixels).save(images / f"pair {i:03d}.jpg")
         Image.fromarray(mask).save(masks / f"pair {i:03d}.png")
     return images, masks
+
+
+SWEEP = """
+name: smoke
+question: Does the whole line work?
+base:
+  model: {{name: sam3_unet, encoder: sam3_vit_tiny, decoder: {{width: 8}}}}
+  dataset: {{name: procedural, train: 8, val: 2, test: 3, side: 32}}
+  transform: {{size: 32}}
+  train: {{epochs: 1, batch_size: 4}}
+  device: cpu
+axes:
+  {axis}
+seeds: [0]
+"""
+RANKS = "model.adapter.rank: [1, 4]"
+
+
+@pytest.fixture
+def start():
+    """``start(folder, axis, *arguments, VARIABLE=value)`` runs the smoke sweep in a process of its own.
+
+    None outlives its test.
+    """
+    drivers = []
+
+    def begin(folder: Path, axis: str, *arguments: str, **variables: str) -> subprocess.Popen:
+        (folder / "smoke.yaml").write_text(SWEEP.format(axis=axis))
+        command = [sys.executable, "-m", "bench.run", "smoke.yaml", *arguments]
+        options = {
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+            "env": {**os.environ, **variables},
+        }
+        drivers.append(subprocess.Popen(command, cwd=folder, start_new_session=True, **options))
+        return drivers[-1]
+
+    yield begin
+    for driver in drivers:
+        if driver.poll() is None:
+            os.killpg(driver.pid, signal.SIGKILL)
+            driver.communicate()
+
+
+@pytest.fixture
+def run(start):
+    """The same, to its end: exit code and all that was said."""
+
+    def to_the_end(folder: Path, axis: str, *arguments: str, **variables: str) -> tuple[int, str]:
+        process = start(folder, axis, *arguments, **variables)
+        out, err = process.communicate(timeout=240)
+        return process.returncode, out + err
+
+    return to_the_end
+
+
+def wait_for(condition, seconds=120):
+    """The first true value of ``condition()``."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")

@@ -68,7 +68,13 @@ def _reproduction(
     for trial in trials:
         record = records.get(trial.trial_id)
         as_published = trial.config.protocol == type(trial.config.protocol)(name=result.protocol)
-        if record and record.scores and as_published and published.load().method_of(trial.config) == result.method:
+        if (
+            record
+            and record.status == "ok"
+            and record.scores
+            and as_published
+            and published.load().method_of(trial.config) == result.method
+        ):
             points.setdefault(trial.point, []).append(record)
     if len(points) != 1:  # several rows build the paper's model and differ in training: none of them is the paper's
         return None, {}

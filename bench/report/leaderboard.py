@@ -11,9 +11,11 @@ import numpy as np
 
 from bench.config import Sweep
 from bench.external import ExternalRecord
+from bench.manifest import Predicted
 from bench.record import TrialRecord
 from bench.report.beside import Beside, beside
 from bench.scores import MAIN_METRICS, METRICS, main_metric
+from bench.search_settings import SearchConfig
 from bench.statistics import Comparison, compare, half_width
 from bench.sweep import Trial
 from models._registry import Missing
@@ -55,13 +57,15 @@ class Row:
     """One configuration."""
 
     labels: tuple[str, ...]  # on each axis
-    statuses: tuple[str, ...]  # of each seed: ok, oom, error, missing (cannot run on this machine) or pending
+    statuses: tuple[str, ...]  # of each seed: a record's, or missing (cannot run on this machine) or pending
     errors: tuple[str, ...]  # last lines of what went wrong, and what is missing
     trial_ids: tuple[str, ...]
     seeds: tuple[int, ...]  # of the trials
     cells: Mapping[str, Cell]  # by quantity; quantities that nobody could measure are absent
     on_front: bool = False  # no other row is at least as accurate with less memory
     notes: tuple[str, ...] = ()  # what to know before believing the row's memory
+    stopped_at: int | None = None  # epoch after which a trial was stopped early
+    shared_card: bool = False  # some trial was not alone on its card, so that its memory and speed are not known
 
     @property
     def count_ok(self) -> int:
@@ -81,11 +85,13 @@ class Table:
     environment: Mapping[str, str]
     commits: tuple[str, ...]  # of the code, an asterisk where it was changed; shown, but no reason to part rows
     trials_at_once: tuple[int, ...]  # how many shared the machine while speeds were measured; likewise
+    weights: tuple[str, ...]  # files that any row loaded, and their digests
     rows: tuple[Row, ...]
     memory_measure: str | None  # the first of ``MEMORY_MEASURES`` that all rows that were trained have
     main_metric: str = MAIN_METRICS[0]  # decides the front
     comparisons: Mapping[str, tuple[Comparison, ...]] = field(default_factory=dict)  # of all pairs of rows, by metric
     images: int | None = None  # how many the comparisons are over
+    looks: int = 1  # how often comparisons could end the sweep; p values are corrected for it
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,8 @@ class Leaderboard:
     settings: str  # what all rows share, in words
     tables: tuple[Table, ...]
     beside: Beside = Beside()  # what was not measured by these trials
+    search: SearchConfig = SearchConfig()  # how the configurations and the number of seeds were chosen
+    remarks: tuple[str, ...] = ()  # about the whole: what was merged, left out or selected
 
 
 def summarise(
@@ -108,14 +116,18 @@ def summarise(
     absent: Mapping[str, Sequence[Missing]] = MappingProxyType({}),
     images: Mapping[str, Mapping[str, Sequence]] | None = None,
     external: Sequence[ExternalRecord] = (),
+    predicted: Mapping[str, Predicted] = MappingProxyType({}),
+    remarks: Sequence[str] = (),
 ) -> Leaderboard:
     """The sweep's trials in its order, whatever became of them; records of other settings are left out.
 
     absent: by trial id, what keeps a trial from running on this machine; images: per-image scores by trial id; without
-    them no differences are tested.
+    them no differences are tested; predicted: memory by trial id.
     """
-    images = images or {}
-    environments = {t.trial_id: _environment(records[t.trial_id]) for t in trials if t.trial_id in records}
+    images = {i: scores for i, scores in (images or {}).items() if i in records and records[i].status == "ok"}
+    ours = [records[t.trial_id] for t in trials if t.trial_id in records]
+    ambiguous = _ambiguous_weights(ours)
+    environments = {record.trial_id: _environment(record, ambiguous) for record in ours}
     known = Counter(e for e in environments.values() if e is not None)
     usual = known.most_common(1)[0][0] if known else ()
     groups: dict[tuple, dict[tuple[str, ...], list[Trial]]] = defaultdict(lambda: defaultdict(list))
@@ -124,22 +136,25 @@ def summarise(
         groups[environments.get(trial.trial_id) or usual][trial.point].append(trial)
     tables = []
     for environment, points in sorted(groups.items(), key=lambda item: -len(item[1])):
-        rows = [_row(point, members, records, absent) for point, members in points.items()]
+        rows = [_row(point, members, records, absent, predicted) for point, members in points.items()]
         ids = {i for row in rows for i in row.trial_ids}
         measure = next((m for m in MEMORY_MEASURES if _all_have(rows, f"training.{m}")), None)
         accuracy = main_metric(m for m in METRICS if any(f"test.{m}" in row.cells for row in rows))
-        comparisons, image_count = _compare(rows, images)
+        looks = sweep.search.looks(len(sweep.seeds))
+        comparisons, image_count = _compare(rows, images, looks)
         sources = [records[i].provenance for i in sorted(ids) if i in records and records[i].provenance]
         tables.append(
             Table(
                 environment=dict(environment),
                 commits=tuple(sorted({(s.commit or "unknown")[:10] + "*" * bool(s.dirty) for s in sources})),
                 trials_at_once=tuple(sorted({s.trials_at_once for s in sources})),
+                weights=tuple(sorted({f"{n} {digest[:12]}" for s in sources for n, digest in s.weights.items()})),
                 rows=_mark_front(rows, measure, accuracy or MAIN_METRICS[0]),
                 memory_measure=measure,
                 main_metric=accuracy or MAIN_METRICS[0],
                 comparisons=comparisons,
                 images=image_count,
+                looks=looks,
             )
         )
     embedded = tuple(dict.fromkeys(part for trial in trials for part in _stand_ins(trial)))
@@ -153,6 +168,8 @@ def summarise(
         settings=_settings(sweep),
         tables=tuple(tables),
         beside=beside(trials, records, images, external, bool(embedded)),
+        search=sweep.search,
+        remarks=tuple(remarks),
     )
 
 
@@ -161,11 +178,26 @@ def measured_memory(row: Row, table: Table) -> Cell | None:
     return row.cells.get(f"training.{table.memory_measure}")
 
 
+def _failure(record: TrialRecord) -> str:
+    """Why a trial has no scores, in a line; out of memory with what was known then."""
+    text, known = record.error.strip().splitlines()[-1], record.memory_at_failure
+    if record.status != "oom" or known is None:
+        return text
+    figures = {
+        "reserved then": known.torch_reserved_bytes,
+        "predicted peak allocated": known.predicted_allocated_bytes,
+        "memory.budget_gib": known.budget_bytes,
+    }
+    said = "; ".join(f"{name} {value / GIB:.2f} GiB" for name, value in figures.items() if value is not None)
+    return f"{text} ({said})" if said else text
+
+
 def _row(
     point: tuple[str, ...],
     trials: Sequence[Trial],
     records: Mapping[str, TrialRecord],
     absent: Mapping[str, Sequence[Missing]],
+    predicted: Mapping[str, Predicted],
 ) -> Row:
     found = [records.get(trial.trial_id) for trial in trials]
     values: dict[str, list[float]] = defaultdict(list)
@@ -173,8 +205,11 @@ def _row(
         if record is not None:
             for name, value in _quantities(record).items():
                 values[name].append(value)
+    for record, trial in zip(found, trials):
+        for name, value in _predictions(record, predicted.get(trial.trial_id)).items():
+            values[f"predicted.{name}"].append(value)
     without = ["missing" if trial.trial_id in absent else "pending" for trial in trials]
-    errors = [r.error.strip().splitlines()[-1] for r in found if r is not None and r.error]
+    errors = [_failure(r) for r in found if r is not None and r.error]
     needs = [item for r, trial in zip(found, trials) if r is None for item in absent.get(trial.trial_id, ())]
     errors += [f"missing {item.kind}: {item.what}; {item.remedy}" for item in needs]
     return Row(
@@ -184,8 +219,14 @@ def _row(
         trial_ids=tuple(trial.trial_id for trial in trials),
         seeds=tuple(trial.seed for trial in trials),
         notes=tuple(dict.fromkeys(note for r in found if r is not None for note in _memory_notes(r))),
+        shared_card=any(_shared_card(r) for r in found if r is not None),
         cells={n: Cell(fmean(v), stdev(v) if len(v) > 1 else None, len(v)) for n, v in values.items()},
+        stopped_at=next((r.curve[-1].epoch for r in found if r is not None and r.status == "stopped early"), None),
     )
+
+
+def _shared_card(record: TrialRecord) -> bool:
+    return record.provenance is not None and record.provenance.gpu_share < 1
 
 
 def behind_cache(record: TrialRecord) -> bool:
@@ -199,6 +240,11 @@ def _memory_notes(record: TrialRecord) -> Iterator[str]:
             f"features of the first {record.feature_cache.blocks} blocks were read from a cache (--feature-cache): "
             "memory and speed are not this model's and are left out"
         )
+    if record.resumed_from_epochs and record.memory:
+        epochs = ", ".join(map(str, record.resumed_from_epochs))
+        yield f"cut short and gone on after epoch {epochs}: memory is the peak of the last part"
+    if _shared_card(record):
+        yield f"shared its card (--gpus-per-trial {record.provenance.gpu_share:g}): memory and speed are not known"
     for phase, memory in (record.memory or {}).items():
         if memory.breach:
             yield f"memory in {phase} contradicts itself: {memory.breach}"
@@ -230,8 +276,22 @@ def unresolved(table: Table, floor: float) -> list[tuple[Row, Row]]:
     return [(a, b) for a, b, x, y in zip(rows, rows[1:], means, means[1:]) if y - x < floor]
 
 
+def _predictions(record: TrialRecord | None, known: Predicted | None) -> dict[str, int]:
+    """Predicted memory by name, from the manifest or else from the record of a trial that failed for want of it."""
+    if known is not None:
+        return known.model_dump()
+    at_failure = record.memory_at_failure if record else None
+    bytes_then = at_failure.predicted_allocated_bytes if at_failure else None
+    return {} if bytes_then is None else {"allocated_bytes": bytes_then}
+
+
 def _quantities(record: TrialRecord) -> dict[str, float]:
-    """All numbers of a record that were measured, by dotted name."""
+    """All numbers of a record that were measured, by dotted name; of a trial that is not ok only the parameters.
+
+    What such a trial measured before it ended says nothing of its configuration.
+    """
+    if record.status != "ok":
+        return {f"parameters.{name}": value for name, value in (record.parameters or {}).items()}
     sections: dict[str, Mapping[str, Any] | None] = {
         "test": record.scores,
         **({f"test[{name}]": scores for name, scores in record.test_sets.items()} if len(record.test_sets) > 1 else {}),
@@ -239,7 +299,7 @@ def _quantities(record: TrialRecord) -> dict[str, float]:
         "parameters": record.parameters,
     }
     if not behind_cache(record):
-        sections["timing"] = record.timing.model_dump() if record.timing else None
+        sections["timing"] = record.timing.model_dump() if record.timing and record.status == "ok" else None
         sections |= {phase: memory.model_dump() for phase, memory in (record.memory or {}).items()}
     return {
         f"{section}.{name}": value
@@ -249,20 +309,32 @@ def _quantities(record: TrialRecord) -> dict[str, float]:
     }
 
 
-def _environment(record: TrialRecord) -> tuple[tuple[str, str], ...] | None:
+def _ambiguous_weights(records: Sequence[TrialRecord]) -> set[str]:
+    """Names of checkpoint files that were not the same file in all records."""
+    digests: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        for name, digest in (record.provenance.weights if record.provenance else {}).items():
+            digests[name].add(digest)
+    return {name for name, found in digests.items() if len(found) > 1}
+
+
+def _environment(record: TrialRecord, ambiguous_weights: set[str]) -> tuple[tuple[str, str], ...] | None:
     """What must agree for two records to be comparable; ``None`` if the trial died before it was known."""
     came_from = record.provenance
     if came_from is None or came_from.dataset_fingerprint is None:
         return None
     threads = came_from.threads
+    weights = [f"{n} {digest[:12]}" for n, digest in sorted(came_from.weights.items()) if n in ambiguous_weights]
     cpu = f" ({came_from.host_cpu}, {threads} thread{'s' * (threads > 1)})" if came_from.device == "cpu" else ""
+    several = f"{came_from.devices} x " if came_from.devices > 1 else ""  # each with a part of every batch
     return (
-        ("device", came_from.device + cpu),
+        ("device", several + came_from.device + cpu),
         ("platform", came_from.platform),
         ("torch", came_from.versions["torch"]),
         ("cuda", came_from.cuda or "none"),
         ("pysodmetrics", came_from.versions["pysodmetrics"]),
         ("data", f"{came_from.dataset_fingerprint[:12]} ({_split_sizes(came_from.images)})"),
+        *([("other weights of one name", ", ".join(weights))] if weights else []),
     )
 
 
@@ -271,7 +343,7 @@ def _split_sizes(images: Mapping[str, int]) -> str:
 
 
 def _compare(
-    rows: Sequence[Row], images: Mapping[str, Mapping[str, Sequence]]
+    rows: Sequence[Row], images: Mapping[str, Mapping[str, Sequence]], looks: int
 ) -> tuple[dict[str, tuple[Comparison, ...]], int | None]:
     """Comparisons of all pairs of rows for each metric that is a mean over images, and how many images there are."""
     known = [images[i] for row in rows for i in row.trial_ids if i in images]
@@ -290,7 +362,7 @@ def _compare(
             }
             for row in rows
         ]
-        found[metric] = tuple(compare(scores))
+        found[metric] = tuple(compare(scores, looks=looks))
     return found, len(names)
 
 
@@ -312,7 +384,7 @@ def _mark_front(rows: Sequence[Row], measure: str | None, metric: str) -> tuple[
 
 
 def _all_have(rows: Sequence[Row], quantity: str) -> bool:
-    measured = [row for row in rows if row.count_ok and not row.untrained]
+    measured = [row for row in rows if row.count_ok and not row.untrained and not row.shared_card]
     return bool(measured) and all(quantity in row.cells for row in measured)
 
 

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.config import Sweep
-from bench.external import ExternalRecord
-from bench.record import TrialRecord
+from bench import manifest
+from bench.config import ConfigError, Sweep
+from bench.external import ExternalRecord, load_external
+from bench.manifest import Predicted
+from bench.record import TrialRecord, load_all, load_images
 from bench.report.leaderboard import Leaderboard, summarise
 from bench.sweep import Trial
 from models._registry import Missing
@@ -23,6 +25,60 @@ class Results:
     folders: Mapping[str, Path]  # by trial id: where the record's other files lie
     absent: Mapping[str, Sequence[Missing]] = field(default_factory=dict)  # what keeps a trial from running here
     external: Sequence[ExternalRecord] = ()
+    predicted: Mapping[str, Predicted] = field(default_factory=dict)  # by trial id
+    remarks: Sequence[str] = ()  # about the whole, for every reader: what was merged, left out or selected
 
     def board(self) -> Leaderboard:
-        return summarise(self.sweep, self.trials, self.records, self.absent, self.images, self.external)
+        return summarise(
+            self.sweep,
+            self.trials,
+            self.records,
+            self.absent,
+            self.images,
+            self.external,
+            predicted=self.predicted,
+            remarks=self.remarks,
+        )
+
+
+def load(folder: Path) -> tuple[Results, list[str]]:
+    """The results that lie in a sweep's folder, and a line for everything in it that cannot be used.
+
+    The same content gives the same results, wherever the folder is. Raises ``ConfigError`` when nothing can be shown.
+    """
+    if not folder.is_dir():
+        near = sorted(path.name for path in folder.parent.glob("*") if path.is_dir()) if folder.parent.is_dir() else []
+        beside = f" Folders beside it: {', '.join(near[:8])}" if near else ""
+        raise ConfigError(f"{folder}: no such folder.{beside}")
+    records, notes = load_all(folder)
+    found, problem = manifest.load(folder)
+    notes += [problem] * bool(problem)
+    if found is None and not records:
+        raise ConfigError(
+            f"{folder}: holds no records and no {manifest.MANIFEST}. Give a sweep's results folder", *notes
+        )
+    if found is None:
+        sweep, trials, unread = manifest.reconstruct(folder.resolve().name, records)
+        remarks = ["There is no sweep.json: the axes are the fields in which the recorded configurations differ."]
+    else:
+        sweep, trials, unread = manifest.understand(found, records)
+        remarks = []
+    remarks += unread
+    ids = {trial.trial_id for trial in trials}
+    if other := len(records.keys() - ids) - len(unread) * (found is None):
+        notes.append(f"{folder}: {other} records belong to other settings of the sweep and are left out")
+    external, unreadable = load_external(folder)
+    absent = {i: [Missing(**m.model_dump()) for m in items] for i, items in (found.absent if found else {}).items()}
+    kept = {trial_id: record for trial_id, record in records.items() if trial_id in ids}
+    results = Results(
+        sweep=sweep,
+        trials=trials,
+        records=kept,
+        images=load_images(folder, kept),
+        folders={trial_id: folder for trial_id in kept},
+        absent={i: items for i, items in absent.items() if i in ids and i not in kept},
+        external=external,
+        predicted=dict(found.predicted) if found else {},
+        remarks=remarks,
+    )
+    return results, [*notes, *(f"{line}; left out" for line in unreadable)]

@@ -1,48 +1,20 @@
 """The Markdown around a leaderboard's tables: which differences hold, external methods, published numbers."""
 
 from bench.report.beside import Beside
-from bench.report.leaderboard import Table
+from bench.report.columns import SHOWN, not_distinguishable
+from bench.report.leaderboard import Leaderboard, Table
 from bench.scores import METRICS
 from bench.statistics import smallest_resolvable
 
-SHOWN = (
-    "s_measure",
-    "weighted_f_measure",
-    "max_f_measure",
-    "mean_e_measure",
-    "iou",
-    "f_of_means",
-    "mae",
-    "mean_iou",
-    "ber",
-    "accuracy",
-    "mean_class_iou",
-    "mean_class_dice",
-    "pixel_accuracy",
-)
 PAIRS_SHOWN = 10  # the others are in comparisons.csv
 ENOUGH_SEEDS = 5  # to resolve what a reader would call a clear difference
 
 
 def escape(text: str) -> str:
     """Text that Markdown shows as it is, in a table cell too."""
-    for character in "\\`*_{}[]<>|#":
+    for character in "\\`*_{}[]<>|#&~":
         text = text.replace(character, "\\" + character)
-    return text.replace("\n", " ")
-
-
-def not_distinguishable(table: Table, metric: str) -> set[int]:
-    """Numbers of the rows that the data do not tell from the one with the best mean; that one is not among them.
-
-    Empty where nothing was compared: then nothing is known.
-    """
-    means = {i: row.cells[f"test.{metric}"].mean for i, row in enumerate(table.rows) if f"test.{metric}" in row.cells}
-    comparisons = [c for c in table.comparisons.get(metric, ()) if c.p is not None]
-    if not means or not comparisons:
-        return set()
-    pick = max if METRICS[metric].better == "higher" else min
-    best = pick(means, key=means.get)
-    return {c.first + c.second - best for c in comparisons if best in (c.first, c.second) and not c.resolved}
+    return " ".join(text.splitlines())
 
 
 def differences(table: Table) -> list[str]:
@@ -55,11 +27,12 @@ def differences(table: Table) -> list[str]:
     label, seeds = METRICS[metric].label, f"{least} seeds and {table.images} test images"
     names = [escape(", ".join(row.labels)) for row in table.rows]
     resolved = [c for c in compared if c.resolved]
-    times = smallest_resolvable(least, len(compared))
+    tests = len(compared) * table.looks
+    times = smallest_resolvable(least, tests)
     count = f"{len(compared)} pair{'s' * (len(compared) > 1)}"
     reach = f"Among {count} a difference has to be {times:.0f} times its standard error over {least} seeds"
     if least < ENOUGH_SEEDS:
-        reach += f" ({smallest_resolvable(ENOUGH_SEEDS, len(compared)):.0f} times with {ENOUGH_SEEDS})"
+        reach += f" ({smallest_resolvable(ENOUGH_SEEDS, tests):.0f} times with {ENOUGH_SEEDS})"
     reach += " to be told from none."
     if not resolved:
         return [f"**Not resolved**: on {label}, {seeds} do not decide between any two rows. {reach}", ""]
@@ -74,6 +47,34 @@ def differences(table: Table) -> list[str]:
         pair = f"{names[c.first]} − {names[c.second]}"
         lines.append(f"| {pair} | {c.difference:+.3f} | {interval} | {c.p_holm:.2g} | {verdict} |")
     return [*lines, ""]
+
+
+def how_chosen(board: Leaderboard) -> list[str]:
+    """What a reader must know about rows, seeds and trials that a search or a budget has chosen."""
+    search, lines = board.search, []
+    rows = [row for table in board.tables for row in table.rows]
+    if search.name != "grid":
+        by = "at random" if search.name == "random" else "by Optuna, from scores on the validation split"
+        lines.append(f"Search: {len(rows)} configurations, chosen {by}, seed {search.seed}; others were not tried.")
+    if search.early_stopping:
+        stopped = sum("stopped early" in row.statuses for row in rows)
+        lines.append(
+            f"Early stopping: {stopped} of {len(rows)} configurations were stopped by their validation loss at the "
+            "first seed. They were not scored on the test split and are compared with nothing."
+        )
+    if search.first_seeds:
+        looks = search.looks(len(board.seeds))
+        lines.append(
+            f"**The number of seeds depended on the results**: {search.first_seeds} for every row, then one more, up "
+            f"to {len(board.seeds)}, for those that were not told from the best. p values are multiplied by {looks}, "
+            "the number of times that they could end this; the intervals of the means are not corrected."
+        )
+    budgets = {"trials": search.trials, "hours": search.hours}
+    if limits := " and ".join(f"{limit:g} {unit}" for unit, limit in budgets.items() if limit is not None):
+        statuses = [status for row in rows for status in row.statuses]
+        waiting = f"**{statuses.count('pending')} of {len(statuses)} trials are pending.**"
+        lines.append(f"Budget: {limits}. {waiting if 'pending' in statuses else 'No trial is pending.'}")
+    return [text for line in lines for text in ("", line)]
 
 
 def external(beside: Beside) -> list[str]:

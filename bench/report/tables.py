@@ -4,26 +4,16 @@ from dataclasses import asdict
 
 import pandas
 
-from bench.report.leaderboard import (
-    GIB,
-    MEMORY_MEASURES,
-    Cell,
-    Leaderboard,
-    Row,
-    Table,
-    memory_noise_floor,
-    unresolved,
-)
-from bench.report.sections import SHOWN, differences, escape, external, not_distinguishable, published
+from bench.report.cards import fit
+from bench.report.columns import ARROWS, Column, columns, marks, show, status
+from bench.report.leaderboard import Leaderboard, Row, Table, memory_noise_floor, unresolved
+from bench.report.sections import differences, escape, external, how_chosen, published
 from bench.scores import METRICS
-
-STATUSES = ("oom", "over budget", "error", "missing", "pending")  # of what is not ok
-ARROWS = {"higher": "↑", "lower": "↓"}
 
 
 def markdown(board: Leaderboard) -> str:
     """The leaderboard as Markdown: a heading, what the numbers are and are not, and one table per environment."""
-    lines = [f"# {board.name}", "", escape(board.question), "", *_caption(board), ""]
+    lines = [f"# {escape(board.name)}", "", escape(board.question), "", *_caption(board), ""]
     for number, table in enumerate(board.tables, start=1):
         if len(board.tables) > 1:
             lines += [f"## Environment {number} of {len(board.tables)}: not comparable with the others", ""]
@@ -35,6 +25,7 @@ def markdown(board: Leaderboard) -> str:
         facts = "; ".join(f"{name} {value}" for name, value in table.environment.items())
         if facts:
             busy = " to ".join(str(n) for n in dict.fromkeys((table.trials_at_once[0], table.trials_at_once[-1])))
+            facts += f"; weights {', '.join(table.weights)}" * bool(table.weights)
             facts += f"; commit {', '.join(table.commits)}; speeds with {busy} trials at once on the machine"
             lines += ["", f"<sub>Measured on {escape(facts)}</sub>", ""]
     lines += [*external(board.beside), *published(board.beside)]
@@ -51,36 +42,26 @@ def _caption(board: Leaderboard) -> list[str]:
             f"> **Embedded run** ({parts}): stand-ins that ship with the suite, made to run on any machine. These "
             "numbers rank settings of a tiny model; they are not results of SAM3-UNet.",
         ]
-    return lines
+    remarks = [line for remark in board.remarks for line in ("", escape(remark))]
+    return [*lines, *how_chosen(board), *remarks]
 
 
 def _table(board: Leaderboard, table: Table) -> list[str]:
-    metrics = [m for m in SHOWN if any(f"test.{m}" in row.cells for row in table.rows)]
-    with_val = any(f"val.{table.main_metric}" in row.cells for row in table.rows)
-    measures = [m for m in MEMORY_MEASURES if any(f"training.{m}" in row.cells for row in table.rows)]
-    titles = [escape(axis) for axis in board.axes]
-    titles += [f"{METRICS[m].label} {ARROWS[METRICS[m].better]}" for m in metrics]
-    titles += [f"val {METRICS[table.main_metric].label} {ARROWS[METRICS[table.main_metric].better]}"] * with_val
-    titles += [f"{MEMORY_MEASURES[m]} GiB ↓" for m in measures]
-    titles += ["trainable M", "total M", "train img/s ↑", "infer img/s ↑", "ok", "front"]
-    best = {m: _best(table, m) for m in metrics}
-    tied = {m: not_distinguishable(table, m) for m in metrics}
+    shown = columns(board, table)
+    of_metric = {column.metric: marks(table, column.metric) for column in shown if column.metric}
 
-    def cells(number: int, row: Row) -> list[str]:
-        texts = [escape(label) for label in row.labels]
-        for metric in metrics:
-            cell = row.cells.get(f"test.{metric}")
-            text = _show(cell, 3)
-            text = f"**{text}**" if cell and cell.mean == best[metric] and len(table.rows) > 1 else text
-            texts.append(f"{text} ≈" if number in tied[metric] else text)
-        texts += [_show(row.cells.get(f"val.{table.main_metric}"), 3)] * with_val
-        texts += [_mean(row.cells.get(f"training.{m}"), 3, GIB) for m in measures]
-        texts += [_mean(row.cells.get(f"parameters.{p}"), 3, 1e6) for p in ("trainable", "total")]
-        texts += [_mean(row.cells.get(f"timing.{t}_images_per_second"), 1) for t in ("train", "inference")]
-        return [*texts, status(row) + " †" * bool(row.notes), "●" if row.on_front else ""]
+    def cell(column: Column, number: int, row: Row) -> str:
+        text = column.text(row)
+        if column.group == "axis":
+            return escape(text)
+        found = of_metric[column.metric][number] if column.metric else ()
+        text = f"**{text}**" if "best" in found else text
+        return f"{text} ≈" if "tied" in found else text
 
-    ruler = [":--"] * len(board.axes) + ["--:"] * (len(titles) - len(board.axes))
-    return [f"| {' | '.join(line)} |" for line in (titles, ruler, *(cells(*r) for r in enumerate(table.rows)))]
+    titles = [escape(column.heading) if column.group == "axis" else column.heading for column in shown]
+    ruler = [":--" if column.group == "axis" else "--:" for column in shown]
+    rows = [[cell(column, number, row) for column in shown] for number, row in enumerate(table.rows)]
+    return [f"| {' | '.join(line)} |" for line in (titles, ruler, *rows)]
 
 
 def _by_test_set(board: Leaderboard, table: Table) -> list[str]:
@@ -94,7 +75,7 @@ def _by_test_set(board: Leaderboard, table: Table) -> list[str]:
     titles = [*map(escape, board.axes), "test set", *labels]
     ruler = [":--"] * (len(board.axes) + 1) + ["--:"] * len(metrics)
     lines = [
-        [*map(escape, row.labels), escape(name), *(_show(row.cells.get(f"test[{name}].{m}"), 3) for m in metrics)]
+        [*map(escape, row.labels), escape(name), *(show(row.cells.get(f"test[{name}].{m}"), 3) for m in metrics)]
         for row in table.rows
         for name in names
     ]
@@ -114,34 +95,11 @@ def _memory_resolution(table: Table) -> list[str]:
     return ["", escape(f"{text}: {'; '.join(pairs) or 'none here'}."), ""]
 
 
-def status(row: Row) -> str:
-    """``3/3``, or ``2/3 (1 oom)``, or ``1/1 (not trained)``."""
-    others = [f"{row.statuses.count(s)} {s}" for s in STATUSES if s in row.statuses]
-    others += ["not trained"] * row.untrained
-    detail = f" ({', '.join(others)})" if others else ""
-    return f"{row.count_ok}/{len(row.statuses)}{detail}"
-
-
-def _best(table: Table, metric: str) -> float | None:
-    means = [row.cells[f"test.{metric}"].mean for row in table.rows if f"test.{metric}" in row.cells]
-    pick = max if METRICS[metric].better == "higher" else min
-    return pick(means, default=None)
-
-
-def _show(cell: Cell | None, digits: int) -> str:
-    """A score: mean ± half of its 95 % interval, where that is not all zeros."""
-    width = cell.half_width if cell else None
-    spread = width is not None and width >= 0.5 * 10**-digits
-    return _mean(cell, digits) + (f" ± {width:.{digits}f}" if spread else "")
-
-
-def _mean(cell: Cell | None, digits: int, unit: float = 1) -> str:
-    return "–" if cell is None else f"{cell.mean / unit:.{digits}f}"
-
-
 def _footnote(board: Leaderboard) -> str:
     if len(board.seeds) > 1:
-        lines = [f"Means ± half of their 95 % interval over {len(board.seeds)} seeds; best mean bold."]
+        first = board.search.first_seeds
+        count = f"{first} to {len(board.seeds)}" if first else f"{len(board.seeds)}"
+        lines = [f"Means ± half of their 95 % interval over {count} seeds; best mean bold."]
         tested = any(c.p is not None for table in board.tables for found in table.comparisons.values() for c in found)
         how = "≈ is not distinguishable from its column's best: bootstrap over seeds and images, Holm over all pairs."
         lines.append(how if tested else "Differences are not tested for significance.")
@@ -164,6 +122,7 @@ def as_frame(board: Leaderboard) -> pandas.DataFrame:
             line |= {"embedded": "; ".join(board.embedded), **dict(zip(board.axes, row.labels))}
             line |= {"seeds_ok": row.count_ok, "seeds": len(row.statuses), "status": status(row)}
             line |= {"pareto_front": row.on_front}
+            line |= {"fits_card_gb": found.card, "fits_by": found.by} if (found := fit(row)) else {}
             for quantity, cell in row.cells.items():
                 line |= {quantity: cell.mean, f"{quantity}.deviation": cell.deviation}
                 line |= {f"{quantity}.half_width95": cell.half_width} if quantity.startswith(("test.", "val.")) else {}

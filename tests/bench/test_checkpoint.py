@@ -47,6 +47,19 @@ def test_it_holds_what_was_trained_and_nothing_of_the_frozen_encoder(trained):
     assert load_all(path.parent)[0][record.trial_id].checkpoint is None
 
 
+@pytest.mark.parametrize("storage", ["bfloat16", "int8", "nf4"])
+def test_weights_in_few_bits_have_digests_and_come_back(tiny_with, tmp_path, storage):
+    small = {"name": "sam3_vit_tiny", "weights": "random", "depth": 2, "global_blocks": [1], "window": 2}
+    config = tiny_with({"model.encoder": small, "model.frozen_weights": storage})
+    record = run_trial(config)
+    assert record.status == "ok", record.error
+    record.save(tmp_path)
+    _, model = checkpoint.load(tmp_path / f"{config.trial_id}.safetensors")
+    data = DATASETS.build(config.dataset, config.transform)
+    again = score(predict(model, data.test, config.transform, torch.device("cpu"), config.train.batch_size))
+    assert again.overall == record.scores
+
+
 def test_tuned_blocks_and_random_encoders_come_back_too(tiny_with, tmp_path):
     encoder = {"name": "sam3_vit_tiny", "weights": "random"}
     config = tiny_with({"model.encoder": encoder, "model.tuned_blocks": "last:1", "seed": 3})

@@ -247,3 +247,11 @@ def test_axes_of_whole_subtrees_have_labels(sweep):
 )
 def test_overrides_that_would_only_fail_later(sweep, override, expected):
     assert expected in errors(sweep, GOOD, override)
+
+
+def test_a_sum_in_bfloat16_without_autocast_would_change_nothing(sweep):
+    said = errors(sweep, GOOD, "model.encoder.residual=bfloat16")
+    assert "model.encoder.residual: bfloat16 is the type of a sum under autocast" in said
+    assert "Set train.precision=bfloat16, or model.encoder.residual=float32" in said and said.count("\n") == 1
+    both = sweep(GOOD, "model.encoder.residual=bfloat16", "train.precision=bfloat16").base
+    assert both.model.encoder.residual == both.train.precision == "bfloat16"

@@ -6,10 +6,10 @@ from bench import export
 from bench.trial import run_trial
 
 
-@pytest.fixture
-def trained(tiny_with, tmp_path):
+@pytest.fixture(params=["float32", "nf4"])
+def trained(request, tiny_with, tmp_path):
     small = {"name": "sam3_vit_tiny", "weights": "random", "depth": 2, "global_blocks": [1], "window": 2}
-    config = tiny_with({"model.encoder": small})
+    config = tiny_with({"model.encoder": small, "model.frozen_weights": request.param})
     run_trial(config).save(tmp_path)
     return tmp_path / f"{config.trial_id}.safetensors"
 

@@ -3,11 +3,14 @@
 import csv
 
 import pytest
+from conftest import REPOSITORY
 
 from bench import plan as planner
-from bench.config import ConfigError, TrialConfig, load_sweep
+from bench.config import ConfigError, TrialConfig, load_sweep, with_value
+from bench.footprint import PARTS, Footprint
 from bench.plan import CARDS, card_size, largest_batch, main
-from bench.predicted_memory import CONTEXT_BYTES, USABLE, fits, predict
+from bench.predicted_memory import CONTEXT_BYTES, USABLE, Prediction, Unpredictable, fits, predict
+from bench.sweep import expand
 
 GIB = 2**30
 SWEEP = """
@@ -108,6 +111,48 @@ def test_the_largest_batch_fits_and_the_next_does_not(monkeypatch, fixed, each, 
     assert batch == 0 or total(batch) <= 8 * USABLE * GIB
     assert total(batch + 1) > 8 * USABLE * GIB
     assert len(tried) == len(set(tried)) <= 20
+
+
+ABLATIONS = sorted((REPOSITORY / "ablations").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
+def test_every_ablation_has_a_plan_at_full_size(monkeypatch, tmp_path, path, capsys):
+    """All but the prediction itself, which would take seconds for each row; ``tests/test_ablations.py`` builds them."""
+    monkeypatch.setattr(planner, "sizes", lambda trials: {})
+    footprint = Footprint(dict.fromkeys(PARTS, GIB), "forward", 7 * GIB)
+    monkeypatch.setattr(planner, "predict", lambda config: Prediction(footprint))
+    assert main([str(path), "--results", str(tmp_path), "--card", "8"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "" and "8 and up" in said.out
+    sweep = load_sweep(path, "full")
+    points = list(dict.fromkeys(trial.point for trial in expand(sweep)))
+    rows = list(csv.DictReader((tmp_path / f"{path.stem}-full" / "plan.csv").open()))
+    assert [tuple(row[axis.name] for axis in sweep.axes) for row in rows] == points
+    assert (tmp_path / f"{path.stem}-full" / "plan.png").stat().st_size
+
+
+def kinds_of_models():
+    """One embedded configuration for each combination of parts that an ablation names."""
+    kinds = {}
+    for path in ABLATIONS:
+        for trial in expand(load_sweep(path, "embedded")):
+            model = trial.config.model
+            parts = [getattr(getattr(model, part, None), "name", "") for part in ("encoder", "adapter", "decoder")]
+            kinds.setdefault(" ".join(filter(None, [model.name, *parts])), trial.config)
+    return kinds
+
+
+def test_every_kind_of_model_in_the_ablations_can_be_predicted():
+    kinds = kinds_of_models()
+    assert len(kinds) > 15
+    unpredictable = []
+    for name, config in kinds.items():
+        try:
+            assert 0 < predict(with_value(config, {"transform.size": 64, "train.batch_size": 2})).allocated < GIB, name
+        except Unpredictable as error:
+            unpredictable.append(f"{name}: {error}")
+    assert unpredictable == []
 
 
 @pytest.mark.slow

@@ -12,10 +12,12 @@ from bench import published, report
 from bench.config import Axis, Sweep, TrialConfig
 from bench.external import ExternalRecord
 from bench.memory import Memory
-from bench.record import Provenance, Timing, TrialRecord
+from bench.record import MemoryAtFailure, Provenance, Timing, TrialRecord
 from bench.report import plots
+from bench.report.columns import not_distinguishable
 from bench.report.leaderboard import memory_noise_floor, summarise, unresolved
-from bench.report.sections import escape, not_distinguishable
+from bench.report.results import Results
+from bench.report.sections import escape
 from bench.report.tables import as_csv, comparisons_csv, markdown
 from bench.scores import OF_PROTOCOL
 from bench.sweep import expand
@@ -70,6 +72,10 @@ def record(trial, s=0.8, memory=1.0, status="ok", error="", metrics=OF_PROTOCOL[
 
 def board_of(sweep, *records, **more):
     return summarise(sweep, expand(sweep), {r.trial_id: r for r in records}, **more)
+
+
+def results_of(sweep, *records, images=None):
+    return Results(sweep, expand(sweep), {r.trial_id: r for r in records}, images or {}, {})
 
 
 def images_of(trials, levels, noise=0.01, count=40):
@@ -182,11 +188,11 @@ def test_csv_reads_back_with_full_precision_and_empty_for_unknown(sweep):
 
 def test_written_files_are_the_same_on_every_rebuild(sweep, tmp_path):
     trials = expand(sweep)
-    board = board_of(sweep, *(record(t, 0.5 + i / 20, 1 + i / 9) for i, t in enumerate(trials)))
+    results = results_of(sweep, *(record(t, 0.5 + i / 20, 1 + i / 9) for i, t in enumerate(trials)))
     contents = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        contents.append({path.name: path.read_bytes() for path in report.write(board, tmp_path / name)})
+        contents.append({path.name: path.read_bytes() for path in report.write(results, tmp_path / name)})
     assert contents[0] == contents[1]
     assert set(contents[0]) == {"leaderboard.md", "leaderboard.csv", "memory_accuracy.png", "memory_accuracy.svg"}
 
@@ -200,7 +206,7 @@ def test_names_that_find_no_room_in_the_figure_are_numbers_with_a_key(sweep, cou
     figure = plots.memory_accuracy(board, board.tables[0])
     beside = {text.get_text() for text in figure.axes[0].texts}
     if count == 3:
-        assert set(names) <= beside and not figure.legends
+        assert set(names) <= beside and len(figure.legends) == 1
     else:
         assert {str(number) for number in range(1, 31)} <= beside and not set(names) & beside
         key = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -208,7 +214,7 @@ def test_names_that_find_no_room_in_the_figure_are_numbers_with_a_key(sweep, cou
 
 
 def test_without_results_there_are_tables_but_no_figure(sweep, tmp_path):
-    paths = report.write(board_of(sweep), tmp_path)
+    paths = report.write(results_of(sweep), tmp_path)
     assert {Path(p).suffix for p in paths} == {".md", ".csv"}
 
 
@@ -273,8 +279,8 @@ def test_comparisons_are_written_in_full_and_alike(sweep, tmp_path):
     levels = (0.79, 0.81, 0.80, 0.83, 0.78, 0.82)
     texts = []
     for _ in range(2):
-        board = board_of(sweep, *(record(t, s) for t, s in zip(trials, levels)), images=images_of(trials, levels))
-        report.write(board, tmp_path)
+        records = [record(t, s) for t, s in zip(trials, levels)]
+        report.write(results_of(sweep, *records, images=images_of(trials, levels)), tmp_path)
         texts.append((tmp_path / "comparisons.csv").read_bytes())
     assert texts[0] == texts[1]
     frame = pandas.read_csv(io.BytesIO(texts[0]))
@@ -341,12 +347,18 @@ def test_a_sweep_in_the_mirror_protocol_is_ranked_by_iou(sweep, tiny_with, tmp_p
     mirrors = sweep._replace(base=tiny_with({"protocol": {"name": "mirror"}}))
     trials = expand(mirrors)
     levels = (0.6, 0.6, 0.7, 0.7, 0.5, 0.5)
-    board = board_of(mirrors, *(record(t, s, metrics=OF_PROTOCOL["mirror"]) for t, s in zip(trials, levels)))
+    records = [record(t, s, metrics=OF_PROTOCOL["mirror"]) for t, s in zip(trials, levels)]
+    board = board_of(mirrors, *records)
     assert board.tables[0].main_metric == "iou"
     assert [row.on_front for row in board.tables[0].rows] == [False, True, False]
     text = markdown(board)
     assert "IoU ↑" in text and "BER ↓" in text and "wF" not in text and "val IoU ↑" in text
-    assert {path.suffix for path in report.write(board, tmp_path)} == {".md", ".csv", ".png", ".svg"}
+    assert {path.suffix for path in report.write(results_of(mirrors, *records), tmp_path)} == {
+        ".md",
+        ".csv",
+        ".png",
+        ".svg",
+    }
 
 
 # --- memory: what repeats resolve, and what contradicts itself --------------------------------------------------------
@@ -390,6 +402,18 @@ def test_figures_that_contradict_themselves_mark_the_row(sweep):
     assert any("contradicts itself: nvml" in line for line in lines) and any(
         "not alone on the card" in line for line in lines
     )
+
+
+def test_a_row_out_of_memory_says_what_was_known_then(sweep):
+    def said(**known):
+        oom = record(expand(sweep)[0], status="oom", error="CUDA out of memory. Tried to allocate 2.00 GiB.")
+        oom = oom.model_copy(update={"memory_at_failure": MemoryAtFailure(**known)})
+        return markdown(board_of(sweep, oom))
+
+    known = {"torch_reserved_bytes": 7 * GIB, "predicted_allocated_bytes": int(8.5 * GIB), "budget_bytes": None}
+    numbers = "(reserved then 7.00 GiB; predicted peak allocated 8.50 GiB)"
+    assert f"Tried to allocate 2.00 GiB. {numbers}" in said(**known)
+    assert "Tried to allocate 2.00 GiB.\n" in said(**dict.fromkeys(known))
 
 
 def test_over_budget_is_a_row_of_its_own_kind(sweep):

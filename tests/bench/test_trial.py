@@ -171,7 +171,7 @@ def test_a_budget_limits_the_allocator_and_an_oom_leaves_the_device_clean(monkey
     cuda = FakeCuda(monkeypatch)
     alive = []
 
-    def run(config, device, known, on_epoch):
+    def run(*arguments):
         def use():
             held = torch.zeros(10)
             alive.append(weakref.ref(held))
@@ -179,7 +179,7 @@ def test_a_budget_limits_the_allocator_and_an_oom_leaves_the_device_clean(monkey
 
         monkeypatch.setattr(trial_module, "MemoryMonitor", lambda *arguments: nullcontext())
         monkeypatch.setattr(trial_module.DATASETS, "build", lambda *arguments: use())
-        return plain(config, device, known, on_epoch)
+        return plain(*arguments)
 
     plain = trial_module._run
     monkeypatch.setattr(trial_module, "_run", run)
@@ -205,9 +205,39 @@ def test_conditions_of_the_measurement_and_its_series_are_kept(tiny_with, tmp_pa
     assert set(series["nvml_device_bytes"]) == {None}
 
 
-def test_a_loss_that_is_no_number_is_an_error_with_the_epoch(monkeypatch, tiny):
-    record = run_with(monkeypatch, tiny, lambda model: model.decoder.head.weight.data.fill_(math.nan))
-    assert record.status == "error" and record.error == "the loss became nan in epoch 1 of 1"
+@pytest.mark.parametrize(("step", "where"), [(1, "batch 1 of 2 in epoch 1 of 3"), (4, "batch 2 of 2 in epoch 2 of 3")])
+def test_a_loss_that_is_no_number_is_a_result_with_its_step(monkeypatch, tiny_with, step, where):
+    def spoil(model):
+        seen = []
+
+        def poison(module, arguments):
+            seen.append(1)
+            if model.training and len(seen) == step:
+                model.decoder.head.weight.data.fill_(math.nan)
+
+        model.register_forward_pre_hook(poison)
+
+    record = run_with(monkeypatch, tiny_with({"train.epochs": 3, "train.validate_every": 0}), spoil)
+    assert record.status == "diverged" and record.error == f"the loss became nan at step {step}, {where}"
+    assert record.diverged_at_step == step and record.scores is None
+    assert [point.epoch for point in record.curve] == list(range(1, (step - 1) // 2 + 1))
+
+
+@pytest.mark.parametrize(
+    ("look", "text"),
+    [
+        (0, "after the last step, 2, these are no numbers: decoder.head.weight"),
+        (1, "the validation loss became nan after step 2, epoch 1 of 1"),
+    ],
+)
+def test_weights_that_the_last_step_broke_are_not_scored(monkeypatch, tiny_with, look, text):
+    def spoil(model):
+        head = model.decoder.head.weight
+        calls = []
+        head.register_hook(lambda grad: calls.append(1) or (grad * math.nan if len(calls) == 2 else grad))
+
+    record = run_with(monkeypatch, tiny_with({"train.validate_every": look}), spoil)
+    assert (record.status, record.diverged_at_step, record.error) == ("diverged", 2, text)
 
 
 def test_any_other_failure_is_recorded_with_its_traceback(monkeypatch, tiny):

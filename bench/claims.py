@@ -1,0 +1,67 @@
+"""Which driver runs a trial: a lock of the operating system, so that two on one results folder share the work.
+
+The lock is what counts, not the file: the kernel drops it when its process dies, however that happens, and no clock has
+a say. It also works between machines where the folder's file system has locks, as NFS does.
+"""
+
+import fcntl
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+ATTEMPTS = 100
+
+
+class Claim:
+    """A trial that is this process's to run, until ``release``."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path, self._descriptor = path, descriptor
+
+    @classmethod
+    def take(cls, path: Path) -> "Claim | None":
+        """``None`` if somebody else has it. Raises ``OSError`` where there can be no lock."""
+        for _ in range(ATTEMPTS):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            except (FileNotFoundError, FileExistsError):  # whoever released the last claim removed the folder meanwhile
+                continue
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_at(descriptor, path):
+                    os.truncate(descriptor, 0)
+                    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                    return cls(path, descriptor)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)  # it was released, and its file removed, after we had opened it
+        return None  # so many come and go here that it is surely somebody's
+
+    def release(self) -> None:
+        """Removes the file while the lock is still held, so that nobody locks one that is about to go."""
+        with suppress(OSError):
+            self.path.unlink()
+        os.close(self._descriptor)
+        with suppress(OSError):  # not empty
+            self.path.parent.rmdir()
+
+
+def owner(path: Path) -> str:
+    """Who holds a claim, as far as its file says."""
+    try:
+        return path.read_text() or "another process"
+    except (OSError, UnicodeDecodeError):
+        return "another process"
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,142 @@
+"""What travels between the driver and a cluster's nodes: code and small files there, records back. Needs no Ray.
+
+Paths of a trial are those that the user typed: relative to the driver's directory where a node has that directory, and
+else to the copy of code and small files that Ray unpacked there.
+"""
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import bench
+import models
+from bench.config import ConfigError, TrialConfig
+from bench.datasets import DATASETS, DataError
+from bench.packing import smallest_card_bytes
+from bench.record import TrialRecord, write_whole
+from bench.sources import Source, fetch
+from bench.sweep import Trial, prepare_data, prepare_weights
+from models._registry import Missing
+
+SMALL_BYTES = 16 * 2**20
+"""Weight files up to this size, named by a relative path, travel with the code."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one node says about the trials before any of them starts."""
+
+    code: str  # folder that the suite was loaded from
+    lacking: dict[str, list[Missing]] = field(default_factory=dict)  # by trial id
+    problems: list[str] = field(default_factory=list)  # weights and data that are there, yet cannot be used
+    notes: list[str] = field(default_factory=list)
+    fingerprints: dict[str, str] = field(default_factory=dict)  # of each dataset's content, by its settings
+    card_bytes: int | None = None  # memory of its smallest GPU
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """What all nodes together say."""
+
+    absent: dict[str, list[Missing]]  # what keeps trials from running on any node, by trial id
+    notes: list[str]
+    card_bytes: int | None  # memory of the smallest GPU; None without one
+
+
+def stage(trials: Iterable[Trial], folder: Path) -> None:
+    """Copies the suite's code into ``folder``, and the small weight files that the trials name by a relative path."""
+    for package in (bench, models):
+        source = Path(package.__file__).parent
+        shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in {path for trial in trials for path in trial.config.model.weight_files()}:
+        travels = not path.is_absolute() and ".." not in path.parts and path.is_file()
+        if travels and path.stat().st_size <= SMALL_BYTES:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / path)
+
+
+def look(configs: list[str], sources: Sequence[Source] = ()) -> Look:
+    """Runs on a node: what the trials (as JSON) need and it has not, or has and cannot use.
+
+    Fetches, reads and caches what is there to be had, so that the node's trials need not.
+    """
+    problems = fetch(sources)
+    code = str(Path(bench.__file__).parent)
+    trials = [Trial(TrialConfig.model_validate_json(text), ()) for text in configs]
+    found = {trial.trial_id: list(trial.config.missing()) for trial in trials}
+    lacking = {trial_id: items for trial_id, items in found.items() if items}
+    able = [trial for trial in trials if trial.trial_id not in lacking]
+    notes, fingerprints = [], {}
+    try:
+        prepare_weights(able)
+        notes = prepare_data(able)
+        for trial in able:
+            key = _settings(trial.config)
+            if key not in fingerprints:
+                fingerprints[key] = DATASETS.build(trial.config.dataset, trial.config.transform).fingerprint
+    except ConfigError as error:
+        problems += [line.strip() for line in error.lines]
+    except DataError as error:
+        problems += error.errors
+    return Look(code, lacking, problems, notes, fingerprints, smallest_card_bytes())
+
+
+def _settings(config: TrialConfig) -> str:
+    return json.dumps([part.model_dump(mode="json") for part in (config.dataset, config.transform)])
+
+
+def readiness(looks: Mapping[str, Look], trial_ids: Collection[str]) -> Readiness:
+    """What the nodes can run. Trials that cannot run on any of them are left out, as on a single machine.
+
+    looks: by the node's name. Raises ``ConfigError`` with one line for each node that lacks what another node has, or
+    whose weights or data cannot be used or are not those of the other nodes; and where no trial can run at all.
+    """
+    everywhere = set.intersection(*(set(seen.lacking) for seen in looks.values()))
+    if everywhere == set(trial_ids):
+        everywhere = set()
+    lines = []
+    for node, seen in looks.items():
+        items = [item for trial_id, of in seen.lacking.items() if trial_id not in everywhere for item in of]
+        wrong = [f"missing {item.kind}: {item.field}: {item.what} -> {item.remedy}" for item in items]
+        if wrong := [*dict.fromkeys(wrong), *seen.problems]:
+            lines.append(f"  node {node}: {'; '.join(wrong)}")
+    if lines:
+        raise ConfigError("not every node can run these trials:", *lines)
+    _check_same_data(looks)
+    first = next(iter(looks.values()))
+    return Readiness(
+        absent={trial_id: items for trial_id, items in first.lacking.items() if trial_id in everywhere},
+        notes=list(dict.fromkeys(note for seen in looks.values() for note in seen.notes)),
+        card_bytes=min((seen.card_bytes for seen in looks.values() if seen.card_bytes), default=None),
+    )
+
+
+def _check_same_data(looks: Mapping[str, Look]) -> None:
+    first, expected = next(iter(looks.items()))
+    others = [node for node, seen in looks.items() if seen.fingerprints != expected.fingerprints]
+    if others:
+        lines = [f"  node {node}: its data are not those of node {first}" for node in others]
+        raise ConfigError("the nodes hold different data under the same names:", *lines)
+
+
+def pack(record: TrialRecord) -> dict[str, bytes]:
+    """The files that a record consists of, by name: what ``save`` would write."""
+    with tempfile.TemporaryDirectory(prefix="sam3-bench-") as folder:
+        record.save(Path(folder))
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
+def unpack(files: Mapping[str, bytes], trial_id: str, folder: Path) -> None:
+    """Writes a packed record; its JSON comes last, so its presence means that the trial is done.
+
+    Raises ``ValueError`` for a name that is not one of this trial's files.
+    """
+    wrong = [name for name in files if not re.fullmatch(rf"{re.escape(trial_id)}(\.[a-z]+)+", name)]
+    if wrong:
+        raise ValueError(f"no files of a record of trial {trial_id}: {wrong}")
+    for name in sorted(files, key=lambda name: name == f"{trial_id}.json"):
+        write_whole(folder / name, lambda file: file.write(files[name]))

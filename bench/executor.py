@@ -1,0 +1,98 @@
+"""Where the trials of a sweep run: one after another or side by side on this machine, or on a Ray cluster's nodes."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from types import ModuleType
+
+from bench import packing, schedule
+from bench.config import ConfigError
+from bench.cost import longest_first
+from bench.datasets import Progress
+from bench.interrupt import Interrupts
+from bench.resources import Resources, check_parallel
+from bench.sources import Source, fetch
+from bench.sweep import Trial, absent_of, prepare_data, prepare_weights
+from bench.work import Work
+from models._registry import Missing
+
+
+class Executor(ExitStack):
+    """Asks what the trials lack, prepares what they need, and runs them. A connection to Ray lasts until the exit."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        by_ray: bool,
+        counts: Mapping[str, Mapping[str, int]],
+        sources: Sequence[Source] = (),
+    ) -> None:
+        """counts: of parameters by trial id, which say what takes longest; sources: what is fetched where it is not.
+
+        All methods raise ``ConfigError``.
+        """
+        super().__init__()
+        self.resources, self.by_ray, self.counts, self.sources = resources, by_ray, counts, sources
+        self.nodes: list = []
+        self.ready = None  # what a cluster's nodes said
+
+    @property
+    def at_once(self) -> int:
+        """How many trials run side by side."""
+        if not self.by_ray:
+            return 1
+        return sum(node.slots for node in self.nodes) or self.resources.slots_here()
+
+    def absent(self, trials: Sequence[Trial]) -> dict[str, list[Missing]]:
+        """What keeps trials from running here, or on every node of the cluster, by trial id."""
+        if not trials:
+            return {}
+        if not self.resources.address:
+            if problems := fetch(self.sources):
+                raise ConfigError(*problems)
+            return absent_of(trials)
+        if self.ready is None:
+            ray = _ray()
+            self.nodes = self.enter_context(ray.connected(self.resources, list(trials)))
+            self.ready = ray.ask(self.nodes, list(trials), self.resources, self.sources)
+        # points that a search proposes later differ in settings, not in weights or data
+        return {t.trial_id: self.ready.absent[t.trial_id] for t in trials if t.trial_id in self.ready.absent}
+
+    def prepare(self, trials: Sequence[Trial], progress: Progress, validation: bool) -> list[str]:
+        """Reads, checks and caches weights and data; returns what a user should know about them.
+
+        validation: whether every trial needs a validation split.
+        """
+        check_parallel(self.resources, {t.config.train.batch_size: ", ".join(t.point) for t in trials})
+        if self.ready is not None:
+            return self.ready.notes
+        prepare_weights(trials)
+        return prepare_data(trials, progress, validation)
+
+    def in_order(self, trials: Sequence[Trial]) -> list[Trial]:
+        """The trials as they are to be started: side by side the longest first, so that none runs alone at the end."""
+        return longest_first(trials, self.counts) if self.by_ray else list(trials)
+
+    def run(self, work: Work, interrupts: Interrupts) -> None:
+        """Runs what there is to run; leaves one record for each trial that was not another driver's."""
+        resources = self.resources
+        if not self.by_ray:
+            schedule.run_serially(work, threads=resources.threads, gpus_per_trial=int(resources.gpus_per_trial))
+            return
+        shares = {}
+        if resources.shares_card:
+            card = self.ready.card_bytes if self.ready else packing.smallest_card_bytes()
+            shares = packing.shares(work.trials, resources, card)
+        ray = _ray()
+        if not self.nodes:
+            self.nodes = self.enter_context(ray.connected(resources, list(work.trials)))
+        ray.run_on_ray(work, interrupts, resources, self.nodes, shares)
+
+
+def _ray() -> ModuleType:
+    """``bench.schedule_ray``: the rest works where Ray is not installed, and does not wait for it to load."""
+    try:
+        from bench import schedule_ray
+    except ImportError as error:
+        reason = f"Ray cannot be loaded: {error}"
+        raise ConfigError(f"{reason}. Install it (pip install -e .), or add --executor serial") from None
+    return schedule_ray

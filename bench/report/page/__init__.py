@@ -1,0 +1,76 @@
+"""A sweep's results as one HTML file that needs no server and no network: it opens from disk and from an e-mail.
+
+The same results give the same bytes. What users and files can name (labels, questions, errors, image names) reaches
+the page as JSON that cannot end its element, and the document as text, never as markup. The content security policy
+allows the two scripts by their hashes and forbids every request.
+"""
+
+import base64
+import gzip
+import hashlib
+import html as markup
+import json
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+from bench.report.leaderboard import Leaderboard
+from bench.report.page.content import content
+from bench.report.page.pictures import samples
+from bench.report.results import Results
+
+LIMIT_BYTES = 7_900_000
+"""Samples are left out beyond it: mail servers often refuse ten million, which 8 MB are once they are encoded."""
+SCRIPTS = ("document.js", "table.js", "plots.js", "trial.js", "compare.js", "main.js")
+
+
+def html(results: Results, board: Leaderboard) -> str:
+    """The whole page."""
+    data = content(results, board)
+    parts = {
+        "title": markup.escape(board.name),
+        "style": _asset("page.css"),
+        "plotly": _packed_plotly(),
+        "script": _script(),
+        "policy": _policy(),
+    }
+    room = LIMIT_BYTES - sum(len(part.encode()) for part in parts.values()) - len(_json(data).encode())
+    parts["data"] = _json(data | samples(results, room))
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _asset("template.html"))
+
+
+def _json(data: Any) -> str:
+    """JSON that stays inside its ``<script>`` element whatever it holds."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return re.sub("[<>&\u2028\u2029\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+@cache
+def _asset(name: str) -> str:
+    return (files("bench.report.page") / name).read_text(encoding="utf-8")
+
+
+@cache
+def _script() -> str:
+    """The page's own code, one script element."""
+    return "\n".join(['"use strict";', *(_asset(name) for name in SCRIPTS)])
+
+
+@cache
+def _packed_plotly() -> str:
+    """plotly.js, a third of its size: the browser unpacks it."""
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
+
+
+@cache
+def _policy() -> str:
+    """No request may leave the page; styles and pictures come from it alone."""
+    hashes = [base64.b64encode(hashlib.sha256(t.encode()).digest()).decode() for t in (_script(), get_plotlyjs())]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )

@@ -1,0 +1,130 @@
+"""Single trials for the page: their settings against the base, curves, scores of every image, where they come from."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from bench.record import TrialRecord
+from bench.report.page import answer
+from bench.report.page.series import memory_series
+from bench.report.results import Results
+from bench.sweep import Trial
+
+IMAGE_SCORES_BYTES = 2_000_000
+"""Beyond it the scores of single images are left out, of the last trials first: 5,000 images times 100 trials."""
+NO_SCORE = 65535  # of an image, where scores are 0..65534 for 0..1
+_ABSENT = object()  # a field that one of two models does not have
+
+
+def trials(
+    results: Results, base: Mapping[str, Any], mains: Mapping[str, str], states: Mapping[str, str]
+) -> dict[str, Any]:
+    """All trials by id, the lists of image names that they share, and how many had to do without their images.
+
+    base: the base configuration by dotted path; mains and states: main metric and state of every trial.
+    """
+    sets: dict[tuple[str, ...], int] = {}
+    kept = _within(results, IMAGE_SCORES_BYTES)
+    found = {
+        trial.trial_id: _trial(trial, results, base, sets, mains, states, trial.trial_id in kept)
+        for trial in results.trials
+    }
+    return {
+        "trials": found,
+        "imageNames": [list(names) for names in sets],
+        "imagesLeftOut": len(results.images) - len(kept),
+    }
+
+
+def _trial(
+    trial: Trial,
+    results: Results,
+    base: Mapping[str, Any],
+    sets: dict[tuple[str, ...], int],
+    mains: Mapping[str, str],
+    states: Mapping[str, str],
+    with_images: bool,
+) -> dict[str, Any]:
+    """One trial; ``sets`` collects the lists of image names, which many trials share."""
+    trial_id = trial.trial_id
+    record, main = results.records.get(trial_id), mains[trial_id]
+    here = flat(trial.config.model_dump(mode="json"))
+    paths = [*base, *(path for path in here if path not in base)]
+    both = [(path, base.get(path, _ABSENT), here.get(path, _ABSENT)) for path in paths]
+    found: dict[str, Any] = {
+        "name": answer.name(trial.point, [axis.name for axis in results.sweep.axes]),
+        "labels": list(trial.point),
+        "seed": trial.seed,
+        "state": states[trial_id],
+        "main": main,
+        "changes": [[path, text(before), text(after)] for path, before, after in both if before != after],
+    }
+    needs = results.absent.get(trial_id, ()) if record is None else ()
+    if needs:
+        found["error"] = "\n".join(f"missing {item.kind}: {item.what}; {item.remedy}" for item in needs)
+    if record is None:
+        return found
+    points = [[p.epoch, p.train_loss, p.val_loss, p.lr] for p in record.curve]
+    found |= {
+        "error": record.error,
+        "scores": {name: number(value) for name, value in (record.scores or {}).items()},
+        "val": {name: number(value) for name, value in (record.val_scores or {}).items()},
+        "curve": [[number(value) for value in point] for point in points],
+        "memory": memory_series(results.folders.get(trial_id), trial_id, len(results.trials)),
+        "provenance": _provenance(record),
+    }
+    images = results.images.get(trial_id)
+    if with_images and images is not None and main in images:
+        found["imageSet"] = sets.setdefault(tuple(images["name"]), len(sets))
+        found["images"] = _packed(images[main])
+    return found
+
+
+def _provenance(record: TrialRecord) -> dict[str, str]:
+    facts = flat(record.provenance.model_dump(mode="json")) if record.provenance else {}
+    return {name: text(value) for name, value in facts.items() if value != {}}
+
+
+def _within(results: Results, budget: int) -> set[str]:
+    """Ids of the first trials whose per-image scores fit."""
+    kept = set()
+    for trial in results.trials:
+        images = results.images.get(trial.trial_id)
+        budget -= len(images["name"]) * 8 // 3 if images else 0
+        if images and budget >= 0:
+            kept.add(trial.trial_id)
+    return kept
+
+
+def _packed(values: Sequence[float]) -> str:
+    """Scores of 0..1 in 16 bits each, little end first, in base64: a third of what they are as text."""
+    scores = np.asarray(values, dtype=float)
+    known = np.isfinite(scores)
+    levels = np.round(np.clip(np.where(known, scores, 0), 0, 1) * (NO_SCORE - 1)).astype("<u2")
+    return base64.b64encode(np.where(known, levels, NO_SCORE).astype("<u2").tobytes()).decode()
+
+
+def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Values by dotted path."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        found |= flat(value, f"{above}{name}.") if isinstance(value, dict) and value else {f"{above}{name}": value}
+    return found
+
+
+def text(value: Any) -> str:
+    if value is _ABSENT:
+        return "–"
+    if isinstance(value, list):
+        return f"[{', '.join(map(text, value))}]"
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def number(value: float | None) -> float | None:
+    """Seven digits, as many as anyone looks at; ``None`` for what is no number."""
+    return float(f"{value:.7g}") if value is not None and isfinite(value) else None

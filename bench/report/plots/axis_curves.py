@@ -1,0 +1,246 @@
+"""Accuracy, memory and speed along one axis of a sweep: curves over numbers, dots over names."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
+
+from bench.record import TrialRecord
+from bench.report.leaderboard import GIB, Cell, Leaderboard, Row, Table
+from bench.report.plots.style import (
+    Canvas,
+    accuracy,
+    accuracy_label,
+    canvas,
+    fields,
+    house_style,
+    legend_height,
+    limits,
+    line_look,
+    memory_in_gib,
+    memory_label,
+    shorten,
+    spread_in_words,
+    text_width,
+    wrap,
+)
+from bench.report.results import Results
+
+LONGEST_LABEL = 2.3  # inches
+LONGEST_TICK = 0.45  # longer names of numbers stand as names do
+BANDED = 2  # with more curves, bands would hide each other, and bars stand in for them
+LOG_FROM = 4  # ratio of the largest to the smallest value from which a logarithmic axis shows more
+
+
+@dataclass(frozen=True)
+class Panel:
+    title: str
+    cell: Callable[[Row], Cell | None]
+    of_record: Callable[[TrialRecord], float | None]  # the same of one trial that is ok
+
+
+def axis_curves(results: Results, board: Leaderboard, table: Table, axis: int) -> Figure | None:
+    """Panels for accuracy, peak memory and training speed against the board's axis of this number.
+
+    Rows that differ on the other axes are curves of their own. An axis of numbers is drawn to scale (log2 where they
+    span a factor of 4), an axis of names as dots in the sweep's order. ``None`` with fewer than two measured points.
+    """
+    rows = [row for row in table.rows if accuracy(row, table)]
+    labels = list(dict.fromkeys(row.labels[axis] for row in rows))
+    if len(labels) < 2:
+        return None
+    panels = [
+        Panel(
+            f"{accuracy_label(table)}, test split",
+            lambda row: accuracy(row, table),
+            lambda record: record.scores.get(table.main_metric),
+        ),
+        Panel(
+            memory_label(table) if table.memory_measure else "",
+            lambda row: memory_in_gib(row, table),
+            lambda record: _gib(record, table),
+        ),
+        Panel(
+            "training speed [images/s]",
+            lambda row: row.cells.get("timing.train_images_per_second"),
+            lambda record: record.timing and record.timing.train_images_per_second,
+        ),
+    ]
+    panels = [panel for panel in panels if any(panel.cell(row) for row in rows)]
+    groups: dict[tuple[str, ...], dict[str, Row]] = {}
+    for row in rows:
+        rest = row.labels[:axis] + row.labels[axis + 1 :]
+        groups.setdefault(rest, {})[row.labels[axis]] = row
+    values = _numbers(results, board.axes[axis], labels)
+    if values and max(text_width(label, 8) for label in labels) > LONGEST_TICK:
+        values = None
+    draw = _curves if values else _dots
+    with house_style():
+        return draw(results, board, table, axis, panels, groups, values or dict(zip(labels, range(len(labels)))))
+
+
+def _gib(record: TrialRecord, table: Table) -> float | None:
+    memory = (record.memory or {}).get("training")
+    value = memory and getattr(memory, table.memory_measure)
+    return None if value is None else value / GIB
+
+
+def _of_seeds(results: Results, row: Row, panel: Panel) -> list[float]:
+    """What the trials of a row measured, one by one."""
+    records = [results.records[i] for i in row.trial_ids if i in results.records]
+    values = [panel.of_record(record) for record in records if record.scores]
+    return [value for value in values if value is not None]
+
+
+def _numbers(results: Results, axis: str, labels: Sequence[str]) -> dict[str, float] | None:
+    """The axis's values by label, if all are different numbers."""
+    chosen = next((a for a in results.sweep.axes if a.name == axis), None)
+    given = {label: changes.get(axis) for label, changes in chosen.points} if chosen else {}
+    values = {label: given.get(label, label) for label in labels}
+    try:
+        numbers = {label: float(value) for label, value in values.items() if not isinstance(value, bool | None)}
+    except (TypeError, ValueError):
+        return None
+    distinct = len(set(numbers.values())) == len(labels)
+    return numbers if distinct and all(map(math.isfinite, numbers.values())) else None
+
+
+def _note(board: Leaderboard, mark: str) -> str:
+    return spread_in_words(board, mark) + ("; small points: single seeds" if len(board.seeds) > 1 else "")
+
+
+def _single(look: dict) -> dict:
+    """Of a single seed: a small point in the colour of its curve."""
+    return {"color": look["color"], "markersize": 3, "alpha": 0.7, "zorder": 2}
+
+
+def _curves(
+    results: Results,
+    board: Leaderboard,
+    table: Table,
+    axis: int,
+    panels: Sequence[Panel],
+    groups: Mapping[tuple[str, ...], Mapping[str, Row]],
+    values: Mapping[str, float],
+) -> Figure:
+    note = _note(board, "bands" if len(groups) <= BANDED else "bars")
+    place = canvas(board, table, 2.4, title=f"By {board.axes[axis]}", note=note, below=_below(groups))
+    every = place.figure.subplots(1, len(panels), squeeze=False)[0]
+    ordered = sorted(values, key=values.get)
+    for panel, axes in zip(panels, every):
+        for number, by_label in enumerate(groups.values()):
+            points = [
+                (values[label], cell)
+                for label in ordered
+                if label in by_label and (cell := panel.cell(by_label[label]))
+            ]
+            if not points:
+                continue
+            x = [value for value, _ in points]
+            y = np.array([cell.mean for _, cell in points])
+            reach = np.array([cell.half_width or 0 for _, cell in points])
+            look = line_look(number)
+            axes.plot(x, y, markersize=4.5, markerfacecolor="white", zorder=3, **look)
+            for label in by_label:
+                values_of_seeds = _of_seeds(results, by_label[label], panel)
+                axes.plot([values[label]] * len(values_of_seeds), values_of_seeds, ".", **_single(look))
+            if len(groups) <= BANDED:
+                axes.fill_between(x, y - reach, y + reach, color=look["color"], alpha=0.13, linewidth=0)
+            else:
+                axes.errorbar(x, y, yerr=reach, fmt="none", ecolor=look["color"], elinewidth=0.6, alpha=0.6)
+        axes.set_ylim(limits([cell for g in groups.values() for row in g.values() if (cell := panel.cell(row))]))
+        _scale(axes, [values[label] for label in ordered], ordered, 0.8 * 7.2 / len(panels))
+        axes.set_title("\n".join(wrap(panel.title, 6.6 / len(panels), 8)), loc="left", fontsize=8)
+        axes.set_xlabel(fields(board)[axis])
+    _legend(place, board, axis, groups)
+    return place.figure
+
+
+def _scale(axes: Axes, values: Sequence[float], labels: Sequence[str], width: float) -> None:
+    """Ticks at the values; those that would touch the one before are left out."""
+    if values[0] > 0 and values[-1] / values[0] >= LOG_FROM:
+        axes.set_xscale("log", base=2)
+    places = [math.log2(v) for v in values] if axes.get_xscale() == "log" else list(values)
+    inch = width / (1.1 * (places[-1] - places[0]))
+    shown, end = [], -math.inf
+    for value, place, label in zip(values, places, labels):
+        half = text_width(label, 8) / 2 + 0.03
+        if (place - places[0]) * inch - half >= end:
+            shown.append((value, label))
+            end = (place - places[0]) * inch + half
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks([value for value, _ in shown], [label for _, label in shown], fontsize=8)
+    axes.grid(axis="x", visible=False)
+
+
+def _dots(
+    results: Results,
+    board: Leaderboard,
+    table: Table,
+    axis: int,
+    panels: Sequence[Panel],
+    groups: Mapping[tuple[str, ...], Mapping[str, Row]],
+    values: Mapping[str, float],
+) -> Figure:
+    """Names on the left, one line each, and a dot in every panel: no name is turned or cut by its neighbour."""
+    room = 0.2 + 0.09 * (len(groups) - 1)
+    note = _note(board, "bars")
+    height = 0.75 + room * len(values)
+    place = canvas(board, table, height, title=f"By {board.axes[axis]}", note=note, below=_below(groups))
+    every = place.figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    step = 0.7 / max(1, len(groups))
+    for panel, axes in zip(panels, every):
+        for number, by_label in enumerate(groups.values()):
+            shift = (number - (len(groups) - 1) / 2) * step
+            look = {k: v for k, v in line_look(number).items() if k != "linestyle"}
+            for label, row in by_label.items():
+                if cell := panel.cell(row):
+                    bar = {"xerr": cell.half_width, "elinewidth": 0.8, "markersize": 4.5, "markerfacecolor": "white"}
+                    axes.errorbar(cell.mean, values[label] + shift, linestyle="", zorder=3, **bar, **look)
+                    found = _of_seeds(results, row, panel)
+                    axes.plot(found, [values[label] + shift] * len(found), ".", **_single(look))
+        axes.set_xlim(limits([cell for g in groups.values() for row in g.values() if (cell := panel.cell(row))]))
+        axes.set_title("\n".join(wrap(panel.title, 4.9 / len(panels), 8)), loc="left", fontsize=8)
+        axes.locator_params(axis="x", nbins=4)
+        axes.tick_params(axis="x", labelsize=8)
+    names = [shorten(label, LONGEST_LABEL, 8) for label in values]
+    every[0].set_yticks(range(len(values)), names, fontsize=8)
+    every[0].set_ylim(len(values) - 0.4, -0.6)
+    _legend(place, board, axis, groups)
+    return place.figure
+
+
+def _columns(groups: Mapping[tuple[str, ...], object]) -> int:
+    longest = max(text_width(", ".join(rest), 7.5) for rest in groups)
+    return max(1, int(6.6 / (min(longest, 3) + 0.45)))
+
+
+def _below(groups: Mapping[tuple[str, ...], object]) -> float:
+    """Inches of the legend below the panels."""
+    return legend_height(math.ceil(len(groups) / _columns(groups)) + 1, 7.5) if len(groups) > 1 else 0
+
+
+def _legend(place: Canvas, board: Leaderboard, axis: int, groups: Mapping[tuple[str, ...], object]) -> None:
+    """What the curves are, where there are several."""
+    if len(groups) < 2:
+        return
+    others = [field for number, field in enumerate(fields(board)) if number != axis]
+    handles = [
+        Line2D(
+            [], [], markersize=4.5, markerfacecolor="white", label=shorten(", ".join(rest), 3, 7.5), **line_look(number)
+        )
+        for number, rest in enumerate(groups)
+    ]
+    look = {
+        "ncols": _columns(groups),
+        "fontsize": 7.5,
+        "title_fontsize": 7.5,
+        "handlelength": 2.4,
+        "labelspacing": 0.35,
+    }
+    place.legend(handles, title=f"{', '.join(others)}:", alignment="left", **look)

@@ -1,0 +1,67 @@
+"""Names beside points: each where it covers neither another name nor what is drawn, found without chance."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from bench.report.plots.style import LINE, text_width
+
+REACHES = (7, 11, 16, 23, 32, 44, 60, 80, 105)  # points between a point and its name
+DIRECTIONS = [math.radians(angle) for angle in (20, -20, 160, -160, 90, -90, 50, -50, 130, -130, 0, 180)]
+MARKER = 5  # points from a marker's middle to its edge, and a little air
+LINKED = 12  # from this distance on a thin line joins a name and its point
+INK_COST = 6  # points of distance that covering one piece of a line is worth
+
+
+def label(axes: Axes, names: Sequence[str], ink: Sequence[tuple[float, float]], size: float, reach: int = 5) -> bool:
+    """Writes ``names`` beside the first points of ``ink``, all or none; returns whether all found a place.
+
+    The layout must be final. ink: places in data coordinates where something is drawn, the named points first; a name
+    may cover parts of lines if it must, but no point and no other name. reach: how many of ``REACHES`` may be tried.
+    """
+    scale = 72 / axes.figure.dpi
+    drawn = axes.transData.transform(np.asarray(ink, float)) * scale
+    frame = axes.get_window_extent().extents * scale
+    points, lines = drawn[: len(names)], drawn[len(names) :]
+    boxes: list[np.ndarray] = []
+    offsets: dict[int, tuple[float, float]] = {}
+    for i in sorted(range(len(names)), key=lambda i: (_room(points, i), i)):
+        half = np.array([72 * text_width(names[i], size) / 2 + 1, size * LINE / 2])
+        found = []
+        for distance in REACHES[:reach]:
+            for rank, angle in enumerate(DIRECTIONS):
+                toward = np.array([math.cos(angle), math.sin(angle)])
+                centre = points[i] + toward * distance + np.array([np.sign(round(toward[0], 6)), 0]) * half
+                box = np.concatenate([centre - half, centre + half])
+                if _fits(box, frame, points, boxes):
+                    cost = distance + rank / 4 + INK_COST * _inside(box, lines)
+                    found.append((cost, rank, tuple(centre - points[i]), box))
+        if not found:
+            return False
+        _, _, offsets[i], box = min(found, key=lambda place: place[:2])
+        boxes.append(box)
+    for i, (dx, dy) in sorted(offsets.items()):
+        far = math.hypot(max(0, abs(dx) - 36 * text_width(names[i], size)), dy) > LINKED
+        link = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3} if far else None
+        place = {"ha": "center", "va": "center", "textcoords": "offset points", "zorder": 4}
+        axes.annotate(names[i], ink[i], (dx, dy), fontsize=size, arrowprops=link, **place)
+    return True
+
+
+def _room(points: np.ndarray, i: int) -> float:
+    """Distance to the nearest other point: the most crowded choose first."""
+    others = np.delete(points, i, axis=0)
+    return float(np.hypot(*(others - points[i]).T).min()) if len(others) else 0.0
+
+
+def _fits(box: np.ndarray, frame: np.ndarray, points: np.ndarray, boxes: Sequence[np.ndarray]) -> bool:
+    inside = (box[:2] >= frame[:2]).all() and (box[2:] <= frame[2:]).all()
+    wide = box + np.array([-1, -1, 1, 1]) * MARKER
+    free = all(box[0] >= b[2] or box[2] <= b[0] or box[1] >= b[3] or box[3] <= b[1] for b in boxes)
+    return bool(inside and free and not _inside(wide, points))
+
+
+def _inside(box: np.ndarray, points: np.ndarray) -> int:
+    return int(((points > box[:2]) & (points < box[2:])).all(axis=1).sum()) if len(points) else 0

@@ -1,0 +1,106 @@
+"""Predicted memory as figures, for ``bench.plan`` and ``bench.compare_memory``."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from bench.config import TrialConfig
+from bench.footprint import PARTS
+from bench.predicted_memory import Prediction
+from bench.report.leaderboard import GIB
+from bench.report.plots.style import (
+    BLUE,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    WIDTH,
+    YELLOW,
+    house_style,
+    shorten,
+    wrap,
+)
+from models._size import in_words
+
+PART_LOOKS = dict(
+    zip(
+        PARTS,
+        (
+            {"color": BLUE},
+            {"color": SKY, "hatch": "////"},
+            {"color": YELLOW},
+            {"color": VERMILLION, "hatch": "...."},
+            {"color": PURPLE, "hatch": "\\\\\\\\"},
+            {"color": ORANGE, "hatch": "xxxx"},
+        ),
+        strict=True,
+    )
+)
+LONGEST_LABEL = 2.4  # inches
+
+
+def memory_plan(question: str, rows: Sequence[tuple[tuple[str, ...], Prediction]], cards: Sequence[int]) -> Figure:
+    """Predicted peaks of a sweep's points: one bar each, stacked by part, with the sizes of cards."""
+    with house_style():
+        figure = Figure(figsize=(WIDTH, 1.6 + 0.34 * len(rows)), dpi=160, layout="constrained")
+        axes = figure.add_subplot()
+        left = [0.0] * len(rows)
+        for part, look in PART_LOOKS.items():
+            widths = [prediction.parts[part] / GIB for _, prediction in rows]
+            edge = {"edgecolor": "black", "linewidth": 0.4}
+            axes.barh(range(len(rows)), widths, left=left, height=0.62, label=part, **look, **edge)
+            left = [a + b for a, b in zip(left, widths)]
+        totals = [prediction.device / GIB for _, prediction in rows]
+        axes.plot(totals, range(len(rows)), "k|", markersize=9, label="nvidia-smi")
+        for card in cards:
+            if card <= 1.1 * max(totals):
+                axes.axvline(card, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
+                place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": "center"}
+                axes.annotate(f"{card} GB", (card, 1), (0, 2), fontsize=7, color=GREY, va="bottom", **place)
+        names = [shorten(", ".join(labels), LONGEST_LABEL, 8) for labels, _ in rows]
+        axes.set_yticks(range(len(rows)), names, fontsize=8)
+        axes.invert_yaxis()
+        axes.set_xlabel("PREDICTED peak allocated in training [GiB]")
+        figure.suptitle("\n".join(wrap(question, WIDTH - 0.2, 10)), x=0.01, ha="left", fontsize=10)
+        axes.grid(axis="y", visible=False)
+        look = {"columnspacing": 1, "handlelength": 1.4, "handletextpad": 0.5}
+        figure.legend(fontsize=7, ncols=len(PARTS) + 1, loc="outside lower center", **look)
+    return figure
+
+
+def memory_curves(curves: Mapping[str, Sequence[tuple[str, Prediction]]], base: TrialConfig) -> Figure:
+    """Predicted memory by one field at a time, the others as in ``base``: one panel for each field."""
+    with house_style():
+        figure = Figure(figsize=(2.4 * len(curves), 2.8), dpi=160, layout="constrained")
+        panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+        for axes, (path, points) in zip(panels, curves.items()):
+            for name, marker, colour in (("device", "s", BLUE), ("allocated", "o", VERMILLION)):
+                heights = [getattr(prediction, name) / GIB for _, prediction in points]
+                label = {"device": "nvidia-smi", "allocated": "allocated"}[name]
+                axes.plot(range(len(points)), heights, marker=marker, color=colour, markersize=4, label=label)
+            axes.set_xticks(range(len(points)), [label for label, _ in points], rotation=45)
+            axes.set_xlabel(path.removeprefix("model."))
+        panels[0].set_ylim(bottom=0)
+        panels[0].set_ylabel("PREDICTED peak in training [GiB]")
+        panels[0].legend(fontsize=7)
+        setting = f"{in_words(base.transform.size)} px, batch {base.train.batch_size}, {base.train.precision}"
+        figure.suptitle(setting, fontsize=9)
+    return figure
+
+
+def memory_comparison(pairs: Sequence[tuple[int, int]], where: str, goal: float) -> Figure:
+    """Predicted against measured peaks, in bytes, with the band of the goal around their equality."""
+    with house_style():
+        figure = Figure(figsize=(4.4, 4.2), dpi=160, layout="constrained")
+        axes = figure.add_subplot()
+        top = 1.08 * max((value for pair in pairs for value in pair), default=GIB) / GIB
+        axes.fill_between((0, top), (0, top * (1 - goal)), (0, top * (1 + goal)), color="0.9", label=f"± {goal:.0%}")
+        axes.plot((0, top), (0, top), color="0.6", linewidth=0.8)
+        measured, predicted = [m / GIB for _, m in pairs], [p / GIB for p, _ in pairs]
+        axes.plot(measured, predicted, "o", color=BLUE, markersize=4, label="one configuration")
+        axes.set(
+            xlim=(0, top), ylim=(0, top), xlabel=f"measured peak allocated [GiB], {where}", ylabel="predicted [GiB]"
+        )
+        axes.legend(fontsize=8)
+    return figure

@@ -1,0 +1,129 @@
+"""Memory over time, as it was read during trials."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import pyarrow.parquet
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.record import TrialRecord
+from bench.report.leaderboard import GIB, Leaderboard, Table
+from bench.report.plots.style import BLUE, GREY, VERMILLION, WIDTH, canvas, house_style, row_name, shorten
+from bench.report.results import Results
+
+MOST_PANELS = 30
+COLUMNS = 3
+SHADES = {"training": "0.94", "evaluation": "0.84"}
+READINGS = {
+    "nvml_device_bytes": ("nvml_baseline_bytes", "device memory above what was in use before"),
+    "rss_bytes": ("rss_baseline_bytes", "resident memory of the process above its baseline (CPU)"),
+}
+"""What the sampler reads, in the order of preference: its baseline in the record, and what the difference is."""
+
+
+@dataclass(frozen=True)
+class Series:
+    name: str
+    what: str
+    phases: dict[str, tuple[list[float], list[float]]]  # seconds since the first phase's start, GiB
+    peaks: dict[str, float]  # as the record has them, GiB
+
+
+def memory_series(results: Results, board: Leaderboard, table: Table) -> Figure | None:
+    """One panel a row, of its first seed that has readings: memory over time, phases shaded, recorded peaks as lines.
+
+    ``None`` without readings. Of more than 30 rows the first 30 are shown, and it is said.
+    """
+    series = [found for row in table.rows if (found := _of_row(results, row.trial_ids, row_name(row, board)))]
+    if not series:
+        return None
+    shown = series[:MOST_PANELS]
+    note = "panels: the first seed of each row; dashed: the peak that the record holds; phases shaded"
+    if len(shown) < len(series):
+        note += f"; the first {len(shown)} of {len(series)} rows"
+    return _figure(board, table, shown, note)
+
+
+def trial_memory(results: Results, board: Leaderboard, trial_id: str) -> Figure | None:
+    """The same for one trial alone. ``None`` where it has no readings."""
+    for table in board.tables:
+        for row in table.rows:
+            if trial_id in row.trial_ids:
+                name = f"{row_name(row, board)}, seed {row.seeds[row.trial_ids.index(trial_id)]}, trial {trial_id}"
+                found = _of_row(results, [trial_id], name)
+                return found and _figure(board, table, [found], "dashed: the peak that the record holds; phases shaded")
+    return None
+
+
+def _figure(board: Leaderboard, table: Table, series: Sequence[Series], note: str) -> Figure:
+    columns = min(COLUMNS, len(series))
+    lines = math.ceil(len(series) / columns)
+    with house_style():
+        height = 2.6 if len(series) == 1 else 0.4 + 1.2 * lines
+        figure = canvas(board, table, height, title=f"Memory over time: {series[0].what}", note=note).figure
+        panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+        for axes, one in zip(panels.flat, series):
+            _draw(axes, one)
+            axes.set_title(shorten(one.name, 0.84 * WIDTH / columns, 8), loc="left", fontsize=8)
+        for axes in list(panels.flat)[len(series) :]:
+            axes.set_visible(False)
+        for column in range(columns):
+            last = max(i for i in range(column, len(series), columns))
+            panels.flat[last].tick_params(labelbottom=True)
+            panels.flat[last].set_xlabel("seconds in the phases", fontsize=8)
+        read = [value for one in series for _, values in one.phases.values() for value in values]
+        peaks = [peak for one in series for peak in one.peaks.values()]
+        panels[0, 0].set(xlim=(0, None), ylim=(min(0, *read), 1.3 * max(*read, *peaks)))
+        for axes in panels[:, 0]:
+            axes.set_ylabel("GiB", fontsize=8)
+    return figure
+
+
+def _draw(axes: Axes, series: Series) -> None:
+    axes.grid(axis="x", visible=False)
+    for phase, (seconds, values) in series.phases.items():
+        axes.axvspan(seconds[0], seconds[-1], color=SHADES.get(phase, "0.9"), linewidth=0, zorder=0)
+        axes.plot(seconds, values, color=BLUE, linewidth=0.9)
+        if phase in series.peaks:
+            peak = series.peaks[phase]
+            axes.hlines(peak, seconds[0], seconds[-1], color=VERMILLION, linewidth=0.9, linestyle=(0, (4, 1.5)))
+    if "training" in series.peaks:
+        start = series.phases["training"][0][0]
+        text = {"fontsize": 7, "color": GREY, "va": "bottom", "textcoords": "offset points"}
+        axes.annotate(
+            f"peak in training {series.peaks['training']:.3f}", (start, series.peaks["training"]), (3, 2), **text
+        )
+
+
+def _of_row(results: Results, trial_ids: Sequence[str], name: str) -> Series | None:
+    for trial_id in trial_ids:
+        folder, record = results.folders.get(trial_id), results.records.get(trial_id)
+        path = folder and folder / f"{trial_id}.memory.parquet"
+        if record and record.memory and path and path.exists():
+            found = _read(path, record, name)
+            if found:
+                return found
+    return None
+
+
+def _read(path, record: TrialRecord, name: str) -> Series | None:
+    columns = pyarrow.parquet.read_table(path).to_pydict()
+    for reading, (baseline, what) in READINGS.items():
+        phases, peaks, start = {}, {}, 0.0
+        for phase, points in groupby(zip(columns["phase"], columns["seconds"], columns[reading]), key=lambda p: p[0]):
+            memory = record.memory.get(phase)
+            base = memory and getattr(memory, baseline)
+            known = [
+                (start + t, (value - base) / GIB) for _, t, value in points if value is not None and base is not None
+            ]
+            if known:
+                phases[phase] = tuple(map(list, zip(*known)))
+                start = known[-1][0]
+                if (peak := getattr(memory, reading)) is not None:
+                    peaks[phase] = peak / GIB
+        if phases:
+            return Series(name, what, phases, peaks)
+    return None

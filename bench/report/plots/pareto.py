@@ -1,0 +1,224 @@
+"""Memory against accuracy: every row with its uncertainty, the Pareto front, how sure it is, and what cards hold."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bench.report.front import front_shares
+from bench.report.leaderboard import Leaderboard, Row, Table
+from bench.report.plots.labels import REACHES, label
+from bench.report.plots.style import (
+    BLACK,
+    GREY,
+    ORANGE,
+    VERMILLION,
+    Canvas,
+    accuracy,
+    accuracy_label,
+    canvas,
+    fields,
+    house_style,
+    legend_height,
+    limits,
+    memory_in_gib,
+    memory_label,
+    row_name,
+    shorten,
+    spread_in_words,
+    text_width,
+)
+from bench.scores import METRICS
+
+CARDS = (6, 8, 12, 16, 24)
+"""GB that cards are sold with. Each is taken to hold as many GiB, as ``bench.plan`` does."""
+HEIGHT = 3.7
+CROWDED = 160  # characters in all names, beyond which they get in each other's way
+KEY_WIDTH = 2.6  # inches at most
+PER_COLUMN = 50  # names in the key
+PUBLISHED_SHOWN = 4
+SHADES = ((0.95, "#08306B", "at least 95 %"), (0.5, "#4A86B8", "50 to 95 %"), (0.05, "#BCD3E6", "5 to 50 %"))
+"""Fill of a marker by its row's share, from this share on; below all of them it is hollow."""
+
+
+def memory_accuracy(
+    board: Leaderboard, table: Table, images: Mapping[str, Mapping[str, Sequence]] | None = None
+) -> Figure | None:
+    """Peak training memory against accuracy by the main metric, with 95 % intervals over seeds and the Pareto front.
+
+    images: per-image scores by trial id, for the share of resamples in which a row is on the front. Names that find no
+    room beside their points become numbers with a key. ``None`` when no row has both accuracy and memory.
+    """
+    rows = [row for row in table.rows if memory_in_gib(row, table) and accuracy(row, table)]
+    if not rows:
+        return None
+    shares = front_shares(table, rows, images or {})
+    names = [row_name(row, board) for row in rows]
+    if sum(map(len, names)) <= CROWDED:
+        figure = _drawn(board, table, rows, shares, names, numbered=False)
+        if figure is not None:
+            return figure
+    return _drawn(board, table, rows, shares, names, numbered=True)
+
+
+def _drawn(
+    board: Leaderboard,
+    table: Table,
+    rows: Sequence[Row],
+    shares: Sequence[float] | None,
+    names: Sequence[str],
+    numbered: bool,
+) -> Figure | None:
+    """``None`` where a name found no place; numbers do."""
+    with house_style():
+        columns = math.ceil(len(names) / PER_COLUMN)
+        size = 7 if len(names) <= 20 else 6
+        key = _key_lines(names, KEY_WIDTH / columns, size) if numbered else []
+        widest = columns * (max((text_width(line, size) for line in key), default=0) + 0.15)
+        tall = 0.125 * math.ceil(len(names) / columns) + 0.2 if numbered else 0
+        title = f"{accuracy_label(table)} on the test split against peak memory in training"
+        if len(board.axes) > 1:
+            title += f". Names: {', '.join(fields(board))}"
+        room = {"below": legend_height(1, 7), "right": widest}
+        place = canvas(board, table, max(HEIGHT, tall), title=title, note=_note(board, shares), **room)
+        figure = place.figure
+        axes = figure.add_subplot()
+        axes.set(xlabel=memory_label(table), ylabel=f"{accuracy_label(table)} on the test split")
+        axes.set_xlim(limits([memory_in_gib(row, table) for row in rows]))
+        axes.set_ylim(_with_published(limits([accuracy(row, table) for row in rows]), board, table))
+        if numbered:
+            handles = [Line2D([], [], linestyle="", label=line) for line in key]
+            look = {"handlelength": 0, "handletextpad": 0, "labelspacing": 0.4, "columnspacing": 1, "fontsize": size}
+            place.legend(handles, at_right=True, ncols=columns, **look)
+        ink = _points(axes, rows, table, shares)
+        _legend(place, rows, shares)
+        _published(axes, board, table)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # names are placed by this layout
+        ink += _cards(axes, table)
+        shown = [str(number) for number in range(1, len(rows) + 1)] if numbered else names
+        placed = label(axes, shown, ink, 7 if numbered else 8, reach=len(REACHES) if numbered else 6)
+    return figure if placed or numbered else None
+
+
+def _note(board: Leaderboard, shares: Sequence[float] | None) -> str:
+    if shares is None:
+        sure = "how sure the front is cannot be said before every row has two seeds"
+    else:
+        sure = (
+            "fill: share of 2,000 draws from what seeds and images leave open in which no other row is at least as "
+            "accurate with at most the same memory"
+        )
+    return f"{spread_in_words(board, 'bars')}; {sure}"
+
+
+def _points(axes: Axes, rows: Sequence[Row], table: Table, shares: Sequence[float] | None) -> list[tuple[float, float]]:
+    """One marker a row, round on the front of the means and square elsewhere; returns where ink lies, markers first."""
+    places = [(memory_in_gib(row, table).mean, accuracy(row, table).mean) for row in rows]
+    front = sorted(place for place, row in zip(places, rows) if row.on_front)
+    axes.step(*zip(*front), where="post", color=VERMILLION, linestyle=(0, (4, 1.5)), linewidth=1.2, zorder=1)
+    ink: list[tuple[float, float]] = []
+    for (x0, y0), (x1, y1) in zip(front, front[1:]):
+        ink += _pieces((x0, y0), (x1, y0)) + _pieces((x1, y0), (x1, y1))
+    faint = 0.6 if len(rows) <= 12 else 0.25
+    for i, row in enumerate(rows):
+        x, y = places[i]
+        dx = memory_in_gib(row, table).half_width or 0
+        dy = accuracy(row, table).half_width or 0
+        colour = BLACK if row.on_front else GREY
+        axes.errorbar(x, y, xerr=dx, yerr=dy, fmt="none", ecolor=colour, elinewidth=0.6, alpha=faint, zorder=2)
+        look = {"markeredgecolor": colour, "markerfacecolor": _fill(row, shares and shares[i]), "markeredgewidth": 0.9}
+        axes.plot(x, y, "o" if row.on_front else "s", markersize=6.5 if row.on_front else 5.5, zorder=3, **look)
+        left, right = axes.get_xlim()
+        low, high = axes.get_ylim()
+        ink += _pieces((max(left, x - dx), y), (min(right, x + dx), y)) if dx else []
+        ink += _pieces((x, max(low, y - dy)), (x, min(high, y + dy))) if dy else []
+    return places + ink
+
+
+def _pieces(start: tuple[float, float], end: tuple[float, float], count: int = 24) -> list[tuple[float, float]]:
+    """Places along a line."""
+    return [tuple(a + (b - a) * k / count for a, b in zip(start, end)) for k in range(count + 1)]
+
+
+def _fill(row: Row, share: float | None) -> str:
+    if share is None:
+        return VERMILLION if row.on_front else "white"
+    return next((colour for least, colour, _ in SHADES if share >= least), "white")
+
+
+def _legend(place: Canvas, rows: Sequence[Row], shares: Sequence[float] | None) -> None:
+    """Below the axes, so that it covers no point."""
+    plain = {"linestyle": "", "markeredgecolor": BLACK, "markeredgewidth": 0.9}
+    front = {"color": VERMILLION, "linestyle": (0, (4, 1.5)), "marker": "o", "markeredgecolor": BLACK}
+    handles = [Line2D([], [], **front, markerfacecolor="white", label="Pareto front of the means")]
+    if not all(row.on_front for row in rows):
+        handles.append(Line2D([], [], marker="s", markerfacecolor="white", **plain, label="beaten by another"))
+    if shares is not None:
+        handles.append(Line2D([], [], linestyle="", label="on the front in:"))
+        handles += [Line2D([], [], marker="o", markerfacecolor=c, **plain, label=words) for _, c, words in SHADES]
+        handles.append(Line2D([], [], marker="o", markerfacecolor="white", **plain, label="below 5 %"))
+    look = {"columnspacing": 1.0, "handletextpad": 0.4, "handlelength": 1.6, "fontsize": 7}
+    place.legend(handles, ncols=len(handles), **look)
+
+
+def _key_lines(names: Sequence[str], width: float, size: float) -> list[str]:
+    """The names by number, each at most ``width`` inches wide."""
+    numbers = [f"{number}  " for number in range(1, len(names) + 1)]
+    return [number + shorten(name, width - text_width(number, size), size) for number, name in zip(numbers, names)]
+
+
+def _cards(axes: Axes, table: Table) -> list[tuple[float, float]]:
+    """Sizes of cards as lines, where the memory is a card's; returns where their ink lies."""
+    if table.memory_measure != "nvml_device_bytes":
+        return []
+    left, right = axes.get_xlim()
+    low, high = axes.get_ylim()
+    ink = []
+    for card in (card for card in CARDS if left < card < right):
+        axes.axvline(card, color=GREY, linewidth=0.9, linestyle=":", zorder=0)
+        text = {"fontsize": 7, "color": GREY, "ha": "right", "va": "top", "rotation": 90}
+        axes.annotate(
+            f"{card} GB card",
+            (card, 1),
+            (-2, -2),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            **text,
+        )
+        ink += _pieces((card, low), (card, high))
+        beside = card - 5 / 72 * (right - left) / (axes.get_window_extent().width / axes.figure.dpi)
+        ink += _pieces((beside, high), (beside, high - 0.25 * (high - low)))
+    return ink
+
+
+def _of_papers(board: Leaderboard, table: Table) -> list[tuple[float, str]]:
+    """The best published accuracies by the main metric, and whose they are; a method's best once."""
+    found: dict[str, float] = {}
+    for row in board.beside.published:
+        value = row.result.scores.get(table.main_metric)
+        if value is not None:
+            found[row.result.method] = max(value, found.get(row.result.method, 0.0))
+    return sorted(((value, method) for method, value in found.items()), reverse=True)[:PUBLISHED_SHOWN]
+
+
+def _with_published(span: tuple[float, float], board: Leaderboard, table: Table) -> tuple[float, float]:
+    values = [value for value, _ in _of_papers(board, table)]
+    if not values:
+        return span
+    margin = 0.06 * (max(*values, span[1]) - min(*values, span[0]))
+    return min(span[0], min(values) - margin), max(span[1], max(values) + margin)
+
+
+def _published(axes: Axes, board: Leaderboard, table: Table) -> None:
+    """Accuracies from papers as lines: nobody has published the memory on this axis."""
+    lines = _of_papers(board, table)
+    for value, _ in lines:
+        axes.axhline(value, color=ORANGE, linewidth=0.9, linestyle=(0, (1, 1.5)), zorder=0)
+    if lines:
+        words = "; ".join(f"{method} {value:.3f}" for value, method in lines)
+        size = 6.5
+        text = shorten(f"dotted: published {METRICS[table.main_metric].label}, not measured here: {words}", 6.9, size)
+        axes.set_title(text, loc="left", fontsize=size, color=GREY)

@@ -1,0 +1,135 @@
+"""Where in the encoder adapters stand and which blocks are tuned, with the accuracy that each placement reaches."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from bench.config import TrialConfig
+from bench.report.leaderboard import Leaderboard, Row, Table
+from bench.report.plots.style import (
+    BLACK,
+    BLUE,
+    ORANGE,
+    accuracy,
+    accuracy_label,
+    canvas,
+    fields,
+    house_style,
+    legend_height,
+    limits,
+    row_name,
+    shorten,
+    spread_in_words,
+)
+from bench.report.results import Results
+from models._placement import resolve
+from models._registry import InvalidModel
+from models._skeleton import skeleton
+
+ROW_HEIGHT = 0.23  # inches
+LONGEST_LABEL = 1.9
+UNTOUCHED = {"facecolor": "0.94", "edgecolor": "none"}
+WORDS = {"adapted": "adapter", "tuned": "block tuned"}
+PATHS = ("model.adapter.placement", "model.tuned_blocks")
+
+
+class Blocks(NamedTuple):
+    """What a configuration does with the blocks of its encoder, counted from the image."""
+
+    depth: int
+    adapted: tuple[int, ...]
+    tuned: tuple[int, ...]
+
+
+def placement(results: Results, board: Leaderboard, table: Table) -> Figure | None:
+    """One line a row, one column an encoder block: adapters filled, tuned blocks hatched; accuracy at the right.
+
+    ``None`` unless the sweep varies where adapters stand or which blocks are tuned.
+    """
+    configs = {trial.trial_id: trial.config for trial in results.trials}
+    depths: dict[str, int | None] = {}
+    found = [(row, blocks) for row in table.rows if (blocks := _blocks(configs.get(row.trial_ids[0]), depths))]
+    if len({blocks[1:] for _, blocks in found}) < 2:
+        return None
+    if not any(path in axis.paths() for axis in results.sweep.axes for path in PATHS):
+        return None
+    with house_style():
+        height = 0.6 + ROW_HEIGHT * len(found)
+        note = spread_in_words(board, "bars")
+        place = canvas(board, table, height, title=_title(board), note=note, below=legend_height(1, 7.5))
+        left, right = place.figure.subplots(1, 2, sharey=True, width_ratios=(2.2, 1))
+        looks = {
+            "adapted": {"facecolor": BLUE, "edgecolor": BLACK, "linewidth": 0.5},
+            "tuned": {"facecolor": ORANGE, "edgecolor": BLACK, "linewidth": 0.5, "hatch": "////"},
+        }
+        shown = [kind for kind in looks if any(getattr(blocks, kind) for _, blocks in found)]
+        tall = 0.8 / max(1, len(shown))  # an adapter and a tuned block may stand at the same place
+        for y, (_, blocks) in enumerate(found):
+            for x in range(blocks.depth):
+                left.add_patch(Rectangle((x + 0.06, y - 0.4), 0.88, 0.8, **UNTOUCHED))
+            for part, kind in enumerate(shown):
+                for x in getattr(blocks, kind):
+                    left.add_patch(Rectangle((x + 0.06, y - 0.4 + part * tall), 0.88, tall, **looks[kind]))
+        depth = max(blocks.depth for _, blocks in found)
+        left.set(xlim=(0, depth), ylim=(len(found) - 0.45, -0.55), xlabel="encoder block, from image to decoder")
+        step = max(1, depth // 8)
+        left.set_xticks([x + 0.5 for x in range(0, depth, step)], [str(x) for x in range(0, depth, step)], fontsize=8)
+        names = [shorten(row_name(row, board), LONGEST_LABEL, 8) for row, _ in found]
+        left.set_yticks(range(len(found)), names, fontsize=8)
+        left.tick_params(length=0)
+        left.grid(visible=False)
+        for spine in left.spines.values():
+            spine.set_visible(False)
+        _accuracies(right, [row for row, _ in found], table)
+        handles = [Patch(label=WORDS[kind], **looks[kind]) for kind in shown]
+        handles.append(Patch(label="frozen, without adapter", **UNTOUCHED))
+        place.legend(handles, ncols=3, fontsize=7.5, handlelength=1.4)
+    return place.figure
+
+
+def _title(board: Leaderboard) -> str:
+    return f"Which blocks of the encoder learn. Rows: {', '.join(fields(board))}"
+
+
+def _accuracies(axes, rows: Sequence[Row], table: Table) -> None:
+    cells = [(y, cell) for y, row in enumerate(rows) if (cell := accuracy(row, table))]
+    for y, cell in cells:
+        axes.errorbar(cell.mean, y, xerr=cell.half_width, fmt="o", color=BLACK, markersize=4.5, elinewidth=0.8)
+    for y, row in enumerate(rows):
+        if not accuracy(row, table):
+            text = ", ".join(dict.fromkeys(row.statuses))
+            axes.text(0.5, y, text, transform=axes.get_yaxis_transform(), ha="center", va="center", fontsize=7.5)
+    if cells:
+        axes.set_xlim(limits([cell for _, cell in cells]))
+    axes.set_xlabel(f"{accuracy_label(table)}, test split")
+    axes.locator_params(axis="x", nbins=4)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.tick_params(axis="y", left=False, labelleft=False)
+
+
+def _blocks(config: TrialConfig | None, depths: dict[str, int | None]) -> Blocks | None:
+    """``None`` for a model without encoder blocks, or one that cannot be built here."""
+    model = config and config.model
+    if not hasattr(model, "adapter") or not hasattr(model, "tuned_blocks"):
+        return None
+    key = model.encoder.model_dump_json()
+    if key not in depths:
+        depths[key] = _depth(config)
+    depth = depths[key]
+    if depth is None:
+        return None
+    return Blocks(depth, resolve(model.adapter.placement, depth), resolve(model.tuned_blocks, depth))
+
+
+def _depth(config: TrialConfig) -> int | None:
+    """Number of the encoder's blocks: what its configuration says, or else the model without its memory."""
+    if hasattr(config.model.encoder, "depth"):
+        return config.model.encoder.depth
+    if any(item.kind == "package" for item in config.model.missing()):
+        return None
+    try:
+        return len(skeleton(config.model, config.transform.size).encoder.blocks)
+    except (InvalidModel, AttributeError):
+        return None

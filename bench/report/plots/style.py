@@ -1,0 +1,236 @@
+"""What all figures share: colours, sizes, the heading with the label of embedded runs, the small print, and files.
+
+Colours are those of Okabe and Ito (Color Universal Design, 2008), which readers with any kind of colour vision tell
+apart. Whatever a colour says, a marker, a line style, a hatch or a shade says too, so that figures survive greyscale.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+
+from bench.report.leaderboard import GIB, MEMORY_MEASURES, Cell, Leaderboard, Row, Table, measured_memory
+from bench.scores import METRICS
+
+BLACK, BLUE, VERMILLION, GREEN = "#000000", "#0072B2", "#D55E00", "#009E73"
+ORANGE, SKY, PURPLE, YELLOW = "#E69F00", "#56B4E9", "#CC79A7", "#F0E442"
+COLOURS = (BLUE, VERMILLION, GREEN, BLACK, PURPLE, ORANGE, SKY)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)))
+WARNING = "#B3261E"
+GREY = "0.35"
+
+WIDTH = 7.2  # inches: the text width of most papers
+TITLE_SIZE, WARNING_SIZE, SMALL_SIZE = 10, 8, 6.5
+LINE = 1.3  # height of a line of text in units of its size
+EDGE = 0.06  # inches between what is drawn and the edge of the figure
+WORTH_SHOWING = 1.8  # intervals longer than so many times what they are of are cut off by the frame
+
+AXIS_LABELS = {"s_measure": "S-measure", "iou": "IoU", "mean_class_iou": "mean IoU of the classes"}
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.linewidth": 0.8,
+    "axes.titlesize": 9,
+    "axes.formatter.useoffset": False,
+    "grid.alpha": 0.3,
+    "grid.linewidth": 0.6,
+    "hatch.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.3,
+    "pdf.fonttype": 42,  # text stays text
+    "text.parse_math": False,  # a name with a dollar sign is a name
+    "svg.hashsalt": "sam3-bench",  # so that the same figure is the same file
+}
+METADATA = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure as its suffix says (png, svg or pdf); the same figure gives the same bytes."""
+    with house_style():
+        figure.savefig(path, metadata=METADATA[path.suffix])
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A figure with its heading and small print, and room for panels and a legend between them."""
+
+    figure: Figure
+    below: tuple[float, float]  # left upper corner of the legend below the panels, in parts of the figure
+    right: tuple[float, float]  # and of the one right of them
+
+    def legend(self, handles: Sequence[Artist], *, at_right: bool = False, **look: Any) -> None:
+        """Puts a legend into the room that was kept for it."""
+        corner = self.right if at_right else self.below
+        self.figure.legend(
+            handles=handles, loc="upper left", bbox_to_anchor=corner, borderaxespad=0, borderpad=0, **look
+        )
+
+
+def canvas(
+    board: Leaderboard,
+    table: Table,
+    height: float,
+    *,
+    title: str = "",
+    note: str = "",
+    below: float = 0,
+    right: float = 0,
+) -> Canvas:
+    """An empty figure with heading and small print; ``height`` inches between them are free for panels.
+
+    title: what the figure shows, under the sweep's question; note: how to read it; below, right: inches kept free for a
+    legend beside the panels.
+    """
+    inside = WIDTH - 2 * EDGE
+    number = board.tables.index(table) + 1
+    heading = [(line, TITLE_SIZE, "black") for line in wrap(board.question, inside, TITLE_SIZE)]
+    heading += [(line, WARNING_SIZE, GREY) for line in wrap(title, inside, WARNING_SIZE)]
+    if len(board.tables) > 1:
+        others = f"Environment {number} of {len(board.tables)}: not comparable with the others"
+        heading += [(line, WARNING_SIZE, "black") for line in wrap(others, inside, WARNING_SIZE)]
+    if board.embedded:
+        warning = f"EMBEDDED RUN ({', '.join(board.embedded)}): not results of SAM3-UNet"
+        heading += [(line, WARNING_SIZE, WARNING) for line in wrap(warning, inside, WARNING_SIZE)]
+    facts = [f"{board.name} ({board.profile})", board.settings, table.environment.get("device", ""), note]
+    foot = [(line, SMALL_SIZE, GREY) for line in wrap("; ".join(filter(None, facts)), inside, SMALL_SIZE)]
+    top, bottom = _height(heading) + 2 * EDGE, _height(foot) + EDGE
+    total = top + height + below + bottom
+    figure = Figure(figsize=(WIDTH, total), dpi=160, layout="constrained")
+    share = (bottom + below) / total
+    figure.get_layout_engine().set(rect=(0, share, 1 - right / WIDTH, height / total))
+    for y, lines in ((total - EDGE, heading), (bottom - EDGE / 2, foot)):
+        for text, size, colour in lines:
+            figure.text(EDGE / WIDTH, y / total, text, fontsize=size, color=colour, va="top")
+            y -= size * LINE / 72
+    return Canvas(figure, (EDGE / WIDTH, share - 0.05 / total), (1 - right / WIDTH, (total - top) / total))
+
+
+def _height(lines: Sequence[tuple[str, float, str]]) -> float:
+    return sum(size * LINE / 72 for _, size, _ in lines)
+
+
+# --- text that fits ---------------------------------------------------------------------------------------------------
+
+
+def text_width(text: str, size: float) -> float:
+    """Inches that a line of text takes."""
+    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), False)
+    return width / 72
+
+
+def wrap(text: str, width: float, size: float) -> list[str]:
+    """Lines of at most ``width`` inches; a word that is longer is cut. No lines for no text."""
+    lines: list[str] = []
+    for word in text.split():
+        joined = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(joined, size) <= width:
+            lines[-1] = joined
+        else:
+            lines.append(shorten(word, width, size))
+    return lines
+
+
+def shorten(text: str, width: float, size: float) -> str:
+    """The text on one line; if ``width`` inches do not hold it, its two ends: names often differ in their last part."""
+    text = " ".join(text.split())
+    if text_width(text, size) <= width:
+        return text
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if text_width(_ends(text, middle), size) <= width else (low, middle - 1)
+    return _ends(text, low)
+
+
+def _ends(text: str, count: int) -> str:
+    """``count`` characters of a text, from both ends."""
+    last = count // 2
+    return f"{text[: count - last].rstrip()}…{text[len(text) - last :].lstrip()}"
+
+
+# --- words and numbers ------------------------------------------------------------------------------------------------
+
+
+def row_name(row: Row, board: Leaderboard) -> str:
+    """``rank 8, last:2``: a number is named by its axis, another label speaks for itself."""
+    return ", ".join(f"{f} {label}" if label[:1].isdigit() else label for f, label in zip(fields(board), row.labels))
+
+
+def fields(board: Leaderboard) -> list[str]:
+    """The last parts of the axes' paths."""
+    return [axis.rsplit(".", 1)[-1] for axis in board.axes]
+
+
+def accuracy(row: Row, table: Table) -> Cell | None:
+    return row.cells.get(f"test.{table.main_metric}")
+
+
+def memory_in_gib(row: Row, table: Table) -> Cell | None:
+    cell = measured_memory(row, table)
+    return None if cell is None else scaled(cell, 1 / GIB)
+
+
+def scaled(cell: Cell, factor: float) -> Cell:
+    deviation = None if cell.deviation is None else cell.deviation * factor
+    return Cell(cell.mean * factor, deviation, cell.count)
+
+
+def accuracy_label(table: Table) -> str:
+    metric = table.main_metric
+    return AXIS_LABELS.get(metric, METRICS[metric].label)
+
+
+def memory_label(table: Table) -> str:
+    return f"peak memory [GiB]: {MEMORY_MEASURES[table.memory_measure]}"
+
+
+def spread_in_words(board: Leaderboard, mark: str) -> str:
+    """What bars or bands are, as small print."""
+    seeds = len(board.seeds)
+    if seeds < 2:
+        return "one seed: no spread known"
+    return f"{mark}: 95 % interval of the mean over {seeds} seeds, cut off where it leaves the frame"
+
+
+def limits(cells: Sequence[Cell]) -> tuple[float, float]:
+    """Where an axis starts and ends: around all intervals, unless they dwarf the differences that are to be seen."""
+    low = min(c.mean - (c.deviation or 0) for c in cells)
+    high = max(c.mean + (c.deviation or 0) for c in cells)
+    whole = [c.mean - (c.half_width or 0) for c in cells], [c.mean + (c.half_width or 0) for c in cells]
+    if max(whole[1]) - min(whole[0]) <= WORTH_SHOWING * (high - low):
+        low, high = min(whole[0]), max(whole[1])
+    margin = 0.12 * (high - low) or 0.05 * abs(high) or 0.5
+    positive = min(c.mean for c in cells) >= 0
+    return max(low - margin, 0) if positive else low - margin, high + margin
+
+
+def line_look(number: int) -> dict:
+    """Colour, marker and line style of a curve by its number; 45 curves differ without colour, neighbours in all."""
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": DASHES[number % len(DASHES)],
+    }
+
+
+def legend_height(lines: int, size: float) -> float:
+    """Inches that a legend of so many lines takes."""
+    return 0.1 + lines * size * 1.4 / 72

@@ -1,0 +1,133 @@
+"""What a run may use: GPUs and cores per trial, from the command line, checked against this machine before any work."""
+
+import argparse
+import math
+import os
+from dataclasses import dataclass
+
+import torch
+
+from bench.config import ConfigError, Sweep
+
+
+@dataclass(frozen=True)
+class Resources:
+    """``gpus`` is the number of this machine's GPUs that are used; a cluster's nodes say themselves what they have."""
+
+    threads: int  # cores per trial
+    gpus: int = 0
+    gpus_per_trial: float = 0  # 0 on a CPU, a fraction where trials share a card
+    address: str | None = None  # of a Ray cluster; None is this machine
+
+    @property
+    def shares_card(self) -> bool:
+        return 0 < self.gpus_per_trial < 1
+
+    @property
+    def trials_per_card(self) -> int:
+        """How many trials may be on one card at the same time."""
+        return int(1 / self.gpus_per_trial + 1e-9) if self.shares_card else 1
+
+    def slots_here(self) -> int:
+        """How many trials this machine runs at once."""
+        return self.slots(os.cpu_count() or 1, self.gpus)
+
+    def slots(self, cores: float, gpus: float) -> int:
+        """How many trials a machine with so many cores and GPUs runs at once."""
+        by_cores = int(cores // self.threads)
+        if not self.gpus_per_trial:
+            return by_cores
+        by_gpus = int(gpus) * self.trials_per_card if self.shares_card else int(gpus // self.gpus_per_trial)
+        return min(by_cores, by_gpus)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--executor", choices=("ray", "serial"), default="ray", help="serial needs no Ray")
+    parser.add_argument(
+        "--address", metavar="auto|HOST:PORT", help="an existing Ray cluster to run on (default: this machine)"
+    )
+    parser.add_argument(
+        "--fetch",
+        action="append",
+        default=[],
+        metavar="PATH=URI",
+        help="copy data or weights there first where they are not, as in data/ECSSD=s3://bucket/ECSSD; repeatable",
+    )
+    parser.add_argument("--gpus", type=int, metavar="N", help="GPUs of this machine to use (default: all)")
+    parser.add_argument(
+        "--gpus-per-trial",
+        type=float,
+        metavar="N",
+        help="1 (default); 2 or more: data parallel; 0.5: two trials share a card, which measures accuracy only",
+    )
+    parser.add_argument("--cpus-per-trial", type=int, metavar="N", help="cores for each trial (default: 1 on a CPU)")
+
+
+def resources_of(options: argparse.Namespace, sweep: Sweep) -> Resources:
+    """Raises ``ConfigError`` for numbers that this machine cannot give and for options that do not go together."""
+    if options.address is not None:
+        return _on_cluster(options, sweep)
+    cores, visible = os.cpu_count() or 1, torch.cuda.device_count()
+    on_gpu = sweep.base.device == "cuda"
+    if options.gpus is not None:
+        if not on_gpu and options.gpus != 0:
+            raise ConfigError(f"--gpus {options.gpus}: this profile runs on the CPU. Add device=cuda to use GPUs")
+        if on_gpu and not 1 <= options.gpus <= visible:
+            allowed = f"Allowed: 1 to {visible}" if visible else "Leave it out, and see what is missing"
+            raise ConfigError(f"--gpus {options.gpus}: torch sees {visible} GPUs here. {allowed}")
+    gpus = (options.gpus or visible) if on_gpu else 0
+    each = _gpus_per_trial(options, sweep)
+    if each > max(gpus, 1):
+        raise ConfigError(f"--gpus-per-trial {each:g}: there are {gpus} GPUs to use. Allowed: up to {gpus}")
+    at_once = max(1, int(gpus / each + 1e-9)) if gpus else 1
+    default = max(1, cores // at_once) if gpus else 1
+    threads = default if options.cpus_per_trial is None else options.cpus_per_trial
+    if not 1 <= threads <= cores:
+        raise ConfigError(f"--cpus-per-trial {threads}: this machine has {cores} cores. Allowed: 1 to {cores}")
+    return Resources(threads, gpus, each)
+
+
+def _on_cluster(options: argparse.Namespace, sweep: Sweep) -> Resources:
+    """Sizes are checked against the nodes later, when there is a connection."""
+    address = options.address
+    if options.executor == "serial":
+        raise ConfigError(f"--address {address}: --executor serial runs on this machine only. Leave one of them out")
+    if options.gpus is not None:
+        raise ConfigError(f"--gpus {options.gpus}: a cluster's nodes say what they have. Leave it out with --address")
+    if not address or (address != "auto" and not _is_host_port(address)):
+        raise ConfigError(f"--address '{address}' is no address. Allowed: auto, or HOST:PORT as in 10.0.0.1:6379")
+    threads = 1 if options.cpus_per_trial is None else options.cpus_per_trial
+    if threads < 1:
+        raise ConfigError(f"--cpus-per-trial {threads}: at least 1 is needed")
+    return Resources(threads, 0, _gpus_per_trial(options, sweep), address)
+
+
+def _is_host_port(address: str) -> bool:
+    host, colon, port = address.rpartition(":")
+    return bool(host) and bool(colon) and "/" not in host and port.isdigit() and 0 < int(port) < 65536
+
+
+def _gpus_per_trial(options: argparse.Namespace, sweep: Sweep) -> float:
+    """0 on a CPU."""
+    asked, on_gpu = options.gpus_per_trial, sweep.base.device == "cuda"
+    if asked is None:
+        return 1 if on_gpu else 0
+    said = f"--gpus-per-trial {asked:g}"
+    if not on_gpu:
+        raise ConfigError(f"{said}: this profile runs on the CPU. Leave it out, or add device=cuda to use GPUs")
+    if not math.isfinite(asked) or asked <= 0 or (asked > 1 and asked != int(asked)):
+        raise ConfigError(f"{said}: allowed are whole numbers from 1, or a share of one card such as 0.5 or 0.25")
+    if 0.5 < asked < 1:
+        raise ConfigError(f"{said}: no second trial fits beside it. Allowed: 1, or at most 0.5")
+    if asked < 1 and options.executor == "serial":
+        raise ConfigError(f"{said}: --executor serial runs one trial at a time. Leave one of them out")
+    return asked
+
+
+def check_parallel(resources: Resources, batch_sizes: dict[int, str]) -> None:
+    """Raises ``ConfigError`` for a batch, here with the trial that has it, that gives a GPU nothing to do."""
+    smallest = min(batch_sizes, default=0)
+    if resources.gpus_per_trial > 1 and smallest < resources.gpus_per_trial:
+        each = f"--gpus-per-trial {resources.gpus_per_trial:g}"
+        where = f"{smallest} at {batch_sizes[smallest]}"
+        raise ConfigError(f"{each}: every GPU needs an image of each batch, but train.batch_size is {where}")

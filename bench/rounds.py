@@ -1,0 +1,100 @@
+"""A sweep's trials in rounds: each is planned by what the ones before it have left in the results folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import manifest, search, watch
+from bench.config import Sweep
+from bench.early_stopping import EarlyStopping
+from bench.executor import Executor
+from bench.interrupt import Interrupts
+from bench.progress import Display, Watcher
+from bench.record import TrialRecord, adopt, load_all, load_images
+from bench.sweep import Trial
+from bench.work import Limits, Work
+from models._registry import Missing
+
+
+class Rounds:
+    """A grid has one round; a search, seeds that depend on results, and a budget in hours have several."""
+
+    def __init__(self, sweep: Sweep, folder: Path, executor: Executor, say: Callable[[str], None]) -> None:
+        """executor: knows what the trials lack; say: tells the user a line."""
+        self.sweep, self.folder, self.executor, self.say = sweep, folder, executor, say
+        self.tried: set[str] = set()
+        """Ids of the trials that this run has begun: even an error is not tried twice."""
+        self.ended: dict[str, TrialRecord] = {}
+        """What became of the trials that this run has ended, on disk or not."""
+        self.problems: list[str] = []
+        """What could not be written."""
+        self.absent: dict[str, list[Missing]] = {}
+        """What keeps trials from running on this machine, by trial id."""
+
+    def next(self) -> search.Plan:
+        """The next round, after taking over what other sweeps have finished and leaving out what cannot run here."""
+        while True:
+            records = self.settled()
+            images = load_images(self.folder, records) if self.sweep.search.first_seeds else {}
+            plan = search.plan(self.sweep, records, images, at_once=self.executor.at_once, left_out=self.absent.keys())
+            adopted = adopt([trial.trial_id for trial in plan.next], self.folder)
+            for path in adopted:
+                self.say(f"note: {path} is the same trial, taken over")
+            absent = {} if adopted else self.executor.absent(plan.next)
+            if not adopted and not absent:
+                return plan
+            self.absent |= absent
+
+    def run(
+        self,
+        plan: search.Plan,
+        console: Console,
+        page: Watcher,
+        interrupts: Interrupts,
+        limits: Limits,
+        checkpoint_seconds: float,
+    ) -> search.Plan:
+        """Runs rounds until nothing is left to run or somebody stops them; returns what the search has come to."""
+        stopping = self.early_stopping(plan.trials)
+        while plan.next and not interrupts.asked:
+            self.tried |= {trial.trial_id for trial in plan.next}
+            self.write_manifest(plan.trials)
+            trials = self.executor.in_order(plan.next)
+            trackers = watch.trackers(self.sweep, trials, self.folder, self.say)
+            with Display(trials, console) as display:
+                work = Work(
+                    trials,
+                    self.folder,
+                    watch.Together(display, page, *trackers),
+                    say=self.say,
+                    asked=lambda: interrupts.asked,
+                    limits=limits,
+                    checkpoint_seconds=checkpoint_seconds,
+                    stopping=stopping,
+                )
+                try:
+                    self.executor.run(work, interrupts)
+                finally:
+                    work.release()
+            self.ended |= work.records
+            self.problems += work.problems
+            plan = self.next()
+        return plan
+
+    def settled(self) -> dict[str, TrialRecord]:
+        """Records of trials that are not run again: all of this run, of earlier ones those that are results."""
+        records, _ = load_all(self.folder)
+        tried = {trial_id: record for trial_id, record in records.items() if trial_id in self.tried}
+        return search.settled(self.sweep, records) | tried | self.ended
+
+    def early_stopping(self, trials: list[Trial]) -> EarlyStopping | None:
+        """What stops trials early, and knows of those that ran before; ``None`` where all run to their end."""
+        settings, records = self.sweep.search.early_stopping, self.settled()
+        before = [records[trial.trial_id] for trial in trials if trial.trial_id in records]
+        return EarlyStopping(settings, self.sweep.seeds[0], before) if settings else None
+
+    def write_manifest(self, trials: list[Trial]) -> None:
+        """The trials so far, as a report finds them."""
+        known, _ = manifest.load(self.folder)
+        manifest.of(self.sweep, trials, self.absent, known.predicted if known else {}).save(self.folder)

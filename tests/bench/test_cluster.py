@@ -1,0 +1,115 @@
+"""What travels between driver and nodes, without Ray."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import cluster
+from bench.cluster import Look, pack, readiness, stage, unpack
+from bench.config import ConfigError
+from bench.provenance import COMMIT, commit_in_words, provenance
+from bench.record import load, load_images
+from bench.sweep import Trial
+from bench.trial import run_trial
+from models._registry import Missing
+
+DATA = Missing("data", "dataset.images", "nope does not exist", "give the folder")
+GPU = Missing("device", "device", "no GPU", "run where there is one")
+
+
+def test_a_packed_record_arrives_as_it_was_saved(tiny, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    record = run_trial(tiny)
+    record.save(here)
+    unpack(pack(record), record.trial_id, there)
+    assert {p.name: p.read_bytes() for p in here.iterdir()} == {p.name: p.read_bytes() for p in there.iterdir()}
+    assert load(there / f"{record.trial_id}.json").scores == record.scores
+    assert load_images(there, [record.trial_id])
+
+
+@pytest.mark.parametrize("name", ["../abc.json", "/etc/abc.json", "abd.json", "abc", "abc.json/x", ".abc.json"])
+def test_only_files_of_the_trial_are_written(tmp_path, name):
+    with pytest.raises(ValueError, match="no files of a record of trial abc"):
+        unpack({"abc.json": b"{}", name: b"x"}, "abc", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_comes_last(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(cluster, "write_whole", lambda path, fill: written.append(path.name))
+    unpack({"abc.json": b"", "abc.images.parquet": b"", "abc.safetensors": b""}, "abc", tmp_path)
+    assert written[-1] == "abc.json" and len(written) == 3
+
+
+def test_the_code_and_small_relative_weights_travel(tiny_with, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("weights").mkdir()
+    Path("weights/small.pt").write_bytes(b"x")
+    with Path("weights/large.pt").open("wb") as file:
+        file.truncate(cluster.SMALL_BYTES + 1)
+    places = ("weights/small.pt", "weights/large.pt", str(tmp_path / "weights/small.pt"), "../outside.pt", "absent.pt")
+    trials = [Trial(tiny_with({"model.encoder": {"name": "sam3_vit", "weights": place}}), ()) for place in places]
+    staged = tmp_path / "staged"
+    stage(trials, staged)
+    assert (staged / "bench/run.py").exists() and (staged / "models/encoders/sam3_vit_tiny.safetensors").exists()
+    assert [p.name for p in staged.rglob("*.pt")] == ["small.pt"]
+    assert not list(staged.rglob("__pycache__")) and {p.name for p in staged.iterdir()} == {
+        "bench",
+        "models",
+        "weights",
+    }
+    assert sum(p.stat().st_size for p in staged.rglob("*") if p.is_file()) < 20 * 2**20
+
+
+def test_a_copy_of_the_code_knows_its_commit(monkeypatch):
+    said = commit_in_words()
+    monkeypatch.setattr("bench.__file__", "/nowhere/bench/__init__.py")
+    monkeypatch.delenv(COMMIT, raising=False)
+    cpu = torch.device("cpu")
+    assert provenance(cpu, 1).commit is None and commit_in_words() == ""
+    monkeypatch.setenv(COMMIT, "abc dirty")
+    assert (provenance(cpu, 1).commit, provenance(cpu, 1).dirty) == ("abc", True)
+    monkeypatch.setenv(COMMIT, "abc")
+    assert (provenance(cpu, 1).commit, provenance(cpu, 1).dirty) == ("abc", False)
+    if said:
+        monkeypatch.setenv(COMMIT, said)
+        assert commit_in_words() == said
+
+
+def test_a_node_looks_at_everything_the_trials_need(tiny, tiny_with):
+    folder = {"name": "folder", "images": "nope", "masks": "nope"}
+    other = tiny_with({"dataset": folder})
+    seen = cluster.look([tiny.model_dump_json(), other.model_dump_json()])
+    assert set(seen.lacking) == {other.trial_id} and not seen.problems and len(seen.fingerprints) == 1
+    assert Path(seen.code) == Path(cluster.__file__).parent
+    too_large = tiny_with({"train.batch_size": 100})
+    assert "at most 8" in cluster.look([too_large.model_dump_json()]).problems[0].lower()
+
+
+def test_one_line_for_each_node_that_lacks_what_others_have():
+    looks = {"a": Look(""), "b": Look("", {"x": [DATA], "y": [DATA, GPU]}), "c": Look("", {"y": [GPU]})}
+    with pytest.raises(ConfigError) as caught:
+        readiness(looks, ["x", "y"])
+    title, *lines = caught.value.lines
+    data = "missing data: dataset.images: nope does not exist -> give the folder"
+    gpu = "missing device: device: no GPU -> run where there is one"
+    assert lines == [f"  node b: {data}; {gpu}", f"  node c: {gpu}"]
+
+
+def test_trials_that_no_node_can_run_are_left_out_unless_they_are_all():
+    looks = {"a": Look("", {"x": [DATA]}, card_bytes=5), "b": Look("", {"x": [DATA]}, notes=["n"], card_bytes=3)}
+    found = readiness(looks, ["x", "y"])
+    assert found.absent == {"x": [DATA]} and found.notes == ["n"] and found.card_bytes == 3
+    with pytest.raises(ConfigError, match="  node b: missing data"):
+        readiness(looks, ["x"])
+
+
+def test_unusable_and_different_data_are_named_with_their_node():
+    with pytest.raises(ConfigError, match="node b: mask 3 is empty"):
+        readiness({"a": Look(""), "b": Look("", problems=["mask 3 is empty"])}, ["x"])
+    looks = {"a": Look("", fingerprints={"d": "1"}), "b": Look("", fingerprints={"d": "2"})}
+    with pytest.raises(ConfigError, match="node b: its data are not those of node a"):
+        readiness(looks, ["x"])

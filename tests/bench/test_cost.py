@@ -1,0 +1,22 @@
+"""The longest trials start first."""
+
+from bench.cost import longest_first, predicted_cost
+from bench.sweep import Trial
+
+
+def test_more_epochs_pixels_and_trainable_weights_cost_more(tiny_with):
+    def cost(changes, total=1000, trainable=10):
+        return predicted_cost(Trial(tiny_with(changes), ()), {"total": total, "trainable": trainable})
+
+    usual = cost({})
+    assert cost({"train.epochs": 3}) == 3 * usual
+    assert cost({"transform.size": [32, 64]}) == 2 * usual
+    assert cost({}, trainable=1000) > usual and cost({}, total=2000) > usual
+
+
+def test_the_longest_comes_first_and_equal_ones_stay_in_order(tiny_with):
+    trials = [Trial(tiny_with({"train.epochs": epochs, "seed": i}), ()) for i, epochs in enumerate((1, 5, 1, 9))]
+    counts = {trial.trial_id: {"total": 10, "trainable": 1} for trial in trials}
+    assert [t.seed for t in longest_first(trials, counts)] == [3, 1, 0, 2]
+    unknown = counts | {trials[3].trial_id: {}}
+    assert [t.seed for t in longest_first(trials, unknown)] == [1, 0, 2, 3], "what cannot be built here comes last"

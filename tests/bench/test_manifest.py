@@ -1,0 +1,142 @@
+"""What a sweep asked survives on disk, and what older folders asked is read off their records."""
+
+import json
+import shutil
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bench import manifest
+from bench.config import Axis, ConfigError, Sweep
+from bench.manifest import changes, label, reconstruct, understand, varied
+from bench.record import MANIFEST, TrialRecord, load_all
+from bench.report import results
+from bench.sweep import expand
+from models._registry import Missing
+
+
+@pytest.fixture
+def sweep(tiny):
+    ranks = Axis.over("model.adapter.rank", {"2": 2, "wide": 8})
+    kinds = Axis("variant", (("plain", {}), ("linear", {"model.decoder": {"name": "linear"}, "train.epochs": 2})))
+    return Sweep("mine", "How?", "embedded", tiny, (ranks, kinds), (0, 3))
+
+
+def records_of(trials):
+    return {
+        t.trial_id: TrialRecord(trial_id=t.trial_id, status="oom", config=t.config.model_dump(mode="json"))
+        for t in trials
+    }
+
+
+def test_a_sweep_comes_back_as_it_was_without_a_single_record(sweep, tmp_path):
+    trials = expand(sweep)
+    absent = {trials[0].trial_id: [Missing("data", "dataset", "not there", "get it")]}
+    manifest.of(sweep, trials, absent).save(tmp_path)
+    again, found, notes = understand(manifest.load(tmp_path)[0], {})
+    assert notes == [] and (again.name, again.question, again.seeds) == ("mine", "How?", (0, 3))
+    assert [axis.name for axis in again.axes] == ["model.adapter.rank", "variant"]
+    assert [(t.trial_id, t.point, t.config) for t in found] == [(t.trial_id, t.point, t.config) for t in trials]
+    loaded, _ = results.load(tmp_path)
+    assert loaded.absent == absent and loaded.board().tables[0].rows[0].statuses == ("missing", "pending")
+
+
+def test_the_manifest_is_no_record(sweep, tmp_path):
+    manifest.of(sweep, expand(sweep)).save(tmp_path)
+    assert load_all(tmp_path) == ({}, [])
+
+
+def test_a_trial_keeps_the_id_that_it_was_recorded_with(sweep, tmp_path):
+    trials = expand(sweep)
+    text = manifest.of(sweep, trials).model_dump_json().replace(trials[0].trial_id, "0" * 12)
+    (tmp_path / MANIFEST).write_text(text)
+    record = records_of(trials[:1])[trials[0].trial_id].model_copy(update={"trial_id": "0" * 12})
+    record.save(tmp_path)
+    assert results.load(tmp_path)[0].board().tables[0].rows[0].statuses == ("oom", "pending")
+
+
+def test_a_folder_without_a_manifest_has_the_axes_that_its_records_show(sweep, tmp_path):
+    trials = expand(sweep)
+    for record in records_of(trials).values():
+        record.save(tmp_path)
+    loaded, notes = results.load(tmp_path)
+    assert notes == [] and loaded.sweep.question == manifest.NO_QUESTION and loaded.sweep.name == tmp_path.name
+    board = loaded.board()
+    assert board.axes == ("model.adapter.rank", "model.decoder", "train.epochs")
+    assert [row.labels for row in board.tables[0].rows] == [
+        ("2", "light_unet", "1"),
+        ("2", "linear", "2"),
+        ("8", "light_unet", "1"),
+        ("8", "linear", "2"),
+    ]
+    assert all(row.seeds == (0, 3) for row in board.tables[0].rows) and "no sweep.json" in board.remarks[0]
+
+
+def test_fields_that_only_some_kinds_have_are_axes_with_gaps():
+    configs = [
+        {"adapter": {"name": "lora", "rank": 4}},
+        {"adapter": {"name": "lora", "rank": 8}},
+        {"adapter": {"name": "ia3"}},
+    ]
+    assert list(varied(configs)) == ["adapter", "adapter.rank"]
+    assert [label(config, "adapter.rank") for config in configs] == ["4", "8", "–"]
+
+
+def test_what_this_version_cannot_read_is_one_line_and_the_rest_is_shown(sweep, tmp_path):
+    trials = expand(sweep)
+    records = records_of(trials)
+    odd = records[trials[1].trial_id]
+    config = json.loads(json.dumps(odd.config))
+    config["train"]["momentum_of_tomorrow"] = 1
+    records[trials[1].trial_id] = odd.model_copy(update={"config": config})
+    for found, remarks in (understand(manifest.of(sweep, trials), records)[1:], reconstruct("x", records)[1:]):
+        assert len(found) == len(trials) - 1
+        assert len(remarks) == 1 and trials[1].trial_id in remarks[0] and "momentum_of_tomorrow" in remarks[0]
+    only = {trials[1].trial_id: records[trials[1].trial_id]}
+    with pytest.raises(ConfigError, match="momentum_of_tomorrow"):
+        reconstruct("x", only)
+
+
+def test_a_manifest_that_cannot_be_read_is_said_and_the_records_are_shown(sweep, tmp_path):
+    trials = expand(sweep)
+    for record in records_of(trials).values():
+        record.save(tmp_path)
+    for text in ("{", '{"schema_version": 2}', "[]", ""):
+        (tmp_path / MANIFEST).write_text(text)
+        loaded, notes = results.load(tmp_path)
+        assert len(loaded.records) == len(trials) and "sweep.json: cannot be read" in notes[0]
+
+
+def test_records_of_other_settings_are_counted_and_left_out(sweep, tmp_path):
+    trials = expand(sweep)
+    manifest.of(sweep, trials[:2]).save(tmp_path)
+    for record in records_of(trials).values():
+        record.save(tmp_path)
+    loaded, notes = results.load(tmp_path)
+    assert len(loaded.records) == 2 and "6 records belong to other settings" in notes[0]
+
+
+def test_the_folders_name_does_not_matter(sweep, tmp_path):
+    trials = expand(sweep)
+    manifest.of(sweep, trials).save(tmp_path)
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    assert results.load(tmp_path)[0].board() == results.load(tmp_path / "copy")[0].board()
+
+
+def test_nothing_to_show_is_a_clear_line(tmp_path):
+    with pytest.raises(ConfigError, match="holds no records and no sweep.json"):
+        results.load(tmp_path)
+    with pytest.raises(ConfigError, match="no such folder"):
+        results.load(tmp_path / "nowhere")
+
+
+leaves = st.one_of(st.integers(), st.text(max_size=3), st.none(), st.lists(st.integers(), max_size=2))
+trees = st.recursive(leaves, lambda inner: st.dictionaries(st.sampled_from("abcn."), inner, max_size=3), max_leaves=8)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(st.sampled_from("abc"), trees), st.dictionaries(st.sampled_from("abc"), trees))
+def test_changes_lead_from_one_configuration_to_the_other(base, other):
+    merged = {**base, **other}
+    assert manifest._changed(base, changes(base, merged)) == merged

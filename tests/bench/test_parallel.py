@@ -1,0 +1,92 @@
+"""Data parallel training: the ranks together do what a single process does."""
+
+import os
+import signal
+
+import psutil
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load
+from torch import nn
+
+from bench.config import TrialConfig, with_value
+from bench.parallel import Share, distribute
+from bench.ranks import run_parallel
+from bench.trial import run_trial
+from models._registry import InvalidModel
+
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+
+
+@pytest.fixture
+def plain(tiny) -> TrialConfig:
+    """Without batch norms, which need GPUs, and stochastic depth, which every rank draws for itself; 11 images in
+    batches of 5, so that the last batch has one image and the others do not divide by two."""
+    changes = {"model.encoder.drop_path": 0.0, "model.decoder": "linear", "dataset.train": 11}
+    return with_value(tiny, changes | {"train.batch_size": 5, "train.epochs": 2, "train.lr": 1e-3})
+
+
+@given(count=st.integers(1, 40), ranks=st.integers(1, 8))
+def test_parts_make_up_the_batch_and_weights_its_mean(count, ranks):
+    values = torch.arange(count, dtype=torch.float64) ** 2
+    shares = [Share(rank, ranks) for rank in range(ranks)]
+    parts = [values[share.part(count)] for share in shares]
+    assert all(len(part) for part in parts)
+    if count >= ranks:
+        assert torch.equal(torch.cat(parts), values) and max(map(len, parts)) - min(map(len, parts)) <= 1
+    mean = sum(share.weight(count) * part.mean() for share, part in zip(shares, parts)) / ranks
+    torch.testing.assert_close(mean, values.mean())
+
+
+def test_a_process_alone_changes_nothing():
+    model = nn.Linear(2, 2)
+    assert distribute(model, Share()) is model
+    assert Share().part(7) == slice(0, 7) and Share().weight(7) == 1 and Share().seed(3) == 3
+    assert len({Share(rank, 8).seed(seed) for rank in range(8) for seed in range(100)}) == 800
+
+
+def test_batch_norm_needs_gpus():
+    with pytest.raises(InvalidModel, match="batch norm over several processes needs GPUs, and this model has 1"):
+        distribute(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)), Share(0, 2))
+
+
+def test_two_ranks_train_what_one_process_trains(plain):
+    told = []
+    alone = run_trial(plain)
+    together = run_parallel(plain, 2, threads=2, on_epoch=told.append)
+    assert together.status == "ok", together.error
+    for a, b in zip(alone.curve, together.curve, strict=True):
+        assert (a.epoch, a.lr) == (b.epoch, b.lr)
+        assert (b.train_loss, b.val_loss) == pytest.approx((a.train_loss, a.val_loss), rel=1e-5)
+    assert [epoch.epoch for epoch in told] == [1, 2]
+    expected, found = load(alone.checkpoint), load(together.checkpoint)
+    assert expected.keys() == found.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], **CLOSE)
+    moved = load(run_trial(plain.model_copy(update={"seed": 1})).checkpoint)
+    assert any((moved[name] - expected[name]).abs().max() > 1e-2 for name in expected), "the comparison can fail"
+    assert together.scores == pytest.approx(alone.scores, abs=1e-3)
+    assert together.image_scores["name"] == alone.image_scores["name"]
+    peaks = [peak.rss_bytes for peak in together.ranks.training]
+    assert len(peaks) == 2 and together.memory["training"].rss_bytes == max(peaks) == peaks[together.ranks.largest]
+    assert together.provenance.devices == 2 and alone.provenance.devices == 1 and alone.ranks is None
+    assert together.timing.train_images_per_second > 0 and together.memory_series
+
+
+def test_the_death_of_a_rank_ends_the_others_and_is_said(plain):
+    def kill_rank_1(epoch):
+        ranks = [c for c in psutil.Process().children(recursive=True) if "bench.rank" in c.cmdline()]
+        (victim,) = [c for c in ranks if c.cmdline()[c.cmdline().index("bench.rank") + 1] == "1"]
+        os.kill(victim.pid, signal.SIGKILL)
+
+    record = run_parallel(with_value(plain, {"train.epochs": 100000}), 2, on_epoch=kill_rank_1)
+    assert record.status == "error" and "rank 1 of 2" in record.error and "SIGKILL" in record.error
+    assert not [c for c in psutil.Process().children(recursive=True) if "bench.rank" in " ".join(c.cmdline())]
+
+
+def test_an_error_of_a_rank_is_the_trials(tiny):
+    record = run_parallel(tiny, 2)
+    assert record.status == "error" and "batch norm over several processes needs GPUs" in record.error
+    assert record.error.startswith("rank ")

@@ -1,0 +1,425 @@
+"""Figures: nothing overlaps or leaves the page, greys differ, and what is drawn is what was measured."""
+
+import io
+import itertools
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.text import Annotation, Text
+from PIL import Image
+
+from bench.config import Axis, Sweep
+from bench.memory import Memory
+from bench.record import CurvePoint, Provenance, Timing, TrialRecord
+from bench.report import plots
+from bench.report.front import front_shares
+from bench.report.plots import style
+from bench.report.plots.axis_curves import axis_curves
+from bench.report.plots.heat_map import heat_map
+from bench.report.plots.placement import placement
+from bench.report.results import Results
+from bench.samples import Sample
+from bench.scores import OF_PROTOCOL
+from bench.sweep import expand
+
+GIB = 2**30
+
+
+def provenance(**changes):
+    usual = {
+        "started": "2026-01-01T00:00:00+00:00",
+        "commit": "0123456789abcdef",
+        "dirty": False,
+        "host_cpu": "chip",
+        "threads": 1,
+        "trials_at_once": 2,
+        "platform": "Linux",
+        "device": "cpu",
+        "driver": None,
+        "cuda": None,
+        "deterministic": True,
+        "versions": {"torch": "2.9", "pysodmetrics": "1.6.2"},
+        "dataset_fingerprint": "f" * 32,
+        "images": {"train": 8, "val": 2, "test": 3},
+    }
+    return Provenance(**{**usual, **changes})
+
+
+def record(trial, s, gib, measure="rss_bytes", status="ok", **where):
+    ok = status == "ok"
+    memory = Memory(**{measure: int(gib * GIB)}, rss_baseline_bytes=GIB, nvml_baseline_bytes=GIB)
+    curve = [CurvePoint(epoch=e, train_loss=2 / e, val_loss=1 - s / e, lr=0.1) for e in (1, 2, 3)]
+    return TrialRecord(
+        trial_id=trial.trial_id,
+        status=status,
+        error="" if ok else "out of memory",
+        config={},
+        scores={m: s for m in OF_PROTOCOL["sod"]} if ok else None,
+        memory={"training": memory, "evaluation": memory} if ok else None,
+        timing=Timing(
+            train_seconds=1.0,
+            train_images_per_second=10 + 50 * s,
+            inference_images_per_second=20.0,
+            total_seconds=2.0,
+        )
+        if ok
+        else None,
+        parameters={"total": 9, "trainable": 3, "encoder": 0, "adapter": 0, "decoder": 0},
+        curve=curve if ok else [],
+        provenance=provenance(**where),
+    )
+
+
+def sweep_of(tiny, *axes, seeds=(0, 1), name="mine", question="How narrow may it be?"):
+    return Sweep(name, question, "embedded", tiny, axes, seeds)
+
+
+def results_of(sweep, records, images=None, folder=None):
+    trials = expand(sweep)
+    folders = {t.trial_id: folder for t in trials} if folder else {}
+    return Results(sweep, trials, {r.trial_id: r for r in records}, images or {}, folders)
+
+
+def spread(trials, measure="rss_bytes", low=1.0, high=20.0):
+    """Records of trials all over the plane, close neighbours among them; the same on every call."""
+    rng = np.random.default_rng(1)
+    return [
+        record(t, *place, measure)
+        for t, place in zip(trials, zip(rng.uniform(0.6, 0.62, len(trials)), rng.uniform(low, high, len(trials))))
+    ]
+
+
+def visible_texts(figure):
+    """All texts that a reader sees, with their boxes in pixels."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    found, hidden = [], set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            beyond = [tick for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high]
+            hidden |= {label for tick in beyond for label in (tick.label1, tick.label2)}
+    for text in figure.findobj(Text):
+        axes = text.axes
+        if text in hidden or not text.get_text().strip() or not text.get_visible():
+            continue
+        if axes is not None and not axes.get_visible():
+            continue
+        box = (
+            Text.get_window_extent(text, renderer) if isinstance(text, Annotation) else text.get_window_extent(renderer)
+        )
+        found.append((text.get_text(), box))
+    return found
+
+
+def assert_readable(figure):
+    """No two texts overlap by more than the air in their boxes, and none leaves the figure."""
+    texts = visible_texts(figure)
+    width, height = figure.bbox.width, figure.bbox.height
+    out = [t for t, b in texts if b.x0 < -1 or b.y0 < -1 or b.x1 > width + 1 or b.y1 > height + 1]
+    assert out == []
+    clashes = []
+    for (a, x), (b, y) in itertools.combinations(texts, 2):
+        across = min(x.x1, y.x1) - max(x.x0, y.x0)
+        down = min(x.y1, y.y1) - max(x.y0, y.y0)
+        if across > 1.5 and down > 1.5:
+            clashes.append((a, b, round(across), round(down)))
+    assert clashes == []
+
+
+LONG = "an uncommonly long name with a $ and a % in it, number"
+
+
+def crowd(tiny, count, words=LONG):
+    axis = Axis.over("model.adapter.rank", {f"{words} {r}": r for r in range(1, count + 1)})
+    return sweep_of(tiny, axis, question="Does anything overlap " + "when a question goes on and on " * 5 + "?")
+
+
+@pytest.mark.parametrize("count", [2, 12, 30])
+@pytest.mark.parametrize("words", [LONG, "x"])
+def test_nothing_overlaps_or_leaves_the_figure(tiny, tmp_path, count, words):
+    sweep = crowd(tiny, count, words)
+    results = results_of(sweep, spread(expand(sweep), "nvml_device_bytes"), folder=tmp_path)
+    for trial in results.trials:
+        write_series(tmp_path, trial.trial_id)
+        write_samples(tmp_path, trial.trial_id)
+    figures = plots.figures(results, results.board())
+    expected = {"memory_accuracy", "axis_adapter_rank", "training_curves", "memory_series", "samples"}
+    assert set(figures) == expected | {"sample_comparison"}
+    for figure in figures.values():
+        assert_readable(figure)
+
+
+def test_two_axes_of_many_values_can_be_read(tiny):
+    axes = (
+        Axis.over("model.adapter.rank", {str(2**k): 2**k for k in range(6)}),
+        Axis.over("model.decoder.width", {f"a decoder that is {8 * k} wide": 8 * k for k in range(1, 6)}),
+    )
+    sweep = sweep_of(tiny, *axes)
+    results = results_of(sweep, spread(expand(sweep)))
+    figures = plots.figures(results, results.board())
+    assert {"heat_map", "axis_adapter_rank", "axis_decoder_width"} <= set(figures)
+    for figure in figures.values():
+        assert_readable(figure)
+
+
+def write_series(folder, trial_id):
+    columns = {
+        "phase": ["training"] * 3 + ["evaluation"] * 2,
+        "seconds": [0.0, 1.0, 2.0, 0.0, 0.5],
+        "rss_bytes": [GIB, 2 * GIB, 2 * GIB, GIB, 3 * GIB // 2],
+        "nvml_device_bytes": [GIB, 2 * GIB, 2 * GIB, GIB, 3 * GIB // 2],
+        "nvml_process_bytes": [None] * 5,
+    }
+    pyarrow.parquet.write_table(pyarrow.table(columns), folder / f"{trial_id}.memory.parquet")
+
+
+def picture(kind, colour):
+    file = io.BytesIO()
+    Image.new("RGB" if kind == "JPEG" else "L", (24, 18), colour).save(file, kind)
+    return file.getvalue()
+
+
+def write_samples(folder, trial_id, score=0.5):
+    columns = {name: [] for name in Sample.__dataclass_fields__}
+    for i, why in enumerate((["best"], ["median", "shared"], ["worst"], ["shared"])):
+        values = (
+            f"{i}.png",
+            why,
+            "s_measure",
+            score,
+            picture("JPEG", (9, 99, 200)),
+            picture("PNG", 255),
+            picture("PNG", 9),
+        )
+        for column, value in zip(columns.values(), values):
+            column.append(value)
+    pyarrow.parquet.write_table(pyarrow.table(columns), folder / f"{trial_id}.samples.parquet")
+
+
+# --- the front --------------------------------------------------------------------------------------------------------
+
+
+def four(tiny, accuracies, memories, seeds=(0, 1, 2)):
+    """Rows whose trials have these values, [rows][seeds]."""
+    sweep = sweep_of(
+        tiny, Axis.over("model.adapter.rank", {str(i + 1): i + 1 for i in range(len(accuracies))}), seeds=seeds
+    )
+    values = [place for a, m in zip(accuracies, memories) for place in zip(a, m)]
+    return results_of(sweep, [record(t, *place) for t, place in zip(expand(sweep), values)])
+
+
+def test_what_repeats_agree_on_is_on_the_front_for_sure(tiny):
+    steady = [[0.7 + 1e-9 * k for k in range(3)], [0.8] * 3, [0.75] * 3]
+    table = four(tiny, steady, [[1.0] * 3, [2.0] * 3, [3.0] * 3]).board().tables[0]
+    assert front_shares(table, table.rows, {}) == [1.0, 1.0, 0.0]
+
+
+def test_two_rows_that_the_seeds_do_not_tell_apart_share_the_front(tiny):
+    noisy = [[0.70, 0.72, 0.74], [0.74, 0.70, 0.72]]
+    table = four(tiny, noisy, [[1.0, 1.01, 0.99], [1.0, 0.99, 1.01]]).board().tables[0]
+    first, second = front_shares(table, table.rows, {})
+    assert first == pytest.approx(0.75, abs=0.04) and second == pytest.approx(0.75, abs=0.04)  # beaten in 1 of 4
+
+
+def test_one_seed_says_nothing_about_the_front(tiny):
+    results = four(tiny, [[0.7], [0.8]], [[1.0], [2.0]], seeds=(0,))
+    table = results.board().tables[0]
+    assert front_shares(table, table.rows, {}) is None
+    small_print = " ".join(text.get_text() for text in plots.memory_accuracy(results.board(), table).texts)
+    assert "cannot be said before every row has two seeds" in small_print
+
+
+def test_seeds_that_move_all_rows_alike_leave_their_order_alone(tiny):
+    """Both rows rise by 0.1 from seed to seed, yet their difference is always 0.01: paired, the second wins."""
+    results = four(tiny, [[0.6, 0.7, 0.8], [0.61, 0.71, 0.81]], [[1.0] * 3, [1.0] * 3])
+    table = results.board().tables[0]
+    trials = results.trials
+    images = {
+        t.trial_id: {"name": ["a", "b"], "s_measure": [results.records[t.trial_id].scores["s_measure"]] * 2}
+        for t in trials
+    }
+    assert front_shares(table, table.rows, images)[0] < 0.01
+    assert front_shares(table, table.rows, {})[0] > 0.3  # without the pairing nobody knows
+
+
+def test_the_share_agrees_with_students_test_of_the_difference(tiny):
+    """At equal memory a row is on the front as often as a t-variable exceeds its standardised difference."""
+    from scipy import stats
+
+    rng = np.random.default_rng(3)
+    base = rng.normal(0.7, 0.02, 4)
+    first, second = base + rng.normal(0, 0.01, 4), base + rng.normal(0.004, 0.01, 4)
+    results = four(tiny, [first, second], [[1.0] * 4, [1.0] * 4], seeds=(0, 1, 2, 3))
+    images = {
+        t.trial_id: {"name": ["a", "b"], "s_measure": [results.records[t.trial_id].scores["s_measure"]] * 2}
+        for t in results.trials
+    }
+    table = results.board().tables[0]
+    difference = first - second
+    t = difference.mean() / (difference.std(ddof=1) / 2)
+    assert front_shares(table, table.rows, images)[0] == pytest.approx(stats.t.cdf(t, 3), abs=0.03)
+
+
+# --- what is drawn ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("measure, expected", [("nvml_device_bytes", ["6 GB card", "8 GB card"]), ("rss_bytes", [])])
+def test_card_sizes_are_lines_only_where_the_memory_is_a_cards(tiny, measure, expected):
+    sweep = sweep_of(tiny, Axis.over("model.adapter.rank", {"1": 1, "2": 2, "4": 4}))
+    results = results_of(sweep, spread(expand(sweep), measure, 4.0, 10.0))
+    figure = plots.memory_accuracy(results.board(), results.board().tables[0])
+    assert [t.get_text() for t in figure.axes[0].texts if "card" in t.get_text()] == expected
+
+
+def test_bars_are_students_intervals(tiny):
+    results = four(tiny, [[0.70, 0.72, 0.71], [0.74, 0.75, 0.76]], [[1.0, 1.1, 1.2], [2.0, 2.1, 2.2]])
+    axes = plots.memory_accuracy(results.board(), results.board().tables[0]).axes[0]
+    segments = [path.vertices for c in axes.collections for path in c.get_paths() if len(path.vertices) == 2]
+    half = 4.302653 * 0.01 / 3**0.5
+    vertical = sorted((s for s in segments if s[0, 0] == s[1, 0]), key=lambda s: s[0, 0])
+    assert vertical[0][:, 1] == pytest.approx([0.71 - half, 0.71 + half], rel=1e-5)
+
+
+def test_an_axis_of_powers_of_two_is_drawn_to_log_scale_and_names_are_not(tiny):
+    sweep = sweep_of(tiny, Axis.over("model.adapter.rank", {"small": 1, "middle": 4, "large": 16}))
+    results = results_of(sweep, spread(expand(sweep)))
+    board = results.board()
+    first = axis_curves(results, board, board.tables[0], 0).axes
+    assert [axes.get_xscale() for axes in first] == ["log"] * 3
+    assert list(first[0].lines[0].get_xdata()) == [1, 4, 16]
+    assert [t.get_text() for t in first[0].get_xticklabels()] == ["small", "middle", "large"]
+    names = sweep_of(tiny, Axis.over("model.adapter.placement", {"none": "none", "all": "all"}))
+    results = results_of(names, spread(expand(names)))
+    board = results.board()
+    axes = axis_curves(results, board, board.tables[0], 0).axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["none", "all"]
+
+
+def test_curves_show_the_means(tiny):
+    results = four(tiny, [[0.70, 0.72, 0.71], [0.74, 0.75, 0.76]], [[1.0, 1.1, 1.2], [2.0, 2.1, 2.2]])
+    board = results.board()
+    accuracy, memory, speed = axis_curves(results, board, board.tables[0], 0).axes
+    assert accuracy.lines[0].get_ydata() == pytest.approx([0.71, 0.75])
+    assert memory.lines[0].get_ydata() == pytest.approx([1.1, 2.1], rel=1e-6)
+    assert speed.lines[0].get_ydata() == pytest.approx([45.5, 47.5])
+
+
+def test_cells_without_a_number_say_why(tiny):
+    axes = (Axis.over("model.adapter.rank", {"1": 1, "2": 2}), Axis.over("model.decoder.width", {"8": 8, "16": 16}))
+    sweep = sweep_of(tiny, *axes, seeds=(0,))
+    trials = expand(sweep)
+    results = results_of(sweep, [record(trials[0], 0.5, 1.0), record(trials[1], 0, 1, status="oom")])
+    board = results.board()
+    panel = heat_map(board, board.tables[0]).axes[0]
+    assert sorted(t.get_text() for t in panel.texts) == ["0.500", "oom", "pending", "pending"]
+    assert sum(p.get_hatch() is not None for p in panel.patches) == 3
+
+
+def test_placement_is_drawn_where_adapters_stand(tiny):
+    axes = (Axis.over("model.adapter.placement", {"none": "none", "last:2": "last:2", "[0]": [0]}),)
+    sweep = sweep_of(tiny, *axes)
+    results = results_of(sweep, spread(expand(sweep)))
+    board = results.board()
+    panel = placement(results, board, board.tables[0]).axes[0]
+    filled = {
+        (int(p.get_x()), round(p.get_y() + 0.4))
+        for p in panel.patches
+        if to_rgb(p.get_facecolor()) == to_rgb(style.BLUE)
+    }
+    assert filled == {(6, 1), (7, 1), (0, 2)}  # of the tiny encoder's 8 blocks
+
+
+def test_only_sweeps_that_vary_placement_get_its_figure(tiny):
+    sweep = sweep_of(tiny, Axis.over("model.adapter.rank", {"1": 1, "2": 2}))
+    results = results_of(sweep, spread(expand(sweep)))
+    assert "placement" not in plots.figures(results, results.board())
+
+
+def test_nothing_measured_is_no_figure(tiny):
+    sweep = sweep_of(tiny, Axis.over("model.adapter.rank", {"1": 1, "2": 2}))
+    assert plots.figures(results_of(sweep, []), results_of(sweep, []).board()) == {}
+    failed = results_of(sweep, [record(t, 0, 0, status="oom") for t in expand(sweep)])
+    assert plots.figures(failed, failed.board()) == {}
+
+
+def test_each_environment_has_its_own_figures_and_says_so(tiny):
+    sweep = sweep_of(tiny, Axis.over("model.adapter.rank", {"1": 1, "2": 2, "4": 4, "8": 8}))
+    trials = expand(sweep)
+    records = spread(trials[:4]) + [record(t, 0.5, 1.0, device="cpu", platform="Mac") for t in trials[4:]]
+    results = results_of(sweep, records)
+    figures = plots.figures(results, results.board())
+    assert "memory_accuracy" in figures and "memory_accuracy_environment_2" in figures
+    for figure in figures.values():
+        assert any("not comparable with the others" in text.get_text() for text in figure.texts)
+
+
+def test_embedded_runs_are_labelled_in_every_figure(tiny, tiny_with, tmp_path):
+    sweep = sweep_of(tiny, Axis.over("model.adapter.placement", {"none": "none", "all": "all"}))
+    results = results_of(sweep, spread(expand(sweep)), folder=tmp_path)
+    write_samples(tmp_path, results.trials[0].trial_id)
+    write_series(tmp_path, results.trials[0].trial_id)
+    figures = plots.figures(results, results.board())
+    assert {"placement", "samples", "memory_series"} <= set(figures)
+    for figure in figures.values():
+        red = [t.get_text() for t in figure.texts if t.get_color() == style.WARNING]
+        assert any(text.startswith("EMBEDDED RUN (encoder sam3_vit_tiny") for text in red)
+    real = tiny_with(
+        {"model": {"name": "unet", "width": 4}, "dataset": {"name": "folder", "images": "i", "masks": "m"}}
+    )
+    plain = sweep_of(real, Axis.over("model.width", {"4": 4, "8": 8}))
+    results = results_of(plain, spread(expand(plain)))
+    texts = [t.get_text() for f in plots.figures(results, results.board()).values() for t in f.texts]
+    assert texts and not any("EMBEDDED" in text for text in texts)
+
+
+def test_samples_are_those_of_the_best_row_and_rows_are_compared_on_the_same_images(tiny, tmp_path):
+    sweep = sweep_of(tiny, Axis.over("model.adapter.rank", {"1": 1, "2": 2}), seeds=(0,))
+    trials = expand(sweep)
+    results = results_of(sweep, [record(t, s, 1.0) for t, s in zip(trials, (0.5, 0.6))], folder=tmp_path)
+    for trial in trials:
+        write_samples(tmp_path, trial.trial_id)
+    figures = plots.figures(results, results.board())
+    assert any("rank 2, seed 0" in text.get_text() for text in figures["samples"].texts)
+    shown = [axes for axes in figures["sample_comparison"].axes if axes.images]
+    assert len(shown) == 4 * 2  # image, mask and two rows, of the two images that are shared
+
+
+def test_the_series_ends_where_the_record_has_its_peak(tiny, tmp_path):
+    sweep = sweep_of(tiny, Axis.over("model.adapter.rank", {"1": 1, "2": 2}), seeds=(0,))
+    results = results_of(sweep, [record(t, 0.5, 1.0) for t in expand(sweep)], folder=tmp_path)
+    write_series(tmp_path, results.trials[0].trial_id)
+    figure = plots.trial_memory(results, results.board(), results.trials[0].trial_id)
+    training, evaluation = figure.axes[0].lines
+    assert list(training.get_xdata()) == [0, 1, 2] and list(training.get_ydata()) == [0, 1, 1]
+    assert list(evaluation.get_xdata()) == [2, 2.5] and list(evaluation.get_ydata()) == [0, 0.5]
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+def test_the_same_results_are_the_same_files(tiny, tmp_path, kind):
+    sweep = sweep_of(tiny, Axis.over("model.adapter.placement", {"none": "none", "all": "all"}))
+    contents = []
+    for _ in range(2):
+        results = results_of(sweep, spread(expand(sweep)))
+        for name, figure in plots.figures(results, results.board()).items():
+            plots.save(figure, tmp_path / f"{name}.{kind}")
+        contents.append({path.name: path.read_bytes() for path in tmp_path.iterdir()})
+    assert contents[0] == contents[1] and len(contents[0]) == 4
+
+
+def test_curves_differ_without_their_colour():
+    looks = [style.line_look(i) for i in range(40)]
+    assert len({(look["marker"], look["linestyle"]) for look in looks}) == 40
+    for a, b in zip(looks, looks[1:]):
+        assert a["marker"] != b["marker"] and a["linestyle"] != b["linestyle"] and a["color"] != b["color"]
+
+
+def test_shades_of_the_front_are_told_apart_in_grey():
+    from bench.report.plots.pareto import SHADES
+
+    greys = [float(np.dot(to_rgb(colour), (0.299, 0.587, 0.114))) for _, colour, _ in SHADES] + [1.0]
+    assert all(b - a > 0.15 for a, b in zip(greys, greys[1:]))

@@ -1,0 +1,241 @@
+"""A trial that is cut short at any moment and goes on ends as if nothing had happened; what a checkpoint may not do."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load, save_file
+
+from bench import record as record_module
+from bench import resume
+from bench.config import TrialConfig
+from bench.datasets import DATASETS
+from bench.provenance import provenance
+from bench.resume import Checkpoints
+from bench.train import train
+from bench.trial import run_trial
+from models import MODELS
+
+
+class Cut(BaseException):
+    """Ends a trial as a kill would: nothing below ``BaseException`` may catch it."""
+
+
+EPOCHS, STEPS = 4, 2  # 8 scenes in batches of 4
+
+
+@pytest.fixture(scope="module")
+def config() -> TrialConfig:
+    """With all chance there is: drop path in the encoder, dropout in the adapter, flips, a tuned block."""
+    adapter = {"name": "mona", "placement": "last:2"}
+    return TrialConfig.model_validate(
+        {
+            "model": {
+                "name": "sam3_unet",
+                "encoder": {"name": "sam3_vit_tiny", "drop_path": 0.3},
+                "adapter": adapter,
+                "decoder": {"width": 8},
+                "tuned_blocks": "last:1",
+            },
+            "dataset": {"name": "procedural", "train": 8, "val": 2, "test": 3, "side": 32},
+            "transform": {"size": 32},
+            "train": {"epochs": EPOCHS, "batch_size": 4, "lr": 5e-3, "layer_decay": 0.8},
+            "device": "cpu",
+            "seed": 3,
+        }
+    )
+
+
+HERE = {"torch": "2.0", "data": "abc"}
+PER_EPOCH = STEPS + 1  # signs of life: one is from validation
+LAST = EPOCHS * PER_EPOCH
+
+
+def trained(config, checkpoints=None, cut_at=None, fingerprint=HERE):
+    """Trains as a trial does, up to its ``cut_at``-th sign of life: the epochs that ran, and the model's state."""
+    data = DATASETS.build(config.dataset, config.transform)
+    torch.manual_seed(config.seed)
+    model = MODELS.build(config.model, config.transform.size, True)
+    torch.manual_seed(config.seed)
+    seen, epochs = [], []
+
+    def step():
+        seen.append(1)
+        if len(seen) == cut_at:
+            raise Cut
+
+    if checkpoints is not None:
+        checkpoints.expect(fingerprint)
+    arguments = (model, data, config.train, config.transform, torch.device("cpu"))
+    result = train(*arguments, seed=config.seed, on_epoch=epochs.append, on_step=step, resume=checkpoints)
+    return result, [epoch.epoch for epoch in epochs], model.state_dict()
+
+
+def cut_after(config, folder, calls):
+    with pytest.raises(Cut):
+        trained(config, Checkpoints(folder, 0), cut_at=calls)
+
+
+@pytest.fixture(scope="module")
+def whole(config):
+    """What the training gives that is left alone."""
+    return trained(config)
+
+
+def same(found, whole):
+    assert found[0].curve == whole[0].curve
+    assert (found[0].steps, found[0].images) == (whole[0].steps, whole[0].images)
+    assert all(torch.equal(value, whole[2][name]) for name, value in found[2].items()), "to the last bit"
+
+
+@pytest.mark.parametrize("calls", sorted(random.Random(0).sample(range(PER_EPOCH + 1, LAST + 1), 4)))
+def test_a_training_cut_short_at_a_random_step_ends_as_one_that_was_not(config, whole, tmp_path, calls):
+    cut_after(config, tmp_path, calls)
+    checkpoints = Checkpoints(tmp_path, 0)
+    found = trained(config, checkpoints)
+    same(found, whole)
+    kept = (calls - 1) // PER_EPOCH
+    assert checkpoints.resumed_from == [kept] and found[1] == list(range(kept + 1, EPOCHS + 1))
+    assert checkpoints.notes == []
+
+
+def test_it_may_be_cut_short_again_and_again(config, whole, tmp_path):
+    for _ in range(3):
+        cut_after(config, tmp_path, PER_EPOCH + 1)
+    checkpoints = Checkpoints(tmp_path, 0)
+    found = trained(config, checkpoints)
+    same(found, whole)
+    assert checkpoints.resumed_from == [1, 2, 3] and checkpoints.earlier_seconds > 0
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["epoch-0003.safetensors", "epoch-0004.safetensors"]
+    facts = json.loads(safe_open(tmp_path / "epoch-0004.safetensors", "pt").metadata()["facts"])
+    assert facts["seconds"] == found[0].seconds < facts["spent_seconds"]
+
+
+def test_a_whole_trial_goes_on_to_the_same_scores(config, tmp_path):
+    """Through ``run_trial``, whose evaluation may be what is cut short."""
+    whole = run_trial(config)
+    assert (whole.status, whole.resumed_from_epochs, whole.notes) == ("ok", [], [])
+    seen = []
+
+    def step():
+        seen.append(1)
+        if len(seen) == LAST + 1:
+            raise Cut
+
+    with pytest.raises(Cut):
+        run_trial(config, on_step=step, checkpoints=Checkpoints(tmp_path, 0))
+    record = run_trial(config, checkpoints=Checkpoints(tmp_path, 0))
+    assert (record.status, record.resumed_from_epochs, record.notes) == ("ok", [EPOCHS], [])
+    assert record.scores == whole.scores and record.image_scores == whole.image_scores
+    assert record.curve == whole.curve and record.val_scores == whole.val_scores
+    tensors = load(record.checkpoint), load(whole.checkpoint)
+    assert all(torch.equal(value, tensors[1][name]) for name, value in tensors[0].items())
+    assert record.timing.total_seconds > record.timing.train_seconds > 0
+
+
+def test_no_other_random_state_than_those_kept_is_used(config):
+    """Were Python's or numpy's used in training, a checkpoint would have to hold them too."""
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    trained(config)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+
+
+def damage(path, how):
+    content = bytearray(path.read_bytes())
+    if how == "cut":
+        content = content[: len(content) // 2]
+    elif how == "flipped":
+        content[-5] ^= 1
+    elif how == "empty":
+        content = b""
+    elif how == "pickle":
+        torch.save({"x": 1}, path)
+        return
+    elif how == "another file":
+        save_file({"x": torch.zeros(2)}, path)
+        return
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "pickle", "another file"])
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(config, whole, tmp_path, how):
+    cut_after(config, tmp_path, 3 * PER_EPOCH + 1)
+    damage(tmp_path / "epoch-0003.safetensors", how)
+    checkpoints = Checkpoints(tmp_path, 1e9)
+    same(trained(config, checkpoints), whole)
+    assert checkpoints.resumed_from == [2]
+    (note,) = checkpoints.notes
+    assert "epoch-0003.safetensors is damaged" in note and "epoch-0003.safetensors.corrupt-1" in note
+    assert (tmp_path / "epoch-0003.safetensors.corrupt-1").exists()
+
+
+def test_other_data_or_versions_start_again_and_say_so(config, whole, tmp_path):
+    cut_after(config, tmp_path, 2 * PER_EPOCH + 1)
+    checkpoints = Checkpoints(tmp_path, 1e9)
+    same(trained(config, checkpoints, fingerprint={"torch": "2.1", "data": "abc", "code": "d"}), whole)
+    assert checkpoints.resumed_from == []
+    assert checkpoints.notes == [
+        f"checkpoint of epoch {n} not used: code was unknown, is d; torch was 2.0, is 2.1; "
+        f"set aside as epoch-000{n}.safetensors.unused-1"
+        for n in (2, 1)
+    ]
+
+
+def test_what_decides_how_training_goes_on_is_in_the_fingerprint(tmp_path):
+    known = provenance(torch.device("cpu"), 1).model_copy(update={"dataset_fingerprint": "abc", "weights": {"w": "1"}})
+    here = resume.fingerprint(known, "f")
+    assert here["torch"] == known.versions["torch"] and here["data"] == "abc" and "ray" not in here
+    assert here == resume.fingerprint(known.model_copy(update={"started": "later", "trials_at_once": 9}), "f")
+    others = [{"weights": {"w": "2"}}, {"dataset_fingerprint": "b"}, {"threads": 99}, {"device": "card"}]
+    changed = [resume.fingerprint(known.model_copy(update=change), "f") for change in others]
+    assert all(other != here for other in [*changed, resume.fingerprint(known, "g")])
+
+
+def test_a_full_disk_costs_the_checkpoint_and_not_the_trial(config, whole, tmp_path, monkeypatch):
+    def full(fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(record_module.os, "fsync", full)
+    checkpoints = Checkpoints(tmp_path, 0)
+    same(trained(config, checkpoints), whole)
+    assert checkpoints.notes == ["a checkpoint could not be written: [Errno 28] No space left on device"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_that_is_too_large_is_not_kept_and_the_record_says_so(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "LARGEST_BYTES", 1000)
+    record = run_trial(config, checkpoints=Checkpoints(tmp_path, 0))
+    assert record.status == "ok" and list(tmp_path.iterdir()) == []
+    (note,) = record.notes
+    assert note.startswith("no checkpoints: the training state is ")
+
+
+def test_checkpoints_are_written_at_an_interval_and_cost_little(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(resume.time, "perf_counter", lambda: clock[0])
+    checkpoints = Checkpoints(tmp_path, 60)
+    written = []
+
+    def state(training):
+        written.append(clock[0])
+        clock[0] += 10  # a slow disk
+        raise OSError("enough")
+
+    monkeypatch.setattr(Checkpoints, "_state", lambda self, t: ({"epoch": 1}, {}))
+    monkeypatch.setattr(resume, "write_whole", lambda path, fill: state(None))
+    for _ in range(100):
+        clock[0] += 7
+        checkpoints.after_epoch(None)
+    assert written[0] == 63 and all(b - a >= 200 for a, b in zip(written, written[1:])) and len(written) == 4
+
+
+def test_what_lies_there_is_known_in_bytes_and_removed(config, tmp_path):
+    cut_after(config, resume.place(tmp_path, config.trial_id), 2 * PER_EPOCH + 1)
+    (size,) = resume.sizes(tmp_path).values()
+    assert size == sum(path.stat().st_size for path in (tmp_path / ".resume" / config.trial_id).iterdir())
+    assert 100_000 < size < 5_000_000
+    resume.remove(tmp_path, config.trial_id)
+    assert resume.sizes(tmp_path) == {} == resume.sizes(tmp_path / "none")

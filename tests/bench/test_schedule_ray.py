@@ -1,0 +1,136 @@
+"""The same sweep on a Ray cluster: two nodes on one machine, neither of which is told where the results lie."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from bench import cluster, schedule_ray
+from bench.cluster import Look
+from bench.record import load_all
+from bench.run import main
+
+SWEEP = """
+name: nodes
+question: Does a sweep run on several machines?
+base:
+  model: {name: sam3_unet, encoder: sam3_vit_tiny, decoder: {name: linear}, adapter: {rank: 2}}
+  dataset: {name: procedural, train: 4, val: 0, test: 2, side: 32}
+  transform: {size: 32}
+  train: {batch_size: 4}
+  device: cpu
+axes:
+  train.epochs: [1, 120]
+seeds: [0]
+"""
+STORE = {"object_store_memory": 100 * 2**20}
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Cluster]:
+    """A head without cores, as a driver's machine may be, and two nodes of one core each."""
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **STORE})
+    for _ in range(2):
+        made.add_node(num_cpus=1, **STORE)
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _sweep_in_the_directory(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("nodes.yaml").write_text(SWEEP)
+
+
+def node_of(pid: int, machines: Cluster) -> Any:
+    """The node of the actor with this process id; ``None`` if it was removed."""
+    (node_id,) = {actor["Address"]["NodeID"] for actor in ray._private.state.actors().values() if actor["Pid"] == pid}
+    (socket,) = {node["RayletSocketName"] for node in ray.nodes() if node["NodeID"] == node_id}
+    return next((node for node in machines.worker_nodes if node._raylet_socket_name == socket), None)
+
+
+def test_nodes_that_lack_something_are_named_before_any_trial_starts(machines, capsys):
+    wanted = ["dataset.images=nope", "dataset.masks=nope"]
+    assert main(["nodes.yaml", "--address", machines.address, *wanted]) == 2
+    said = capsys.readouterr().err
+    assert said.count("missing data: dataset.images: nope does not exist") == said.count("  node ") == 2
+    assert "Traceback" not in said and not list(Path().rglob("*.json"))
+
+    assert main(["nodes.yaml", "--address", machines.address, "--cpus-per-trial", "2"]) == 2
+    assert "no node there has what a trial needs (2 cores)" in capsys.readouterr().err
+
+
+def test_a_sweep_on_two_nodes_survives_the_loss_of_one(machines, monkeypatch, capsys):
+    folder = Path("results/nodes")
+    ran: dict[int, set[str]] = {}
+    told: list[dict] = []
+    codes: list[Path] = []
+
+    readiness, report = cluster.readiness, schedule_ray._Reporter.on_trial_result
+
+    def and_end_a_node(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        """Kills the long trial's node once the short trial is finished."""
+        report(self, iteration, trials, trial, result, **info)
+        told.append(trial.config["point"])
+        index = told[-1]["index"]
+        if "epoch" not in result:
+            return
+        node = node_of(result["pid"], machines)
+        if node is None:
+            return  # told before it died
+        ran.setdefault(index, set()).add(node._raylet_socket_name)
+        if index == 0 and len(machines.worker_nodes) == 2 and list(folder.glob("*.json")):
+            machines.remove_node(node, allow_graceful=False)
+
+    def and_note(looks: dict[str, Look], trial_ids: list[str]) -> cluster.Readiness:
+        codes.extend(Path(look.code) for look in looks.values())
+        return readiness(looks, trial_ids)
+
+    monkeypatch.setattr(schedule_ray._Reporter, "on_trial_result", and_end_a_node)
+    monkeypatch.setattr(cluster, "readiness", and_note)
+    assert main(["nodes.yaml", "--address", machines.address]) == 0, capsys.readouterr()
+    assert len(machines.worker_nodes) == 1
+    assert len(codes) == 2 and all("working_dir" in str(code) for code in codes), "the nodes ran what the driver sent"
+    assert len(ran[0]) == 2 and len(ran[1]) == 1, "the longest went first and began again on the other node"
+    records, broken = load_all(folder)
+    assert sorted(r.config["train"]["epochs"] for r in records.values()) == [1, 120] and not broken
+    assert {r.status for r in records.values()} == {"ok"}
+    assert all(r.provenance.commit and r.provenance.node for r in records.values())
+    kinds = (".json", ".images.parquet", ".memory.parquet", ".safetensors")
+    assert {path.name for path in folder.glob("*.*")} >= {f"{i}{kind}" for i in records for kind in kinds}
+    assert all(point["folder"] is None for point in told)
+    assert str(folder) not in json.dumps([point["trial"] for point in told])
+    table = (folder / "leaderboard.md").read_text()
+    assert table.count("1/1") == 2
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379"])
+def test_an_address_without_a_cluster_is_said_at_once(capsys, address):
+    assert main(["nodes.yaml", "--address", address]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"--address {address}: no Ray cluster to be reached there") and "ray start --head" in said
+    assert len(said.splitlines()) == 2 and not list(Path().rglob("*.json"))
+
+
+def test_a_ray_that_does_not_start_says_why_and_offers_to_do_without(monkeypatch, capsys):
+    def fail(**settings: Any) -> None:
+        raise RuntimeError("no room in /dev/shm\nand much more")
+
+    monkeypatch.setattr(ray, "init", fail)
+    assert main(["nodes.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert said == "Ray does not start: no room in /dev/shm\n  -> add --executor serial, which needs no Ray\n"
+    assert not list(Path().rglob("*.json"))
+
+
+def test_a_ray_that_is_not_installed_says_so_too(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "bench.schedule_ray")
+    monkeypatch.delattr("bench.schedule_ray")
+    assert main(["nodes.yaml"]) == 2
+    assert "Ray cannot be loaded" in capsys.readouterr().err
