@@ -50,7 +50,10 @@ class Task(Config):
 
 
 class Measured(Config):
-    """Seconds and losses of the steps of one process, the first of them, which warms up, included."""
+    """Seconds and losses of the steps of one process, the first of them, which warms up, included.
+
+    On a CPU they are seconds of the processor, which do not depend on who else is at work on the machine.
+    """
 
     seconds: list[float]
     losses: list[float]
@@ -141,6 +144,7 @@ def measure(task: Task) -> Measured:
     device = torch.device(config.device)
     step = _upstream_step(task, config, device) if task.upstream else _our_step(task, config, device)
     seconds, losses = [], []
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
     draws = torch.Generator().manual_seed(0)
     shape = config.train.batch_size, *height_width(config.transform.size)
     torch.manual_seed(0)  # stochastic depth draws the same on both sides
@@ -148,10 +152,10 @@ def measure(task: Task) -> Measured:
         images = torch.randint(256, (*shape, 3), dtype=torch.uint8, generator=draws).to(device)
         masks = torch.randint(256, shape, dtype=torch.uint8, generator=draws).to(device)
         _wait(device)
-        started = time.perf_counter()
+        started = clock()
         loss = step(images, masks)
         _wait(device)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(clock() - started)
         losses.append(loss.item())
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return Measured(seconds=seconds, losses=losses, device=name)
@@ -244,12 +248,13 @@ def _conclusion(
     off = max(abs(a / b - 1) for x, y in zip(theirs, ours) for a, b in zip(x.losses, y.losses))
     there, here = _per_step(theirs), _per_step(ours)
     extras = [f"compile ({options.compile})"] * bool(options.compile) + ["fused AdamW"] * options.fused
+    unit = "CPU seconds" if ours[0].device == "cpu" else "seconds"
     setting = ", ".join([f"{options.size} px", f"batch {options.batch}", *extras])
     lines = [
         f"On {ours[0].device} ({torch.get_num_threads()} threads), {setting}; {options.rounds} processes of each side "
         f"in turns, {options.steps} timed steps each.",
         "",
-        "| | seconds per step | images per second |",
+        f"| | {unit} per step | images in such a second |",
         "| :-- | --: | --: |",
         f"| upstream, float32 | {there:.3f} | {options.batch / there:.3f} |",
         f"| here, {config.train.precision} | {here:.3f} | {options.batch / here:.3f} |",

@@ -59,6 +59,9 @@ def choose(options: argparse.Namespace) -> None:
         raise ConfigError(f"--feature-cache-gib {options.feature_cache_gib:g}: must be above 0, as in 20")
     if options.feature_cache == "off":
         return
+    if getattr(options, "address", None) is not None:
+        text = "features are kept on this machine, and --address runs trials elsewhere. Leave one of the two out"
+        raise ConfigError(f"--feature-cache {options.feature_cache}: {text}")
     folder = _cache.root() / "features" if options.feature_cache == "auto" else Path(options.feature_cache)
     try:
         folder.mkdir(parents=True, exist_ok=True)

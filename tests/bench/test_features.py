@@ -242,7 +242,14 @@ def test_a_folder_that_cannot_be(tmp_path):
         features.choose(options("--feature-cache", str(tmp_path / "file" / "below")))
 
 
-@pytest.mark.parametrize("given", [["--feature-cache-gib", "0"], ["--feature-cache", "/dev/null/x"]])
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--feature-cache-gib", "0"],
+        ["--feature-cache", "/dev/null/x"],
+        ["--feature-cache", "auto", "--address", "127.0.0.1:1"],
+    ],
+)
 def test_the_command_line_says_so_before_any_work(given, tmp_path, capsys):
     assert main(["ablations/decoder_width.yaml", "--dry-run", "--results", str(tmp_path), *given]) == 2
     assert capsys.readouterr().err.startswith("--feature-cache")
