@@ -71,7 +71,7 @@ def test_the_live_table_shows_running_and_ended_trials(tiny):
     assert lines[2].split()[:5] == ["3", "seed", "0", "oom", "0/4"]
     running = lines[3].split()
     assert running[:8] == ["1", "seed", "0", "running", "2/4", "0.500", "loss", "0.800"] and running[8] == "–"
-    assert lines[-1].startswith("2 of 6 trials ended (1 oom, 1 ok), 1 running, 3 waiting; 0 s so far, ETA 0 s")
+    assert lines[-1].startswith("2 of 6 trials ended (1 ok, 1 oom), 1 running, 3 waiting; 0 s so far, ETA 0 s")
 
 
 def test_the_table_fits_the_terminal_whatever_runs(tiny):
@@ -165,7 +165,7 @@ def test_the_page_is_there_at_the_start_and_follows_the_trials(tiny, tmp_path, b
         assert not built and not (tmp_path / PAGE).exists()  # nobody knows yet what the sweep is
         manifest.of(sweep, trials).save(tmp_path)
         watcher = live.of(trials)
-        assert wait_for(lambda: built) and (tmp_path / PAGE).read_text() == "page"
+        assert wait_for((tmp_path / PAGE).exists) and (tmp_path / PAGE).read_text() == "page"
         assert set(built[-1].values()) == {"pending"}
         watcher.started(0)
         watcher.started(1)
