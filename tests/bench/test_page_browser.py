@@ -62,7 +62,8 @@ def chromium(tmp_path_factory):
     options.binary_location = BROWSER
     for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--window-size=1280,900"):
         options.add_argument(argument)
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    allowed = {"profile.default_content_setting_values.automatic_downloads": 1}  # several at a time
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads), **allowed})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))  # an explicit path: selenium fetches no driver
     driver.downloads = downloads
