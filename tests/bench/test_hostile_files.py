@@ -255,7 +255,7 @@ def changed_records(draw, text):
     return json.dumps(tree).encode()
 
 
-@settings_of(HOSTILE, max_examples=80)
+@settings_of(HOSTILE, max_examples=40)
 @given(st.data())
 def test_changed_records_are_read_or_set_aside(command, finished, data):
     folder = finished / "results" / "mine"

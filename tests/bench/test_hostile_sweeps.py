@@ -16,6 +16,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from bench import plan, run
+from bench.footprint import PARTS, Footprint
+from bench.predicted_memory import Prediction
 
 GIB = 2**30
 SECONDS = 20  # for one sweep file, on a machine that is busy
@@ -384,14 +386,16 @@ def test_large_numbers_that_are_allowed_take_no_memory(said, part, value):
     said(GOOD_TEXT, f"model.{part}={value}")
 
 
-def test_names_and_questions_cannot_break_out_of_a_page(said, place, tmp_path, capsys):
-    """The table's file holds what was written as text: no tag, no link, no table cell of its own."""
-    question = "<script>alert(1)</script> | [x](javascript:y) `z` \\input{/etc/passwd} $x$ [bold red]r[/]"
-    text = GOOD_TEXT.replace("Does it work?", json.dumps(question)).replace("narrow:", "'<b>|n|</b>':")
+def test_names_and_questions_cannot_break_out_of_a_page(said, place, tmp_path, capsys, monkeypatch):
+    """Markdown holds what was written as text: no tag, no link, no code, no table cell of its own."""
+    footprint = Footprint(dict.fromkeys(PARTS, GIB), "forward", 7 * GIB)
+    monkeypatch.setattr(plan, "predict", lambda config: Prediction(footprint))
+    question = "<script>alert(1)</script> | [x](javascript:y) `z` \\input{/etc/passwd} [bold red]r[/]"
+    text = GOOD_TEXT.replace("Does it work?", json.dumps(question)).replace("narrow:", "'<b>|[/]|</b>':")
     assert said(text)[0] == 0
     assert plan.main([str(place / "sweep.yaml"), "--profile", "embedded", "--results", str(tmp_path)]) == 0
+    assert "[/]" in capsys.readouterr().out
     page = (tmp_path / "mine" / "plan.md").read_text()
-    assert "<script" not in page and "<b>" not in page and "](javascript" not in page
+    assert "script" in page and not re.findall(r"(?<!\\)[<`]|(?<!\\)\]\(", page)
     rows = [line for line in page.splitlines() if line.startswith("| ")]
-    assert len({len(re.findall(r"(?<!\\\\)\|", row)) for row in rows}) == 1
-    assert "[bold red]r[/]" not in capsys.readouterr().err
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
