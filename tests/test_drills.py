@@ -95,8 +95,8 @@ def test_a_sweep_survives_blow_after_blow_and_scores_as_if_there_had_been_none(h
         driver = start(here, THREE, *options)
         in_training(folder, before, moments.uniform(0, 0.5))
         process = psutil.Process(driver.pid)
-        family = process.children(recursive=True)
         trials = workers(process, executor)
+        family = [child for trial in trials for child in (trial, *trial.children(recursive=True))]
         if blow == "kill a trial":
             trials[0].kill()
         elif blow == "kill the driver":
