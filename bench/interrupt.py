@@ -9,10 +9,14 @@ class Terminated(KeyboardInterrupt):
 
 
 class Interrupts:
-    """Listens while it is entered. ``asked`` is true from the first Ctrl-C on."""
+    """Listens while it is entered. ``asked`` is true from the first Ctrl-C on.
+
+    To stop at once is a ``KeyboardInterrupt``, and leaves here as ``Terminated`` if SIGTERM was the reason: libraries
+    on the way may have raised another one in its place.
+    """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = self.terminated = False
 
     def __enter__(self) -> "Interrupts":
         self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -24,6 +28,8 @@ class Interrupts:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self.terminated and isinstance(error, KeyboardInterrupt):
+            raise Terminated from None
 
     def listen(self) -> None:
         """Again after a library has put its own handlers in, as Ray does."""
@@ -32,6 +38,7 @@ class Interrupts:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGTERM:
+            self.terminated = True
             raise Terminated
         if self.asked:
             raise KeyboardInterrupt
