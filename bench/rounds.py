@@ -80,7 +80,9 @@ class Rounds:
                     work.release()
             self.ended |= work.records
             self.problems += work.problems
-            plan = self.next()
+            before, plan = plan.next, self.next()
+            if plan.next == before:  # nothing came of it, and nothing would
+                break
         return plan
 
     def settled(self) -> dict[str, TrialRecord]:

@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_hostile_sweeps import HOSTILE, NASTY, bounded, places, values
 
-from bench import data, plan, predict, run, score
+from bench import data, executor, plan, predict, run, score
 from bench.config import load_sweep
 from bench.external import load_external
 from bench.record import load_all
@@ -110,7 +110,7 @@ def folders(tmp_path_factory):
 def prepared(folders, command, monkeypatch, tmp_path):
     """A whole run up to the point where trials would start, after which nothing is done."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run.schedule, "run_serially", lambda *arguments, **more: None)
+    monkeypatch.setattr(executor.schedule, "run_serially", lambda *arguments, **more: None)
     monkeypatch.setattr(run.report, "write", lambda *arguments, **more: [])
 
     def execute(*overrides):

@@ -55,7 +55,7 @@ def test_no_text_of_a_user_is_markup(text):
         ' type="text/plain" id="plotly"',
         "",
     ]
-    assert "onerror=" not in text.replace("\\u003cimg src=x onerror=", "")
+    assert "<img" not in text and "window.hacked" in text  # the page itself has no picture, the data have the attempt
     data = data_of(text)
     assert HOSTILE in data["question"] and HOSTILE in data["axes"][0]["labels"]
     assert any(HOSTILE in name for name in data["imageNames"][0])

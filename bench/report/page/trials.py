@@ -35,7 +35,7 @@ def trials(
     return {
         "trials": found,
         "imageNames": [list(names) for names in sets],
-        "imagesLeftOut": len(results.images) - len(kept),
+        "imagesLeftOut": sum(trial_id in results.images for trial_id in found) - len(kept),
     }
 
 
