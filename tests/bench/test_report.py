@@ -1,7 +1,6 @@
 """Records -> leaderboard, tables and figure, on made-up records of every kind."""
 
 import io
-from pathlib import Path
 from statistics import stdev
 
 import numpy as np
