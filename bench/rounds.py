@@ -100,4 +100,8 @@ class Rounds:
     def write_manifest(self, trials: list[Trial]) -> None:
         """The trials so far, as a report finds them."""
         known, _ = manifest.load(self.folder)
-        manifest.of(self.sweep, trials, self.absent, known.predicted if known else {}).save(self.folder)
+        try:
+            manifest.of(self.sweep, trials, self.absent, known.predicted if known else {}).save(self.folder)
+        except OSError as error:
+            problem = f"{self.folder}: {manifest.MANIFEST} cannot be written: {error}"
+            self.problems += [problem] * (problem not in self.problems)

@@ -111,7 +111,7 @@ def main(arguments: list[str]) -> int:
         paths = report.write(found, folder)
         terminal.show(found.board(), console)
         say(f"wrote {', '.join(str(path) for path in paths)}")
-    except OSError as error:
+    except (OSError, ConfigError) as error:
         problems.append(f"{folder}: the leaderboard cannot be written: {error}")
     if problems:
         print(*problems, "make room; the same command then takes over what was kept", sep="\n", file=sys.stderr)

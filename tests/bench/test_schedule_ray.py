@@ -17,6 +17,7 @@ from bench.record import TrialRecord, load_all
 from bench.run import main
 from bench.sweep import expand
 from bench.trial import run_trial
+from bench.work import Work
 
 SWEEP = """
 name: nodes
@@ -141,10 +142,14 @@ def test_only_trials_whose_node_died_start_anew_and_not_for_ever(tmp_path, monke
     monkeypatch.setattr(schedule_ray, "_is_alive", alive.__getitem__)
     watcher = Silent()
     trials = expand(load_sweep(Path("nodes.yaml")))
-    reporter = schedule_ray._Reporter(trials, tmp_path, watcher, may_lose_nodes=True)
+    work = Work(trials, tmp_path, watcher, say=print)
+    assert work.take() == 0
+    reporter = schedule_ray._Reporter(work, may_lose_nodes=True)
     reporter.where, reporter.died = where, {0: "the process died"}
     nodes = [schedule_ray.Node(node_id, node_id, 1) for node_id in ("a", "b")]
-    assert reporter.settle_rest(nodes, last=last) == lost
+    reporter.settle_rest(nodes, last=last)
+    assert (work.take() == 1) == (not lost)
+    work.release()
     assert watcher.ended == ({} if lost else {0: "the process died"})
     assert (tmp_path / f"{trials[0].trial_id}.json").exists() == (not lost)
 
@@ -165,7 +170,7 @@ def test_a_ray_that_does_not_start_says_why_and_offers_to_do_without(monkeypatch
     assert main(["nodes.yaml"]) == 2
     said = capsys.readouterr().err
     assert said == "Ray does not start: no room in /dev/shm\n  -> add --executor serial, which needs no Ray\n"
-    assert not list(Path().rglob("*.json"))
+    assert not list(Path().rglob("[0-9a-f]*.json"))
 
 
 def test_a_ray_that_is_not_installed_says_so_too(monkeypatch, capsys):
