@@ -1,7 +1,8 @@
 """One process of a data parallel trial: ``python -m bench.rank RANK COUNT THREADS TRIALS_AT_ONCE FOLDER``.
 
 Reads the trial's JSON as a line from standard input, meets the others in FOLDER, and leaves its record in FOLDER/RANK;
-rank 0 writes one JSON line per epoch to standard output, and empty lines as signs of life. Ends with its parent, whose end closes the input.
+rank 0 writes one JSON line per epoch to standard output, and empty lines as signs of life. Ends with its parent, whose
+end closes the input.
 """
 
 import dataclasses

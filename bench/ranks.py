@@ -1,7 +1,7 @@
 """One trial on several GPUs of a machine: starts a process for each (``bench.rank``) and joins what they measured.
 
-``python -m bench.ranks FOLDER THREADS COUNT DRIVER`` does for ``--executor serial`` what ``python -m bench.trial`` does for
-trials on one GPU.
+``python -m bench.ranks FOLDER THREADS COUNT DRIVER`` does for ``--executor serial`` what ``python -m bench.trial`` does
+for trials on one GPU.
 """
 
 import dataclasses

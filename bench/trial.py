@@ -281,8 +281,8 @@ def _image_scores(tests: dict[str, Scores]) -> dict[str, list]:
 
 @contextmanager
 def _imports_are_no_garbage() -> Iterator[None]:
-    """What was there before the body is left out when memory is collected: of a million objects of torch and others none
-    is garbage, and to look through them before every phase takes longer than a small trial's training."""
+    """What was there before the body is left out when memory is collected: of a million objects of torch and others
+    none is garbage, and to look through them before every phase takes longer than a small trial's training."""
     gc.freeze()
     try:
         yield

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
-
 LARGEST_SIDE = 8192
 
 

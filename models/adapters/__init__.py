@@ -2,7 +2,8 @@
 
 ``build`` puts the method at the encoder's blocks with these numbers and returns the encoder, or a module that takes its
 place: the same contract and channels (``models.encoders``), reading the encoder instead of changing it. The names of
-the method's own parameters have a part ``adapter`` (``trunk.blocks.3.adapter.0.weight``); by it they are counted and checked.
+the method's own parameters have a part ``adapter`` (``trunk.blocks.3.adapter.0.weight``); by it they are counted and
+checked.
 """
 
 import math

@@ -1,7 +1,7 @@
 """What the suite itself costs, as ratios.
 
-``pytest tests/benchmarks/bench_performance.py -o python_files='bench_*.py'``, not part of the test run: the two sweeps of the first group take about 15 minutes on one core. docs/performance.md shows
-the ratios. With ``SAM3_UPSTREAM=CLONE`` the training of upstream's own code is measured too.
+``pytest tests/benchmarks/bench_performance.py -o python_files='bench_*.py'``, not part of the
+test run: the two sweeps of the first group take about 15 minutes on one core. docs/performance.md shows the ratios. With ``SAM3_UPSTREAM=CLONE`` the training of upstream's own code is measured too.
 """
 
 import json

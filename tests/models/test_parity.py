@@ -3,9 +3,9 @@
 ``golden/make.py`` made them: it ran upstream's classes (WZH0120/SAM3-UNet fdb21da, WZH0120/SAM2-UNet 01598e5) on a CPU
 with torch 2.14.1, at the small sizes and with the seeded weights, images and masks of ``golden/seeded.py``. Each file
 holds the logits of the first image in eval mode and, of one training step on both images (drop path 0, SAM3's
-activation checkpointing on, as upstream has it), the loss, the gradient of every adapter, the norm of every gradient (in the
-order of upstream's names) and the running statistics of all batch norms. Its metadata has upstream's state dict: names and
-shapes. Nothing of upstream's code or weights is stored. docs/models.md has the same comparison at full size.
+activation checkpointing on, as upstream has it), the loss, the gradient of every adapter, the norm of every gradient
+(in the order of upstream's names) and the running statistics of all batch norms. Its metadata has upstream's state dict:
+names and shapes. Nothing of upstream's code or weights is stored. docs/models.md has the same comparison at full size.
 """
 
 import json
