@@ -34,7 +34,16 @@ EVERY_SECONDS = 60.0
 KEPT = 2
 COST = 20
 """A checkpoint comes no sooner than so many times the seconds that the last one took: at most 5 % of a trial."""
-CODE = ("models", "bench/datasets", "bench/train.py", "bench/losses.py", "bench/transforms.py", "bench/resume.py")
+CODE = (
+    "models",
+    "bench/datasets",
+    "bench/features.py",
+    "bench/losses.py",
+    "bench/parallel.py",
+    "bench/resume.py",
+    "bench/train.py",
+    "bench/transforms.py",
+)
 """What decides how training goes on; other code may change in between."""
 
 

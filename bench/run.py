@@ -110,7 +110,7 @@ def main(arguments: list[str]) -> int:
             say(f"note: {line}")
         paths = report.write(found, folder)
         terminal.show(found.board(), console)
-        say(f"wrote {', '.join(str(path) for path in paths)}")
+        say(report.wrote(paths, folder))
     except (OSError, ConfigError) as error:
         problems.append(f"{folder}: the leaderboard cannot be written: {error}")
     if problems:

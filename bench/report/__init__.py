@@ -1,5 +1,6 @@
 """From records to what people look at: a leaderboard, its tables and its figures. Needs no Ray and no GPU."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.record import write_whole
@@ -39,3 +40,10 @@ def write(results: Results, folder: Path) -> list[Path]:
             paths.append(folder / FIGURES / f"{name}.{kind}")
             plots.save(figure, paths[-1])
     return paths
+
+
+def wrote(paths: Sequence[Path], folder: Path) -> str:
+    """What ``write`` has written, in a line; figures are counted."""
+    names = [path.name for path in paths if path.parent == folder]
+    count = len(paths) - len(names)
+    return f"wrote to {folder}: {', '.join(names)}" + f", and {count} files in {FIGURES}" * bool(count)

@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
         if other is None:
             terminal.show(found.board(), console)
         if out is not None:
-            say(f"wrote {', '.join(map(str, paths))}")
+            say(report.wrote(paths, out))
         if options.bundle:
             say(f"packed {count} files into {options.bundle}")
         return _gate(found, other, console) if other is not None else 0
