@@ -4,7 +4,6 @@ Paths of a trial are those that the user typed: relative to the driver's directo
 else to the copy of code and small files that Ray unpacked there.
 """
 
-import json
 import re
 import shutil
 import tempfile
@@ -19,7 +18,7 @@ from bench.datasets import DATASETS, DataError
 from bench.packing import smallest_card_bytes
 from bench.record import TrialRecord, write_whole
 from bench.sources import Source, fetch
-from bench.sweep import Trial, prepare_data, prepare_weights
+from bench.sweep import Trial, absent_of, data_key, prepare_data, prepare_weights
 from models._registry import Missing
 
 SMALL_BYTES = 16 * 2**20
@@ -67,15 +66,14 @@ def look(configs: list[str], sources: Sequence[Source] = (), validated_by: str |
     problems = fetch(sources)
     code = str(Path(bench.__file__).parent)
     trials = [Trial(TrialConfig.model_validate_json(text), ()) for text in configs]
-    found = {trial.trial_id: list(trial.config.missing()) for trial in trials}
-    lacking = {trial_id: items for trial_id, items in found.items() if items}
+    lacking = absent_of(trials)
     able = [trial for trial in trials if trial.trial_id not in lacking]
     notes, fingerprints = [], {}
     try:
         prepare_weights(able)
         notes = prepare_data(able, validated_by=validated_by)
         for trial in able:
-            key = _settings(trial.config)
+            key = data_key(trial.config)
             if key not in fingerprints:
                 fingerprints[key] = DATASETS.build(trial.config.dataset, trial.config.transform).fingerprint
     except ConfigError as error:
@@ -83,10 +81,6 @@ def look(configs: list[str], sources: Sequence[Source] = (), validated_by: str |
     except DataError as error:
         problems += error.errors
     return Look(code, lacking, problems, notes, fingerprints, smallest_card_bytes())
-
-
-def _settings(config: TrialConfig) -> str:
-    return json.dumps([part.model_dump(mode="json") for part in (config.dataset, config.transform)])
 
 
 def readiness(looks: Mapping[str, Look], trial_ids: Collection[str]) -> Readiness:

@@ -106,7 +106,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         if options.upstream:
-            _check_upstream(options.upstream)
+            check_upstream(options.upstream, "SAM3UNet.py")
         check_writable(folder)
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -133,9 +133,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_upstream(folder: Path) -> None:
-    if not (folder / "SAM3UNet.py").is_file():
-        raise ConfigError(f"--upstream {folder}: has no SAM3UNet.py. Give a clone of github.com/WZH0120/SAM3-UNet")
+def check_upstream(folder: Path, *needed: str) -> None:
+    """Raises ``ConfigError`` for what is no clone of upstream's repository with these files."""
+    for name in needed:
+        if not (folder / name).is_file():
+            raise ConfigError(f"--upstream {folder}: has no {name}. Give a clone of github.com/WZH0120/SAM3-UNet")
 
 
 def label(changes: dict[str, Any]) -> str:

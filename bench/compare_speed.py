@@ -20,7 +20,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from bench.compare_memory import upstream_network
+from bench.compare_memory import check_upstream, upstream_network
 from bench.config import ConfigError, TrialConfig, with_value
 from bench.sweep import check_writable
 from bench.train import batch_loss, make_optimiser
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
         return 0
     try:
         config = _config(options)
-        check_upstream(options.upstream)
+        check_upstream(options.upstream, "SAM3UNet.py", "train.py")
         check_writable(options.results)
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -120,13 +120,6 @@ def _config(options: argparse.Namespace) -> TrialConfig:
         "device": options.device,
     }
     return with_value(TrialConfig.model_validate(FULL), changes)
-
-
-def check_upstream(folder: Path) -> None:
-    """Raises ``ConfigError`` for what is no clone of upstream's repository."""
-    for name in ("SAM3UNet.py", "train.py"):
-        if not (folder / name).is_file():
-            raise ConfigError(f"--upstream {folder}: has no {name}. Give a clone of github.com/WZH0120/SAM3-UNet")
 
 
 # --- in a process of its own ------------------------------------------------------------------------------------------

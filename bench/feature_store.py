@@ -20,8 +20,9 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from bench.datasets import _cache
+
 DESCRIPTION = "entry.json"
-BLOCK = 1 << 24  # bytes that are summed at a time
 STORED_AS = {torch.float32: np.float32, torch.bfloat16: np.int16, torch.float16: np.float16}
 """numpy has no bfloat16: its bits are kept as whole numbers."""
 
@@ -48,7 +49,7 @@ class Stored:
         self.tensors = []
         for i, one in enumerate(described):
             path = folder / str(i)
-            if [path.stat().st_size, _sum(path)] != one["sum"]:
+            if _cache.checksum(path) != one["sum"]:
                 raise ValueError(f"{path} does not hold what was written")
             dtype = getattr(torch, one["dtype"])
             rows = np.memmap(path, STORED_AS[dtype], "r", shape=tuple(one["shape"]))
@@ -190,12 +191,3 @@ def _write(folder: Path, entry: Entry) -> None:
     wrong = [one for one in described if one["sum"][0] % max(1, math.prod(one["shape"]))]
     assert described and not wrong, f"{entry.name}: rows are missing"
     (folder / DESCRIPTION).write_text(json.dumps(described))
-
-
-def _sum(path: Path) -> int:
-    """CRC-32 of a file's bytes."""
-    checksum = 0
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            checksum = zlib.crc32(block, checksum)
-    return checksum

@@ -8,7 +8,6 @@ The choice is an execution setting: ``--feature-cache``, which travels to the tr
 """
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ from bench.config import ConfigError, TrialConfig
 from bench.datasets import Data, Split, _cache
 from bench.feature_store import Entry, FeatureStore, Stored, bytes_of
 from bench.record import FeatureCache
-from bench.sweep import Trial
+from bench.sweep import Trial, model_key
 from bench.transforms import TransformConfig, to_input
 from models._features import Continued, NoFrozenPrefix, frozen_prefix
 from models._registry import InvalidModel
@@ -86,7 +85,7 @@ def outlook(trials: Sequence[Trial]) -> list[str]:
     seen: dict[str, str] = {}
     for trial in trials:
         config = trial.config
-        key = json.dumps([config.model.model_dump(mode="json"), config.transform.size])
+        key = model_key(config)
         if key not in seen:
             try:
                 model = skeleton(config.model, config.transform.size)

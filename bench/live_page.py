@@ -14,7 +14,6 @@ from bench.report import page, results
 from bench.sweep import Trial
 from bench.train import Epoch
 
-PAGE = "page.html"
 SHARE = 0.05  # of the time at most goes into rebuilding, however large the sweep is
 NICE = 10  # below the trials, which share the cores
 POLL_SECONDS = 0.2
@@ -70,7 +69,7 @@ class LivePage:
                 found, _ = results.load(self.folder)
                 found = replace(found, running=frozenset(self.running))
                 text = page.html(found, found.board()).encode()
-                write_whole(self.folder / PAGE, lambda file: file.write(text))
+                write_whole(self.folder / page.NAME, lambda file: file.write(text))
         except Exception as error:  # no picture of the results may end the results
             if not self.failed:
                 self.say(f"note: the page could not be rebuilt ({type(error).__name__}: {error}); the sweep goes on")

@@ -38,6 +38,10 @@ class MeasurementSpoiled(Exception):
     """Memory that is measured now would not be this trial's alone, or not measured at all."""
 
 
+PEAKS = ("nvml_device_bytes", "torch_reserved_bytes", "torch_allocated_bytes", "rss_bytes")
+"""Fields of ``Memory`` in the order in which they say whether a card is large enough."""
+
+
 class Memory(Config):
     """Peaks of one phase, in bytes."""
 

@@ -1,13 +1,12 @@
 """Several trials on one card, for sweeps that ask for accuracy only: whether they fit together is predicted."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from bench.config import ConfigError
-from bench.predicted_memory import Unpredictable, predict
+from bench.predicted_memory import Unpredictable, predict, prediction_key
 from bench.resources import Resources
 from bench.sweep import Trial
 
@@ -54,7 +53,7 @@ def _predicted(trials: Sequence[Trial]) -> dict[str, int]:
     known: dict[str, int] = {}
     totals, errors = {}, []
     for trial in trials:
-        key = json.dumps(trial.config.model_dump(mode="json", exclude={"seed"}))
+        key = prediction_key(trial.config)
         if key not in known:
             try:
                 known[key] = predict(trial.config).device

@@ -4,7 +4,6 @@ Everything here is predicted (``bench.predicted_memory``); nothing is measured, 
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from rich.table import Table
 
 from bench.config import ConfigError, Sweep, TrialConfig, load_sweep, with_value
 from bench.footprint import PARTS
-from bench.predicted_memory import CONTEXT_BYTES, USABLE, Prediction, Unpredictable, fits, predict
+from bench.predicted_memory import CONTEXT_BYTES, USABLE, Prediction, Unpredictable, fits, predict, prediction_key
 from bench.report import plots
 from bench.report.tables import escape
 from bench.run import LOG_WIDTH, folder_name
@@ -113,7 +112,7 @@ def plan(trials: Sequence[Trial], card: float | None, tell: Callable[[str], None
         if trial.point in rows:
             continue
         config = trial.config
-        key = json.dumps([c.model_dump(mode="json") for c in (config.model, config.transform, config.train)])
+        key = prediction_key(config)
         try:
             known[key] = known.get(key) or predict(config)
             batch = None if card is None else largest_batch(config, card)

@@ -1,5 +1,6 @@
 """Peak memory of a trial's training step on a GPU, predicted on fake tensors: no GPU, no weights, no memory needed."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -55,6 +56,11 @@ class Prediction:
     def device(self) -> int:
         """What nvidia-smi is predicted to show for a card that does nothing else."""
         return self.reserved + CONTEXT_BYTES
+
+
+def prediction_key(config: TrialConfig) -> str:
+    """Equal for trials whose predictions are equal."""
+    return json.dumps([part.model_dump(mode="json") for part in (config.model, config.transform, config.train)])
 
 
 class Unpredictable(Exception):

@@ -13,6 +13,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
+from bench.memory import PEAKS
 from bench.record import TrialRecord
 from bench.scores import METRICS, main_metric
 from bench.sweep import Trial
@@ -22,8 +23,6 @@ GIB = 2**30
 LAST_SHOWN = 5  # of the trials that have ended
 MARGIN = 6  # lines of the terminal that the table leaves free
 UNKNOWN = "–"
-MEMORY = ("nvml_device_bytes", "torch_reserved_bytes", "torch_allocated_bytes", "rss_bytes")
-"""Peaks in the order in which they say whether a card is large enough; the first that was measured is shown."""
 
 
 class Watcher(Protocol):
@@ -151,7 +150,7 @@ class Display:
 def peak_memory(record: TrialRecord) -> str:
     """Peak in training by the most telling measure, ``0.19 GiB``; a dash where nothing was measured."""
     memory = (record.memory or {}).get("training")
-    values = [value for name in MEMORY if (value := getattr(memory, name, None)) is not None]
+    values = [value for name in PEAKS if (value := getattr(memory, name, None)) is not None]
     return f"{values[0] / GIB:.2f} GiB" if values else UNKNOWN
 
 

@@ -5,8 +5,6 @@ rank 0 writes one JSON line per epoch to standard output, and empty lines as sig
 end closes the input.
 """
 
-import dataclasses
-import json
 import os
 import sys
 from datetime import timedelta
@@ -18,7 +16,7 @@ import torch.distributed as dist
 
 from bench.config import TrialConfig
 from bench.parallel import Share
-from bench.train import Epoch
+from bench.telling import telling
 from bench.trial import run_trial, seldom
 
 PATIENCE = timedelta(days=1)
@@ -37,16 +35,9 @@ def main(arguments: list[str]) -> int:
     meeting = f"file://{folder.resolve()}/meeting"
     dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=count, timeout=PATIENCE)
 
-    def tell(epoch: Epoch) -> None:
-        if rank == 0:
-            print(json.dumps(dataclasses.asdict(epoch)), flush=True)
-
-    def alive() -> None:
-        if rank == 0:
-            print(flush=True)
-
-    settings = {"threads": threads, "trials_at_once": trials_at_once, "on_epoch": tell, "on_step": seldom(alive)}
-    record = run_trial(config, share=Share(rank, count), **settings)
+    with telling() as (tell, alive):  # nobody listens to the ranks above 0
+        settings = {"threads": threads, "trials_at_once": trials_at_once, "on_epoch": tell, "on_step": seldom(alive)}
+        record = run_trial(config, share=Share(rank, count), **settings)
     own = folder / str(rank)
     own.mkdir()
     record.save(own)

@@ -4,8 +4,6 @@
 for trials on one GPU.
 """
 
-import dataclasses
-import json
 import subprocess
 import sys
 import tempfile
@@ -18,14 +16,14 @@ from typing import Any
 import pyarrow.parquet
 
 from bench.config import TrialConfig
-from bench.memory import Memory
+from bench.memory import PEAKS, Memory
 from bench.record import RankMemory, TrialRecord, load, save_or_keep
 from bench.schedule import how_it_ended
+from bench.telling import hear, telling
 from bench.train import Epoch
 from bench.trial import end_with
 
 POLL_SECONDS = 0.1
-MEASURES = ("nvml_device_bytes", "torch_reserved_bytes", "torch_allocated_bytes", "rss_bytes")
 
 
 def run_parallel(
@@ -50,10 +48,7 @@ def run_parallel(
         watch.start()
         try:
             for line in children[0].stdout:
-                if line.strip():
-                    on_epoch(Epoch(**json.loads(line)))
-                else:
-                    on_step()
+                hear(line, on_epoch, on_step)
             watch.join()
         finally:
             for child in children:
@@ -117,7 +112,7 @@ def _joined(records: list[TrialRecord]) -> TrialRecord:
 
 
 def _size(peak: Memory) -> tuple[int, ...]:
-    return tuple(getattr(peak, measure) or 0 for measure in MEASURES)
+    return tuple(getattr(peak, measure) or 0 for measure in PEAKS)
 
 
 def _load(folder: Path, trial_id: str) -> TrialRecord:
@@ -134,14 +129,8 @@ def main(arguments: list[str]) -> int:
     folder, threads, count, driver = arguments
     config = TrialConfig.model_validate_json(sys.stdin.read())
     Thread(target=end_with, args=(int(driver),), daemon=True).start()
-
-    def tell(epoch: Epoch) -> None:
-        print(json.dumps(dataclasses.asdict(epoch)), flush=True)
-
-    def alive() -> None:
-        print(flush=True)
-
-    record = run_parallel(config, int(count), threads=int(threads), on_epoch=tell, on_step=alive)
+    with telling() as (tell, alive):
+        record = run_parallel(config, int(count), threads=int(threads), on_epoch=tell, on_step=alive)
     save_or_keep(record, Path(folder))
     return 0
 

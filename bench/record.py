@@ -310,6 +310,12 @@ def load_images(folder: Path, trial_ids: Iterable[str]) -> dict[str, dict[str, l
     return {trial_id: _first_set(path) for trial_id, path in paths.items() if path.exists()}
 
 
+def load_series(folder: Path, trial_id: str) -> dict[str, list] | None:
+    """A trial's memory readings as columns (``memory_series``); ``None`` where none were kept."""
+    path = folder / f"{trial_id}.memory.parquet"
+    return pyarrow.parquet.read_table(path).to_pydict() if path.exists() else None
+
+
 def _first_set(path: Path) -> dict[str, list]:
     columns = pyarrow.parquet.read_table(path).to_pydict()
     sets = columns.pop("set", None)  # predictions that were scored from files belong to one

@@ -93,9 +93,12 @@ class Rounds:
 
     def early_stopping(self, trials: list[Trial]) -> EarlyStopping | None:
         """What stops trials early, and knows of those that ran before; ``None`` where all run to their end."""
-        settings, records = self.sweep.search.early_stopping, self.settled()
+        settings = self.sweep.search.early_stopping
+        if settings is None:
+            return None
+        records = self.settled()
         before = [records[trial.trial_id] for trial in trials if trial.trial_id in records]
-        return EarlyStopping(settings, self.sweep.seeds[0], before) if settings else None
+        return EarlyStopping(settings, self.sweep.seeds[0], before)
 
     def write_manifest(self, trials: list[Trial]) -> None:
         """The trials so far, as a report finds them."""

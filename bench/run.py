@@ -76,13 +76,14 @@ def main(arguments: list[str]) -> int:
                 say(f"note: {line}; it is run again")
             rounds = Rounds(sweep, folder, executor, say)
             plan = rounds.next()
-            unfinished = pending(candidates, rounds.settled()) if plan.next else []
+            settled = rounds.settled()
+            unfinished = pending(candidates, settled) if plan.next else []
             absent = executor.absent(unfinished)
             able = [trial for trial in unfinished if trial.trial_id not in absent]
             prepared = executor.prepare(able, loading(console))
             for note in [*prepared, *features.outlook(able)]:
                 say(f"note: {note}")
-            done = len(plan.trials) - len(pending(plan.trials, rounds.settled()))
+            done = len(plan.trials) - len(pending(plan.trials, settled))
             say(
                 f"{sweep.name} ({sweep.profile}): {len(plan.next)} of {len(plan.trials)} trials to run, "
                 f"{done} done before; records in {folder}"

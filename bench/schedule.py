@@ -4,7 +4,6 @@ A process that dies leaves no record, so ``bench.work`` writes an ``error`` reco
 one record, and what was finished before is never touched.
 """
 
-import json
 import os
 import queue
 import signal
@@ -14,9 +13,10 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import IO
 
-from bench.train import Epoch
+from bench.telling import hear
 from bench.work import Work
 
 POLL_SECONDS = 0.25
@@ -69,10 +69,8 @@ def _follow(work: Work, index: int, child: subprocess.Popen) -> None:
             line = lines.get(timeout=POLL_SECONDS)
         except queue.Empty:
             continue
-        if line is not None and line.strip():
-            work.epoch(index, Epoch(**json.loads(line)))
-        elif line is not None:
-            work.alive(index)
+        if line is not None:
+            hear(line, partial(work.epoch, index), partial(work.alive, index))
 
 
 def _read(source: IO[str], lines: "queue.Queue[str | None]") -> None:

@@ -61,6 +61,16 @@ def expand(sweep: Sweep) -> list[Trial]:
     return trials
 
 
+def model_key(config: TrialConfig) -> str:
+    """Equal for trials whose models are built alike."""
+    return json.dumps([config.model.model_dump(mode="json"), config.transform.size])
+
+
+def data_key(config: TrialConfig) -> str:
+    """Equal for trials that read the same data in the same way."""
+    return json.dumps([part.model_dump(mode="json") for part in (config.dataset, config.transform)])
+
+
 def sizes(trials: list[Trial]) -> dict[str, dict[str, int]]:
     """Parameter counts by trial id; each distinct model is built once, without memory. Empty if a package is missing.
 
@@ -71,7 +81,7 @@ def sizes(trials: list[Trial]) -> dict[str, dict[str, int]]:
     points: dict[str, list[str]] = {}  # of each error
     for trial in trials:
         config = trial.config
-        key = json.dumps([config.model.model_dump(mode="json"), config.transform.size])
+        key = model_key(config)
         if key not in by_model:
             by_model[key] = {}
             buildable = all(item.kind != "package" for item in config.model.missing())
@@ -91,11 +101,6 @@ def sizes(trials: list[Trial]) -> dict[str, dict[str, int]]:
     return counts
 
 
-def missing(trials: list[Trial]) -> list[Missing]:
-    """What the trials need and this machine does not have, each thing once."""
-    return list(dict.fromkeys(item for trial in trials for item in trial.config.missing()))
-
-
 def absent_of(trials: list[Trial]) -> dict[str, list[Missing]]:
     """What keeps a trial from running on this machine, by the ids of the trials that cannot run."""
     found = {trial.trial_id: list(trial.config.missing()) for trial in trials}
@@ -108,7 +113,7 @@ def prepare_weights(trials: list[Trial]) -> None:
     for trial in trials:
         config = trial.config
         if any(config.model.weight_files()):
-            distinct[json.dumps([config.model.model_dump(mode="json"), config.transform.size])] = config
+            distinct[model_key(config)] = config
     errors = []
     for config in distinct.values():
         try:
@@ -127,9 +132,7 @@ def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by:
     """
     distinct: dict[str, list[TrialConfig]] = {}
     for trial in trials:
-        config = trial.config
-        key = json.dumps([c.model_dump(mode="json") for c in (config.dataset, config.transform)])
-        distinct.setdefault(key, []).append(config)
+        distinct.setdefault(data_key(trial.config), []).append(trial.config)
     notes, errors = [], []
     for configs in distinct.values():
         try:

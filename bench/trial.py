@@ -7,14 +7,13 @@ standard output and empty ones as signs of life, and leaves the record in FOLDER
 
 import dataclasses
 import gc
-import json
 import os
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,6 +37,7 @@ from bench.predicted_memory import predict as predict_memory
 from bench.provenance import provenance, with_inputs
 from bench.record import CurvePoint, MemoryAtFailure, Timing, TrialRecord, save_or_keep
 from bench.scores import Scores, score
+from bench.telling import telling
 from bench.train import Diverged, Epoch, train
 from models import MODELS
 from models._encoder_decoder import parameter_counts
@@ -326,16 +326,10 @@ def main(arguments: list[str]) -> int:
     folder, threads, checkpoint_seconds, driver = arguments
     config = TrialConfig.model_validate_json(sys.stdin.read())
     threading.Thread(target=end_with, args=(int(driver),), daemon=True).start()
-
-    driver_listens = sys.stdout
-
-    def tell(epoch: Epoch) -> None:
-        print(json.dumps(dataclasses.asdict(epoch)), file=driver_listens, flush=True)
-
     checkpoints = resume.Checkpoints(resume.place(Path(folder), config.trial_id), float(checkpoint_seconds))
-    alive = seldom(lambda: print(file=driver_listens, flush=True))
-    with redirect_stdout(sys.stderr):  # a library that prints must not confuse the driver
-        record = run_trial(config, threads=int(threads), on_epoch=tell, on_step=alive, checkpoints=checkpoints)
+    with telling() as (tell, alive):
+        settings = {"threads": int(threads), "on_epoch": tell, "on_step": seldom(alive)}
+        record = run_trial(config, checkpoints=checkpoints, **settings)
     save_or_keep(record, Path(folder))
     return 0
 

@@ -108,12 +108,12 @@ def _damage(folder: Path) -> str | None:
         path = folder / name
         if not path.is_file():
             return f"{name} is gone"
-        if sums.get(name) != _sum(path):
+        if sums.get(name) != checksum(path):
             return f"{name} does not hold what was written"
     return None
 
 
-def _sum(path: Path) -> list[int]:
+def checksum(path: Path) -> list[int]:
     """Size of a file and the CRC-32 of its bytes."""
     checksum = 0
     with path.open("rb") as file:
@@ -147,7 +147,7 @@ def _make(folder: Path, count: int, size: tuple[int, int], read: Callable[[int],
             raise DataError(errors)
         images.flush()
         masks.flush()
-        (temporary / "sums.json").write_text(json.dumps({name: _sum(temporary / name) for name in ARRAYS}))
+        (temporary / "sums.json").write_text(json.dumps({name: checksum(temporary / name) for name in ARRAYS}))
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -23,7 +23,7 @@ def write(results: Results, folder: Path) -> list[Path]:
 
     board = results.board()
     contents = {
-        "page.html": page.html(results, board),
+        page.NAME: page.html(results, board),
         "leaderboard.md": markdown(board),
         "leaderboard.csv": as_csv(board),
         "leaderboard.tex": latex(board),

@@ -18,6 +18,11 @@ class External:
     record: ExternalRecord
     differs: str
 
+    @property
+    def origin(self) -> str:
+        """Where its scores are from, in words."""
+        return f"{self.record.predictions} ({self.record.protocol}, {self.record.scored[:10]})"
+
 
 @dataclass(frozen=True)
 class PublishedRow:
@@ -27,6 +32,12 @@ class PublishedRow:
     source: Source
     point: tuple[str, ...] | None  # the row whose model is the published one; None if there is none
     gaps: Mapping[str, float]  # measured minus published, by metric; empty without such a row
+
+    @property
+    def origin(self) -> str:
+        """Where its numbers are from and how sure that is, in words."""
+        checked = "read in the source" if self.source.verified == "source" else f"second hand: {self.source.how}"
+        return f"{self.source.text}; {checked}" + "; protocol not stated" * (self.result.protocol == "unstated")
 
 
 @dataclass(frozen=True)

@@ -96,8 +96,8 @@ def latex(board: Leaderboard) -> str:
     lines = [PREAMBLE, r"\begin{document}", rf"\section*{{{escape(board.name)}}}", escape(board.question), ""]
     lines += _notes(board)
     for number, table in enumerate(board.tables, start=1):
-        if len(board.tables) > 1:
-            lines += [rf"\subsection*{{Environment {number} of {len(board.tables)}: not comparable with the others}}"]
+        if heading := board.environment_heading(number):
+            lines += [rf"\subsection*{{{heading}}}"]
         lines += _tables(board, table)
     lines += [*_external(board), *_published(board), r"\end{document}", ""]
     return "\n".join(lines)

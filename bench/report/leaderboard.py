@@ -12,6 +12,7 @@ import numpy as np
 from bench.config import Sweep
 from bench.external import ExternalRecord
 from bench.manifest import Predicted
+from bench.memory import PEAKS
 from bench.record import TrialRecord
 from bench.report.beside import Beside, beside
 from bench.scores import MAIN_METRICS, METRICS, main_metric
@@ -22,13 +23,9 @@ from models._registry import Missing
 from models._size import in_words
 
 GIB = 2**30
-MEMORY_MEASURES = {
-    "nvml_device_bytes": "device (NVML)",
-    "torch_reserved_bytes": "torch reserved",
-    "torch_allocated_bytes": "torch allocated",
-    "rss_bytes": "peak RSS above baseline (CPU)",
-}
-"""In the order in which they say whether a card is large enough."""
+_MEASURES = ("device (NVML)", "torch reserved", "torch allocated", "peak RSS above baseline (CPU)")
+MEMORY_MEASURES = dict(zip(PEAKS, _MEASURES, strict=True))
+"""What tables call the peaks of ``bench.memory``, in their order."""
 RESOLUTION_BYTES = {
     "nvml_device_bytes": 2 * 2**20,  # pages of CUDA's memory
     "torch_reserved_bytes": 2 * 2**20,
@@ -107,6 +104,16 @@ class Leaderboard:
     beside: Beside = Beside()  # what was not measured by these trials
     search: SearchConfig = SearchConfig()  # how the configurations and the number of seeds were chosen
     remarks: tuple[str, ...] = ()  # about the whole: what was merged, left out or selected
+
+    @property
+    def warning(self) -> str:
+        """What stands over numbers of stand-ins where there is room for a line; empty for real ones."""
+        return f"EMBEDDED RUN ({', '.join(self.embedded)}): not results of SAM3-UNet" if self.embedded else ""
+
+    def environment_heading(self, number: int) -> str:
+        """Over the table of this number, from 1; empty where it is the only one."""
+        several = len(self.tables) > 1
+        return f"Environment {number} of {len(self.tables)}: not comparable with the others" if several else ""
 
 
 def summarise(

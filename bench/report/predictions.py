@@ -1,12 +1,11 @@
 """Predicted memory beside measured memory: once for every distinct model, kept in ``sweep.json``."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench import manifest
 from bench.manifest import Predicted
-from bench.predicted_memory import Unpredictable, predict
+from bench.predicted_memory import Unpredictable, predict, prediction_key
 from bench.sweep import Trial
 from models._registry import InvalidModel
 
@@ -27,7 +26,7 @@ def predictions(
     found = dict(known)
     for trial in (trial for trial in trials if trial.trial_id not in known):
         config = trial.config
-        key = json.dumps([c.model_dump(mode="json") for c in (config.model, config.transform, config.train)])
+        key = prediction_key(config)
         if key not in by_model:
             try:
                 made = predict(config)

@@ -25,15 +25,9 @@ def differences(table: Table) -> list[str]:
         return []
     least = min(c.seeds for c in compared)
     label, seeds = METRICS[metric].label, f"{least} seeds and {table.images} test images"
+    reach = resolvable(table, 0)
     names = [escape(", ".join(row.labels)) for row in table.rows]
     resolved = [c for c in compared if c.resolved]
-    tests = len(compared) * table.looks
-    times = smallest_resolvable(least, tests)
-    count = f"{len(compared)} pair{'s' * (len(compared) > 1)}"
-    reach = f"Among {count} a difference has to be {times:.0f} times its standard error over {least} seeds"
-    if least < ENOUGH_SEEDS:
-        reach += f" ({smallest_resolvable(ENOUGH_SEEDS, tests):.0f} times with {ENOUGH_SEEDS})"
-    reach += " to be told from none."
     if not resolved:
         return [f"**Not resolved**: on {label}, {seeds} do not decide between any two rows. {reach}", ""]
     tied = not_distinguishable(table, metric)
@@ -47,6 +41,18 @@ def differences(table: Table) -> list[str]:
         pair = f"{names[c.first]} − {names[c.second]}"
         lines.append(f"| {pair} | {c.difference:+.3f} | {interval} | {c.p_holm:.2g} | {verdict} |")
     return [*lines, ""]
+
+
+def resolvable(table: Table, digits: int) -> str:
+    """Which differences on the main metric these data could have shown at all; pairs must have been compared."""
+    compared = [c for c in table.comparisons[table.main_metric] if c.p is not None]
+    least, tests = min(c.seeds for c in compared), len(compared) * table.looks
+    times = smallest_resolvable(least, tests)
+    count = f"{len(compared)} pair{'s' * (len(compared) > 1)}"
+    text = f"Among {count} a difference has to be {times:.{digits}f} times its standard error over {least} seeds"
+    if least < ENOUGH_SEEDS:
+        text += f" ({smallest_resolvable(ENOUGH_SEEDS, tests):.{digits}f} times with {ENOUGH_SEEDS})"
+    return f"{text} to be told from none."
 
 
 def how_chosen(board: Leaderboard) -> list[str]:
@@ -89,9 +95,10 @@ def external(beside: Beside) -> list[str]:
     for row in rows:
         record = row.record
         numbers = [f"{record.scores[m]:.3f}" if m in record.scores else "–" for m in metrics]
-        source = escape(f"{record.predictions} ({record.protocol}, {record.scored[:10]})")
         differs = f"not comparable: {row.differs}" if row.differs else ""
-        lines.append(f"| {' | '.join([escape(record.name), *numbers, str(record.images), source, differs])} |")
+        lines.append(
+            f"| {' | '.join([escape(record.name), *numbers, str(record.images), escape(row.origin), differs])} |"
+        )
     return [*lines, ""]
 
 
@@ -106,11 +113,9 @@ def published(beside: Beside) -> list[str]:
         "| :-- | :-- | --: | --: | --: | :-- |",
     ]
     for row in rows:
-        checked = "read in the source" if row.source.verified == "source" else f"second hand: {row.source.how}"
-        source = f"{row.source.text}; {checked}" + "; protocol not stated" * (row.result.protocol == "unstated")
         for metric, value in row.result.scores.items():
             gap = row.gaps.get(metric)
             again = ["–", "–"] if gap is None else [f"{value + gap:.3f} ({', '.join(row.point)})", f"{gap:+.3f}"]
-            texts = [row.result.method, METRICS[metric].label, f"{value:.3f}", *again, source]
+            texts = [row.result.method, METRICS[metric].label, f"{value:.3f}", *again, row.origin]
             lines.append(f"| {' | '.join(map(escape, texts))} |")
     return [*lines, ""]

@@ -22,6 +22,7 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">": lambda a, b: a > b,
 }
 STATUS, SEED = "status", "seed"
+BY_TRIAL = ("records", "images", "folders", "absent", "predicted")  # fields of ``Results``
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,7 @@ def _keep(results: Results, condition: Condition) -> Results:
     return replace(
         results,
         trials=kept,
-        records={i: record for i, record in results.records.items() if i in ids},
-        absent={i: items for i, items in results.absent.items() if i in ids},
+        **{part: {i: v for i, v in getattr(results, part).items() if i in ids} for part in BY_TRIAL},
     )
 
 

@@ -15,8 +15,8 @@ def markdown(board: Leaderboard) -> str:
     """The leaderboard as Markdown: a heading, what the numbers are and are not, and one table per environment."""
     lines = [f"# {escape(board.name)}", "", escape(board.question), "", *_caption(board), ""]
     for number, table in enumerate(board.tables, start=1):
-        if len(board.tables) > 1:
-            lines += [f"## Environment {number} of {len(board.tables)}: not comparable with the others", ""]
+        if heading := board.environment_heading(number):
+            lines += [f"## {heading}", ""]
         lines += [*_table(board, table), "", *_by_test_set(board, table)]
         lines += [f"Row {', '.join(map(escape, row.labels))}: {escape(e)}" for row in table.rows for e in row.errors]
         lines += ["", *differences(table)]

@@ -51,12 +51,12 @@ def show_verdicts(verdicts: Verdicts, console: Console) -> None:
 def _lines(board: Leaderboard, width: int) -> Iterator[RenderableType]:
     yield Text(f"{board.name} ({board.profile}): {board.question}")
     yield Text(f"{board.settings}")
-    if board.embedded:
-        yield Text(f"EMBEDDED RUN ({', '.join(board.embedded)}): not results of SAM3-UNet", style="bold")
+    if board.warning:
+        yield Text(board.warning, style="bold")
     yield from (Text(line.replace("**", "")) for line in (*how_chosen(board), *board.remarks) if line)
     for number, table in enumerate(board.tables, start=1):
-        if len(board.tables) > 1:
-            yield Text(f"Environment {number} of {len(board.tables)}: not comparable with the others", style="bold")
+        if heading := board.environment_heading(number):
+            yield Text(heading, style="bold")
         found = columns(board, table)
         cells = {id(column): _cells(column, table) for column in found}
         left_out = []

@@ -27,6 +27,26 @@ HOSTILE = """<img src=x onerror="window.hacked=1"></script><script>window.hacked
 LONG = "adapter in every second block of the encoder, narrower towards its end, with the norm's weights tuned as well"
 
 
+def provenance(**changes):
+    usual = {
+        "started": "2026-01-01T00:00:00+00:00",
+        "commit": "0123456789abcdef",
+        "dirty": False,
+        "host_cpu": "chip",
+        "threads": 1,
+        "trials_at_once": 2,
+        "platform": "Linux",
+        "device": "cpu",
+        "driver": None,
+        "cuda": None,
+        "deterministic": True,
+        "versions": {"torch": "2.9", "pysodmetrics": "1.6.2"},
+        "dataset_fingerprint": "f" * 32,
+        "images": {"train": 8, "val": 2, "test": 3},
+    }
+    return Provenance(**{**usual, **changes})
+
+
 def synthetic(
     rows: int = 60, seeds: tuple[int, ...] = (0, 1, 2, 3, 4), hostile: bool = False, folder: Path | None = None
 ) -> Results:

@@ -11,10 +11,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.text import Annotation, Text
 from PIL import Image
+from synthetic import provenance
 
 from bench.config import Axis, Sweep
 from bench.memory import Memory
-from bench.record import CurvePoint, Provenance, Timing, TrialRecord
+from bench.record import CurvePoint, Timing, TrialRecord
 from bench.report import plots
 from bench.report.front import front_shares
 from bench.report.plots import style
@@ -27,26 +28,6 @@ from bench.scores import OF_PROTOCOL
 from bench.sweep import expand
 
 GIB = 2**30
-
-
-def provenance(**changes):
-    usual = {
-        "started": "2026-01-01T00:00:00+00:00",
-        "commit": "0123456789abcdef",
-        "dirty": False,
-        "host_cpu": "chip",
-        "threads": 1,
-        "trials_at_once": 2,
-        "platform": "Linux",
-        "device": "cpu",
-        "driver": None,
-        "cuda": None,
-        "deterministic": True,
-        "versions": {"torch": "2.9", "pysodmetrics": "1.6.2"},
-        "dataset_fingerprint": "f" * 32,
-        "images": {"train": 8, "val": 2, "test": 3},
-    }
-    return Provenance(**{**usual, **changes})
 
 
 def record(trial, s, gib, measure="rss_bytes", status="ok", **where):

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from bench import live_page, manifest
 from bench.config import Axis, Sweep
-from bench.live_page import PAGE, LivePage
+from bench.live_page import LivePage
 from bench.memory import Memory
 from bench.progress import Display, peak_memory
 from bench.record import CurvePoint, Timing, TrialRecord
@@ -162,10 +162,10 @@ def test_the_page_is_there_at_the_start_and_follows_the_trials(tiny, tmp_path, b
     trials = expand(sweep)
     said = []
     with LivePage(tmp_path, 0.01, said.append) as live:
-        assert not built and not (tmp_path / PAGE).exists()  # nobody knows yet what the sweep is
+        assert not built and not (tmp_path / page.NAME).exists()  # nobody knows yet what the sweep is
         manifest.of(sweep, trials).save(tmp_path)
         watcher = live.of(trials)
-        assert wait_for((tmp_path / PAGE).exists) and (tmp_path / PAGE).read_text() == "page"
+        assert wait_for((tmp_path / page.NAME).exists) and (tmp_path / page.NAME).read_text() == "page"
         assert set(built[-1].values()) == {"pending"}
         watcher.started(0)
         watcher.started(1)
@@ -221,4 +221,4 @@ def test_off_is_off(tiny, tmp_path, built):
     with LivePage(tmp_path, None, print) as live:
         live.of(expand(sweep)).started(0)
         time.sleep(0.1)
-    assert built == [] and not Path(tmp_path / PAGE).exists()
+    assert built == [] and not Path(tmp_path / page.NAME).exists()

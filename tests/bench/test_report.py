@@ -6,12 +6,13 @@ from statistics import stdev
 import numpy as np
 import pandas
 import pytest
+from synthetic import provenance
 
 from bench import published, report
 from bench.config import Axis, Sweep, TrialConfig
 from bench.external import ExternalRecord
 from bench.memory import Memory
-from bench.record import MemoryAtFailure, Provenance, Timing, TrialRecord
+from bench.record import MemoryAtFailure, Timing, TrialRecord
 from bench.report import plots
 from bench.report.columns import not_distinguishable
 from bench.report.leaderboard import memory_noise_floor, summarise, unresolved
@@ -31,22 +32,6 @@ def sweep(tiny):
 
 
 def record(trial, s=0.8, memory=1.0, status="ok", error="", metrics=OF_PROTOCOL["sod"], **where):
-    source = {
-        "started": "2026-01-01T00:00:00+00:00",
-        "commit": "0123456789abcdef",
-        "dirty": False,
-        "host_cpu": "chip",
-        "threads": 1,
-        "trials_at_once": 2,
-        "platform": "Linux",
-        "device": "cpu",
-        "driver": None,
-        "cuda": None,
-        "deterministic": True,
-        "versions": {"torch": "2.9", "pysodmetrics": "1.6.2"},
-        "dataset_fingerprint": "f" * 32,
-        "images": {"train": 8, "val": 2, "test": 3},
-    }
     ok = status == "ok"
     return TrialRecord(
         trial_id=trial.trial_id,
@@ -65,7 +50,7 @@ def record(trial, s=0.8, memory=1.0, status="ok", error="", metrics=OF_PROTOCOL[
         if ok
         else None,
         parameters={"total": 1_000_000, "trainable": 250_000, "encoder": 0, "adapter": 0, "decoder": 0},
-        provenance=Provenance(**{**source, **where}),
+        provenance=provenance(**where),
     )
 
 

@@ -3,7 +3,8 @@ import torch
 
 from bench.config import Axis, ConfigError, Sweep
 from bench.record import TrialRecord
-from bench.sweep import check_writable, expand, missing, pending, prepare_data, prepare_weights, sizes
+from bench.run import _missing_lines
+from bench.sweep import absent_of, check_writable, expand, pending, prepare_data, prepare_weights, sizes
 from models._encoder_decoder import ADAPTERS
 from models._skeleton import skeleton
 
@@ -59,8 +60,11 @@ def test_finished_trials_are_not_pending_and_failed_ones_are(sweep):
 
 def test_missing_things_are_named_once(sweep, tiny_with):
     base = tiny_with({"dataset": {"name": "folder", "images": "/nowhere/i", "masks": "/nowhere/m"}, "device": "cuda"})
-    found = missing(expand(sweep._replace(base=base)))
-    assert [(item.kind, item.field) for item in found][:2] == [("data", "dataset.images"), ("data", "dataset.masks")]
+    found = [line for line in _missing_lines(absent_of(expand(sweep._replace(base=base)))) if "missing" in line]
+    assert [line.split(":")[:2] for line in found][:2] == [
+        ["  missing data", " dataset.images"],
+        ["  missing data", " dataset.masks"],
+    ]
     assert len(found) == len(set(found))
 
 

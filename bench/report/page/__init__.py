@@ -22,6 +22,8 @@ from bench.report.page.content import content
 from bench.report.page.pictures import samples
 from bench.report.results import Results
 
+NAME = "page.html"
+"""Of the file, in the folder of the results."""
 LIMIT_BYTES = 7_900_000
 """Samples are left out beyond it: mail servers often refuse ten million, which 8 MB are once they are encoded."""
 SCRIPTS = ("document.js", "table.js", "plots.js", "trial.js", "compare.js", "main.js")

@@ -3,11 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from bench.report.columns import not_distinguishable
+from bench.report.columns import best_row, not_distinguishable
 from bench.report.leaderboard import GIB, MEMORY_MEASURES, Table, measured_memory, memory_noise_floor, unresolved
-from bench.report.sections import ENOUGH_SEEDS
+from bench.report.sections import resolvable
 from bench.scores import METRICS
-from bench.statistics import smallest_resolvable
 
 NAMED = 6  # rows named in a sentence; the others are counted
 
@@ -18,8 +17,7 @@ def verdict(table: Table, axes: Sequence[str]) -> tuple[str, str]:
     scored = {i: row.cells[f"test.{metric}"] for i, row in enumerate(table.rows) if f"test.{metric}" in row.cells}
     if not scored:
         return "No answer yet.", "No row has a score."
-    pick = max if METRICS[metric].better == "higher" else min
-    best = pick(scored, key=lambda i: scored[i].mean)
+    best = best_row(table, metric)
     width = scored[best].half_width
     value = f"{label} {scored[best].mean:.3f}" + (f" ± {width:.3f}" if width is not None else "")
     leader = f"The best mean is that of {name(table.rows[best].labels, axes)}, {value}"
@@ -47,18 +45,10 @@ def verdict(table: Table, axes: Sequence[str]) -> tuple[str, str]:
 
 def statistics(table: Table) -> list[str]:
     """What these data could have shown at all; no sentences where nothing was tested."""
-    compared = [c for c in table.comparisons.get(table.main_metric, ()) if c.p is not None]
-    if not compared:
+    if all(c.p is None for c in table.comparisons.get(table.main_metric, ())):
         return []
-    least = min(c.seeds for c in compared)
-    tests = len(compared) * table.looks
-    times = smallest_resolvable(least, tests)
-    pairs = f"{len(compared)} pair{'s' * (len(compared) > 1)}"
-    text = f"Among {pairs} a difference has to be {times:.1f} times its standard error over {least} seeds"
-    if least < ENOUGH_SEEDS:
-        text += f" ({smallest_resolvable(ENOUGH_SEEDS, tests):.1f} times with {ENOUGH_SEEDS})"
     method = "Paired differences, bootstrap over seeds and images, Holm's correction over all pairs, 5 % level."
-    return [f"{text} to be told from none. {method}"]
+    return [f"{resolvable(table, 1)} {method}"]
 
 
 def memory(table: Table, axes: Sequence[str]) -> list[str]:

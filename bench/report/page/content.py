@@ -111,7 +111,7 @@ def _external(board: Leaderboard) -> dict[str, Any]:
                 "name": row.record.name,
                 "scores": [number(row.record.scores.get(m)) for m in metrics],
                 "images": row.record.images,
-                "source": f"{row.record.predictions} ({row.record.protocol}, {row.record.scored[:10]})",
+                "source": row.origin,
                 "differs": row.differs,
             }
             for row in rows
@@ -122,11 +122,9 @@ def _external(board: Leaderboard) -> dict[str, Any]:
 def _published(board: Leaderboard) -> dict[str, Any]:
     lines = []
     for row in board.beside.published:
-        checked = "read in the source" if row.source.verified == "source" else f"second hand: {row.source.how}"
-        source = f"{row.source.text}; {checked}" + "; protocol not stated" * (row.result.protocol == "unstated")
         for metric, value in row.result.scores.items():
             gap, point = row.gaps.get(metric), ", ".join(row.point or ())
-            lines.append([row.result.method, metric, number(value), number(gap), point, source])
+            lines.append([row.result.method, metric, number(value), number(gap), point, row.origin])
     return {"testSet": board.beside.test_set, "rows": lines}
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet
+from bench.record import load_series
 
 MIB = 2**20
 MEASURES = {
@@ -20,10 +20,9 @@ def memory_series(folder: Path | None, trial_id: str, trials: int) -> dict[str, 
 
     Of neighbouring readings the highest stands for all: a peak is what the series is looked at for.
     """
-    path = folder / f"{trial_id}.memory.parquet" if folder else None
-    if path is None or not path.exists():
+    columns = load_series(folder, trial_id) if folder else None
+    if columns is None:
         return None
-    columns = pyarrow.parquet.read_table(path).to_pydict()
     measure = next((m for m in MEASURES if any(v is not None for v in columns.get(m, ()))), None)
     if measure is None:
         return None

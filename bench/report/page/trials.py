@@ -35,7 +35,7 @@ def trials(
     return {
         "trials": found,
         "imageNames": [list(names) for names in sets],
-        "imagesLeftOut": sum(trial_id in results.images for trial_id in found) - len(kept),
+        "imagesLeftOut": len(results.images) - len(kept),
     }
 
 

@@ -1,15 +1,14 @@
 """Memory over time, as it was read during trials."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-import pyarrow.parquet
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.record import TrialRecord
+from bench.record import TrialRecord, load_series
 from bench.report.leaderboard import GIB, Leaderboard, Table
 from bench.report.plots.style import BLUE, GREY, VERMILLION, WIDTH, canvas, house_style, row_name, shorten
 from bench.report.results import Results
@@ -101,16 +100,13 @@ def _draw(axes: Axes, series: Series) -> None:
 def _of_row(results: Results, trial_ids: Sequence[str], name: str) -> Series | None:
     for trial_id in trial_ids:
         folder, record = results.folders.get(trial_id), results.records.get(trial_id)
-        path = folder and folder / f"{trial_id}.memory.parquet"
-        if record and record.memory and path and path.exists():
-            found = _read(path, record, name)
-            if found:
-                return found
+        columns = load_series(folder, trial_id) if folder and record and record.memory else None
+        if columns and (found := _read(columns, record, name)):
+            return found
     return None
 
 
-def _read(path, record: TrialRecord, name: str) -> Series | None:
-    columns = pyarrow.parquet.read_table(path).to_pydict()
+def _read(columns: Mapping[str, list], record: TrialRecord, name: str) -> Series | None:
     for reading, (baseline, what) in READINGS.items():
         phases, peaks, start = {}, {}, 0.0
         for phase, points in groupby(zip(columns["phase"], columns["seconds"], columns[reading]), key=lambda p: p[0]):

@@ -100,15 +100,11 @@ def canvas(
     legend beside the panels.
     """
     inside = WIDTH - 2 * EDGE
-    number = board.tables.index(table) + 1
     heading = [(line, TITLE_SIZE, "black") for line in wrap(board.question, inside, TITLE_SIZE)]
     heading += [(line, WARNING_SIZE, GREY) for line in wrap(title, inside, WARNING_SIZE)]
-    if len(board.tables) > 1:
-        others = f"Environment {number} of {len(board.tables)}: not comparable with the others"
-        heading += [(line, WARNING_SIZE, "black") for line in wrap(others, inside, WARNING_SIZE)]
-    if board.embedded:
-        warning = f"EMBEDDED RUN ({', '.join(board.embedded)}): not results of SAM3-UNet"
-        heading += [(line, WARNING_SIZE, WARNING) for line in wrap(warning, inside, WARNING_SIZE)]
+    others = board.environment_heading(board.tables.index(table) + 1)
+    heading += [(line, WARNING_SIZE, "black") for line in wrap(others, inside, WARNING_SIZE)]
+    heading += [(line, WARNING_SIZE, WARNING) for line in wrap(board.warning, inside, WARNING_SIZE)]
     facts = [f"{board.name} ({board.profile})", board.settings, table.environment.get("device", ""), note]
     foot = [(line, SMALL_SIZE, GREY) for line in wrap("; ".join(filter(None, facts)), inside, SMALL_SIZE)]
     top, bottom = _height(heading) + 2 * EDGE, _height(foot) + EDGE

@@ -1,0 +1,33 @@
+"""What a trial's process tells whoever started it: a line of JSON for each epoch, an empty one as a sign of life."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+from bench.train import Epoch
+
+
+@contextmanager
+def telling() -> Iterator[tuple[Callable[[Epoch], None], Callable[[], None]]]:
+    """Two functions that tell an epoch and a sign of life. What a library prints meanwhile goes to standard error."""
+    listens = sys.stdout
+
+    def tell(epoch: Epoch) -> None:
+        print(json.dumps(dataclasses.asdict(epoch)), file=listens, flush=True)
+
+    def alive() -> None:
+        print(file=listens, flush=True)
+
+    with redirect_stdout(sys.stderr):
+        yield tell, alive
+
+
+def hear(line: str, on_epoch: Callable[[Epoch], Any], on_step: Callable[[], Any]) -> None:
+    """Hands on what a line says."""
+    if line.strip():
+        on_epoch(Epoch(**json.loads(line)))
+    else:
+        on_step()
