@@ -90,6 +90,9 @@ def plan(
     if search.hours is not None:
         upcoming = to_run[:at_once] if hours_left else []
     if search.trials is not None:
+        if search.early_stopping:  # which other seeds there are is known when the first ones are in: none takes a place
+            first_ones = [trial for trial in upcoming if trial.seed == sweep.seeds[0]]
+            upcoming = first_ones or upcoming
         upcoming = upcoming[: max(0, search.trials - len(done))]
     if upcoming or not to_run:
         return Plan(wanted, upcoming)

@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bench import cluster, schedule, search
@@ -134,8 +134,12 @@ searches = st.fixed_dictionaries(
 ).map(lambda s: {**s, "points": 5} if s["name"] == "random" else s)
 
 
+A_BUDGET_AND_ASHA = {"name": "grid", "trials": 8, "hours": None, "first_seeds": None, "early_stopping": "asha", "seed": 0}
+
+
 @settings(max_examples=100, deadline=None)
 @given(searches, st.integers(0, 12), st.integers(1, 3))
+@example(A_BUDGET_AND_ASHA, 1, 1)  # the seeds of the trial that was done took the place of another's
 def test_an_interrupted_search_comes_to_the_same_trials_and_repeats_none(fields, killed_after, at_once):
     sweep = sweep_of(ranks=3, rates=2, seeds=(0, 1, 2), **fields)
 
