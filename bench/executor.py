@@ -8,12 +8,13 @@ from bench import packing, schedule
 from bench.config import ConfigError
 from bench.cost import longest_first
 from bench.datasets import Progress
+from bench.forked import ForkServer
 from bench.interrupt import Interrupts
 from bench.resources import Resources, check_parallel
 from bench.sources import Source, fetch
 from bench.sweep import Trial, absent_of, prepare_data, prepare_weights
 from bench.work import Work
-from models._registry import Missing
+from models._registry import Config, Missing
 
 
 class Executor(ExitStack):
@@ -37,6 +38,7 @@ class Executor(ExitStack):
         self.validated_by = validated_by
         self.nodes: list = []
         self.ready = None  # what a cluster's nodes said
+        self.server: ForkServer | None = None
 
     @property
     def at_once(self) -> int:
@@ -65,6 +67,7 @@ class Executor(ExitStack):
         check_parallel(self.resources, {t.config.train.batch_size: ", ".join(t.point) for t in trials})
         if self.ready is not None:
             return self.ready.notes
+        self._start_server(trials)  # it imports meanwhile
         prepare_weights(trials)
         return prepare_data(trials, progress, self.validated_by)
 
@@ -75,8 +78,10 @@ class Executor(ExitStack):
     def run(self, work: Work, interrupts: Interrupts) -> None:
         """Runs what there is to run; leaves one record for each trial that was not another driver's."""
         resources = self.resources
+        self._start_server(work.trials)
         if not self.by_ray:
-            schedule.run_serially(work, threads=resources.threads, gpus_per_trial=int(resources.gpus_per_trial))
+            settings = {"threads": resources.threads, "gpus_per_trial": int(resources.gpus_per_trial)}
+            schedule.run_serially(work, self.server, **settings)
             return
         shares = {}
         if resources.shares_card:
@@ -85,7 +90,19 @@ class Executor(ExitStack):
         ray = _ray()
         if not self.nodes:
             self.nodes = self.enter_context(ray.connected(resources, list(work.trials)))
-        ray.run_on_ray(work, interrupts, resources, self.nodes, shares)
+        ray.run_on_ray(work, interrupts, resources, self.nodes, shares, self.server)
+
+    def _start_server(self, trials: Sequence[Trial]) -> None:
+        """Once. There is none on a cluster's nodes, and a trial on several GPUs has a process for each."""
+        if self.server is None and trials and not self.resources.address and self.resources.gpus_per_trial <= 1:
+            kinds = {_kind(trial.config.model): trial.config.model_dump_json() for trial in trials}
+            self.server = self.enter_context(ForkServer(list(kinds.values())))
+
+
+def _kind(config: Config) -> tuple:
+    """What a model imports depends on its parts and on words among their settings, not on numbers."""
+    values = (getattr(config, name) for name in type(config).model_fields)
+    return type(config), *(_kind(v) if isinstance(v, Config) else v for v in values if isinstance(v, Config | str))
 
 
 def _ray() -> ModuleType:

@@ -1,7 +1,7 @@
 """One trial on several GPUs of a machine: starts a process for each (``bench.rank``) and joins what they measured.
 
-``python -m bench.ranks FOLDER THREADS COUNT DRIVER`` does for ``--executor serial`` what ``python -m bench.trial`` does
-for trials on one GPU.
+``python -m bench.ranks FOLDER THREADS COUNT DRIVER`` is how ``--executor serial``, the process DRIVER, runs one: it
+reads the trial's JSON from standard input, tells on standard output how it goes on, and leaves the record in FOLDER.
 """
 
 import subprocess
@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow.parquet
 
 from bench.config import TrialConfig
+from bench.forked import in_words
 from bench.memory import PEAKS, Memory
 from bench.record import RankMemory, TrialRecord, load, save_or_keep
-from bench.schedule import how_it_ended
 from bench.telling import hear, telling
 from bench.train import Epoch
 from bench.trial import end_with
@@ -96,7 +96,7 @@ def _failure(config: TrialConfig, failed: list[tuple[int, int]], folder: Path, c
         return record.model_copy(update={"error": f"rank {path.parent.name} of {count}: {record.error}"})
     rank, code = (killed or failed)[0]
     said = (folder / f"{rank}.stderr").read_text(errors="replace").strip()
-    how = f"rank {rank} of {count}: {how_it_ended(code)}"
+    how = f"rank {rank} of {count}: {in_words(code)}"
     raw = config.model_dump(mode="json")
     return TrialRecord(trial_id=config.trial_id, status="error", error=f"{said}\n{how}".strip(), config=raw)
 

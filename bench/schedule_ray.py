@@ -22,18 +22,16 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from bench import cluster, resume
-from bench.config import ConfigError, TrialConfig
+from bench import cluster, ray_worker
+from bench.config import ConfigError
+from bench.forked import ForkServer
 from bench.interrupt import Interrupts
 from bench.packing import CardShare
 from bench.provenance import COMMIT, commit_in_words
-from bench.ranks import run_parallel
-from bench.record import save_or_keep
 from bench.resources import Resources
 from bench.sources import Source
 from bench.sweep import Trial
 from bench.train import Epoch
-from bench.trial import run_trial, seldom
 from bench.work import Work
 
 OBJECT_STORE_BYTES = 100 * 2**20  # only small dictionaries go through Ray
@@ -155,24 +153,22 @@ def _ask_one(
 
 @ray.remote
 def _look(configs: list[str], sources: Sequence[Source], validated_by: str | None, directory: str) -> cluster.Look:
-    _enter(directory)
+    ray_worker.enter(directory)
     return cluster.look(configs, sources, validated_by)
 
 
-def _enter(directory: str) -> None:
-    """Paths in a trial are those that the user typed, and Ray starts elsewhere."""
-    code = Path(cluster.__file__).parent.parent
-    os.chdir(directory if Path(directory).is_dir() else code)
-    # processes that a trial starts run the same code, even where the directory holds another checkout
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(code), os.environ.get("PYTHONPATH"))))
-    os.environ["PYTHONSAFEPATH"] = "1"
-
-
 def run_on_ray(
-    work: Work, interrupts: Interrupts, resources: Resources, nodes: list[Node], shares: Mapping[str, CardShare]
+    work: Work,
+    interrupts: Interrupts,
+    resources: Resources,
+    nodes: list[Node],
+    shares: Mapping[str, CardShare],
+    server: ForkServer | None,
 ) -> None:
-    """Every trial in a fresh process with ``resources.threads`` cores and, on a GPU, a whole one unless told otherwise.
+    """Every trial in a process of its own with ``resources.threads`` cores and, on a GPU, a whole one unless told
+    otherwise.
 
+    server: forks these processes; without one they are Ray's workers, which import everything themselves.
     shares: by trial id, what it gets of a card that it shares with others.
     Leaves one record for each that was not another driver's. A trial whose node died starts anew on another one.
     """
@@ -188,7 +184,7 @@ def run_on_ray(
             "directory": os.getcwd(),
             "threads": resources.threads,
             "gpus": resources.gpus_per_trial,
-            "card": shares.get(trial.trial_id),
+            "card": dataclasses.asdict(shares[trial.trial_id]) if trial.trial_id in shares else None,
             "places": places,
             "checkpoint_seconds": work.checkpoint_seconds,
         }
@@ -199,9 +195,9 @@ def run_on_ray(
         reporter = _Reporter(work, may_lose_nodes=resources.address is not None)
         with tempfile.TemporaryDirectory(prefix="sam3-bench-") as scratch, redirect_stdout(io.StringIO()):
             tune.Tuner(
-                tune.with_resources(_trial, {"cpu": resources.threads, "gpu": resources.gpus_per_trial}),
+                tune.with_resources(ray_worker.trial, {"cpu": resources.threads, "gpu": resources.gpus_per_trial}),
                 tune_config=tune.TuneConfig(
-                    search_alg=ConcurrencyLimiter(_Next(work, points), at_once),
+                    search_alg=ConcurrencyLimiter(_Next(work, points, server), at_once),
                     num_samples=len(points),
                     reuse_actors=False,  # a reused process carries its peaks along
                 ),
@@ -212,49 +208,12 @@ def run_on_ray(
             break
 
 
-def _trial(config: dict[str, Any]) -> None:
-    """Runs in a Ray worker."""
-    point = config["point"]
-    _enter(point["directory"])
-
-    node_id = ray.get_runtime_context().get_node_id()
-
-    def tell(epoch: Epoch) -> None:
-        tune.report({**dataclasses.asdict(epoch), "node": node_id})
-
-    def alive() -> None:
-        tune.report({"alive": True, "node": node_id})
-
-    trial = TrialConfig.model_validate_json(point["trial"])
-    folder = None if point["folder"] is None else Path(point["folder"])
-    name, at_once = point["places"].get(node_id, (None, 1))  # it may have joined later
-    settings = {
-        "threads": point["threads"],
-        "trials_at_once": at_once,
-        "on_epoch": tell,
-        "on_step": seldom(alive),
-    }
-    if point["gpus"] > 1:
-        record = run_parallel(trial, int(point["gpus"]), **settings)
-    else:
-        place = folder and resume.place(folder, trial.trial_id)
-        checkpoints = place and resume.Checkpoints(place, point["checkpoint_seconds"])
-        record = run_trial(trial, card=point["card"], checkpoints=checkpoints, **settings)
-    if folder is not None:
-        save_or_keep(record, folder)
-        return
-    if record.provenance is not None:
-        came_from = record.provenance.model_copy(update={"node": name})
-        record = record.model_copy(update={"provenance": came_from})
-    tune.report({"files": cluster.pack(record)})
-
-
 class _Next(Searcher):
     """Asks for a trial only when there is room for it: it is claimed from then on, and Ctrl-C stops the supply."""
 
-    def __init__(self, work: Work, points: list[dict[str, Any]]) -> None:
+    def __init__(self, work: Work, points: list[dict[str, Any]], server: ForkServer | None) -> None:
         super().__init__()
-        self.work, self.points = work, points
+        self.work, self.points, self.server = work, points, server
 
     def __getstate__(self) -> dict:
         return {}  # as below
@@ -262,7 +221,7 @@ class _Next(Searcher):
     def suggest(self, trial_id: str) -> Any:
         index = self.work.take()
         if index is not None:
-            return {"point": self.points[index]}
+            return {"point": {**self.points[index], "server": self.server and self.server.address}}
         return Searcher.FINISHED if self.work.over else None
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:

@@ -1,8 +1,7 @@
 """One trial: build, train, measure, score, record. Needs neither Ray nor a results folder.
 
-``python -m bench.trial FOLDER THREADS CHECKPOINT_SECONDS DRIVER`` is how ``--executor serial``, the process DRIVER,
-gives every trial a process of its own: it reads a trial's JSON from standard input, writes one JSON line per epoch to
-standard output and empty ones as signs of life, and leaves the record in FOLDER.
+``python -m bench.trial`` runs the one that standard input describes (``bench.forked.Request``), tells on standard
+output how it goes on (``bench.telling``), and leaves its record. Where a process can be forked, that is not needed.
 """
 
 import dataclasses
@@ -13,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +27,7 @@ from bench.class_scores import score_classes
 from bench.config import TrialConfig
 from bench.datasets import DATASETS, DataError, Split
 from bench.evaluate import predict
+from bench.forked import Request
 from bench.latency import latency
 from bench.memory import MeasurementSpoiled, MemoryConfig, MemoryMonitor, conditions
 from bench.packing import CardShare
@@ -292,15 +292,19 @@ def _imports_are_no_garbage() -> Iterator[None]:
 
 @contextmanager
 def _torch_settings(threads: int, deterministic: bool) -> Iterator[None]:
-    """Threads and determinism for the body. On CUDA bilinear resizing has no deterministic gradient."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    """Threads and determinism for the body. On CUDA bilinear resizing has no deterministic gradient.
+
+    The debug mode is the same switch as ``use_deterministic_algorithms``, which also imports all of torch's compiler
+    in order to tell it: more than a second in every process, and nothing is compiled here.
+    """
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
+    torch.set_deterministic_debug_mode("error" if deterministic else "default")
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        torch.set_deterministic_debug_mode(before[1])
 
 
 def _timed(items: Iterable[Item], spent: list[float], on_step: Callable[[], Any]) -> Iterator[Item]:
@@ -322,16 +326,24 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def main(arguments: list[str]) -> int:
-    folder, threads, checkpoint_seconds, driver = arguments
-    config = TrialConfig.model_validate_json(sys.stdin.read())
-    threading.Thread(target=end_with, args=(int(driver),), daemon=True).start()
-    checkpoints = resume.Checkpoints(resume.place(Path(folder), config.trial_id), float(checkpoint_seconds))
+def run_requested(request: Request) -> None:
+    """Runs a trial in this process, which is its own and ends with the one that started it."""
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    config, folder = TrialConfig.model_validate_json(request.config), Path(request.folder)
+    with suppress(OSError):  # as a list of processes shows it, on Linux
+        Path("/proc/self/comm").write_text(f"trial-{config.trial_id[:8]}")
+    checkpoints = resume.Checkpoints(resume.place(folder, config.trial_id), request.checkpoint_seconds)
     with telling() as (tell, alive):
-        settings = {"threads": int(threads), "on_epoch": tell, "on_step": seldom(alive)}
-        record = run_trial(config, checkpoints=checkpoints, **settings)
-    save_or_keep(record, Path(folder))
-    return 0
+        record = run_trial(
+            config,
+            threads=request.threads,
+            trials_at_once=request.trials_at_once,
+            on_epoch=tell,
+            on_step=seldom(alive),
+            checkpoints=checkpoints,
+            card=CardShare(**request.card) if request.card else None,
+        )
+    save_or_keep(record, folder)
 
 
 def seldom(call: Callable[[], Any], seconds: float = SIGN_OF_LIFE_SECONDS) -> Callable[[], None]:
@@ -356,4 +368,4 @@ def end_with(driver: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_requested(Request.from_json(sys.stdin.read()))

@@ -15,6 +15,7 @@ from conftest import RANKS, SWEEP, wait_for
 
 from bench.config import TrialConfig, load_sweep
 from bench.datasets import _cache
+from bench.forked import ForkServer
 from bench.record import load_all
 from bench.run import main
 from bench.schedule import run_serially
@@ -24,7 +25,8 @@ from bench.work import Limits, Work
 
 THREE = "train.epochs: [60, 61, 62]"
 HALF = -(-(os.cpu_count() or 1) // 2)  # cores for a trial, so that two run at once and a third waits
-WORKERS = {"serial": "bench.trial", "ray": "ray::ImplicitFunc"}
+KILLED = {"serial": "trial-", "ray": "ray::ImplicitFunc"}
+"""Whose end is that of a trial: its process, or the worker of Ray that waits for it."""
 
 
 @pytest.fixture
@@ -57,8 +59,9 @@ def customise(folder, code):
     return {"PYTHONPATH": str(folder / "site")}
 
 
-def workers(driver, executor):
-    return [p for p in driver.children(recursive=True) if WORKERS[executor] in " ".join(p.cmdline())]
+def processes(driver, name):
+    """Those that a driver has started, by the start of their names in a list of processes."""
+    return [p for p in driver.children(recursive=True) if any(n.startswith(name) for n in (p.name(), *p.cmdline()[:1]))]
 
 
 def newest_checkpoints(folder):
@@ -95,10 +98,10 @@ def test_a_sweep_survives_blow_after_blow_and_scores_as_if_there_had_been_none(h
         driver = start(here, THREE, *options)
         in_training(folder, before, moments.uniform(0, 0.5))
         process = psutil.Process(driver.pid)
-        trials = workers(process, executor)
-        family = [child for trial in trials for child in (trial, *trial.children(recursive=True))]
+        trials = processes(process, "trial-")
+        family = [p for trial in trials for p in (trial, *trial.children())] + processes(process, KILLED[executor])
         if blow == "kill a trial":
-            trials[0].kill()
+            processes(process, KILLED[executor])[0].kill()
         elif blow == "kill the driver":
             driver.kill()
         else:
@@ -152,7 +155,7 @@ def test_a_trial_that_hangs_is_ended_and_the_sweep_goes_on(here):
 
         def epoch(self, index, epoch):
             if not hung:
-                hung.extend(workers(psutil.Process(), "serial"))
+                hung.extend(processes(psutil.Process(), "trial-"))
                 hung[0].suspend()
                 work._limits = Limits(silence=3)
 
@@ -160,7 +163,8 @@ def test_a_trial_that_hangs_is_ended_and_the_sweep_goes_on(here):
             work._limits = Limits()  # the next may take its time to start
 
     work = Work(trials, folder, Hangs(), say=print)
-    run_serially(work, threads=1)
+    with ForkServer() as server:
+        run_serially(work, server, threads=1)
     records = [load_all(folder)[0][trial.trial_id] for trial in trials]
     assert [r.status for r in records] == ["error", "ok"], records[1].error
     assert records[0].error == "no sign of life for 3 s (--stall-limit); killed"
@@ -199,12 +203,14 @@ os.fsync = fsync
 def test_two_drivers_share_a_sweep_and_run_nothing_twice(here, start):
     """On a clock that runs backwards, too: nothing that decides anything asks it."""
     code = """
-import sys, time
+import os, sys, time
 start, real = time.time(), time.time
 time.time = lambda: 2 * start - real() - 3600
-if "bench.trial" in sys.orig_argv:
+def note():
     with open("started", "a") as file:
         file.write("x")
+if "bench.fork_server" in sys.orig_argv:
+    os.register_at_fork(after_in_child=note)
 """
     variables = customise(here, code)
     drivers = [start(here, "train.epochs: [20, 21, 22]", "--executor", "serial", **variables) for _ in range(2)]

@@ -8,11 +8,13 @@ From four maps: they pass as they are, or are resized to these scales where all 
 
 import math
 
-from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models._partial import module_of
 from models._registry import InvalidModel
+
+LayerNorm2d = module_of("timm", "layers").LayerNorm2d
 
 LEVELS = 4
 

@@ -1,0 +1,156 @@
+"""Processes for trials, as who asks for one sees them: each is forked from one that has imported everything.
+
+The other side is ``bench.fork_server``. This one imports nothing that takes long: Ray's workers use it.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+LONGEST_FOLDER = 70  # the whole path of a Unix socket has room for about a hundred characters
+COMPLAINTS = "complaints"
+PATIENCE_SECONDS = 20.0
+"""How long a server that was just started may need until it listens: far less, but machines are busy."""
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+UNTOUCHED = {
+    "OMP_NUM_THREADS": "1",  # threads do not survive a fork; trials set their own number of them
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # neither does CUDA: libraries that ask whether there is a GPU ask NVML
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A trial to run, and where its record goes."""
+
+    config: str  # a ``TrialConfig`` as JSON
+    folder: str
+    threads: int
+    checkpoint_seconds: float
+    trials_at_once: int = 1
+    card: dict[str, Any] | None = None  # of a ``bench.packing.CardShare``
+    visible_devices: str | None = None  # for ``CUDA_VISIBLE_DEVICES``
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Request":
+        return cls(**json.loads(text))
+
+
+class ForkServer:
+    """The server's process. It is started at once, imports while others work, and ends with the ``with``."""
+
+    def __init__(self, configs: Sequence[str] = ()) -> None:
+        """configs: trials (as JSON) whose models are to be known before the first fork."""
+        self.configs = list(configs)
+        short = len(tempfile.gettempdir()) <= LONGEST_FOLDER
+        self.folder = Path(tempfile.mkdtemp(prefix="sam3-bench-", dir=None if short else "/tmp"))
+        self.started = 0
+        self._start()
+
+    def _start(self) -> None:
+        self.started += 1
+        self._address = str(self.folder / str(self.started))
+        with (self.folder / COMPLAINTS).open("wb") as complaints:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "bench.fork_server", self._address],
+                env={
+                    **os.environ,
+                    "OMP_NUM_THREADS": "1",
+                },  # trials set their own number; threads do not survive a fork
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=complaints,
+                start_new_session=True,  # Ctrl-C is for the driver
+                text=True,
+            )
+        with suppress(BrokenPipeError):  # it died at once; the first trial says so
+            self.process.stdin.write(json.dumps(self.configs) + "\n")
+            self.process.stdin.flush()
+
+    @property
+    def address(self) -> str:
+        """The socket of a server that lives: one that was killed is replaced."""
+        if self.process.poll() is not None:
+            self._start()
+        return self._address
+
+    def run(self, request: Request) -> "Forked":
+        """Starts a trial. Raises ``OSError`` where the server cannot be reached."""
+        return Forked(self.address, request)
+
+    def __enter__(self) -> "ForkServer":
+        return self
+
+    def __exit__(self, *problem: Any) -> None:
+        self.process.stdin.close()  # it kills what still runs
+        self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Forked:
+    """A trial's process, as who asked for it sees it: iterating gives the lines that it tells, until it ends."""
+
+    exit_code: int | None = None
+    """``None`` until it has ended, and where nobody saw how."""
+    said: str = ""
+    """What it wrote to standard error."""
+
+    def __init__(self, address: str, request: Request) -> None:
+        """Raises ``OSError``, with what the server said, where none can be reached."""
+        self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        patience = time.monotonic() + PATIENCE_SECONDS
+        try:
+            while True:
+                with suppress(FileNotFoundError):
+                    self.connection.connect(address)
+                    break
+                if time.monotonic() > patience:
+                    raise FileNotFoundError(address)
+                time.sleep(0.02)
+            self.connection.sendall(f"{request.to_json()}\n".encode())
+        except OSError as error:
+            self.connection.close()
+            complaints = Path(address).with_name(COMPLAINTS)
+            said = complaints.read_text(errors="replace") if complaints.exists() else ""
+            raise OSError(f"{said}\nthe process that starts trials cannot be reached: {error}".strip()) from None
+
+    def __iter__(self) -> Iterator[str]:
+        with self.connection, self.connection.makefile(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if line.startswith('{"exit_code"'):
+                    ended = json.loads(line)
+                    self.exit_code, self.said = ended["exit_code"], ended["said"]
+                    return
+                yield line
+
+    def kill(self) -> None:
+        """Ends the process at once; the iteration ends when it is dead."""
+        with suppress(OSError):  # it may be over
+            self.connection.shutdown(socket.SHUT_WR)
+
+    @property
+    def how_it_ended(self) -> str:
+        """In words, after whatever it said."""
+        how = "the process that starts trials was killed" if self.exit_code is None else in_words(self.exit_code)
+        return f"{self.said}\n{how}".strip()
+
+
+def in_words(code: int) -> str:
+    """How a process without a record ended, by its exit code."""
+    if code >= 0:
+        return f"the process ended with code {code} and without a record"
+    hint = " (often the kernel's doing, when memory runs out)" if -code == signal.SIGKILL else ""
+    return f"the process was killed by {signal.Signals(-code).name}{hint}"

@@ -1,0 +1,240 @@
+"""Processes for trials, forked from one that has imported everything."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from conftest import wait_for
+
+from bench import fork_server, forked
+from bench.forked import Forked, ForkServer, Request
+from bench.record import load_all, load_images
+from bench.trial import run_trial
+
+
+@pytest.fixture(scope="module")
+def server():
+    with ForkServer() as started:
+        yield started
+
+
+@pytest.fixture
+def request_of(tmp_path):
+    """``request_of(config)`` asks for a trial whose record goes to ``tmp_path``."""
+    return lambda config, **more: Request(config.model_dump_json(), str(tmp_path), 1, 600.0, **more)
+
+
+def record_in(folder: Path):
+    records, broken = load_all(folder)
+    assert not broken
+    (record,) = records.values()
+    return record
+
+
+def processes_of(server: ForkServer) -> list[psutil.Process]:
+    return [p for p in psutil.Process(server.process.pid).children() if p.name().startswith("trial-")]
+
+
+def started(server: ForkServer) -> psutil.Process:
+    """The process of the only trial that runs."""
+    (process,) = wait_for(lambda: processes_of(server))
+    return process
+
+
+def test_a_forked_trial_is_the_trial_and_tells_how_it_goes_on(server, request_of, tiny_with, tmp_path):
+    config = tiny_with({"train.epochs": 3})
+    process = server.run(request_of(config, trials_at_once=2))
+    told = [json.loads(line) for line in process if line.strip()]
+    assert (process.exit_code, process.said, [epoch["epoch"] for epoch in told]) == (0, "", [1, 2, 3])
+    record, here = record_in(tmp_path), run_trial(config)
+    assert (record.status, record.scores, record.curve) == ("ok", here.scores, here.curve)
+    assert load_images(tmp_path, [record.trial_id])[record.trial_id]["mae"] == here.image_scores["mae"]
+    assert record.provenance.trials_at_once == 2
+
+
+def test_trials_run_side_by_side_and_each_in_its_own_process(server, request_of, tiny_with, tmp_path):
+    configs = [tiny_with({"train.epochs": 30, "seed": seed}) for seed in (0, 1)]
+    runs = [server.run(request_of(config)) for config in configs]
+    wait_for(lambda: len(processes_of(server)) == 2)
+    readers = [threading.Thread(target=lambda run=run: [None for _ in run]) for run in runs]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert [run.exit_code for run in runs] == [0, 0] and len(load_all(tmp_path)[0]) == 2
+
+
+def test_what_is_not_wanted_any_more_is_dead_when_its_lines_end(server, request_of, tiny_with, tmp_path):
+    run = server.run(request_of(tiny_with({"train.epochs": 100_000})))
+    process = started(server)
+    process.suspend()  # hangs, and cannot end itself
+    run.kill()
+    list(run)
+    assert run.exit_code == -signal.SIGKILL and not process.is_running() and not list(tmp_path.glob("*.json"))
+    assert run.how_it_ended == "the process was killed by SIGKILL (often the kernel's doing, when memory runs out)"
+
+
+def test_a_trial_does_not_outlive_who_asked_for_it(server, request_of, tiny_with):
+    code = "import sys; from bench.forked import *; f = Forked(sys.argv[1], Request.from_json(sys.argv[2])); input()"
+    request = request_of(tiny_with({"train.epochs": 100_000})).to_json()
+    asks = subprocess.Popen([sys.executable, "-c", code, server.address, request], stdin=subprocess.PIPE)
+    process = started(server)
+    asks.kill()
+    asks.communicate()
+    wait_for(lambda: not process.is_running())
+
+
+def test_what_a_trial_complains_of_and_its_exit_code_arrive(server, request_of, tiny, tmp_path):
+    wrong = Request("{}", str(tmp_path), 1, 600.0)
+    run = server.run(wrong)
+    assert list(run) == ["\n"] or not list(run)
+    assert run.exit_code == 1 and "ValidationError" in run.said
+    assert run.how_it_ended.endswith("the process ended with code 1 and without a record")
+
+
+def test_a_server_that_was_killed_takes_its_trials_along_and_is_replaced(request_of, tiny_with, tmp_path):
+    with ForkServer() as server:
+        run = server.run(request_of(tiny_with({"train.epochs": 100_000})))
+        process = started(server)
+        server.process.kill()
+        list(run)
+        assert run.exit_code is None and run.how_it_ended == "the process that starts trials was killed"
+        wait_for(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+        again = server.run(request_of(tiny_with({"train.epochs": 1})))
+        list(again)
+        assert again.exit_code == 0 and record_in(tmp_path).status == "ok"
+
+
+def test_none_of_its_trials_outlives_a_server_that_ends(request_of, tiny_with):
+    with ForkServer() as server:
+        run = server.run(request_of(tiny_with({"train.epochs": 100_000})))
+        process = started(server)
+    assert list(run) == [] or run.exit_code is None
+    assert not process.is_running() and server.process.returncode == 0 and not server.folder.exists()
+
+
+def test_a_server_that_cannot_start_says_why(monkeypatch, request_of, tiny):
+    monkeypatch.setattr(forked, "PATIENCE_SECONDS", 5)
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.chdir("/")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with ForkServer() as server, pytest.raises(OSError, match="the process that starts trials cannot be reached"):
+        server.run(request_of(tiny))
+
+
+def test_a_long_name_of_the_temporary_folder_does_no_harm(monkeypatch, tmp_path):
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    with ForkServer() as server:
+        assert len(server.address) < 100
+
+
+PREPARED = """
+import sys, tempfile
+import torch
+from pathlib import Path
+asked = []
+def ask(name):
+    asked.append(name)
+    raise RuntimeError(name)
+if sys.argv[1] == "gpu":  # as NVML would say it
+    torch.cuda._is_compiled = lambda: True
+    torch.cuda._device_count_nvml = lambda: 1
+    for name in ("_cuda_getDeviceCount", "_cuda_init"):
+        setattr(torch._C, name, lambda name=name: ask(name))
+from bench import fork_server, forked
+config = sys.stdin.read()
+fork_server._prepare([config])
+if sys.argv[1] == "gpu":
+    assert torch.cuda.is_available() and not asked, asked
+    sys.exit()
+threads = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")} - {"jemalloc_bg_thd"}
+assert len(threads) == 1, threads  # Arrow's allocator has one, and knows of forks
+before = set(sys.modules)
+from bench.trial import run_requested
+run_requested(forked.Request(config, tempfile.mkdtemp(), 1, 0.0))
+print("late", *sorted(set(sys.modules) - before))
+"""
+
+
+def prepared(config, machine):
+    environment = {**os.environ, **forked.UNTOUCHED}
+    command = [sys.executable, "-c", PREPARED, machine]
+    return subprocess.run(command, input=config.model_dump_json(), capture_output=True, text=True, env=environment)
+
+
+PEFT = {"model.adapter": {"name": "lora", "rank": 2}}
+PARTS = [{}, {"model.decoder": {"name": "segformer"}}, {"model.frozen_weights": "int8"}]
+
+
+@pytest.mark.parametrize("parts", [*PARTS, PEFT])
+def test_a_trial_imports_nothing_late_and_its_server_has_no_threads(tiny_with, parts):
+    """What a body imports would count as its memory and its time."""
+    done = prepared(tiny_with(parts), "cpu")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1] == "late"
+
+
+@pytest.mark.parametrize("parts", PARTS)
+def test_a_server_does_not_touch_a_gpu(tiny_with, parts):
+    done = prepared(tiny_with(parts), "gpu")
+    assert done.returncode == 0, done.stderr
+
+
+def test_on_a_mac_a_trial_gets_a_fresh_interpreter(monkeypatch, request_of, tiny_with, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nif 'bench.fork_server' in sys.orig_argv:\n    sys.platform = 'darwin'\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    config = tiny_with({"train.epochs": 2})
+    with ForkServer([config.model_dump_json()]) as server:
+        run = server.run(request_of(config))
+        assert wait_for_fresh(server).cmdline()[1:] == ["-m", "bench.trial"]
+        assert [json.loads(line)["epoch"] for line in run if line.strip()] == [1, 2]
+    record, here = record_in(tmp_path), run_trial(config)
+    assert run.exit_code == 0 and record.scores == here.scores
+
+
+def test_so_does_a_trial_on_a_gpu_that_the_server_has_met(monkeypatch, request_of, tiny):
+    on_cpu = request_of(tiny)
+    on_gpu = dataclasses.replace(on_cpu, config=on_cpu.config.replace('"device":"cpu"', '"device":"cuda"'))
+    assert fork_server._can_go_on(on_cpu) and fork_server._can_go_on(on_gpu)
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    assert fork_server._can_go_on(on_cpu) and not fork_server._can_go_on(on_gpu)
+
+
+def wait_for_fresh(server: ForkServer) -> psutil.Process:
+    def found():
+        with suppress(psutil.Error):  # it may just be becoming one
+            return [p for p in psutil.Process(server.process.pid).children() if "bench.trial" in p.cmdline()]
+
+    return wait_for(found)[0]
+
+
+def test_asking_costs_nothing_that_takes_long():
+    """Ray starts a worker for each trial, and all that it does is ask."""
+    code = "import sys, bench.forked; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "numpy", "pandas", "pydantic", "models"} & set(done.stdout.split())
+    code = "import sys, bench.ray_worker; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "models", "bench.config"} & set(done.stdout.split())
+
+
+def test_asking_a_socket_that_is_not_there_ends(monkeypatch, request_of, tiny, tmp_path):
+    monkeypatch.setattr(forked, "PATIENCE_SECONDS", 0.1)
+    began = time.monotonic()
+    with pytest.raises(OSError, match="cannot be reached"):
+        Forked(str(tmp_path / "none"), request_of(tiny))
+    assert time.monotonic() - began < 5
