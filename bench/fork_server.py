@@ -113,6 +113,7 @@ class _Server:
             self.selector.close()
             self.listener.close()
             os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.dup2(connection.fileno(), 1)
             os.dup2(complaints.fileno(), 2)
             for other in self.children:
@@ -180,6 +181,7 @@ def main(arguments: list[str]) -> int:
         os.rename(f"{address}.new", address)  # from now on it can be connected to
         if FORKS_AS_IT_IS:
             _prepare(configs)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from now on it ends in its own way: with its trials
         _Server(listener).serve_until_closed(sys.stdin.fileno())
     return 0
 

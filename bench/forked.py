@@ -96,6 +96,7 @@ class ForkServer:
 
     def __exit__(self, *problem: Any) -> None:
         self.process.stdin.close()  # it kills what still runs
+        self.process.terminate()  # and need not import to its end what nobody will use
         self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -1,4 +1,5 @@
-"""The metrics: py_sod_metrics does the arithmetic, this file says which, which way is better, and where they are from.
+"""The metrics: this file says which, which way is better, and where they are from; ``bench.sod`` (py_sod_metrics) and
+``bench.mirror`` do the arithmetic of one image.
 
 The published tables use S-measure, mean E-measure and MAE for salient objects, weighted F and mean IoU for marine
 animals, mean Dice for polyps: WZH0120/SAM3-UNet fdb21da, eval.py. Mirrors have their own protocol: bench/mirror.py.
@@ -11,10 +12,6 @@ import numpy as np
 
 from bench import mirror
 from bench.protocol import ProtocolConfig
-from models._partial import module_of
-
-# py_sod_metrics/__init__ imports scikit-learn for measures that are not used here: a second in every process
-maps, curves_of = module_of("py_sod_metrics", "sod_metrics"), module_of("py_sod_metrics", "fmeasurev2")
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,9 @@ def measure(prediction: np.ndarray, mask: np.ndarray, protocol: ProtocolConfig) 
     """One image by itself: prediction [H, W], uint8 0..255 or float 0..1, and mask uint8 [H, W], 0..255."""
     if protocol.name == "mirror":
         return mirror.measure(prediction, mask, protocol.minmax)
-    return _measure_sod(prediction, mask, protocol.minmax)
+    from bench import sod  # most who import this file ask for names only, and it takes most of a second
+
+    return sod.measure(prediction, mask, protocol.minmax)
 
 
 def collect(names: Sequence[str], measured: Sequence[Measured], protocol: ProtocolConfig) -> Scores:
@@ -143,35 +142,3 @@ def main_metric(present: Iterable[str]) -> str | None:
     """The one of ``MAIN_METRICS`` that is present, ``None`` if there is none."""
     known = set(present)
     return next((metric for metric in MAIN_METRICS if metric in known), None)
-
-
-def _measure_sod(prediction: np.ndarray, mask: np.ndarray, minmax: bool) -> Measured:
-    """The mask's object is what is above 128. With ``minmax`` the map is stretched exactly as ``prepare_data`` does."""
-    truth = mask > 128
-    values = prediction / 255 if prediction.dtype == np.uint8 else prediction
-    if minmax and values.max() != values.min():
-        values = (values - values.min()) / (values.max() - values.min())
-    curves = {"with_adaptive": True, "with_dynamic": True}
-    s, weighted, e, mae = (
-        maps.Smeasure(),
-        maps.WeightedFmeasure(),
-        maps.Emeasure(),
-        maps.MAE(),
-    )
-    handlers = {
-        "f": curves_of.FmeasureHandler(**curves, beta=0.3),
-        "iou": curves_of.IOUHandler(**curves),
-        "dice": curves_of.DICEHandler(**curves),
-    }
-    for metric in (s, weighted, e, mae, curves_of.FmeasureV2(handlers)):
-        metric.step(pred=values, gt=truth, normalize=False)
-    return {
-        "s_measure": s.sms[0],
-        "weighted_f_measure": weighted.weighted_fms[0],
-        "adaptive_f_measure": handlers["f"].adaptive_results[0],
-        "mae": mae.maes[0],
-        "f_curve": handlers["f"].dynamic_results[0],
-        "e_curve": e.changeable_ems[0],
-        "iou_curve": handlers["iou"].dynamic_results[0],
-        "dice_curve": handlers["dice"].dynamic_results[0],
-    }

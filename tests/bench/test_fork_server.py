@@ -123,6 +123,12 @@ def test_none_of_its_trials_outlives_a_server_that_ends(request_of, tiny_with):
     assert not process.is_running() and server.process.returncode == 0 and not server.folder.exists()
 
 
+def test_one_that_nobody_used_ends_at_once():
+    with ForkServer() as server:
+        pass
+    assert server.process.returncode == -signal.SIGTERM
+
+
 def test_a_server_that_cannot_start_says_why(monkeypatch, request_of, tiny):
     monkeypatch.setattr(forked, "PATIENCE_SECONDS", 5)
     monkeypatch.setenv("PYTHONPATH", "")

@@ -570,7 +570,7 @@ def quick(monkeypatch):
     """Trials that take no time; a list of the rounds in which they were run."""
     rounds = []
 
-    def run(work, **options):
+    def run(work, *others, **options):
         rounds.append(work.trials)
         while (index := work.take()) is not None:
             trial = work.trials[index]

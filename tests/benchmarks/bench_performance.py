@@ -1,13 +1,15 @@
 """What the suite itself costs, as ratios.
 
-``pytest tests/benchmarks/bench_performance.py -o python_files='bench_*.py'``, not part of the
-test run: the two sweeps of the first group take about 15 minutes on one core. docs/performance.md shows the ratios. With ``SAM3_UPSTREAM=CLONE`` the training of upstream's own code is measured too.
+``pytest tests/benchmarks/bench_performance.py -o python_files='bench_*.py'``, not part of the test run: the two sweeps
+of the first group take about 15 minutes on one core. docs/performance.md shows the ratios. With
+``SAM3_UPSTREAM=CLONE`` the training of upstream's own code is measured too.
 """
 
-import json
 import os
+import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,17 @@ import torch
 from torch import nn
 
 from bench.compare_speed import Measured, Task, _config, _in_a_process, _parser
-from bench.record import load_all
+from bench.config import TrialConfig, load_sweep, with_value
+from bench.datasets import silent
+from bench.executor import Executor
+from bench.forked import ForkServer, Request
+from bench.interrupt import Interrupts
+from bench.record import TrialRecord, load_all
+from bench.resources import Resources
+from bench.sweep import Trial
+from bench.train import Epoch
+from bench.trial import run_trial
+from bench.work import Work
 from models import _weights
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -71,34 +83,70 @@ def _same(records, name):
 
 
 @pytest.mark.benchmark(group="starting a process")
-@pytest.mark.parametrize(
-    "code", ["import torch", "import bench.trial", "import bench.run", "import bench.schedule_ray"]
-)
+@pytest.mark.parametrize("code", ["import torch", "import bench.trial", "import bench.run", "import bench.ray_worker"])
 def bench_imports(benchmark, code):
     benchmark.pedantic(subprocess.run, ([sys.executable, "-c", code],), {"check": True}, rounds=5, warmup_rounds=1)
 
 
-@pytest.mark.benchmark(group="a trial's process, embedded default with one epoch")
-def bench_overhead_of_a_trial(benchmark, tmp_path):
-    """``overhead_seconds``: from its start to its end, without the trial's body, which the record tells."""
-    config = json.loads(_default())
-    config["train"]["epochs"] = 1
-    command = [sys.executable, "-m", "bench.trial", str(tmp_path), "1"]
+def embedded(epochs: int) -> TrialConfig:
+    """The base of the embedded rank ablation."""
+    config = load_sweep(ROOT / "ablations" / "adapter_rank.yaml").base
+    return with_value(config, {"train.epochs": epochs})
+
+
+@pytest.mark.benchmark(group="a trial of one epoch, embedded default")
+@pytest.mark.parametrize("process", ["none of its own", "forked", "a fresh interpreter"])
+def bench_process_of_a_trial(benchmark, process, tmp_path):
+    """What a process of its own costs a trial: its body by itself, in a fork, and in an interpreter that is started."""
+    config = embedded(1)
+    request = Request(config.model_dump_json(), str(tmp_path), 1, 600.0)
+    fresh = {"input": request.to_json(), "text": True, "check": True, "cwd": ROOT, "stdout": subprocess.DEVNULL}
+    with ForkServer([request.config]) as server:
+        ways = {
+            "none of its own": lambda: run_trial(config),
+            "forked": lambda: list(server.run(request)),
+            "a fresh interpreter": lambda: subprocess.run([sys.executable, "-m", "bench.trial"], **fresh),
+        }
+        benchmark.pedantic(ways[process], rounds=5, warmup_rounds=1)
+
+
+class Clock:
+    """A watcher that notes when trials end."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def started(self, index: int) -> None: ...
+
+    def epoch(self, index: int, epoch: Epoch) -> None: ...
+
+    def finished(self, index: int, record: TrialRecord) -> None:
+        self.ends.append(time.monotonic())
+
+
+@pytest.mark.benchmark(group="trials one after another, embedded default; what passes beside their bodies")
+@pytest.mark.parametrize("executor", ["serial", "ray"])
+@pytest.mark.parametrize("epochs", [1, 140], ids=["short trials", "a trial of more than two minutes"])
+def bench_executor(benchmark, executor, epochs, tmp_path):
+    """From the end of one trial to the end of the next, without what its record says that it took. The first is left
+    out: it waits until the fork server, or Ray, has started."""
+    bodies = [embedded(1)] + ([embedded(epochs)] if epochs > 1 else [embedded(n) for n in (2, 3, 4)])
+    trials = [Trial(config, (str(index),)) for index, config in enumerate(bodies)]
+    clock, resources = Clock(), Resources(threads=os.cpu_count() or 1)
+    work = Work(trials, tmp_path, clock, say=print)
 
     def run():
-        subprocess.run(command, input=json.dumps(config), text=True, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+        with Executor(resources, executor == "ray", {}) as runs, Interrupts() as interrupts:
+            runs.prepare(trials, silent)
+            runs.run(work, interrupts)
 
-    benchmark.pedantic(run, rounds=3, warmup_rounds=1)
-    (record,) = load_all(tmp_path)[0].values()
-    if benchmark.stats is not None:
-        overhead = benchmark.stats.stats.min - record.timing.total_seconds
-        benchmark.extra_info["overhead_seconds"] = round(overhead, 2)
-
-
-def _default() -> str:
-    from bench.config import load_sweep
-
-    return load_sweep(ROOT / "ablations" / "adapter_rank.yaml").base.model_dump_json()
+    benchmark.pedantic(run, rounds=1)
+    assert [record.status for record in work.records.values()] == ["ok"] * len(trials)
+    seconds = [work.records[trial.trial_id].timing.total_seconds for trial in trials[1:]]
+    beside = [end - before - body for before, end, body in zip(clock.ends, clock.ends[1:], seconds)]
+    benchmark.extra_info["body_seconds"] = round(statistics.median(seconds), 1)
+    benchmark.extra_info["seconds_beside"] = round(statistics.median(beside), 2)
+    benchmark.extra_info["largest_share"] = f"{max(b / body for b, body in zip(beside, seconds)):.1%}"
 
 
 @pytest.mark.benchmark(group="400 MB of weights into a module")
