@@ -153,25 +153,6 @@ def _become_an_interpreter(text: str) -> NoReturn:
     os.execv(sys.executable, [sys.executable, "-m", "bench.trial"])
 
 
-def _prepare(configs: list[str]) -> None:
-    """Imports what these trials will: what their models import when they are built, without memory, and what is
-    imported late by what all trials use."""
-    import pyarrow.parquet
-    import torch._dynamo  # noqa: F401  all of torch's optimisers do
-    from PIL import Image
-
-    from bench.config import TrialConfig
-    from bench.trial import run_requested  # noqa: F401
-    from models._skeleton import skeleton
-
-    Image.preinit()
-    pyarrow.table({"a": [0]})  # imports pandas
-    for text in configs:
-        with suppress(Exception):  # what is wrong with a trial is its record's to say
-            config = TrialConfig.model_validate_json(text)
-            skeleton(config.model, config.transform.size)
-
-
 def main(arguments: list[str]) -> int:
     (address,) = arguments
     configs = json.loads(sys.stdin.readline())
@@ -180,7 +161,10 @@ def main(arguments: list[str]) -> int:
         listener.listen()
         os.rename(f"{address}.new", address)  # from now on it can be connected to
         if FORKS_AS_IT_IS:
-            _prepare(configs)
+            import bench.trial  # noqa: F401
+            from bench.late_imports import import_for
+
+            import_for(configs)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from now on it ends in its own way: with its trials
         _Server(listener).serve_until_closed(sys.stdin.fileno())
     return 0

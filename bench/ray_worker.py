@@ -46,6 +46,7 @@ def _run_here(point: dict[str, Any], node_id: str) -> None:
 
     from bench import cluster
     from bench.config import TrialConfig
+    from bench.late_imports import import_for
     from bench.packing import CardShare
     from bench.ranks import run_parallel
     from bench.record import save_or_keep
@@ -58,6 +59,7 @@ def _run_here(point: dict[str, Any], node_id: str) -> None:
     def alive() -> None:
         tune.report({"alive": True, "node": node_id})
 
+    import_for([point["trial"]])
     config = TrialConfig.model_validate_json(point["trial"])
     name, at_once = point["places"].get(node_id, (None, 1))  # it may have joined later
     settings = {"threads": point["threads"], "trials_at_once": at_once, "on_epoch": tell, "on_step": seldom(alive)}

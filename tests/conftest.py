@@ -12,11 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
 from bench.config import TrialConfig, with_value
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+settings.register_profile("same", derandomize=True)
+settings.register_profile("explore")
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+"""The same examples in every run, so that what passed passes; ``HYPOTHESIS_PROFILE=explore`` looks for new ones."""
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers side by side, and what they start, must not take each other's cores
     os.environ["OMP_NUM_THREADS"] = "1"

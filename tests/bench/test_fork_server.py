@@ -159,9 +159,10 @@ if sys.argv[1] == "gpu":  # as NVML would say it
     torch.cuda._device_count_nvml = lambda: 1
     for name in ("_cuda_getDeviceCount", "_cuda_init"):
         setattr(torch._C, name, lambda name=name: ask(name))
-from bench import fork_server, forked
+from bench import forked
+from bench.late_imports import import_for
 config = sys.stdin.read()
-fork_server._prepare([config])
+import_for([config])
 if sys.argv[1] == "gpu":
     assert torch.cuda.is_available() and not asked, asked
     sys.exit()

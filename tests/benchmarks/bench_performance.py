@@ -126,7 +126,7 @@ class Clock:
 
 @pytest.mark.benchmark(group="trials one after another, embedded default; what passes beside their bodies")
 @pytest.mark.parametrize("executor", ["serial", "ray"])
-@pytest.mark.parametrize("epochs", [1, 140], ids=["short trials", "a trial of more than two minutes"])
+@pytest.mark.parametrize("epochs", [1, 60], ids=["short trials", "a trial of more than two minutes"])
 def bench_executor(benchmark, executor, epochs, tmp_path):
     """From the end of one trial to the end of the next, without what its record says that it took. The first is left
     out: it waits until the fork server, or Ray, has started."""
