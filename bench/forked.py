@@ -66,10 +66,7 @@ class ForkServer:
         with (self.folder / COMPLAINTS).open("wb") as complaints:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "bench.fork_server", self._address],
-                env={
-                    **os.environ,
-                    "OMP_NUM_THREADS": "1",
-                },  # trials set their own number; threads do not survive a fork
+                env={**os.environ, **UNTOUCHED},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=complaints,
@@ -95,7 +92,8 @@ class ForkServer:
         return self
 
     def __exit__(self, *problem: Any) -> None:
-        self.process.stdin.close()  # it kills what still runs
+        with suppress(BrokenPipeError):  # it is dead, and never read what it was told
+            self.process.stdin.close()  # it kills what still runs
         self.process.terminate()  # and need not import to its end what nobody will use
         self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -35,7 +35,7 @@ def trial(config: dict[str, Any]) -> None:
         for line in process:
             tune.report({**(json.loads(line) if line.strip() else {"alive": True}), "node": node_id})
         if process.exit_code != 0:
-            raise RuntimeError(process.how_it_ended)
+            tune.report({"ended": process.how_it_ended, "node": node_id})
         return
     _run_here(point, node_id)
 

@@ -241,6 +241,7 @@ class _Reporter(tune.Callback):
     def __init__(self, work: Work, *, may_lose_nodes: bool) -> None:
         self.work, self.may_lose_nodes = work, may_lose_nodes
         self.where: dict[int, str] = {}  # the node of each trial
+        self.ended: dict[int, str] = {}  # how processes ended that left no record
         self.died: dict[int, str] = {}  # trials that may have died with their node, and what Ray says
 
     def __getstate__(self) -> dict:
@@ -261,6 +262,8 @@ class _Reporter(tune.Callback):
         if "files" in result:
             self.work.receive(_index(trial), result["files"])
             result["files"].clear()  # Tune would keep and write what it was told
+        elif "ended" in result:
+            self.ended[_index(trial)] = result["ended"]
         elif "epoch" in result:
             heard = {field.name: result[field.name] for field in dataclasses.fields(Epoch)}
             self.work.epoch(_index(trial), Epoch(**heard))
@@ -268,7 +271,8 @@ class _Reporter(tune.Callback):
             self.work.alive(_index(trial))
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self.work.settle(_index(trial), "the process ended without a record")
+        index = _index(trial)
+        self.work.settle(index, self.ended.get(index, "the process ended without a record"))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         index = _index(trial)

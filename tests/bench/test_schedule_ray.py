@@ -1,9 +1,9 @@
 """The same sweep on a Ray cluster: two nodes on one machine, neither of which is told where the results lie."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -154,28 +154,21 @@ def test_only_trials_whose_node_died_start_anew_and_not_for_ever(tmp_path, monke
     assert (tmp_path / f"{trials[0].trial_id}.json").exists() == (not lost)
 
 
+def test_a_process_that_a_worker_saw_die_is_named_as_it_died(tmp_path):
+    watcher = Silent()
+    work = Work(expand(load_sweep(Path("nodes.yaml"))), tmp_path, watcher, say=print)
+    index = work.take()
+    reporter = schedule_ray._Reporter(work, may_lose_nodes=False)
+    trial = SimpleNamespace(config={"point": {"index": index}})
+    reporter.on_trial_result(1, [trial], trial, {"ended": "the process was killed by SIGKILL", "node": "a"})
+    reporter.on_trial_complete(1, [trial], trial)
+    work.release()
+    assert watcher.ended == {index: "the process was killed by SIGKILL"}
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379"])
 def test_an_address_without_a_cluster_is_said_at_once(capsys, address):
     assert main(["nodes.yaml", "--address", address]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"--address {address}: no Ray cluster to be reached there") and "ray start --head" in said
     assert len(said.splitlines()) == 2 and not list(Path().rglob("*.json"))
-
-
-def test_a_ray_that_does_not_start_says_why_and_offers_to_do_without(monkeypatch, capsys):
-    def fail(**settings: Any) -> None:
-        raise RuntimeError("no room in /dev/shm\nand much more")
-
-    monkeypatch.setattr(ray, "init", fail)
-    assert main(["nodes.yaml"]) == 2
-    said = capsys.readouterr().err
-    assert said == "Ray does not start: no room in /dev/shm\n  -> add --executor serial, which needs no Ray\n"
-    assert not list(Path().rglob("[0-9a-f]*.json"))
-
-
-def test_a_ray_that_is_not_installed_says_so_too(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "bench.schedule_ray")
-    monkeypatch.delattr("bench.schedule_ray")
-    assert main(["nodes.yaml"]) == 2
-    assert "Ray cannot be loaded" in capsys.readouterr().err
