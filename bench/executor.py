@@ -18,7 +18,8 @@ from models._registry import Config, Missing
 
 
 class Executor(ExitStack):
-    """Asks what the trials lack, prepares what they need, and runs them. A connection to Ray lasts until the exit."""
+    """Asks what the trials lack, prepares what they need, and runs them. A connection to Ray and the process that
+    forks trials last until the exit."""
 
     def __init__(
         self,

@@ -64,7 +64,7 @@ class _Server:
                         child.kill()
                         os.waitpid(child.pid, 0)  # in a container nobody else may clear them away
                     return
-                if key.fd in self.selector.get_map():  # another event may have ended it
+                if self.selector.get_map().get(key.fd) is key:  # else another event has ended it
                     key.data()
 
     def _accept(self) -> None:
@@ -99,7 +99,6 @@ class _Server:
         said = child.complaints.read().decode(errors="replace")
         last = json.dumps({"exit_code": os.waitstatus_to_exitcode(status), "said": said})
         with suppress(OSError):
-            child.connection.setblocking(True)
             child.connection.sendall(f"\n{last}\n".encode())  # it may have died within a line
         self.selector.unregister(child.sentinel)
         with suppress(KeyError):

@@ -7,6 +7,7 @@ import pyarrow.parquet
 import torch._dynamo  # noqa: F401  all of torch's optimisers do
 from PIL import Image
 
+import bench.sod  # noqa: F401
 from bench.config import TrialConfig
 from models._skeleton import skeleton
 

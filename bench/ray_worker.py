@@ -59,13 +59,13 @@ def _run_here(point: dict[str, Any], node_id: str) -> None:
     def alive() -> None:
         tune.report({"alive": True, "node": node_id})
 
-    import_for([point["trial"]])
     config = TrialConfig.model_validate_json(point["trial"])
     name, at_once = point["places"].get(node_id, (None, 1))  # it may have joined later
     settings = {"threads": point["threads"], "trials_at_once": at_once, "on_epoch": tell, "on_step": seldom(alive)}
     if point["gpus"] > 1:
         record = run_parallel(config, int(point["gpus"]), **settings)
     else:
+        import_for([point["trial"]])
         record = run_trial(config, card=point["card"] and CardShare(**point["card"]), **settings)
     if point["folder"]:
         save_or_keep(record, Path(point["folder"]))

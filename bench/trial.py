@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench import checkpoint, features, resume, samples, sod  # noqa: F401  sod here: not amid what is measured
+from bench import checkpoint, features, resume, samples
 from bench.checks import CheckFailed, check_frozen, frozen_digests
 from bench.class_scores import score_classes
 from bench.config import TrialConfig

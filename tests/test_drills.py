@@ -84,8 +84,8 @@ def finished(folder):
 @pytest.mark.parametrize(
     ("executor", "blows"),
     [
-        ("serial", ["kill a trial", "kill the driver", "Ctrl-C twice", "SIGTERM"]),
-        ("ray", ["kill a trial", "kill the driver", "Ctrl-C"]),
+        ("serial", ["kill a trial", "kill the driver", "Ctrl-C twice", "SIGTERM", "Ctrl-C"]),
+        ("ray", ["kill a trial", "kill the driver", "SIGTERM", "Ctrl-C"]),
     ],
 )
 def test_a_sweep_survives_blow_after_blow_and_scores_as_if_there_had_been_none(here, start, run, executor, blows):

@@ -127,23 +127,12 @@ def _record(trial: Trial, row: int, seed: int, state: str, level: float, hostile
     peak = round((1 + row * 0.05 + 0.004 * seed) * GIB)
     memory = Memory(rss_bytes=peak)
     elsewhere = {"device": "NVIDIA H200", "cuda": "13.0"} if state == "elsewhere" else {}
-    source = {
-        "started": "2026-01-01T00:00:00+00:00",
-        "commit": "0123456789abcdef",
-        "dirty": False,
-        "host_cpu": HOSTILE if hostile else "chip",
-        "threads": 1,
-        "trials_at_once": 2,
-        "platform": "Linux x86_64",
-        "device": "cpu",
-        "driver": None,
-        "cuda": None,
-        "deterministic": True,
-        "versions": {"torch": "2.9", "pysodmetrics": "1.6.2"},
-        "dataset_fingerprint": "f" * 32,
-        "images": {"train": 8, "val": 2, "test": IMAGES},
+    source = provenance(
+        host_cpu=HOSTILE if hostile else "chip",
+        platform="Linux x86_64",
+        images={"train": 8, "val": 2, "test": IMAGES},
         **elsewhere,
-    }
+    )
     curve = [
         CurvePoint(epoch=e, train_loss=1.2 / e + 0.01 * row, val_loss=1.3 / e + 0.01 * row, lr=1e-3 / e)
         for e in range(1, 5)
@@ -174,7 +163,7 @@ def _record(trial: Trial, row: int, seed: int, state: str, level: float, hostile
         if state != "few quantities"
         else None,
         curve=curve[: 4 if went_well else 2 if state in ("diverged", "stopped early") else 0],
-        provenance=Provenance(**source),
+        provenance=source,
     )
 
 

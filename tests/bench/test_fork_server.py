@@ -130,7 +130,7 @@ def test_one_that_nobody_used_ends_at_once():
 
 
 def test_a_server_that_cannot_start_says_why(monkeypatch, request_of, tiny):
-    monkeypatch.setattr(forked, "PATIENCE_SECONDS", 5)
+    monkeypatch.setattr(forked, "PATIENCE_SECONDS", 0.5)
     monkeypatch.setenv("PYTHONPATH", "")
     monkeypatch.chdir("/")
     monkeypatch.setattr(sys, "executable", "/bin/false")

@@ -1,6 +1,7 @@
 """The same sweep on a Ray cluster: two nodes on one machine, neither of which is told where the results lie."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +30,7 @@ base:
   train: {batch_size: 4}
   device: cpu
 axes:
-  train.epochs: [1, 2, 3]
+  train.epochs: [1, 2, 60]
 seeds: [0]
 """
 STORE = {"object_store_memory": 100 * 2**20}
@@ -107,7 +108,7 @@ def test_a_sweep_on_two_nodes_survives_the_loss_of_one(machines, monkeypatch, ca
     assert len(ran[0]) == 2 and len(set.union(*ran.values())) == 2, "the longest began again on the other node"
     assert before == {path: path.stat().st_mtime_ns for path in before}, "what was finished is not run again"
     records, broken = load_all(folder)
-    assert sorted((r.config["train"]["epochs"], r.status) for r in records.values()) == [(n, "ok") for n in (1, 2, 3)]
+    assert sorted((r.config["train"]["epochs"], r.status) for r in records.values()) == [(n, "ok") for n in (1, 2, 60)]
     assert not broken and all(r.provenance.node for i, r in records.items() if i != finished.trial_id)
     kinds = (".json", ".images.parquet", ".memory.parquet", ".safetensors")
     assert {path.name for path in folder.glob("*.*")} >= {f"{i}{kind}" for i in records for kind in kinds}
@@ -172,3 +173,22 @@ def test_an_address_without_a_cluster_is_said_at_once(capsys, address):
     said = capsys.readouterr().err
     assert said.startswith(f"--address {address}: no Ray cluster to be reached there") and "ray start --head" in said
     assert len(said.splitlines()) == 2 and not list(Path().rglob("*.json"))
+
+
+def test_a_ray_that_does_not_start_says_why_and_offers_to_do_without(monkeypatch, capsys):
+    def fail(**settings: Any) -> None:
+        raise RuntimeError("no room in /dev/shm\nand much more")
+
+    monkeypatch.setattr(ray, "init", fail)
+    assert main(["nodes.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert said == "Ray does not start: no room in /dev/shm\n  -> add --executor serial, which needs no Ray\n"
+    assert not list(Path().rglob("[0-9a-f]*.json"))
+
+
+def test_a_ray_that_is_not_installed_says_so_too(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "bench.schedule_ray")
+    monkeypatch.delattr("bench.schedule_ray")
+    assert main(["nodes.yaml"]) == 2
+    assert "Ray cannot be loaded" in capsys.readouterr().err
