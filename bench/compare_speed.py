@@ -178,7 +178,7 @@ def _our_step(task: Task, config: TrialConfig, device: torch.device) -> Step:
 
 
 def _upstream_step(task: Task, config: TrialConfig, device: torch.device) -> Step:
-    """As in upstream's train.py; its images come normalised from the loader, so that is not timed."""
+    """As in upstream's train.py; its loader normalises the images, which is timed here as it is on the other side."""
     folder = Path(task.upstream)
     network = upstream_network(folder, config.transform.size)
     fill(dict(network.state_dict()))

@@ -9,7 +9,7 @@ from pydantic import PositiveInt, field_validator, model_validator
 from torch import Tensor, nn
 
 from models import _frozen, _weights
-from models._checkpointing import checkpoint_stages
+from models._checkpointing import checkpoint_stages, spare_last_layers
 from models._frozen import Storage, StoredLinear, store_frozen
 from models._names import Names, renamed
 from models._placement import Placement, resolve
@@ -138,6 +138,7 @@ def build(config: Config, image_size: int | tuple[int, int], pretrained: bool) -
     if pretrained and config.checkpoint is not None:
         load_checkpoint(model, config)
     store_frozen(model.encoder, config.frozen_weights)
+    spare_last_layers(model.encoder)
     if config.checkpoint_decoder:
         checkpoint_stages(model.decoder)
     return model

@@ -1,9 +1,15 @@
-"""Frozen linear layers whose weights are stored in fewer bits than they are computed with.
+"""Frozen linear layers: they keep themselves for the backward pass, and may be stored in fewer bits than they compute
+with.
 
+``float32``    as they are
 ``bfloat16``   half the bytes
 ``int8``       a quarter: one scale for each output channel (torchao's ``Int8Tensor``)
 ``nf4``        0.13 of them: four bits, an 8-bit scale for each 64 weights (QLoRA, Dettmers et al., NeurIPS 2023;
                torchao's ``NF4Tensor``)
+
+Kept by autograd, even an unchanged weight is a tensor of its layer's activations: activation checkpointing computes a
+block again up to the last of them, which for a frozen block is the whole MLP for nothing (``models._checkpointing``);
+and under autocast each weight has a copy, in autocast's type, that stays until the backward pass.
 
 torchao packs and unpacks. A weight is unpacked for each use and again in the backward pass; only what is packed is
 kept in between. The multiplication is ours: torchao's own int8 layer (0.18) keeps the unpacked weight for the backward
@@ -67,16 +73,34 @@ class StoredLinear(nn.Module):
         return packed.dequantize(dtype) if self.storage == "int8" else packed.get_original_weight().to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        return _Multiply.apply(x.to(dtype), self)
+        return _multiply(x, self)
+
+
+class FrozenLinear(nn.Linear):
+    """``nn.Linear`` that does not train: the same numbers to the bit, and nothing kept for the backward pass."""
+
+    def unpacked(self, dtype: torch.dtype) -> Tensor:
+        return self.weight.to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        trains = self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad)
+        # a compiler sees for itself what need not be kept
+        if trains or not (self.training and torch.is_grad_enabled()) or torch.compiler.is_compiling():
+            return super().forward(x)
+        return _multiply(x, self)
+
+
+def _multiply(x: Tensor, layer: StoredLinear | FrozenLinear) -> Tensor:
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    return _Multiply.apply(x.to(dtype), layer)
 
 
 class _Multiply(torch.autograd.Function):
     """Keeps the layer, which is there anyway, instead of its unpacked weight."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: StoredLinear) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: StoredLinear | FrozenLinear) -> Tensor:
         ctx.layer = layer
         bias = None if layer.bias is None else layer.bias.to(x.dtype)
         return F.linear(x, layer.unpacked(x.dtype), bias)
@@ -87,15 +111,15 @@ class _Multiply(torch.autograd.Function):
 
 
 def store_frozen(module: nn.Module, storage: Storage) -> None:
-    """Replaces every plain ``nn.Linear`` below ``module`` that does not train. ``nf4`` leaves those alone whose size is
-    no multiple of 64, as torchao refuses them."""
-    if storage == "float32":
-        return
+    """Replaces every plain ``nn.Linear`` below ``module`` that does not train. With ``nf4`` those whose size is no
+    multiple of 64 stay in float32, as torchao refuses them."""
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is not nn.Linear or any(p.requires_grad for p in child.parameters()):
                 continue
-            if storage != "nf4" or child.weight.numel() % NF4_BLOCK == 0:
+            if storage == "float32" or (storage == "nf4" and child.weight.numel() % NF4_BLOCK):
+                child.__class__ = FrozenLinear  # as torch's parametrizations do: names and hooks stay
+            else:
                 setattr(parent, name, StoredLinear(child, storage))
 
 

@@ -225,7 +225,8 @@ def test_recomputed_activations_count_as_activations_and_vanish():
 
 def test_upstreams_setting_comes_to_what_its_own_network_does(full):
     prediction = predict(full)
-    assert prediction.allocated == 4_751_635_456  # as upstream's own network, followed in the same way
+    # upstream's own network, followed in the same way, without the 62 masks of stochastic depth that are kept here
+    assert prediction.allocated == 4_751_635_456 + 62 * 512
     assert prediction.parts["frozen"] / GIB == pytest.approx(1.667, abs=0.002)
     assert prediction.allocated == sum(prediction.parts.values())
     assert prediction.allocated == prediction.footprint.allocated + WORKSPACE_BYTES

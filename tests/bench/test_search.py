@@ -134,7 +134,14 @@ searches = st.fixed_dictionaries(
 ).map(lambda s: {**s, "points": 5} if s["name"] == "random" else s)
 
 
-A_BUDGET_AND_ASHA = {"name": "grid", "trials": 8, "hours": None, "first_seeds": None, "early_stopping": "asha", "seed": 0}
+A_BUDGET_AND_ASHA = {
+    "name": "grid",
+    "trials": 8,
+    "hours": None,
+    "first_seeds": None,
+    "early_stopping": "asha",
+    "seed": 0,
+}
 
 
 @settings(max_examples=100, deadline=None)

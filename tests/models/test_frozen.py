@@ -1,5 +1,6 @@
 """Frozen weights in fewer bits: what is stored, how far it is off, and that the rest of the model does not notice."""
 
+import copy
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from torch import nn
 
 from models import MODELS, _frozen
 from models._encoder_decoder import parameter_counts
-from models._frozen import NF4_BLOCK, StoredLinear, store_frozen
+from models._frozen import NF4_BLOCK, FrozenLinear, StoredLinear, store_frozen
 from models._skeleton import skeleton
 
 STORAGES = ("bfloat16", "int8", "nf4")
@@ -125,6 +126,35 @@ def test_nothing_is_kept_for_the_backward_pass(linear, storage, precision):
         assert kept_by(StoredLinear(linear, storage), torch.randn(4, COLUMNS, requires_grad=True)) == []
 
 
+def frozen(linear):
+    layer = nn.Sequential(copy.deepcopy(linear))
+    store_frozen(layer, "float32")
+    return layer[0]
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(4, COLUMNS), (2, 3, 5, COLUMNS)])
+def test_a_frozen_layer_in_float32_keeps_nothing_and_computes_the_same_to_the_bit(linear, precision, shape):
+    layer, x = frozen(linear), torch.randn(shape)
+    mine, reference = x.clone().requires_grad_(), x.clone().requires_grad_()
+    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        assert kept_by(layer, mine) == [] and kept_by(linear, reference)
+        out, expected = layer(mine), linear(reference)
+    assert torch.equal(out, expected)
+    seed = torch.randn_like(expected)
+    out.backward(seed)
+    expected.backward(seed)
+    assert torch.equal(mine.grad, reference.grad)
+
+
+def test_a_frozen_layer_that_is_thawed_trains(linear):
+    layer, x = frozen(linear), torch.randn(4, COLUMNS)
+    for thawed in (layer.bias, layer.weight):
+        thawed.requires_grad_(True)
+        layer(x).square().sum().backward()
+        assert thawed.grad.abs().sum() > 0
+
+
 def test_torchaos_own_layer_keeps_the_unpacked_weight(linear):
     """Why the multiplication is ours. When this fails, torchao can be trusted with it."""
     torchao = _frozen._torchao()
@@ -146,7 +176,7 @@ def test_only_frozen_linear_layers_are_replaced():
     part[0].requires_grad_(False)
     part[3].requires_grad_(False)
     store_frozen(part, "nf4")
-    assert [type(layer) for layer in part] == [StoredLinear, nn.Linear, nn.Conv2d, nn.Linear]  # 15 weights are no block
+    assert [type(layer) for layer in part] == [StoredLinear, nn.Linear, nn.Conv2d, FrozenLinear]  # 15 are no block
 
 
 @pytest.mark.parametrize("storage", STORAGES)
