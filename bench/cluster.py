@@ -6,7 +6,6 @@ else to the copy of code and small files that Ray unpacked there.
 
 import re
 import shutil
-import tempfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +14,8 @@ import bench
 import models
 from bench.config import ConfigError, TrialConfig
 from bench.datasets import DATASETS, DataError
+from bench.files import write_whole
 from bench.packing import smallest_card_bytes
-from bench.record import TrialRecord, write_whole
 from bench.sources import Source, fetch
 from bench.sweep import Trial, absent_of, data_key, prepare_data, prepare_weights
 from models._registry import Missing
@@ -117,15 +116,8 @@ def _check_same_data(looks: Mapping[str, Look]) -> None:
         raise ConfigError("the nodes hold different data under the same names:", *lines)
 
 
-def pack(record: TrialRecord) -> dict[str, bytes]:
-    """The files that a record consists of, by name: what ``save`` would write."""
-    with tempfile.TemporaryDirectory(prefix="sam3-bench-") as folder:
-        record.save(Path(folder))
-        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
-
-
 def unpack(files: Mapping[str, bytes], trial_id: str, folder: Path) -> None:
-    """Writes a packed record; its JSON comes last, so its presence means that the trial is done.
+    """Writes a record's files (``bench.files.contents``); its JSON comes last, so its presence means that the trial is done.
 
     Raises ``ValueError`` for a name that is not one of this trial's files.
     """

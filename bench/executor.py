@@ -40,6 +40,7 @@ class Executor(ExitStack):
         self.nodes: list = []
         self.ready = None  # what a cluster's nodes said
         self.server: ForkServer | None = None
+        self.servers: list = []  # on a cluster's nodes
 
     @property
     def at_once(self) -> int:
@@ -59,6 +60,7 @@ class Executor(ExitStack):
         if self.ready is None:
             ray = _ray()
             self.nodes = self.enter_context(ray.connected(self.resources, list(trials)))
+            self.servers = ray.start_servers(self.nodes, _kinds(trials))
             self.ready = ray.ask(self.nodes, list(trials), self.resources, self.sources, self.validated_by)
         # points that a search proposes later differ in settings, not in weights or data
         return {t.trial_id: self.ready.absent[t.trial_id] for t in trials if t.trial_id in self.ready.absent}
@@ -94,10 +96,14 @@ class Executor(ExitStack):
         ray.run_on_ray(work, interrupts, resources, self.nodes, shares, self.server)
 
     def _start_server(self, trials: Sequence[Trial]) -> None:
-        """Once. There is none on a cluster's nodes, and a trial on several GPUs has a process for each."""
+        """Once. A cluster's nodes have theirs, and a trial on several GPUs has a process for each."""
         if self.server is None and trials and not self.resources.address and self.resources.gpus_per_trial <= 1:
-            kinds = {_kind(trial.config.model): trial.config.model_dump_json() for trial in trials}
-            self.server = self.enter_context(ForkServer(list(kinds.values())))
+            self.server = self.enter_context(ForkServer(_kinds(trials)))
+
+
+def _kinds(trials: Sequence[Trial]) -> list[str]:
+    """One of the trials, as JSON, for each kind of model."""
+    return list({_kind(trial.config.model): trial.config.model_dump_json() for trial in trials}.values())
 
 
 def _kind(config: Config) -> tuple:

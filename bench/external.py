@@ -9,7 +9,8 @@ from typing import Literal
 from pyarrow import ArrowException
 from pydantic import Field, ValidationError
 
-from bench.record import load_images, write_table, write_whole
+from bench.files import write_whole
+from bench.record import load_images, write_table
 from models._registry import Config
 
 FOLDER = "external"

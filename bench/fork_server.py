@@ -17,6 +17,7 @@ and for trials on a GPU whose libraries ask the card what it can as soon as they
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import sys
@@ -166,6 +167,7 @@ def main(arguments: list[str]) -> int:
             import_for(configs)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from now on it ends in its own way: with its trials
         _Server(listener).serve_until_closed(sys.stdin.fileno())
+    shutil.rmtree(os.path.dirname(address), ignore_errors=True)  # who made it may have been killed
     return 0
 
 

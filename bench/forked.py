@@ -1,6 +1,8 @@
-"""Processes for trials, as who asks for one sees them: each is forked from one that has imported everything.
+"""Processes for trials, as who asks for one sees them: each is forked from one that has imported everything, or, for
+a trial on several GPUs, is started to start one for each.
 
-The other side is ``bench.fork_server``. This one imports nothing that takes long: Ray's workers use it.
+The other sides are ``bench.fork_server`` and ``bench.ranks``. This one imports nothing that takes long: Ray's workers
+use it.
 """
 
 import json
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -31,13 +34,15 @@ UNTOUCHED = {
 
 @dataclass(frozen=True)
 class Request:
-    """A trial to run, and where its record goes."""
+    """A trial to run, and where its record goes. Its checkpoints lie below that folder."""
 
     config: str  # a ``TrialConfig`` as JSON
     folder: str
     threads: int
     checkpoint_seconds: float
     trials_at_once: int = 1
+    gpus: int = 1  # more than one: it is trained data parallel, by a process for each
+    node: str | None = None  # the machine, as a cluster calls it
     card: dict[str, Any] | None = None  # of a ``bench.packing.CardShare``
     visible_devices: str | None = None  # for ``CUDA_VISIBLE_DEVICES``
 
@@ -84,10 +89,6 @@ class ForkServer:
             self._start()
         return self._address
 
-    def run(self, request: Request) -> "Forked":
-        """Starts a trial. Raises ``OSError`` where the server cannot be reached."""
-        return Forked(self.address, request)
-
     def __enter__(self) -> "ForkServer":
         return self
 
@@ -99,13 +100,30 @@ class ForkServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class Forked:
+class Process(ABC):
     """A trial's process, as who asked for it sees it: iterating gives the lines that it tells, until it ends."""
 
     exit_code: int | None = None
     """``None`` until it has ended, and where nobody saw how."""
     said: str = ""
     """What it wrote to standard error."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[str]: ...
+
+    @abstractmethod
+    def kill(self) -> None:
+        """Ends the process at once; the iteration ends when it is dead."""
+
+    @property
+    def how_it_ended(self) -> str:
+        """In words, after whatever it said."""
+        how = "the process that starts trials was killed" if self.exit_code is None else in_words(self.exit_code)
+        return f"{self.said}\n{how}".strip()
+
+
+class Forked(Process):
+    """One that a fork server has forked."""
 
     def __init__(self, address: str, request: Request) -> None:
         """Raises ``OSError``, with what the server said, where none can be reached."""
@@ -136,15 +154,37 @@ class Forked:
                 yield line
 
     def kill(self) -> None:
-        """Ends the process at once; the iteration ends when it is dead."""
         with suppress(OSError):  # it may be over
             self.connection.shutdown(socket.SHUT_WR)
 
-    @property
-    def how_it_ended(self) -> str:
-        """In words, after whatever it said."""
-        how = "the process that starts trials was killed" if self.exit_code is None else in_words(self.exit_code)
-        return f"{self.said}\n{how}".strip()
+
+class Parallel(Process):
+    """One that starts a process for each of its GPUs."""
+
+    def __init__(self, request: Request) -> None:
+        self._complaints = tempfile.TemporaryFile()
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._complaints, "text": True}
+        command = [sys.executable, "-m", "bench.ranks"]
+        self._child = subprocess.Popen(command, start_new_session=True, **pipes)  # Ctrl-C is for the driver
+        with suppress(BrokenPipeError):  # it died before it had read its trial; how, is said at the end
+            self._child.stdin.write(f"{request.to_json()}\n")
+            self._child.stdin.flush()  # and left open: its end would end the child
+
+    def __iter__(self) -> Iterator[str]:
+        with self._complaints, self._child:
+            yield from self._child.stdout
+            self.exit_code = self._child.wait()
+            self._complaints.seek(0)
+            self.said = self._complaints.read().decode(errors="replace")
+
+    def kill(self) -> None:
+        self._child.kill()
+
+
+def start(request: Request, server: str | None) -> Process:
+    """Starts a trial, whichever way it needs; server: the address of a fork server, for a trial on one device. Raises
+    ``OSError`` where that cannot be reached."""
+    return Parallel(request) if request.gpus > 1 else Forked(server, request)
 
 
 def in_words(code: int) -> str:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
-from bench.record import MANIFEST, TrialRecord, write_whole
+from bench.files import write_whole
+from bench.record import MANIFEST, TrialRecord
 from bench.report import page, results
 from bench.sweep import Trial
 from bench.train import Epoch

@@ -13,7 +13,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from bench.config import Axis, ConfigError, Sweep, TrialConfig, explain
-from bench.record import MANIFEST, TrialRecord, write_whole
+from bench.files import write_whole
+from bench.record import MANIFEST, TrialRecord
 from bench.search_settings import SearchConfig
 from bench.sweep import Trial
 from models._registry import Config, Missing

@@ -5,6 +5,7 @@ itself while training (dropout, stochastic depth) differs between the ranks and 
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bench.checks import CheckFailed, tensor_digest
 from models._registry import InvalidModel
 
+T = TypeVar("T")
 STRIDE = 1_000_003
 """Between the seeds of two ranks: far beyond the seeds of a sweep."""
 
@@ -47,6 +49,21 @@ class Share:
             dist.all_reduce(value)
             value /= self.of
         return value
+
+    def of_first(self, value: T) -> T:
+        """What rank 0 has; all ranks must ask."""
+        if self.of > 1:
+            held = [value]
+            dist.broadcast_object_list(held, src=0)
+            (value,) = held
+        return value
+
+    def of_all(self, value: T) -> list[T]:
+        """What each rank has, by rank; all ranks must ask."""
+        values = [value] * self.of
+        if self.of > 1:
+            dist.all_gather_object(values, value)
+        return values
 
     def seed(self, seed: int) -> int:
         """Of what a model draws itself; rank 0 draws as a single process would."""
@@ -83,8 +100,7 @@ def check_ranks_agree(model: nn.Module, share: Share) -> None:
     if share.of == 1:
         return
     mine = {name: tensor_digest(p) for name, p in model.named_parameters() if p.requires_grad}
-    digests = [None] * share.of
-    dist.all_gather_object(digests, mine)
+    digests = share.of_all(mine)
     differing = sorted(name for name in mine if len({digest[name] for digest in digests}) > 1)
     if differing:
         raise CheckFailed(f"the ranks hold different weights after training: {', '.join(differing[:5])}")

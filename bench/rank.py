@@ -1,11 +1,10 @@
-"""One process of a data parallel trial: ``python -m bench.rank RANK COUNT THREADS TRIALS_AT_ONCE FOLDER``.
+"""One process of a data parallel trial: ``python -m bench.rank RANK FOLDER``.
 
-Reads the trial's JSON as a line from standard input, meets the others in FOLDER, and leaves its record in FOLDER/RANK;
-rank 0 writes one JSON line per epoch to standard output, and empty lines as signs of life. Ends with its parent, whose
-end closes the input.
+Reads the trial (a ``bench.forked.Request``) as a line from standard input, meets the others in FOLDER, and leaves its
+record in FOLDER/RANK; rank 0 writes one JSON line per epoch to standard output, and empty lines as signs of life. Ends
+with its parent, whose end closes the input.
 """
 
-import os
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -15,29 +14,37 @@ import torch
 import torch.distributed as dist
 
 from bench.config import TrialConfig
+from bench.forked import Request
 from bench.parallel import Share
-from bench.telling import telling
-from bench.trial import run_trial, seldom
+from bench.telling import end_with_input, telling
+from bench.trial import checkpoints_of, run_trial, seldom
 
 PATIENCE = timedelta(days=1)
 """How long a rank waits for the others, which may be busy validating; their parent sees when one of them dies."""
 
 
 def main(arguments: list[str]) -> int:
-    rank, count, threads, trials_at_once = (int(argument) for argument in arguments[:4])
-    folder = Path(arguments[4])
-    config = TrialConfig.model_validate_json(sys.stdin.readline())
-    Thread(target=_end_with_parent, daemon=True).start()
+    rank, folder = int(arguments[0]), Path(arguments[1])
+    request = Request.from_json(sys.stdin.readline())
+    Thread(target=end_with_input, daemon=True).start()
+    config, share = TrialConfig.model_validate_json(request.config), Share(rank, request.gpus)
     backend = "gloo"
     if config.device == "cuda":
         torch.cuda.set_device(rank)
         backend = "nccl"
     meeting = f"file://{folder.resolve()}/meeting"
-    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=count, timeout=PATIENCE)
+    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=share.of, timeout=PATIENCE)
 
     with telling() as (tell, alive):  # nobody listens to the ranks above 0
-        settings = {"threads": threads, "trials_at_once": trials_at_once, "on_epoch": tell, "on_step": seldom(alive)}
-        record = run_trial(config, share=Share(rank, count), **settings)
+        record = run_trial(
+            config,
+            threads=max(1, request.threads // share.of),
+            trials_at_once=request.trials_at_once,
+            on_epoch=tell,
+            on_step=seldom(alive),
+            checkpoints=checkpoints_of(request, share),
+            share=share,
+        )
     own = folder / str(rank)
     own.mkdir()
     record.save(own)
@@ -46,12 +53,6 @@ def main(arguments: list[str]) -> int:
     dist.barrier()
     dist.destroy_process_group()
     return 0
-
-
-def _end_with_parent() -> None:
-    while os.read(0, 1):
-        pass
-    os._exit(1)
 
 
 if __name__ == "__main__":

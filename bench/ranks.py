@@ -1,7 +1,7 @@
 """One trial on several GPUs of a machine: starts a process for each (``bench.rank``) and joins what they measured.
 
-``python -m bench.ranks FOLDER THREADS COUNT DRIVER`` is how ``--executor serial``, the process DRIVER, runs one: it
-reads the trial's JSON from standard input, tells on standard output how it goes on, and leaves the record in FOLDER.
+``python -m bench.ranks`` reads the trial (a ``bench.forked.Request``) as a line from standard input, tells on standard
+output how it goes on, and leaves its record. It ends with whoever started it, whose end closes the input.
 """
 
 import subprocess
@@ -16,33 +16,30 @@ from typing import Any
 import pyarrow.parquet
 
 from bench.config import TrialConfig
-from bench.forked import in_words
+from bench.forked import Request, in_words
 from bench.memory import PEAKS, Memory
-from bench.record import RankMemory, TrialRecord, load, save_or_keep
-from bench.telling import hear, telling
+from bench.record import RankMemory, TrialRecord, load
+from bench.telling import end_with_input, hear, telling
 from bench.train import Epoch
-from bench.trial import end_with
+from bench.trial import leave
 
 POLL_SECONDS = 0.1
 
 
 def run_parallel(
-    config: TrialConfig,
-    count: int,
+    request: Request,
     *,
-    threads: int = 1,
-    trials_at_once: int = 1,
     on_epoch: Callable[[Epoch], Any] = lambda epoch: None,
     on_step: Callable[[], Any] = lambda: None,
 ) -> TrialRecord:
-    """``bench.trial.run_trial`` on ``count`` GPUs, among which ``threads`` cores are divided. Never raises, either.
+    """``bench.trial.run_trial`` on ``request.gpus`` GPUs, among which its threads are divided. Never raises, either.
 
     On a CPU it runs as many processes, which is good for nothing but tests. The record is that of rank 0, its memory in
-    training that of the rank that needed most. There are no checkpoints to go on from.
+    training that of the rank that needed most. Checkpoints are rank 0's, with the random states of all.
     """
+    config, count = TrialConfig.model_validate_json(request.config), request.gpus
     with tempfile.TemporaryDirectory(prefix="sam3-bench-") as folder:
-        settings = [str(count), str(max(1, threads // count)), str(trials_at_once), folder]
-        children = [_start(rank, settings, config, Path(folder)) for rank in range(count)]
+        children = [_start(rank, request, Path(folder)) for rank in range(count)]
         failed: list[tuple[int, int]] = []
         watch = Thread(target=_watch, args=(children, failed))
         watch.start()
@@ -59,13 +56,13 @@ def run_parallel(
         return _joined([_load(Path(folder) / str(rank), config.trial_id) for rank in range(count)])
 
 
-def _start(rank: int, settings: list[str], config: TrialConfig, folder: Path) -> subprocess.Popen:
+def _start(rank: int, request: Request, folder: Path) -> subprocess.Popen:
     with (folder / f"{rank}.stderr").open("wb") as complaints:
-        command = [sys.executable, "-m", "bench.rank", str(rank), *settings]
+        command = [sys.executable, "-m", "bench.rank", str(rank), str(folder)]
         output = subprocess.PIPE if rank == 0 else subprocess.DEVNULL
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=complaints, text=True)
     try:
-        child.stdin.write(config.model_dump_json() + "\n")
+        child.stdin.write(f"{request.to_json()}\n")
         child.stdin.flush()  # and left open: its end would end the child
     except BrokenPipeError:
         pass  # it died before it had read its trial; _watch sees it
@@ -125,15 +122,14 @@ def _load(folder: Path, trial_id: str) -> TrialRecord:
     return record.model_copy(update={**more, "checkpoint": weights.read_bytes() if weights.exists() else None})
 
 
-def main(arguments: list[str]) -> int:
-    folder, threads, count, driver = arguments
-    config = TrialConfig.model_validate_json(sys.stdin.read())
-    Thread(target=end_with, args=(int(driver),), daemon=True).start()
+def main() -> int:
+    request = Request.from_json(sys.stdin.readline())
+    Thread(target=end_with_input, daemon=True).start()
     with telling() as (tell, alive):
-        record = run_parallel(config, int(count), threads=int(threads), on_epoch=tell, on_step=alive)
-    save_or_keep(record, Path(folder))
+        record = run_parallel(request, on_epoch=tell, on_step=alive)
+    leave(record, request)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,17 +1,26 @@
 """What a worker of Ray does with a trial. Ray starts a worker for every trial, and the trial waits for its imports: so
-neither torch nor the suite is loaded where a fork server runs the trial."""
+neither torch nor the suite is loaded here; the trial has a process of its own."""
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 
-from bench.forked import VISIBLE, Forked, Request
+from bench.files import contents
+from bench.forked import VISIBLE, ForkServer, Request, start
 
 CODE = Path(__file__).resolve().parent.parent
+
+
+def forker(node_id: str) -> str:
+    """Name of the actor (``bench.ray_actors``) that has a node's fork server."""
+    return f"forker-{node_id}"
 
 
 def enter(directory: str) -> None:
@@ -23,54 +32,86 @@ def enter(directory: str) -> None:
 
 
 def trial(config: dict[str, Any]) -> None:
-    """Runs one point of ``bench.schedule_ray``: in a process of its fork server, or else in this one."""
+    """Runs one point of ``bench.schedule_ray`` in a process of its own, and tells Tune how it goes on.
+
+    On a cluster the process has a folder on this node: checkpoints are sent to the driver as they appear, the record
+    at the end.
+    """
     point = config["point"]
     enter(point["directory"])
     node_id = ray.get_runtime_context().get_node_id()
-    if point["server"]:
-        settings = {name: point[name] for name in ("folder", "threads", "checkpoint_seconds", "card")}
-        at_once = point["places"][node_id][1]
-        request = Request(point["trial"], trials_at_once=at_once, visible_devices=os.environ.get(VISIBLE), **settings)
-        process = Forked(point["server"], request)
+    name, at_once = point["places"].get(node_id, (None, 1))  # it may have joined later
+    with ExitStack() as stack:
+        server, folder, mirror = point["server"], point["folder"], None
+        if folder is None:
+            server = stack.enter_context(_server_of(node_id, point["trial"]))
+            folder = str(stack.enter_context(_own_folder(server, point["trial_id"])))
+            mirror = _Mirror(Path(folder, point["checkpoints"], point["trial_id"]), point["keeper"])
+        settings = {key: point[key] for key in ("threads", "checkpoint_seconds", "gpus", "card")}
+        place = {"trials_at_once": at_once, "node": name if mirror else None}
+        request = Request(point["trial"], folder, visible_devices=os.environ.get(VISIBLE), **settings, **place)
+        process = start(request, server)
         for line in process:
             tune.report({**(json.loads(line) if line.strip() else {"alive": True}), "node": node_id})
+            if mirror and (problem := mirror.send()):
+                tune.report({"problem": problem, "node": node_id})
         if process.exit_code != 0:
             tune.report({"ended": process.how_it_ended, "node": node_id})
-        return
-    _run_here(point, node_id)
+        elif mirror:
+            tune.report({"files": contents(Path(folder)), "node": node_id})
 
 
-def _run_here(point: dict[str, Any], node_id: str) -> None:
-    """On a cluster's node, or a trial that has a process for each of its GPUs."""
-    import dataclasses
+@contextmanager
+def _server_of(node_id: str, config: str) -> Iterator[str]:
+    """The address of this node's fork server. A node that joined later has none, and gets one for this trial."""
+    with ExitStack() as stack:
+        try:
+            address = ray.get(ray.get_actor(forker(node_id)).address.remote())
+        except (ValueError, ray.exceptions.RayError):
+            address = stack.enter_context(ForkServer([config])).address
+        yield address
 
-    from bench import cluster
-    from bench.config import TrialConfig
-    from bench.late_imports import import_for
-    from bench.packing import CardShare
-    from bench.ranks import run_parallel
-    from bench.record import save_or_keep
-    from bench.train import Epoch
-    from bench.trial import run_trial, seldom
 
-    def tell(epoch: Epoch) -> None:
-        tune.report({**dataclasses.asdict(epoch), "node": node_id})
+@contextmanager
+def _own_folder(server: str, trial_id: str) -> Iterator[Path]:
+    """A trial's folder on this node. It lies in the fork server's, which is removed whatever becomes of this worker."""
+    folder = Path(server).parent / trial_id
+    shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was killed here
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
-    def alive() -> None:
-        tune.report({"alive": True, "node": node_id})
 
-    config = TrialConfig.model_validate_json(point["trial"])
-    name, at_once = point["places"].get(node_id, (None, 1))  # it may have joined later
-    settings = {"threads": point["threads"], "trials_at_once": at_once, "on_epoch": tell, "on_step": seldom(alive)}
-    if point["gpus"] > 1:
-        record = run_parallel(config, int(point["gpus"]), **settings)
-    else:
-        import_for([point["trial"]])
-        record = run_trial(config, card=point["card"] and CardShare(**point["card"]), **settings)
-    if point["folder"]:
-        save_or_keep(record, Path(point["folder"]))
-        return
-    if record.provenance is not None:
-        came_from = record.provenance.model_copy(update={"node": name})
-        record = record.model_copy(update={"provenance": came_from})
-    tune.report({"files": cluster.pack(record)})
+def checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints of a trial (``bench.resume``), and what was set aside of them."""
+    return sorted(folder.glob("epoch-*"))
+
+
+class _Mirror:
+    """A folder of checkpoints on this node, and its like beside the driver."""
+
+    def __init__(self, folder: Path, keeper: str) -> None:
+        """keeper: name of the actor (``bench.ray_actors``) that has the other."""
+        self.folder, self.keeper = folder, ray.get_actor(keeper)
+        self.folder.mkdir(parents=True)
+        for name, content in ray.get(self.keeper.kept.remote(folder.name)).items():
+            (folder / name).write_bytes(content)
+        self.names = {path.name for path in checkpoints(folder)}
+
+    def send(self) -> str | None:
+        """Sends what has changed. Returns why that is not possible: it costs the checkpoint, never the trial."""
+        names = {path.name for path in checkpoints(self.folder)}
+        if names == self.names:
+            return None
+        try:
+            new = {name: (self.folder / name).read_bytes() for name in names - self.names}
+            ray.get(self.keeper.mirror.remote(self.folder.name, new, sorted(names)))
+        except FileNotFoundError:  # replaced by a newer one meanwhile, which comes next
+            return None
+        except ray.exceptions.RayError as error:
+            self.names = names
+            return f"a checkpoint could not be kept: {str(error).strip().splitlines()[-1]}"
+        self.names = names
+        return None

@@ -1,12 +1,10 @@
 """One trial's outcome as it lies on disk: ``<trial_id>.json``, and beside it its per-image scores as Parquet and what
 it has learnt as safetensors."""
 
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import pyarrow
 import pyarrow.parquet
@@ -14,6 +12,7 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from bench.datasets import _cache
+from bench.files import set_aside, write_whole
 from bench.memory import Memory, MemoryConditions
 from bench.search_settings import EarlyStoppingConfig
 from models._registry import Config
@@ -203,29 +202,6 @@ def write_table(columns: dict[str, list], path: Path) -> None:
     """Writes columns as Parquet, whole or not at all."""
     table = pyarrow.table(columns)
     write_whole(path, lambda f: pyarrow.parquet.write_table(table, f, write_page_checksum=True))
-
-
-def write_whole(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
-    """Writes a file whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
-
-
-def set_aside(path: Path, word: str = "corrupt") -> Path:
-    """Renames a file that cannot be used to the first free ``<name>.corrupt-N``, and returns that path."""
-    number = 1
-    while (aside := path.with_name(f"{path.name}.{word}-{number}")).exists():
-        number += 1
-    path.rename(aside)
-    return aside
 
 
 def set_aside_damaged(trial_ids: Iterable[str], folder: Path) -> list[str]:

@@ -25,7 +25,9 @@ from torch import Tensor
 import bench
 from bench.checkpoint import LARGEST_BYTES, learnt
 from bench.checks import tensor_digest
-from bench.record import FeatureCache, Provenance, set_aside, write_whole
+from bench.files import set_aside, write_whole
+from bench.parallel import Share
+from bench.record import FeatureCache, Provenance
 from bench.train import Epoch, Training
 
 FORMAT = "sam3-bench training state, version 1"
@@ -55,8 +57,9 @@ def place(folder: Path, trial_id: str) -> Path:
 class Checkpoints:
     """The checkpoints of one trial: a ``bench.train.Resume``. ``expect`` says first what they must agree with."""
 
-    def __init__(self, folder: Path, every_seconds: float = EVERY_SECONDS) -> None:
-        self.folder, self.every_seconds = folder, every_seconds
+    def __init__(self, folder: Path, every_seconds: float = EVERY_SECONDS, share: Share = Share()) -> None:
+        """share: of several ranks, each of which has one of these; rank 0 reads and writes for all."""
+        self.folder, self.every_seconds, self.share = folder, every_seconds, share
         self.notes: list[str] = []  # what a reader of the record should know
         self.resumed_from: list[int] = []  # epochs after which the trial was cut short and went on
         self.earlier_seconds = 0.0  # that the parts before this one took
@@ -70,6 +73,14 @@ class Checkpoints:
 
     def restore(self, training: Training) -> None:
         """Puts the newest usable checkpoint in. One that is damaged, or of something else, is set aside and named."""
+        found = self.share.of_first(self._newest() if self.share.rank == 0 else None)
+        if found is not None:
+            facts, tensors = found
+            _put_in(training, facts, tensors, self.share.rank)
+            self.resumed_from += [*facts["resumed_from"], facts["epoch"]]
+            self.earlier_seconds = facts["spent_seconds"]
+
+    def _newest(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         for path in sorted(self.folder.glob("epoch-*.safetensors"), reverse=True):
             try:
                 facts, tensors = _read(path)
@@ -83,19 +94,19 @@ class Checkpoints:
                 aside = set_aside(path, "unused").name
                 self.notes.append(f"checkpoint of epoch {facts['epoch']} not used: {what}; set aside as {aside}")
                 continue
-            _put_in(training, facts, tensors)
-            self.resumed_from += [*facts["resumed_from"], facts["epoch"]]
-            self.earlier_seconds = facts["spent_seconds"]
-            return
+            return facts, tensors
+        return None
 
     def after_epoch(self, training: Training) -> None:
         """Writes a checkpoint if one is due. A disk that refuses costs the checkpoint, never the trial."""
         wait = max(self.every_seconds, COST * self._cost) if self.every_seconds else 0.0
         began = time.perf_counter()
-        if began - self._last < wait:
+        if not self.share.of_first(began - self._last >= wait):
             return
         self._last = began
         facts, tensors = self._state(training)
+        if self.share.rank:
+            return
         size = sum(tensor.nbytes for tensor in tensors.values())
         if size > LARGEST_BYTES:
             self._note_once(f"no checkpoints: the training state is {size / 2**20:.0f} MiB, at most 512 are kept")
@@ -119,10 +130,13 @@ class Checkpoints:
         optimiser = training.optimiser.state_dict()
         tensors = {f"model.{name}": value for name, value in learnt(training.model).items()}
         tensors |= {f"optimiser.{i}.{k}": v.detach().cpu() for i, s in optimiser["state"].items() for k, v in s.items()}
-        tensors |= {"random.torch": torch.get_rng_state(), "random.draws": training.draws.get_state()}
+        tensors["random.draws"] = training.draws.get_state()
         device = next(training.model.parameters()).device
+        mine = {"torch": torch.get_rng_state()}
         if device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(device)
+            mine["cuda"] = torch.cuda.get_rng_state(device)
+        for rank, states in enumerate(self.share.of_all(mine)):
+            tensors |= {f"random.{rank}.{name}": state for name, state in states.items()}
         facts = {
             "fingerprint": self._fingerprint,
             "epoch": training.curve[-1].epoch,
@@ -139,7 +153,7 @@ class Checkpoints:
         return facts, tensors
 
 
-def _put_in(training: Training, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def _put_in(training: Training, facts: Mapping[str, Any], tensors: Mapping[str, Tensor], rank: int) -> None:
     training.model.load_state_dict(_below("model.", tensors), strict=False)
     optimiser = training.optimiser.state_dict()
     for group, rate in zip(optimiser["param_groups"], facts["learning_rates"], strict=True):
@@ -155,9 +169,10 @@ def _put_in(training: Training, facts: Mapping[str, Any], tensors: Mapping[str, 
     training.curve[:] = [Epoch(**epoch) for epoch in facts["curve"]]
     training.steps, training.images, training.seconds = facts["steps"], facts["images"], facts["seconds"]
     training.draws.set_state(tensors["random.draws"])
-    torch.set_rng_state(tensors["random.torch"])
-    if "random.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random.cuda"], next(training.model.parameters()).device)
+    mine = _below(f"random.{rank}.", tensors)
+    torch.set_rng_state(mine["torch"])
+    if "cuda" in mine:
+        torch.cuda.set_rng_state(mine["cuda"], next(training.model.parameters()).device)
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -197,6 +212,7 @@ def fingerprint(known: Provenance, frozen_digest: str, cached: FeatureCache | No
         "code": _short({path: hashlib.blake2b(content).hexdigest() for path, content in _code()}),
         "cached blocks": f"{cached and cached.blocks}",
         "device": known.device,
+        "devices": f"{known.devices}",
         **cpu,
         "platform": known.platform,
         "cuda": f"{known.cuda}",

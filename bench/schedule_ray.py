@@ -12,17 +12,18 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import ray
 from ray import tune
 from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from bench import cluster, ray_worker
+from bench import cluster, ray_actors, ray_worker, resume
 from bench.config import ConfigError
 from bench.forked import ForkServer
 from bench.interrupt import Interrupts
@@ -157,6 +158,13 @@ def _look(configs: list[str], sources: Sequence[Source], validated_by: str | Non
     return cluster.look(configs, sources, validated_by)
 
 
+def start_servers(nodes: list[Node], configs: Sequence[str]) -> list[Any]:
+    """A fork server on each node of a cluster, which imports while the nodes are asked. They end with the references
+    that this returns. configs: as ``bench.forked.ForkServer`` wants them."""
+    actors = [ray_actors.on_node(ray_actors.Forker, node.node_id, ray_worker.forker(node.node_id)) for node in nodes]
+    return [actor.remote(os.getcwd(), configs) for actor in actors]
+
+
 def run_on_ray(
     work: Work,
     interrupts: Interrupts,
@@ -168,7 +176,7 @@ def run_on_ray(
     """Every trial in a process of its own with ``resources.threads`` cores and, on a GPU, a whole one unless told
     otherwise.
 
-    server: forks these processes; without one they are Ray's workers, which import everything themselves.
+    server: forks these processes on this machine; on a cluster there is one on each node (``start_servers``).
     shares: by trial id, what it gets of a card that it shares with others.
     Leaves one record for each that was not another driver's. A trial whose node died starts anew on another one.
     """
@@ -179,18 +187,32 @@ def run_on_ray(
     points = [
         {
             "index": index,
+            "trial_id": trial.trial_id,
             "trial": trial.config.model_dump_json(),
             "folder": None if resources.address else str(work.folder.resolve()),
             "directory": os.getcwd(),
             "threads": resources.threads,
-            "gpus": resources.gpus_per_trial,
+            "gpus": max(1, int(resources.gpus_per_trial)),
             "card": dataclasses.asdict(shares[trial.trial_id]) if trial.trial_id in shares else None,
             "places": places,
             "checkpoint_seconds": work.checkpoint_seconds,
+            "checkpoints": resume.FOLDER,
         }
         for index, trial in enumerate(trials)
     ]
     at_once = sum(slots for _, slots in places.values())
+    with _keeper(work) if resources.address else nullcontext() as keeper:
+        _tune(work, [{**point, "keeper": keeper} for point in points], resources, nodes, server, at_once)
+
+
+def _tune(
+    work: Work,
+    points: list[dict[str, Any]],
+    resources: Resources,
+    nodes: list[Node],
+    server: ForkServer | None,
+    at_once: int,
+) -> None:
     for attempts_left in reversed(range(ATTEMPTS)):
         reporter = _Reporter(work, may_lose_nodes=resources.address is not None)
         with tempfile.TemporaryDirectory(prefix="sam3-bench-") as scratch, redirect_stdout(io.StringIO()):
@@ -206,6 +228,16 @@ def run_on_ray(
         reporter.settle_rest(nodes, last=not attempts_left)
         if work.over:
             break
+
+
+@contextmanager
+def _keeper(work: Work) -> Iterator[str]:
+    """The name of an actor beside the driver that keeps the checkpoints of trials on other machines."""
+    name = f"keeper-{uuid4().hex}"  # a search has one for each of its rounds
+    here = ray.get_runtime_context().get_node_id()
+    actor = ray_actors.on_node(ray_actors.Keeper, here, name).remote(str(work.folder.resolve()), resume.FOLDER)
+    yield name
+    del actor  # it ends with its last reference
 
 
 class _Next(Searcher):
@@ -264,6 +296,8 @@ class _Reporter(tune.Callback):
             result["files"].clear()  # Tune would keep and write what it was told
         elif "ended" in result:
             self.ended[_index(trial)] = result["ended"]
+        elif "problem" in result:
+            self.work.note(_index(trial), result["problem"])
         elif "epoch" in result:
             heard = {field.name: result[field.name] for field in dataclasses.fields(Epoch)}
             self.work.epoch(_index(trial), Epoch(**heard))
@@ -272,11 +306,12 @@ class _Reporter(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         index = _index(trial)
-        self.work.settle(index, self.ended.get(index, "the process ended without a record"))
+        self._ended(index, self.ended.pop(index, "the process ended without a record"))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        index = _index(trial)
-        reason = f"the process died. Ray says: {trial.get_error()}"
+        self._ended(_index(trial), f"the process died. Ray says: {trial.get_error()}")
+
+    def _ended(self, index: int, reason: str) -> None:
         if self.may_lose_nodes and not self.work.has_ended(index) and not self.work.overdue(index):
             self.died[index] = reason
         else:

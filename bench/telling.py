@@ -1,7 +1,9 @@
-"""What a trial's process tells whoever started it: a line of JSON for each epoch, an empty one as a sign of life."""
+"""What a trial's process tells whoever started it: a line of JSON for each epoch, an empty one as a sign of life; and
+how it ends with whoever started it."""
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -23,6 +25,13 @@ def telling() -> Iterator[tuple[Callable[[Epoch], None], Callable[[], None]]]:
 
     with redirect_stdout(sys.stderr):
         yield tell, alive
+
+
+def end_with_input() -> None:
+    """Waits for the end of standard input, which who started this process holds open, and then ends it."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)
 
 
 def hear(line: str, on_epoch: Callable[[Epoch], Any], on_step: Callable[[], Any]) -> None:

@@ -329,10 +329,9 @@ def _is_out_of_memory(error: Exception) -> bool:
 def run_requested(request: Request) -> None:
     """Runs a trial in this process, which is its own and ends with the one that started it."""
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
-    config, folder = TrialConfig.model_validate_json(request.config), Path(request.folder)
+    config = TrialConfig.model_validate_json(request.config)
     with suppress(OSError):  # as a list of processes shows it, on Linux
         Path("/proc/self/comm").write_text(f"trial-{config.trial_id[:8]}")
-    checkpoints = resume.Checkpoints(resume.place(folder, config.trial_id), request.checkpoint_seconds)
     with telling() as (tell, alive):
         record = run_trial(
             config,
@@ -340,10 +339,24 @@ def run_requested(request: Request) -> None:
             trials_at_once=request.trials_at_once,
             on_epoch=tell,
             on_step=seldom(alive),
-            checkpoints=checkpoints,
+            checkpoints=checkpoints_of(request),
             card=CardShare(**request.card) if request.card else None,
         )
-    save_or_keep(record, folder)
+    leave(record, request)
+
+
+def checkpoints_of(request: Request, share: Share = Share()) -> resume.Checkpoints:
+    """Where a requested trial goes on from."""
+    folder = resume.place(Path(request.folder), TrialConfig.model_validate_json(request.config).trial_id)
+    return resume.Checkpoints(folder, request.checkpoint_seconds, share)
+
+
+def leave(record: TrialRecord, request: Request) -> None:
+    """Writes the record to where it was requested."""
+    if record.provenance is not None:
+        came_from = record.provenance.model_copy(update={"node": request.node})
+        record = record.model_copy(update={"provenance": came_from})
+    save_or_keep(record, Path(request.folder))
 
 
 def seldom(call: Callable[[], Any], seconds: float = SIGN_OF_LIFE_SECONDS) -> Callable[[], None]:

@@ -17,8 +17,9 @@ from pydantic import ValidationError
 from bench import cluster, resume
 from bench.claims import Claim, owner
 from bench.early_stopping import EarlyStopping
+from bench.files import set_aside
 from bench.progress import Watcher, duration
-from bench.record import TrialRecord, load, set_aside, unsaved
+from bench.record import TrialRecord, load, unsaved
 from bench.sweep import Trial
 from bench.train import Epoch
 
@@ -139,6 +140,10 @@ class Work:
             with suppress(OSError):  # ``settle`` says what is where
                 unsaved().mkdir(parents=True, exist_ok=True)
                 cluster.unpack(files, trial_id, unsaved())
+
+    def note(self, index: int, text: str) -> None:
+        """Says something about a trial, once."""
+        self._say_once(f"note: {self._name(index)}: {text}")
 
     def has_ended(self, index: int) -> bool:
         """Whether the trial has left its record."""

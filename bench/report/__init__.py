@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.record import write_whole
+from bench.files import write_whole
 from bench.report import page
 from bench.report.latex import latex
 from bench.report.results import Results

@@ -17,7 +17,7 @@ from typing import IO
 from bench import manifest, report
 from bench.config import ConfigError
 from bench.external import FOLDER
-from bench.record import write_whole
+from bench.files import write_whole
 from bench.report.results import Results
 
 ENVIRONMENT = "environment.txt"

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from bench import cluster
-from bench.cluster import Look, pack, readiness, stage, unpack
+from bench.cluster import Look, readiness, stage, unpack
 from bench.config import ConfigError
+from bench.files import contents
 from bench.provenance import COMMIT, commit_in_words, provenance
+from bench.ray_actors import Keeper
 from bench.record import load, load_images
 from bench.sweep import Trial
 from bench.trial import run_trial
@@ -24,10 +26,26 @@ def test_a_packed_record_arrives_as_it_was_saved(tiny, tmp_path):
     there.mkdir()
     record = run_trial(tiny)
     record.save(here)
-    unpack(pack(record), record.trial_id, there)
+    unpack(contents(here), record.trial_id, there)
     assert {p.name: p.read_bytes() for p in here.iterdir()} == {p.name: p.read_bytes() for p in there.iterdir()}
     assert load(there / f"{record.trial_id}.json").scores == record.scores
     assert load_images(there, [record.trial_id])
+
+
+def test_checkpoints_beside_the_driver_are_those_of_the_node(tmp_path):
+    folder = tmp_path / "epochs" / "abc"
+    keeper = Keeper(str(tmp_path), "epochs")
+    assert keeper.kept("abc") == {} and not folder.exists()
+    keeper.mirror("abc", {"epoch-0001.safetensors": b"1"}, ["epoch-0001.safetensors"])
+    keeper.mirror("abc", {"epoch-0002.safetensors": b"2"}, ["epoch-0001.safetensors", "epoch-0002.safetensors"])
+    keeper.mirror("abc", {"epoch-0003.safetensors": b"3"}, ["epoch-0002.safetensors", "epoch-0003.safetensors"])
+    kept = {"epoch-0002.safetensors": b"2", "epoch-0003.safetensors": b"3"}
+    assert contents(folder) == keeper.kept("abc") == kept
+    (tmp_path / "abc.json").write_text("{}")
+    keeper.mirror("abc", {"epoch-0004.safetensors": b"4"}, ["epoch-0004.safetensors"])
+    assert keeper.kept("abc") == kept, "what has a record needs none"
+    keeper.mirror("abd", {"../../epoch-out": b"x"}, ["../../epoch-out"])
+    assert not list(tmp_path.rglob("../epoch-out"))
 
 
 @pytest.mark.parametrize("name", ["../abc.json", "/etc/abc.json", "abd.json", "abc", "abc.json/x", ".abc.json"])

@@ -17,7 +17,7 @@ import torch
 from conftest import wait_for
 
 from bench import fork_server, forked
-from bench.forked import Forked, ForkServer, Request
+from bench.forked import Forked, ForkServer, Request, start
 from bench.record import load_all, load_images
 from bench.trial import run_trial
 
@@ -53,7 +53,7 @@ def started(server: ForkServer) -> psutil.Process:
 
 def test_a_forked_trial_is_the_trial_and_tells_how_it_goes_on(server, request_of, tiny_with, tmp_path):
     config = tiny_with({"train.epochs": 3})
-    process = server.run(request_of(config, trials_at_once=2))
+    process = start(request_of(config, trials_at_once=2), server.address)
     told = [json.loads(line) for line in process if line.strip()]
     assert (process.exit_code, process.said, [epoch["epoch"] for epoch in told]) == (0, "", [1, 2, 3])
     record, here = record_in(tmp_path), run_trial(config)
@@ -64,7 +64,7 @@ def test_a_forked_trial_is_the_trial_and_tells_how_it_goes_on(server, request_of
 
 def test_trials_run_side_by_side_and_each_in_its_own_process(server, request_of, tiny_with, tmp_path):
     configs = [tiny_with({"train.epochs": 30, "seed": seed}) for seed in (0, 1)]
-    runs = [server.run(request_of(config)) for config in configs]
+    runs = [start(request_of(config), server.address) for config in configs]
     wait_for(lambda: len(processes_of(server)) == 2)
     readers = [threading.Thread(target=lambda run=run: [None for _ in run]) for run in runs]
     for reader in readers:
@@ -75,7 +75,7 @@ def test_trials_run_side_by_side_and_each_in_its_own_process(server, request_of,
 
 
 def test_what_is_not_wanted_any_more_is_dead_when_its_lines_end(server, request_of, tiny_with, tmp_path):
-    run = server.run(request_of(tiny_with({"train.epochs": 100_000})))
+    run = start(request_of(tiny_with({"train.epochs": 100_000})), server.address)
     process = started(server)
     process.suspend()  # hangs, and cannot end itself
     run.kill()
@@ -96,7 +96,7 @@ def test_a_trial_does_not_outlive_who_asked_for_it(server, request_of, tiny_with
 
 def test_what_a_trial_complains_of_and_its_exit_code_arrive(server, request_of, tiny, tmp_path):
     wrong = Request("{}", str(tmp_path), 1, 600.0)
-    run = server.run(wrong)
+    run = start(wrong, server.address)
     assert list(run) == ["\n"] or not list(run)
     assert run.exit_code == 1 and "ValidationError" in run.said
     assert run.how_it_ended.endswith("the process ended with code 1 and without a record")
@@ -104,20 +104,20 @@ def test_what_a_trial_complains_of_and_its_exit_code_arrive(server, request_of, 
 
 def test_a_server_that_was_killed_takes_its_trials_along_and_is_replaced(request_of, tiny_with, tmp_path):
     with ForkServer() as server:
-        run = server.run(request_of(tiny_with({"train.epochs": 100_000})))
+        run = start(request_of(tiny_with({"train.epochs": 100_000})), server.address)
         process = started(server)
         server.process.kill()
         list(run)
         assert run.exit_code is None and run.how_it_ended == "the process that starts trials was killed"
         wait_for(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
-        again = server.run(request_of(tiny_with({"train.epochs": 1})))
+        again = start(request_of(tiny_with({"train.epochs": 1})), server.address)
         list(again)
         assert again.exit_code == 0 and record_in(tmp_path).status == "ok"
 
 
 def test_none_of_its_trials_outlives_a_server_that_ends(request_of, tiny_with):
     with ForkServer() as server:
-        run = server.run(request_of(tiny_with({"train.epochs": 100_000})))
+        run = start(request_of(tiny_with({"train.epochs": 100_000})), server.address)
         process = started(server)
     assert list(run) == [] or run.exit_code is None
     assert not process.is_running() and server.process.returncode == 0 and not server.folder.exists()
@@ -135,7 +135,7 @@ def test_a_server_that_cannot_start_says_why(monkeypatch, request_of, tiny):
     monkeypatch.chdir("/")
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with ForkServer() as server, pytest.raises(OSError, match="the process that starts trials cannot be reached"):
-        server.run(request_of(tiny))
+        start(request_of(tiny), server.address)
 
 
 def test_a_long_name_of_the_temporary_folder_does_no_harm(monkeypatch, tmp_path):
@@ -207,7 +207,7 @@ def test_on_a_mac_a_trial_gets_a_fresh_interpreter(monkeypatch, request_of, tiny
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     config = tiny_with({"train.epochs": 2})
     with ForkServer([config.model_dump_json()]) as server:
-        run = server.run(request_of(config))
+        run = start(request_of(config), server.address)
         assert wait_for_fresh(server).cmdline()[1:] == ["-m", "bench.trial"]
         assert [json.loads(line)["epoch"] for line in run if line.strip()] == [1, 2]
     record, here = record_in(tmp_path), run_trial(config)

@@ -12,13 +12,25 @@ from safetensors.torch import load
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from bench import parallel
+from bench import parallel, resume
 from bench.config import TrialConfig, with_value
+from bench.forked import Request
 from bench.parallel import Share, distribute
 from bench.ranks import _failure, run_parallel
 from bench.record import TrialRecord
 from bench.trial import run_trial
 from models._registry import InvalidModel
+
+
+@pytest.fixture
+def request_of(tmp_path):
+    """``request_of(config)`` asks for two ranks, without checkpoints unless told otherwise."""
+
+    def ask(config, threads=1, checkpoint_seconds=1e9):
+        return Request(config.model_dump_json(), str(tmp_path), threads, checkpoint_seconds, gpus=2)
+
+    return ask
+
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
@@ -74,10 +86,10 @@ def test_batch_norms_become_synchronised_ones_in_place_and_keep_their_names(monk
     assert list(model.state_dict()) == names and asked["device_ids"] == [3]
 
 
-def test_two_ranks_train_what_one_process_trains(plain):
+def test_two_ranks_train_what_one_process_trains(plain, request_of):
     told = []
     alone = run_trial(plain)
-    together = run_parallel(plain, 2, threads=2, on_epoch=told.append)
+    together = run_parallel(request_of(plain, threads=2), on_epoch=told.append)
     assert together.status == "ok", together.error
     for a, b in zip(alone.curve, together.curve, strict=True):
         assert (a.epoch, a.lr) == (b.epoch, b.lr)
@@ -97,15 +109,38 @@ def test_two_ranks_train_what_one_process_trains(plain):
     assert together.timing.train_images_per_second > 0 and together.memory_series
 
 
-def test_the_death_of_a_rank_ends_the_others_and_is_said(plain):
+def test_the_death_of_a_rank_ends_the_others_and_is_said(plain, request_of):
     def kill_rank_1(epoch):
         ranks = [c for c in psutil.Process().children(recursive=True) if "bench.rank" in c.cmdline()]
         (victim,) = [c for c in ranks if c.cmdline()[c.cmdline().index("bench.rank") + 1] == "1"]
         os.kill(victim.pid, signal.SIGKILL)
 
-    record = run_parallel(with_value(plain, {"train.epochs": 100000}), 2, on_epoch=kill_rank_1)
+    record = run_parallel(request_of(with_value(plain, {"train.epochs": 100000})), on_epoch=kill_rank_1)
     assert record.status == "error" and "rank 1 of 2" in record.error and "SIGKILL" in record.error
     assert not [c for c in psutil.Process().children(recursive=True) if "bench.rank" in " ".join(c.cmdline())]
+
+
+def test_two_ranks_that_are_cut_short_go_on_and_end_as_if_they_had_not_been(plain, request_of, tmp_path):
+    """With stochastic depth, which each rank draws for itself: its random states are kept, too."""
+    config = with_value(plain, {"model.encoder.drop_path": 0.5, "train.epochs": 4})
+    whole = run_parallel(request_of(config))
+
+    class Cut(Exception):
+        pass
+
+    def cut(epoch):
+        if epoch.epoch == 3:
+            raise Cut
+
+    with pytest.raises(Cut):
+        run_parallel(request_of(config, checkpoint_seconds=0.0), on_epoch=cut)
+    assert [path.name for path in resume.place(tmp_path, config.trial_id).iterdir()]
+    told = []
+    again = run_parallel(request_of(config, checkpoint_seconds=0.0), on_epoch=told.append)
+    assert again.status == "ok" and again.resumed_from_epochs in ([2], [3]), again.error
+    assert [epoch.epoch for epoch in told] == [1, 2, 3, 4] and again.curve == whole.curve
+    expected, found = load(whole.checkpoint), load(again.checkpoint)
+    assert expected.keys() == found.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_the_first_rank_that_fails_speaks_for_the_trial(tiny, tmp_path):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pandas
 import pytest
 
-from bench import record as record_module
+from bench import files
 from bench.memory import Memory
 from bench.record import TrialRecord, adopt, load, load_all, load_images
 
@@ -41,7 +41,7 @@ def test_a_write_that_fails_leaves_the_old_record(tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(record_module.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError):
         example(status="oom").save(tmp_path)
     assert load(tmp_path / "abc.json").status == "ok"

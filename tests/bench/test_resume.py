@@ -9,8 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load, save_file
 
-from bench import record as record_module
-from bench import resume
+from bench import files, resume
 from bench.config import TrialConfig
 from bench.datasets import DATASETS
 from bench.provenance import provenance
@@ -199,7 +198,7 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_trial(config, whole, tmp_p
     def full(fd):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(record_module.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     checkpoints = Checkpoints(tmp_path, 0)
     same(trained(config, checkpoints), whole)
     assert checkpoints.notes == ["a checkpoint could not be written: [Errno 28] No space left on device"]

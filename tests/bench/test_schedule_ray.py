@@ -11,7 +11,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from bench import cluster, schedule_ray
+from bench import cluster, resume, schedule_ray
 from bench.cluster import Look
 from bench.config import load_sweep
 from bench.record import TrialRecord, load_all
@@ -79,7 +79,7 @@ def test_a_sweep_on_two_nodes_survives_the_loss_of_one(machines, monkeypatch, ca
     readiness, report = cluster.readiness, schedule_ray._Reporter.on_trial_result
 
     def and_end_a_node(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
-        """Kills the node of the longest trial, which starts first, when its first epoch is told."""
+        """Kills the node of the longest trial, which starts first, when its third epoch is told."""
         report(self, iteration, trials, trial, result, **info)
         told.append(trial.config["point"])
         index = told[-1]["index"]
@@ -89,7 +89,7 @@ def test_a_sweep_on_two_nodes_survives_the_loss_of_one(machines, monkeypatch, ca
         if node is None:
             return  # told before it died
         ran.setdefault(index, set()).add(node._raylet_socket_name)
-        if index == 0 and len(machines.worker_nodes) == 2:
+        if index == 0 and result["epoch"] >= 3 and len(machines.worker_nodes) == 2:
             machines.remove_node(node, allow_graceful=False)
 
     def and_note(looks: dict[str, Look], trial_ids: list[str]) -> cluster.Readiness:
@@ -102,10 +102,14 @@ def test_a_sweep_on_two_nodes_survives_the_loss_of_one(machines, monkeypatch, ca
     folder.mkdir(parents=True)
     run_trial(finished.config).save(folder)
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert main(["nodes.yaml", "--address", machines.address]) == 0, capsys.readouterr()
+    arguments = ["nodes.yaml", "--address", machines.address, "--checkpoint-every", "0s"]
+    assert main(arguments) == 0, capsys.readouterr()
     assert len(machines.worker_nodes) == 1
     assert len(codes) == 2 and all("working_dir" in str(code) for code in codes), "the nodes ran what the driver sent"
-    assert len(ran[0]) == 2 and len(set.union(*ran.values())) == 2, "the longest began again on the other node"
+    assert len(ran[0]) == 2 and len(set.union(*ran.values())) == 2, "the longest went on, on the other node"
+    (longest,) = [r for r in load_all(folder)[0].values() if r.config["train"]["epochs"] == 60]
+    assert longest.resumed_from_epochs and [point.epoch for point in longest.curve] == list(range(1, 61))
+    assert not list((folder / resume.FOLDER).glob("*/")), "what has its record needs no checkpoint"
     assert before == {path: path.stat().st_mtime_ns for path in before}, "what was finished is not run again"
     records, broken = load_all(folder)
     assert sorted((r.config["train"]["epochs"], r.status) for r in records.values()) == [(n, "ok") for n in (1, 2, 60)]

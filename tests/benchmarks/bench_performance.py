@@ -20,7 +20,7 @@ from bench.compare_speed import Measured, Task, _config, _in_a_process, _parser
 from bench.config import TrialConfig, load_sweep, with_value
 from bench.datasets import silent
 from bench.executor import Executor
-from bench.forked import ForkServer, Request
+from bench.forked import ForkServer, Request, start
 from bench.interrupt import Interrupts
 from bench.record import TrialRecord, load_all
 from bench.resources import Resources
@@ -104,7 +104,7 @@ def bench_process_of_a_trial(benchmark, process, tmp_path):
     with ForkServer([request.config]) as server:
         ways = {
             "none of its own": lambda: run_trial(config),
-            "forked": lambda: list(server.run(request)),
+            "forked": lambda: list(start(request, server.address)),
             "a fresh interpreter": lambda: subprocess.run([sys.executable, "-m", "bench.trial"], **fresh),
         }
         benchmark.pedantic(ways[process], rounds=5, warmup_rounds=1)
