@@ -10,10 +10,13 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from ray.cluster_utils import Cluster
 from torch import nn
 
 from bench.compare_speed import Measured, Task, _config, _in_a_process, _parser
@@ -125,22 +128,29 @@ class Clock:
 
 
 @pytest.mark.benchmark(group="trials one after another, embedded default; what passes beside their bodies")
-@pytest.mark.parametrize("executor", ["serial", "ray"])
+@pytest.mark.parametrize("executor", ["serial", "ray", "ray on a cluster"])
 @pytest.mark.parametrize("epochs", [1, 60], ids=["short trials", "a trial of more than two minutes"])
 def bench_executor(benchmark, executor, epochs, tmp_path):
     """From the end of one trial to the end of the next, without what its record says that it took. The first is left
     out: it waits until the fork server, or Ray, has started."""
     bodies = [embedded(1)] + ([embedded(epochs)] if epochs > 1 else [embedded(n) for n in (2, 3, 4)])
     trials = [Trial(config, (str(index),)) for index, config in enumerate(bodies)]
-    clock, resources = Clock(), Resources(threads=os.cpu_count() or 1)
+    cores = os.cpu_count() or 1
+    clock, resources = Clock(), Resources(threads=cores)
     work = Work(trials, tmp_path, clock, say=print)
 
     def run():
-        with Executor(resources, executor == "ray", {}) as runs, Interrupts() as interrupts:
+        with Executor(resources, executor != "serial", {}) as runs, Interrupts() as interrupts:
+            assert not runs.absent(trials)
             runs.prepare(trials, silent)
             runs.run(work, interrupts)
 
-    benchmark.pedantic(run, rounds=1)
+    with ExitStack() as stack:
+        if executor == "ray on a cluster":
+            cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cores, "object_store_memory": 10**8})
+            stack.callback(cluster.shutdown)
+            resources = replace(resources, address=cluster.address)
+        benchmark.pedantic(run, rounds=1)
     assert [record.status for record in work.records.values()] == ["ok"] * len(trials)
     seconds = [work.records[trial.trial_id].timing.total_seconds for trial in trials[1:]]
     beside = [end - before - body for before, end, body in zip(clock.ends, clock.ends[1:], seconds)]
@@ -163,11 +173,11 @@ def bench_weights(benchmark, way, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif("SAM3_UPSTREAM" not in os.environ, reason="$SAM3_UPSTREAM names no clone of WZH0120/SAM3-UNet")
-@pytest.mark.benchmark(group="a training step of SAM3-UNet at full size, 168 px, batch 1, float32")
+@pytest.mark.benchmark(group="a training step of SAM3-UNet at full size, 336 px, batch 1, float32")
 @pytest.mark.parametrize("side", ["upstream", "here"])
 def bench_training_step_at_full_size(benchmark, side):
     clone = os.environ["SAM3_UPSTREAM"]
-    config = _config(_parser().parse_args(["--upstream", clone, "--device", "cpu", "--size", "168", "--batch", "1"]))
+    config = _config(_parser().parse_args(["--upstream", clone, "--device", "cpu", "--batch", "1"]))
     task = Task(config=config.model_dump(mode="json"), steps=3, upstream=clone if side == "upstream" else None)
     measured: list[Measured] = []
     benchmark.pedantic(lambda: measured.append(_in_a_process(task)), rounds=1)
