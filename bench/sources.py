@@ -84,4 +84,6 @@ def _open(uri: str) -> tuple[fs.FileSystem, str]:
         from huggingface_hub import HfFileSystem  # slow to load, and every command loads this file
 
         return fs.PyFileSystem(fs.FSSpecHandler(HfFileSystem())), uri.removeprefix("hf://")
+    if uri.startswith("gs://") and "?" not in uri:
+        uri += f"?retry_limit_seconds={TIMEOUT_SECONDS}"  # else it tries for a quarter of an hour, deaf to signals
     return fs.FileSystem.from_uri(uri)
