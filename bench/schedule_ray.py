@@ -48,6 +48,9 @@ QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # records are ours
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # and so is Ctrl-C
 }
+SPARED = {"RAY_kill_child_processes_on_worker_exit": "0"}
+"""A fork server whose starter is gone ends by itself, with its trials, and removes its folder. Ray would kill it and
+leave the folder."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ def connected(resources: Resources, trials: list[Trial]) -> Iterator[list[Node]]
             else:
                 _answers(resources.address)
                 cluster.stage(trials, Path(staged))
-                environment = {"working_dir": staged, "env_vars": {**QUIET, COMMIT: commit_in_words()}}
+                variables = {**QUIET, **SPARED, COMMIT: commit_in_words()}
+                environment = {"working_dir": staged, "env_vars": variables}
                 ray.init(address=resources.address, runtime_env=environment, **quiet)
         except Exception as error:  # Ray raises what it likes, and the user can but read it
             raise ConfigError(*_why_not(error, resources.address)) from None

@@ -182,7 +182,8 @@ def _run(
                         resume=checkpoints,
                         share=share,
                     )
-                memory["training"] = training[0]
+                if checkpoints is None or checkpoints.resumed_from[-1:] != [config.train.epochs]:
+                    memory["training"] = training[0]  # else nothing was left to train
                 known["curve"] = [CurvePoint(**dataclasses.asdict(epoch)) for epoch in result.curve]
             check_frozen(model, frozen)
             if share.rank:

@@ -252,7 +252,8 @@ def _memory_notes(record: TrialRecord) -> Iterator[str]:
         )
     if record.resumed_from_epochs and record.memory:
         epochs = ", ".join(map(str, record.resumed_from_epochs))
-        yield f"cut short and gone on after epoch {epochs}: memory is the peak of the last part"
+        measured = "memory is the peak of the last part" if "training" in record.memory else "memory was not measured"
+        yield f"cut short and gone on after epoch {epochs}: {measured}"
     if _shared_card(record):
         yield f"shared its card (--gpus-per-trial {record.provenance.gpu_share:g}): memory and speed are not known"
     for phase, memory in (record.memory or {}).items():

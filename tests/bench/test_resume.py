@@ -134,6 +134,8 @@ def test_a_whole_trial_goes_on_to_the_same_scores(config, tmp_path):
     tensors = load(record.checkpoint), load(whole.checkpoint)
     assert all(torch.equal(value, tensors[1][name]) for name, value in tensors[0].items())
     assert record.timing.total_seconds > record.timing.train_seconds > 0
+    assert list(whole.memory) == ["training", "evaluation"]
+    assert list(record.memory) == ["evaluation"], "nothing was trained in the part that was measured"
 
 
 def test_no_other_random_state_than_those_kept_is_used(config):
