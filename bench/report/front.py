@@ -11,7 +11,7 @@ leave open is much: then many rows have a share.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from bench.report.leaderboard import Cell, Row, Table, measured_memory
 from bench.scores import METRICS
@@ -52,7 +52,7 @@ def _drawn(cells: Sequence[Cell], rng: np.random.Generator) -> np.ndarray:
     means = np.array([cell.mean for cell in cells])
     errors = np.array([cell.deviation / np.sqrt(cell.count) for cell in cells])
     freedom = np.array([cell.count - 1 for cell in cells])
-    return means + errors * stats.t.ppf(rng.uniform(size=(REPLICATES, len(cells))), freedom)
+    return means + errors * stdtrit(freedom, rng.uniform(size=(REPLICATES, len(cells))))
 
 
 def _image_scores(

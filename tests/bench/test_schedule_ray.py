@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import ray
+from conftest import wait_for
 from ray.cluster_utils import Cluster
 
-from bench import cluster, resume, schedule_ray
+from bench import cluster, ray_worker, resume, schedule_ray
 from bench.cluster import Look
 from bench.config import load_sweep
 from bench.record import TrialRecord, load_all
@@ -75,6 +76,7 @@ def test_a_sweep_on_two_nodes_survives_the_loss_of_one(machines, monkeypatch, ca
     ran: dict[int, set[str]] = {}
     told: list[dict] = []
     codes: list[Path] = []
+    servers: set[Path] = set()
 
     readiness, report = cluster.readiness, schedule_ray._Reporter.on_trial_result
 
@@ -82,6 +84,9 @@ def test_a_sweep_on_two_nodes_survives_the_loss_of_one(machines, monkeypatch, ca
         """Kills the node of the longest trial, which starts first, when its third epoch is told."""
         report(self, iteration, trials, trial, result, **info)
         told.append(trial.config["point"])
+        if not servers:
+            names = map(ray_worker.forker, told[-1]["places"])
+            servers.update(Path(ray.get(ray.get_actor(name).address.remote())).parent for name in names)
         index = told[-1]["index"]
         if "epoch" not in result:
             return
@@ -105,6 +110,8 @@ def test_a_sweep_on_two_nodes_survives_the_loss_of_one(machines, monkeypatch, ca
     arguments = ["nodes.yaml", "--address", machines.address, "--checkpoint-every", "0s"]
     assert main(arguments) == 0, capsys.readouterr()
     assert len(machines.worker_nodes) == 1
+    assert len(servers) == 2
+    wait_for(lambda: not any(map(Path.exists, servers)))  # nothing is left on the nodes, nor of the lost one
     assert len(codes) == 2 and all("working_dir" in str(code) for code in codes), "the nodes ran what the driver sent"
     assert len(ran[0]) == 2 and len(set.union(*ran.values())) == 2, "the longest went on, on the other node"
     (longest,) = [r for r in load_all(folder)[0].values() if r.config["train"]["epochs"] == 60]

@@ -12,8 +12,12 @@ from typing import Any
 
 import matplotlib
 from matplotlib.artist import Artist
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import text_to_path
 
 from bench.report.leaderboard import GIB, MEMORY_MEASURES, Cell, Leaderboard, Row, Table, measured_memory
@@ -63,9 +67,21 @@ def house_style() -> Iterator[None]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as its suffix says (png, svg or pdf); the same figure gives the same bytes."""
+    """Writes a figure as its suffix says (png, svg or pdf); the same figure gives the same bytes.
+
+    ``Figure.savefig`` would draw it twice and lay it out each time.
+    """
     with house_style():
-        figure.savefig(path, metadata=METADATA[path.suffix])
+        if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+            figure.get_layout_engine().execute(figure)
+            figure.set_layout_engine("none")
+        metadata = METADATA[path.suffix]
+        if path.suffix == ".png":
+            FigureCanvasAgg(figure).print_png(path, metadata=metadata)
+        elif path.suffix == ".svg":
+            FigureCanvasSVG(figure).print_svg(path, metadata=metadata)
+        else:
+            FigureCanvasPdf(figure).print_pdf(path, metadata=metadata)
 
 
 @dataclass(frozen=True)
