@@ -52,6 +52,18 @@ def _same_start() -> Iterator[None]:
 
 
 @pytest.fixture
+def every_kind() -> None:
+    """A test that asks for this gets its figures as users do."""
+
+
+@pytest.fixture(autouse=True)
+def _figures_as_png_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than most of what tests want to see; SVG and PDF are most of that."""
+    if "every_kind" not in request.fixturenames:
+        monkeypatch.setattr("bench.report.KINDS", ("png",))
+
+
+@pytest.fixture
 def tiny() -> TrialConfig:
     """A real trial that takes a second: tiny encoder, eight training scenes of 32 px, one epoch."""
     return TrialConfig.model_validate(

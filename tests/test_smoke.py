@@ -12,7 +12,7 @@ from bench.report.__main__ import main as rebuild
 from bench.run import main
 
 
-def test_from_sweep_file_to_leaderboard_with_ray_then_again_then_without(tmp_path, run):
+def test_from_sweep_file_to_leaderboard_with_ray_then_again_then_without(every_kind, tmp_path, run):
     code, said = run(tmp_path, RANKS)
     assert code == 0, said
     folder = tmp_path / "results" / "smoke"
