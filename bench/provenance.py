@@ -102,11 +102,14 @@ def _version(package: str) -> str:
 
 
 def _cpu_name() -> str:
+    """With the instructions that torch uses, by which results differ: clouds call generations of processors alike."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
+        models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        name = next(models, platform.machine())
     except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+        name = platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _driver() -> str | None:

@@ -186,7 +186,7 @@ def test_other_data_or_versions_start_again_and_say_so(config, whole, tmp_path):
     ]
 
 
-def test_what_decides_how_training_goes_on_is_in_the_fingerprint(tmp_path):
+def test_what_decides_how_training_goes_on_is_in_the_fingerprint(tmp_path, monkeypatch):
     known = provenance(torch.device("cpu"), 1).model_copy(update={"dataset_fingerprint": "abc", "weights": {"w": "1"}})
     here = resume.fingerprint(known, "f")
     assert here["torch"] == known.versions["torch"] and here["data"] == "abc" and "ray" not in here
@@ -194,6 +194,9 @@ def test_what_decides_how_training_goes_on_is_in_the_fingerprint(tmp_path):
     others = [{"weights": {"w": "2"}}, {"dataset_fingerprint": "b"}, {"threads": 99}, {"device": "card"}]
     changed = [resume.fingerprint(known.model_copy(update=change), "f") for change in others]
     assert all(other != here for other in [*changed, resume.fingerprint(known, "g")])
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "another")
+    by_its_instructions = known.model_copy(update={"host_cpu": provenance(torch.device("cpu"), 1).host_cpu})
+    assert resume.fingerprint(by_its_instructions, "f") != here, "processors of one name need not compute alike"
 
 
 def test_a_full_disk_costs_the_checkpoint_and_not_the_trial(config, whole, tmp_path, monkeypatch):
