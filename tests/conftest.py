@@ -118,17 +118,21 @@ seeds: [0]
 RANKS = "model.adapter.rank: [1, 4]"
 
 
+PNG_ONLY = "import sys, bench.report, bench.run; bench.report.KINDS = ('png',); sys.exit(bench.run.main(sys.argv[1:]))"
+
+
 @pytest.fixture
-def start():
+def start(request):
     """``start(folder, axis, *arguments, VARIABLE=value)`` runs the smoke sweep in a process of its own.
 
     None outlives its test.
     """
+    program = ["-m", "bench.run"] if "every_kind" in request.fixturenames else ["-c", PNG_ONLY]
     drivers = []
 
     def begin(folder: Path, axis: str, *arguments: str, **variables: str) -> subprocess.Popen:
         (folder / "smoke.yaml").write_text(SWEEP.format(axis=axis))
-        command = [sys.executable, "-m", "bench.run", "smoke.yaml", *arguments]
+        command = [sys.executable, *program, "smoke.yaml", *arguments]
         options = {
             "stdout": subprocess.PIPE,
             "stderr": subprocess.PIPE,
