@@ -219,7 +219,8 @@ def _tune(
 ) -> None:
     for attempts_left in reversed(range(ATTEMPTS)):
         reporter = _Reporter(work, may_lose_nodes=resources.address is not None)
-        with tempfile.TemporaryDirectory(prefix="sam3-bench-") as scratch, redirect_stdout(io.StringIO()):
+        below = server and server.folder  # which is removed even if this driver is killed
+        with tempfile.TemporaryDirectory(prefix="sam3-bench-", dir=below) as scratch, redirect_stdout(io.StringIO()):
             tune.Tuner(
                 tune.with_resources(ray_worker.trial, {"cpu": resources.threads, "gpu": resources.gpus_per_trial}),
                 tune_config=tune.TuneConfig(
