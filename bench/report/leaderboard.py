@@ -252,8 +252,9 @@ def _memory_notes(record: TrialRecord) -> Iterator[str]:
         )
     if record.resumed_from_epochs and record.memory:
         epochs = ", ".join(map(str, record.resumed_from_epochs))
-        measured = "memory is the peak of the last part" if "training" in record.memory else "memory was not measured"
-        yield f"cut short and gone on after epoch {epochs}: {measured}"
+        trained = "training" in record.memory
+        measured = "is the peak of the last part" if trained else "in training is not known: none was left"
+        yield f"cut short and gone on after epoch {epochs}: memory {measured}"
     if _shared_card(record):
         yield f"shared its card (--gpus-per-trial {record.provenance.gpu_share:g}): memory and speed are not known"
     for phase, memory in (record.memory or {}).items():

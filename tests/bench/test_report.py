@@ -386,6 +386,25 @@ def test_figures_that_contradict_themselves_mark_the_row(sweep):
     )
 
 
+@pytest.mark.parametrize(
+    ("phases", "expected"),
+    [
+        (["training", "evaluation"], "after epoch 3: memory is the peak of the last part"),
+        (["evaluation"], "after epoch 3: memory in training is not known: none was left"),
+    ],
+)
+def test_a_row_that_was_cut_short_says_whose_memory_it_shows(sweep, phases, expected):
+    trials = expand(sweep)[:1]
+    whole = record(trials[0])
+    memory = {phase: whole.memory[phase] for phase in phases}
+    board = board_of(
+        sweep._replace(seeds=(0,)), whole.model_copy(update={"memory": memory, "resumed_from_epochs": [3]})
+    )
+    row = board.tables[0].rows[0]
+    assert any(expected in note for note in row.notes)
+    assert ("training.rss_bytes" in row.cells) == ("training" in phases)
+
+
 def test_a_row_out_of_memory_says_what_was_known_then(sweep):
     def said(**known):
         oom = record(expand(sweep)[0], status="oom", error="CUDA out of memory. Tried to allocate 2.00 GiB.")

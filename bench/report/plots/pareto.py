@@ -21,6 +21,7 @@ from bench.report.plots.style import (
     canvas,
     fields,
     house_style,
+    lay_out,
     legend_height,
     limits,
     memory_in_gib,
@@ -95,8 +96,7 @@ def _drawn(
         ink = _points(axes, rows, table, shares)
         _legend(place, rows, shares)
         _published(axes, board, table)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # names are placed by this layout
+        lay_out(figure)  # names are placed by it
         ink += _cards(axes, table)
         shown = [str(number) for number in range(1, len(rows) + 1)] if numbered else names
         placed = label(axes, shown, ink, 7 if numbered else 8, reach=len(REACHES) if numbered else 6)

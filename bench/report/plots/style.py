@@ -66,15 +66,21 @@ def house_style() -> Iterator[None]:
         yield
 
 
+def lay_out(figure: Figure) -> None:
+    """Finds the place of everything in a figure, unless that is done; from then on it is final."""
+    engine = figure.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+
+
 def save(figure: Figure, path: Path) -> None:
     """Writes a figure as its suffix says (png, svg or pdf); the same figure gives the same bytes.
 
-    ``Figure.savefig`` would draw it twice and lay it out each time.
+    ``Figure.savefig`` would draw it twice and lay it out each time; here its layout is final with the first file.
     """
     with house_style():
-        if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
-            figure.get_layout_engine().execute(figure)
-            figure.set_layout_engine("none")
+        lay_out(figure)
         metadata = METADATA[path.suffix]
         if path.suffix == ".png":
             FigureCanvasAgg(figure).print_png(path, metadata=metadata)
