@@ -38,10 +38,11 @@ def learnt(model: nn.Module) -> dict[str, Tensor]:
 
     Complex buffers are left out: they are RoPE tables, which the model builds for its image size.
     """
-    return {name: value.detach().cpu().contiguous() for name, value in _learnt(model).items()}
+    return {name: value.detach().cpu().contiguous() for name, value in in_training(model).items()}
 
 
-def _learnt(model: nn.Module) -> dict[str, Tensor]:
+def in_training(model: nn.Module) -> dict[str, Tensor]:
+    """``learnt`` without a copy: the tensors of the model, where they are."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     state = {name: value for name, value in model.state_dict().items() if name not in frozen}
     return {name: value for name, value in state.items() if not value.is_complex()}
@@ -102,7 +103,7 @@ def _check(config: TrialConfig, tensors: Mapping[str, Tensor], path: Path) -> No
     """Raises ``CheckpointError`` unless the tensors are those of the model and there is room for it; a file may say
     anything, so this comes before anything of its size is made."""
     shape = skeleton(config.model, config.transform.size)
-    expected = _learnt(shape)
+    expected = in_training(shape)
     wrong = sorted(expected.keys() ^ tensors.keys())
     wrong += sorted(n for n in expected.keys() & tensors.keys() if expected[n].shape != tensors[n].shape)
     if wrong:

@@ -4,11 +4,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from bench.datasets import IGNORED
 from bench.scores import Scores
 
 
 def score_classes(triples: Iterable[tuple[str, np.ndarray, np.ndarray]], num_classes: int) -> Scores:
-    """Scores (name, prediction, mask) triples, uint8 [H, W] each, of classes 0..num_classes-1.
+    """Scores (name, prediction, mask) triples, [H, W] each, of classes 0..num_classes-1; ignored pixels do not count.
 
     ``overall`` comes from one confusion matrix over all pixels, as PASCAL VOC does it: the means are over the classes
     that occur in the masks or in the predictions, and ``class_iou_N`` and ``class_dice_N`` are there for these only.
@@ -18,7 +19,8 @@ def score_classes(triples: Iterable[tuple[str, np.ndarray, np.ndarray]], num_cla
     total = np.zeros((num_classes, num_classes), np.int64)
     images: dict[str, list] = {"name": []}
     for name, prediction, mask in triples:
-        pairs = mask.astype(np.int64).ravel() * num_classes + prediction.ravel()
+        counted = mask != IGNORED
+        pairs = mask[counted].astype(np.int64) * num_classes + prediction[counted]
         confusion = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
         total += confusion
         images["name"].append(name)

@@ -10,9 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench.datasets import DataError
 from bench.datasets._catalogue import BenchmarkSet, catalogue
 from bench.datasets._check import SetReport, as_json, check
 from bench.datasets._fetch import FetchError, download
+from bench.datasets._masks import add_options, reading_of
 from bench.progress import loading
 from models._registry import did_you_mean
 
@@ -43,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("check", help="find the sets under a folder and look at every file")
     command.add_argument("root", type=Path)
     command.add_argument("--exif", choices=("auto", "shown", "stored"), default="auto", help="default: auto")
+    add_options(command)
     command.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
     command.set_defaults(run=_check)
     command = commands.add_parser("fetch", help="say where a set is from; with --to, download what can be")
@@ -85,7 +88,10 @@ def _check(options: argparse.Namespace, console: Console) -> int:
         what = "is no folder" if options.root.exists() else "does not exist"
         raise UsageError(f"{options.root} {what}. Give the folder that holds the sets")
     try:
-        reports = check(options.root, options.exif, loading(console))
+        reading = reading_of(options)._replace(exif=options.exif)
+        reports = check(options.root, reading, loading(console))
+    except DataError as error:
+        raise UsageError("\n".join(error.errors)) from None
     except OSError as error:
         raise UsageError(f"{options.root}: cannot be searched ({error})") from None
     if not reports:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.checks import CheckFailed
 from bench.datasets import Split
 from bench.protocol import ProtocolConfig
 from bench.transforms import TransformConfig, to_input
@@ -21,9 +22,10 @@ def predict(
     batch_size: int,
     protocol: ProtocolConfig = ProtocolConfig(),
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """For each pair: name, prediction and mask uint8 [H, W], both at the mask's original size.
+    """For each pair: name, prediction and mask [H, W], both at the mask's original size.
 
-    Of the two protocols predictions are maps, of classes they are class numbers. Unquantised maps are float32 0..1.
+    Of the two protocols predictions are maps, of classes they are class numbers. Unquantised maps are float32 0..1, all
+    others uint8. Raises ``CheckFailed`` for an answer that is no number.
     """
     model.eval()
     for start in range(0, len(split), batch_size):
@@ -31,6 +33,8 @@ def predict(
         images, _ = split.batch(chosen, device)
         logits = model(to_input(images, transform.normalisation))[0]
         for i, one in zip(chosen, logits):
+            if not one.isfinite().all():
+                raise CheckFailed(f"the model's answer to image {split.names[i]} is not finite")
             mask = split.ground_truth(i)
             yield split.names[i], to_answer(one, mask.shape, protocol), mask
 

@@ -15,7 +15,7 @@ EPSILON = 1e-4  # of precision and recall
 
 
 def measure(prediction: np.ndarray, mask: np.ndarray, minmax: bool) -> dict[str, float | np.ndarray]:
-    """Prediction [H, W] (uint8 0..255, or float 0..1) and mask uint8 [H, W] -> scores of this image.
+    """Prediction (uint8 0..255, or float 0..1) and mask (0..255) of one shape -> scores of this image.
 
     ``precisions`` and ``recalls`` [256] are for F, which is taken of their means over the images: ``f_measure``.
     """

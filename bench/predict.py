@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bench import checkpoint
 from bench.datasets import DataError
-from bench.datasets._images import read_image
+from bench.datasets._images import Rule, read_image
 from bench.datasets.folder import pictures
 from bench.evaluate import to_answer
 from bench.progress import loading
@@ -43,11 +43,12 @@ def main(arguments: list[str]) -> int:
     protocol = config.protocol
     if protocol.quantise == "none":  # files have 8 bits
         protocol = protocol.model_copy(update={"quantise": "round"})
+    rule = getattr(config.dataset, "exif", "auto")  # a trial that left images as they are stored wants them so
     unreadable: list[str] = []
     batches = (files[i : i + options.batch_size] for i in range(0, len(files), options.batch_size))
     count = -(-len(files) // options.batch_size)
     for batch in loading(console, "predicting")(batches, count):
-        images = list(_readable(batch, unreadable))
+        images = list(_readable(batch, rule, unreadable))
         if not images:
             continue
         pixels = torch.stack([torch.from_numpy(resize_image(i, config.transform.size).copy()) for _, i in images])
@@ -79,10 +80,10 @@ def _files(options: argparse.Namespace) -> list[Path]:
     return sorted(files)
 
 
-def _readable(files: list[Path], unreadable: list[str]) -> Iterator[tuple[Path, Image.Image]]:
+def _readable(files: list[Path], rule: Rule, unreadable: list[str]) -> Iterator[tuple[Path, Image.Image]]:
     for path in files:
         try:
-            yield path, read_image(path)
+            yield path, read_image(path, rule)
         except DataError as error:
             unreadable += error.errors
 

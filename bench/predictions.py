@@ -1,20 +1,24 @@
-"""Folders of predictions and masks: paired by stem, checked before anything is scored, read as 8-bit grey."""
+"""Folders of prediction maps and masks: paired by name, and every file looked at before anything is scored.
 
-import io
-from collections.abc import Iterable
+A map holds the probability of the object. It is read by its type and by the range of its folder, since a single map may
+be dark: 8 bits are 0..255, 16 bits 0..65535, floats 0..1; a folder of integers up to 1 holds 0 and 1.
+"""
+
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from bench.datasets import DataError, some
-from bench.datasets._images import EXTENSIONS, FORMATS, MOST_PIXELS
-from bench.datasets.folder import pictures
+from bench.datasets._images import as_stored
+from bench.datasets._masks import COLOUR_NOISE, OBJECT, Mask, Reading, to_mask
+from bench.datasets.folder import Names, by_name, file_digest, suffix_that_pairs
 
 LISTED = 20  # names in one line; the count says how many there are
-UNREADABLE = (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError)
-"""What PIL raises for files that are no images, or not whole."""
+ROUNDING = 1e-6  # how far above 1 a float may lie: sums of probabilities in single precision
+Kind = Literal["8 bits", "16 bits", "floats"]
 
 
 class Pair(NamedTuple):
@@ -23,71 +27,124 @@ class Pair(NamedTuple):
     mask: Path
 
 
-def find_pairs(predictions: Path, masks: Path) -> list[Pair]:
-    """Pairs of the two folders in the order of their stems. Raises ``DataError`` naming what is missing or extra."""
-    of_prediction, of_mask = _images(predictions), _images(masks)
+class Found(NamedTuple):
+    """What a pair was found to hold."""
+
+    kind: Kind = "8 bits"  # of the map
+    highest: float = 0.0  # value in the map
+    empty: bool = False  # the mask has no object
+    how: str = ""  # the mask was read
+    almost_white: bool = False  # the mask holds 129 to 254, object for one protocol and background for the other
+    digests: tuple[str, str] = ("", "")  # of map and mask
+    error: str = ""
+
+
+def find_pairs(predictions: Path, masks: Path, mask_suffix: str = "", recursive: bool = False) -> list[Pair]:
+    """Pairs of the two folders in the order of their names. Raises ``DataError`` naming what is missing or extra."""
+    errors: list[str] = []
+    for folder in (predictions, masks):
+        if not folder.is_dir():
+            raise DataError([f"{folder}: {'is no folder' if folder.exists() else 'does not exist'}"])
+    of_prediction = by_name(predictions, Names(recursive=recursive), [], errors)
+    of_mask = by_name(masks, Names(suffix=mask_suffix, recursive=recursive), [], errors)
     missing, extra = sorted(of_mask.keys() - of_prediction.keys()), sorted(of_prediction.keys() - of_mask.keys())
-    errors = []
-    if missing:
-        errors.append(
-            f"{predictions}: {len(missing)} of {len(of_mask)} predictions are missing: {some(missing, LISTED)}"
+    if not errors and (missing or extra):
+        ending, count = suffix_that_pairs(of_prediction.keys(), missing)
+        more = count > len(of_mask) - len(missing)
+        hint = f". Give --mask-suffix={ending}, which would pair {count} of {len(of_prediction)}" if more else ""
+        if missing:
+            told = f"{len(missing)} of {len(of_mask)} predictions are missing: {some(missing, LISTED)}"
+            errors.append(f"{predictions}: {told}{hint}")
+        if extra:
+            errors.append(f"{predictions}: {len(extra)} predictions have no mask in {masks}: {some(extra, LISTED)}")
+    if errors:
+        raise DataError([error.replace("dataset.recursive=true", "--recursive") for error in errors])
+    return [Pair(name, of_prediction[name], of_mask[name]) for name in sorted(of_mask)]
+
+
+def look(pair: Pair, reading: Reading) -> Found:
+    """Decodes both files of a pair. What is wrong with them is returned, not raised: the next pair is looked at, too."""
+    try:
+        values, mask = _read(pair, reading)
+        if values.shape != mask.pixels.shape:
+            sizes = " and ".join(f"{width} x {height}" for height, width in (values.shape, mask.pixels.shape))
+            raise DataError([f"{pair.prediction}: prediction and mask differ in size, {sizes}"])
+        levels = mask.pixels[mask.pixels > OBJECT]
+        return Found(
+            _kind(values),
+            float(values.max()),
+            mask.single == "background",
+            mask.how,
+            bool((levels < 255).any()),
+            (file_digest(pair.prediction), file_digest(pair.mask)),
         )
-    if extra:
-        errors.append(f"{predictions}: {len(extra)} predictions have no mask in {masks}: {some(extra, LISTED)}")
-    if errors:
-        raise DataError(errors)
-    return [Pair(stem, of_prediction[stem], of_mask[stem]) for stem in sorted(of_mask)]
+    except DataError as error:
+        return Found(error="\n".join(error.errors))
 
 
-def check_sizes(pairs: Iterable[Pair]) -> None:
-    """Raises ``DataError`` naming the predictions that are not as large as their masks. Nothing is resized."""
-    wrong, unreadable = [], []
-    for pair in pairs:
-        try:
-            with _opened(pair.prediction) as prediction, _opened(pair.mask) as mask:
-                sizes = [f"{i.width}x{i.height}" for i in (prediction, mask)]
-        except UNREADABLE:
-            unreadable.append(pair.name)
-            continue
-        if sizes[0] != sizes[1]:
-            wrong.append(f"{pair.name} ({sizes[0]}, mask {sizes[1]})")
-    errors = [f"{len(wrong)} predictions have another size than their masks: {some(wrong, LISTED)}"] * bool(wrong)
-    errors += [f"{len(unreadable)} pairs cannot be read: {some(unreadable, LISTED)}"] * bool(unreadable)
-    if errors:
-        raise DataError(errors)
+def full_scales(found: Iterable[Found]) -> dict[Kind, int]:
+    """The value that stands for certainty in the maps of each kind, by the highest value of all maps of that kind.
+
+    Raises ``DataError`` for values that no kind of map has.
+    """
+    highest: dict[Kind, float] = {}
+    for each in found:
+        highest[each.kind] = max(highest.get(each.kind, 0), each.highest)
+    scales = {}
+    for kind, value in highest.items():
+        known = {"8 bits": (1, 255), "16 bits": (1, 255, 65535), "floats": (1 + ROUNDING,)}[kind]
+        fitting = [scale for scale in known if value <= scale]
+        if not fitting:
+            raise DataError([f"maps of {kind} reach {value:g}: {ALLOWED}"])
+        scales[kind] = int(fitting[0])
+    return scales
 
 
-def grey(content: bytes) -> np.ndarray:
-    """A file's pixels as uint8 [H, W]; 16 bits are brought down to 8 as OpenCV does."""
-    with _opened(io.BytesIO(content)) as image:
-        if image.mode.startswith("I"):
-            values = np.asarray(image)
-            return (values >> 8 if values.max() > 255 else values).astype(np.uint8)
+def read(pair: Pair, reading: Reading, scales: Mapping[Kind, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The map [H, W] as uint8 0..255 or float32 0..1, and the mask (``Mask.pixels``). Raises ``DataError``.
+
+    16 bits are cut to 8 as OpenCV does it, with which the published scripts read maps.
+    """
+    values, mask = _read(pair, reading)
+    scale = scales[_kind(values)]
+    if values.dtype.kind == "f":
+        return np.clip(values, 0, 1).astype(np.float32), mask.pixels
+    if scale == 65535:
+        return (values >> 8).astype(np.uint8), mask.pixels
+    return (values * (255 // scale)).astype(np.uint8), mask.pixels
+
+
+def _read(pair: Pair, reading: Reading) -> tuple[np.ndarray, Mask]:
+    drawn, mask = as_stored(pair.prediction, pair.mask, reading.exif)
+    return _values(drawn, pair.prediction), to_mask(mask, pair.mask, reading)
+
+
+def _kind(values: np.ndarray) -> Kind:
+    if values.dtype.kind == "f":
+        return "floats"
+    return "8 bits" if values.dtype == np.uint8 else "16 bits"
+
+
+ALLOWED = "no probability. Allowed are floats from 0 to 1, and whole numbers from 0 to 255 or to 65535"
+
+
+def _values(image: Image.Image, path: Path) -> np.ndarray:
+    """The values [H, W] of a map as they are stored. Raises ``DataError`` for what is no probability."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image)
+        if not np.isfinite(values).all():
+            count = np.count_nonzero(~np.isfinite(values))
+            raise DataError([f"{path}: {count} of {values.size} values are NaN or infinite"])
+        low, high = values.min(), values.max()
+        if low < 0 or high > (1 + ROUNDING if image.mode == "F" else 65535):
+            raise DataError([f"{path}: values from {low:g} to {high:g} are {ALLOWED}"])
+        return values if image.mode == "F" else values.astype(np.uint16)
+    if image.mode in ("1", "L"):
         return np.asarray(image.convert("L"))
-
-
-def _opened(file: Path | IO[bytes]) -> Image.Image:
-    """Raises one of ``UNREADABLE``, also for what would fill the memory, or start another program to be read."""
-    image = Image.open(file, formats=FORMATS)
-    if image.width * image.height > MOST_PIXELS:
-        image.close()
-        raise ValueError(f"{image.width} x {image.height} pixels, refused as a decompression bomb")
-    return image
-
-
-def _images(folder: Path) -> dict[str, Path]:
-    """Image files of a folder by stem."""
-    if not folder.is_dir():
-        raise DataError([f"{folder}: {'is no folder' if folder.exists() else 'does not exist'}"])
-    files, _ = pictures(folder)
-    files.sort()
-    found = {f.stem: f for f in files}
-    twice = sorted({f.stem for f in files if found[f.stem] != f})
-    if not found or twice:
-        problem = (
-            f"more than one file for {some(twice, LISTED)}"
-            if twice
-            else f"no images. Known: {', '.join(sorted(EXTENSIONS))}"
-        )
-        raise DataError([f"{folder}: {problem}"])
-    return found
+    bands = np.asarray(image.convert("RGBA")).astype(np.int16)
+    colours, alpha = bands[..., :3], bands[..., 3]
+    if (colours.max(axis=-1) - colours.min(axis=-1)).max() > COLOUR_NOISE:
+        raise DataError([f"{path}: is a picture in colours, not a map of grey levels. Save the probabilities themselves"])
+    if alpha.min() != alpha.max():
+        raise DataError([f"{path}: is partly transparent. Save the probabilities in grey levels without transparency"])
+    return np.asarray(image.convert("L"))

@@ -23,9 +23,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 import bench
-from bench.checkpoint import LARGEST_BYTES, learnt
+from bench.checkpoint import LARGEST_BYTES, in_training, learnt
 from bench.checks import tensor_digest
 from bench.files import set_aside, write_whole
+from bench.memory import Memory
 from bench.parallel import Share
 from bench.record import FeatureCache, Provenance
 from bench.train import Epoch, Training
@@ -63,6 +64,9 @@ class Checkpoints:
         self.notes: list[str] = []  # what a reader of the record should know
         self.resumed_from: list[int] = []  # epochs after which the trial was cut short and went on
         self.earlier_seconds = 0.0  # that the parts before this one took
+        self.memory: Memory | None = None  # in training, once that is over
+        self.has_trained = False  # a checkpoint of the last epoch was written
+        self._training: Training | None = None
         self._began = self._last = time.perf_counter()
         self._cost = 0.0
         self._fingerprint: dict[str, str] = {}
@@ -79,6 +83,8 @@ class Checkpoints:
             _put_in(training, facts, tensors, self.share.rank)
             self.resumed_from += [*facts["resumed_from"], facts["epoch"]]
             self.earlier_seconds = facts["spent_seconds"]
+            measured = facts["memory"][self.share.rank]
+            self.memory = None if measured is None else Memory.model_validate(measured)
 
     def _newest(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         for path in sorted(self.folder.glob("epoch-*.safetensors"), reverse=True):
@@ -99,18 +105,29 @@ class Checkpoints:
 
     def after_epoch(self, training: Training) -> None:
         """Writes a checkpoint if one is due. A disk that refuses costs the checkpoint, never the trial."""
+        self._training, self.memory = training, None
         wait = max(self.every_seconds, COST * self._cost) if self.every_seconds else 0.0
-        began = time.perf_counter()
-        if not self.share.of_first(began - self._last >= wait):
-            return
-        self._last = began
-        facts, tensors = self._state(training)
-        if self.share.rank:
-            return
-        size = sum(tensor.nbytes for tensor in tensors.values())
+        if self.share.of_first(time.perf_counter() - self._last >= wait):
+            self._write(training)
+
+    def after_training(self, memory: Memory) -> None:
+        """Writes a checkpoint of the last epoch with the memory of training, due or not: whatever happens while the
+        trial is scored, the same command goes on with scoring alone."""
+        training, self._training = self._training, None  # its optimiser is not evaluation's memory
+        if training is not None:  # else nothing was left to train
+            self.memory = memory
+            self.has_trained = self._write(training)
+
+    def _write(self, training: Training) -> bool:
+        """Whether there is a new checkpoint; if not, ``notes`` say why."""
+        self._last = began = time.perf_counter()
+        size = _bytes(training)
         if size > LARGEST_BYTES:
             self._note_once(f"no checkpoints: the training state is {size / 2**20:.0f} MiB, at most 512 are kept")
-            return
+            return False
+        facts, tensors = self._state(training)
+        if self.share.rank:
+            return False
         path = self.folder / f"epoch-{facts['epoch']:04d}.safetensors"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -119,8 +136,11 @@ class Checkpoints:
                 old.unlink()
         except OSError as error:
             self._note_once(f"a checkpoint could not be written: {error}")
-        self._last = time.perf_counter()
-        self._cost = self._last - began
+            return False
+        finally:
+            self._last = time.perf_counter()
+            self._cost = self._last - began
+        return True
 
     def _note_once(self, note: str) -> None:
         if note not in self.notes:
@@ -147,10 +167,17 @@ class Checkpoints:
             "spent_seconds": self.earlier_seconds + time.perf_counter() - self._began,
             "resumed_from": self.resumed_from,
             "learning_rates": [group["lr"] for group in optimiser["param_groups"]],
+            "memory": self.share.of_all(None if self.memory is None else self.memory.model_dump()),
             "schedule": training.schedule.state_dict(),
             "without_gradient": sorted(training.gradients.unseen),
         }
         return facts, tensors
+
+
+def _bytes(training: Training) -> int:
+    """Size of a checkpoint but for random states, known without a copy of anything."""
+    moments = (value for state in training.optimiser.state.values() for value in state.values())
+    return sum(tensor.nbytes for tensor in (*in_training(training.model).values(), *moments))
 
 
 def _put_in(training: Training, facts: Mapping[str, Any], tensors: Mapping[str, Tensor], rank: int) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet
 from PIL import Image
 
-from bench.datasets import Split
+from bench.datasets import IGNORED, Split
 from bench.scores import METRICS, main_metric
 
 LONG_SIDE = 160
@@ -100,7 +100,12 @@ def load_samples(folder: Path, trial_id: str) -> list[Sample]:
 
 
 def _answer(values: np.ndarray, size: tuple[int, int], num_classes: int) -> Image.Image:
-    """A mask or prediction [H, W] (uint8, or float 0..1) as a small picture."""
+    """A mask or prediction [H, W] (uint8, float 0..1, or int16 with IGNORED) as a small picture.
+
+    Ignored pixels are grey, in masks of classes background.
+    """
+    if values.dtype == np.int16:
+        values = np.where(values == IGNORED, 0 if num_classes > 1 else 128, values).astype(np.uint8)
     if num_classes > 1:
         image = Image.fromarray(values.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
         image.putpalette(bytes(palette(num_classes)))

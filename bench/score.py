@@ -10,36 +10,27 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
 
-from bench.datasets import DataError, some
+from bench.datasets import DataError, first_lines, some
+from bench.datasets._masks import BINARY, Reading, add_options, reading_of
 from bench.external import FOLDER, ExternalRecord, load_external
-from bench.predictions import LISTED, UNREADABLE, Pair, check_sizes, find_pairs, grey
+from bench.predictions import LISTED, Found, Kind, Pair, find_pairs, full_scales, look, read
 from bench.protocol import ProtocolConfig
 from bench.provenance import provenance
 from bench.scores import METRICS, Measured, collect, measure
 
 INTERRUPTED = 130
-
-
-class Result(NamedTuple):
-    """What came of one pair: its scores, or why there are none."""
-
-    measured: Measured | None
-    digests: tuple[str, str]
-    empty: bool
-    binary: bool  # a mask of 0 and 1, read as 0 and 255
-    error: str
 
 
 def main(arguments: list[str]) -> int:
@@ -49,14 +40,14 @@ def main(arguments: list[str]) -> int:
     protocol = ProtocolConfig(name=options.protocol, minmax=not options.no_minmax)
     name = options.name or options.pred.resolve().name
     try:
+        reading = reading_of(options)
         folder = _target(options, name)
-        pairs = find_pairs(options.pred, options.gt)
-        check_sizes(pairs)
-        record = score_folder(pairs, protocol, name, options, console)
+        pairs = find_pairs(options.pred, options.gt, options.mask_suffix, options.recursive)
+        record = score_folder(pairs, reading, protocol, name, options, console)
         folder.mkdir(parents=True, exist_ok=True)
         paths = record.save(folder)
     except DataError as error:
-        print(*error.errors, sep="\n", file=sys.stderr)
+        print(*first_lines(error.errors), sep="\n", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"{error.filename}: {os.strerror(error.errno)}", file=sys.stderr)
@@ -72,40 +63,47 @@ def main(arguments: list[str]) -> int:
 
 
 def score_folder(
-    pairs: list[Pair], protocol: ProtocolConfig, name: str, options: argparse.Namespace, console: Console
+    pairs: list[Pair], reading: Reading, protocol: ProtocolConfig, name: str, options: argparse.Namespace, console: Console
 ) -> ExternalRecord:
-    """Scores all pairs on ``options.jobs`` processes. Raises ``DataError`` naming the files that cannot be read."""
+    """Looks at all pairs and then scores them, on ``options.jobs`` processes. Raises ``DataError`` naming the files that
+    cannot be read for sure."""
     jobs = min(options.jobs, len(pairs))
     console.print(f"scoring {len(pairs)} pairs, protocol {protocol.name}, on {jobs} core{'s' * (jobs > 1)}")
     started = time.perf_counter()
     with _mapper(jobs) as mapper:
-        work = mapper(_score_pair, [(pair, protocol) for pair in pairs])
-        shown = track(work, "scoring", len(pairs), console=console, disable=not console.is_terminal, transient=True)
-        results = list(shown)
-    failed = [result.error for result in results if result.error]
-    if failed:
-        raise DataError(failed)
+
+        def each(function: Callable[..., Any], doing: str) -> list[Any]:
+            """``function`` of every pair, with progress."""
+            work = mapper(function, pairs)
+            shown = track(work, doing, len(pairs), console=console, disable=not console.is_terminal, transient=True)
+            return list(shown)
+
+        found: list[Found] = each(partial(look, reading=reading), "checking")
+        if failed := [one.error for one in found if one.error]:
+            raise DataError(failed)
+        scales = full_scales(found)
+        measured = each(partial(_measure, reading=reading, scales=scales, protocol=protocol), "scoring")
     seconds = time.perf_counter() - started
     console.print(f"{len(pairs)} pairs in {seconds:.1f} s, {len(pairs) / seconds:.1f} a second")
-    for what, names in (
-        ("empty masks", [p.name for p, r in zip(pairs, results) if r.empty]),
-        ("masks of 0 and 1, read as 0 and 255", [p.name for p, r in zip(pairs, results) if r.binary]),
-    ):
-        if names:
-            console.print(f"note: {len(names)} {what}: {some(names, LISTED)}", markup=False)
+    notes = _notes(pairs, found, scales, protocol)
+    for note in notes:
+        console.print(f"note: {note}", markup=False)
 
-    scores = collect([pair.name for pair in pairs], [result.measured for result in results], protocol)
+    scores = collect([pair.name for pair in pairs], measured, protocol)
     source = provenance(torch.device("cpu"), 1)
     return ExternalRecord(
         name=name,
         protocol=protocol.name,
         minmax=protocol.minmax,
+        foreground=reading.foreground if isinstance(reading.foreground, str) else list(reading.foreground),
+        ignore=list(reading.ignore),
+        notes=notes,
         scores=scores.overall,
         images=len(pairs),
         predictions=str(options.pred.resolve()),
         masks=str(options.gt.resolve()),
-        predictions_fingerprint=_fingerprint(pairs, [r.digests[0] for r in results]),
-        masks_fingerprint=_fingerprint(pairs, [r.digests[1] for r in results]),
+        predictions_fingerprint=_fingerprint(pairs, [one.digests[0] for one in found]),
+        masks_fingerprint=_fingerprint(pairs, [one.digests[1] for one in found]),
         scored=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         commit=source.commit,
         dirty=source.dirty,
@@ -114,21 +112,26 @@ def score_folder(
     )
 
 
-def _score_pair(task: tuple[Pair, ProtocolConfig]) -> Result:
-    """Errors are returned, not raised: one unreadable file must not hide the next."""
-    pair, protocol = task
-    digests, maps = [], []
-    for path in pair[1:]:
-        try:
-            content = path.read_bytes()
-            maps.append(grey(content))
-        except UNREADABLE as error:
-            return Result(None, ("", ""), False, False, f"{path}: cannot be read ({error})")
-        digests.append(hashlib.blake2b(content, digest_size=16).hexdigest())
-    prediction, mask = maps
-    if binary := mask.max() == 1:
-        mask = mask * np.uint8(255)
-    return Result(measure(prediction, mask, protocol), tuple(digests), not mask.any(), bool(binary), "")
+def _measure(pair: Pair, reading: Reading, scales: Mapping[Kind, int], protocol: ProtocolConfig) -> Measured:
+    return measure(*read(pair, reading, scales), protocol)
+
+
+def _notes(pairs: list[Pair], found: list[Found], scales: Mapping[Kind, int], protocol: ProtocolConfig) -> list[str]:
+    """What a user should know about how the files were read, a line each."""
+
+    def line(what: str, names: list[str]) -> list[str]:
+        return [f"{len(names)} {what}: {some(names, LISTED)}"] if names else []
+
+    notes = line("empty masks", [pair.name for pair, one in zip(pairs, found) if one.empty])
+    for how in dict.fromkeys(one.how for one in found if one.how != BINARY):
+        notes += line(f"masks of {how}", [pair.name for pair, one in zip(pairs, found) if one.how == how])
+    if protocol.name == "mirror":
+        soft = [pair.name for pair, one in zip(pairs, found) if one.almost_white]
+        notes += line("masks hold levels from 129 to 254, which are background for the mirror protocol", soft)
+    for kind, scale in scales.items():
+        if scale < {"8 bits": 255, "16 bits": 65535, "floats": 1}[kind]:
+            notes.append(f"no map of {kind} holds more than {scale}, so {scale} is read as certainty")
+    return notes
 
 
 @contextmanager
@@ -178,6 +181,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.score", description="Score a folder of predictions.")
     parser.add_argument("--pred", type=Path, required=True, metavar="DIR", help="the method's maps, 0 to 255")
     parser.add_argument("--gt", type=Path, required=True, metavar="DIR", help="the masks, of the same stems and sizes")
+    parser.add_argument("--mask-suffix", default="", metavar="TEXT", help="what masks' names have after the maps', e.g. _gt")
+    parser.add_argument("--recursive", action="store_true", help="read folders within the folders, too")
+    add_options(parser)
     parser.add_argument("--protocol", choices=("sod", "mirror"), default="sod", help="default: sod")
     parser.add_argument("--no-minmax", action="store_true", help="do not stretch maps to their range, as upstream does")
     parser.add_argument("--name", metavar="METHOD", help="as tables call it (default: the name of the folder)")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench import mirror
+from bench.datasets import IGNORED
 from bench.protocol import ProtocolConfig
 
 
@@ -88,10 +89,14 @@ class Scores:
     images: dict[str, list]
 
 
-def score(triples: Iterable[tuple[str, np.ndarray, np.ndarray]], protocol: ProtocolConfig = ProtocolConfig()) -> Scores:
-    """Scores (name, prediction, mask) triples, [H, W] each: prediction uint8 0..255 or float 0..1, mask uint8 0..255.
+class NotFinite(ValueError):
+    """A score of an image is NaN or infinite; the text names both."""
 
-    Raises ``ValueError`` when there is nothing to score.
+
+def score(triples: Iterable[tuple[str, np.ndarray, np.ndarray]], protocol: ProtocolConfig = ProtocolConfig()) -> Scores:
+    """Scores (name, prediction, mask) triples, [H, W] each: as ``measure`` takes them.
+
+    Raises ``ValueError`` when there is nothing to score, and ``NotFinite``.
     """
     names, measured = [], []
     for name, prediction, mask in triples:
@@ -101,8 +106,11 @@ def score(triples: Iterable[tuple[str, np.ndarray, np.ndarray]], protocol: Proto
 
 
 def measure(prediction: np.ndarray, mask: np.ndarray, protocol: ProtocolConfig) -> Measured:
-    """One image by itself: prediction [H, W], uint8 0..255 or float 0..1, and mask uint8 [H, W], 0..255."""
+    """One image by itself: prediction [H, W], uint8 0..255 or float 0..1, and mask [H, W]: uint8 0..255, or int16 in
+    which IGNORED pixels do not count."""
     if protocol.name == "mirror":
+        if mask.dtype != np.uint8:
+            prediction, mask = prediction[mask != IGNORED], mask[mask != IGNORED]
         return mirror.measure(prediction, mask, protocol.minmax)
     from bench import sod  # most who import this file ask for names only, and it takes most of a second
 
@@ -112,10 +120,14 @@ def measure(prediction: np.ndarray, mask: np.ndarray, protocol: ProtocolConfig) 
 def collect(names: Sequence[str], measured: Sequence[Measured], protocol: ProtocolConfig) -> Scores:
     """Scores of a set from those of its images, which may have been measured anywhere and in any order.
 
-    Raises ``ValueError`` when there is nothing to score.
+    Raises ``ValueError`` when there is nothing to score, and ``NotFinite``.
     """
     if not names:
         raise ValueError("there are no predictions to score")
+    for name, image in zip(names, measured):
+        wrong = [key for key, value in image.items() if not np.isfinite(value).all()]
+        if wrong:
+            raise NotFinite(f"{name}: {', '.join(wrong)} of this image is not a finite number")
     kept = {key: np.array([image[key] for image in measured]) for key in measured[0]}
     if protocol.name == "mirror":
         precisions, recalls = kept.pop("precisions"), kept.pop("recalls")

@@ -116,8 +116,19 @@ def _resampled_means(scores: Sequence[Mapping[int, np.ndarray]], seed: int) -> d
         size = min(CHUNK, REPLICATES - start)
         drawn = rng.integers(0, count, (size, count)) + np.arange(size)[:, None] * count
         weights = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
-        means.append(weights @ values / count)
+        means.append(product(weights, values) / count)
     return dict(zip(keys, np.concatenate(means).T))
+
+
+def product(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The matrix product of [R, N] and [N, K], summed over N from the first to the last.
+
+    BLAS sums in an order of its own for every kind of processor, and reports would differ in their last digits.
+    """
+    total = np.zeros((len(weights), values.shape[1]))
+    for weight, value in zip(weights.T, values):
+        total += np.multiply.outer(weight, value)
+    return total
 
 
 def _difference(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.config import MOST_ERRORS, MOST_POINTS, ConfigError, Sweep, TrialConfig, with_value
-from bench.datasets import DATASETS, DataError, Progress, silent, some
+from bench.datasets import DATASETS, DataError, Progress, first_lines, silent, some
 from bench.record import TrialRecord
 from models._encoder_decoder import parameter_counts
 from models._registry import InvalidModel, Missing
@@ -141,13 +141,20 @@ def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by:
             errors += [f"  {line}" for line in error.errors]
             continue
         notes += data.notes
+        if any(config.protocol.name == "mirror" for config in configs):
+            notes += [
+                f"{len(names)} masks of {test} hold levels from 129 to 254, background for the mirror protocol: "
+                f"{some(names)}"
+                for test, names in data.almost_white.items()
+                if names
+            ]
         if validated_by and not len(data.val):
             errors.append(f"  {validated_by} looks at the validation split, and {configs[0].dataset.name} has none")
         most = len(data.train)
         batches = {config.train.batch_size for config in configs if config.train.batch_size > most}
         errors += [f"  train.batch_size: {n} is more than there are training pairs. At most {most}" for n in batches]
     if errors:
-        raise ConfigError("the data cannot be used:", *dict.fromkeys(errors))
+        raise ConfigError("the data cannot be used:", *first_lines(errors))
     return list(dict.fromkeys(notes))
 
 

@@ -15,7 +15,7 @@ from bench.checks import GradientCheck
 from bench.datasets import Data, Split
 from bench.losses import CLASS_LOSSES, LOSSES
 from bench.parallel import Share, check_ranks_agree, distribute
-from bench.transforms import TransformConfig, flip, to_input, to_target
+from bench.transforms import TransformConfig, flip, has_ignored, to_input, to_target
 from models._encoder_decoder import layers_of, part_of
 from models._registry import Config
 
@@ -176,11 +176,20 @@ def train(
 def batch_loss(
     model: nn.Module, images: Tensor, masks: Tensor, config: TrainConfig, transform: TransformConfig
 ) -> Tensor:
-    """Loss of a batch, images uint8 [B, H, W, 3] and masks uint8 [B, H, W]: the sum over the model's logits maps."""
-    targets = to_target(masks, config.loss in CLASS_LOSSES)
+    """Loss of a batch, images uint8 [B, H, W, 3] and masks [B, H, W]: the sum over the model's logits maps."""
+    targets, counted = _targets(masks, config)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         answers = model(to_input(images, transform.normalisation))
-    return sum(LOSSES[config.loss](logits.float(), targets) for logits in answers)
+    return sum(LOSSES[config.loss](logits.float(), targets, counted) for logits in answers)
+
+
+def _targets(masks: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor | None]:
+    """What the loss compares with, and which of its pixels count; ``None`` is all."""
+    targets = to_target(masks, config.loss in CLASS_LOSSES)
+    if not has_ignored(masks):
+        return targets, None
+    counted = targets >= 0
+    return targets * counted, counted.float()
 
 
 def make_optimiser(model: nn.Module, config: TrainConfig, foreach: bool | None = None) -> torch.optim.AdamW:
@@ -221,6 +230,6 @@ def validate(
         chosen = np.arange(start, min(start + config.batch_size, len(split)))
         images, masks = split.batch(chosen, device)
         logits = model(to_input(images, transform.normalisation))[0]
-        total += LOSSES[config.loss](logits, to_target(masks, config.loss in CLASS_LOSSES)) * len(chosen)
+        total += LOSSES[config.loss](logits, *_targets(masks, config)) * len(chosen)
         on_step()
     return total.item() / len(split)

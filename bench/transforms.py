@@ -6,8 +6,10 @@ import numpy as np
 import torch
 from PIL import Image
 from pydantic import Field
+from scipy.ndimage import distance_transform_edt
 from torch import Generator, Tensor
 
+from bench.datasets import IGNORED
 from models._registry import Config
 from models._size import Size, height_width
 
@@ -37,10 +39,19 @@ def resize_image(image: Image.Image, size: int | tuple[int, int]) -> np.ndarray:
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def resize_mask(mask: Image.Image, size: int | tuple[int, int], resampling: str) -> np.ndarray:
-    """Grey mask of any size -> uint8 [H, W], 0..255."""
+def resize_mask(mask: np.ndarray, size: int | tuple[int, int], resampling: str) -> np.ndarray:
+    """Mask [h, w] of any size -> [H, W] of the same type: uint8, or int16 with ignored pixels (-1).
+
+    Before resizing an ignored pixel gets the value of the nearest one that counts, so that it does not soften outlines.
+    """
     height, width = height_width(size)
-    return np.asarray(mask.resize((width, height), RESAMPLING[resampling]))
+    if mask.dtype == np.uint8:
+        return np.asarray(Image.fromarray(mask).resize((width, height), RESAMPLING[resampling]))
+    ignored = mask == IGNORED
+    nearest = distance_transform_edt(ignored, return_distances=False, return_indices=True)
+    resized = resize_mask(mask[tuple(nearest)].astype(np.uint8), size, resampling).astype(np.int16)
+    resized[resize_mask(ignored.astype(np.uint8), size, "nearest") > 0] = IGNORED
+    return resized
 
 
 def flip(images: Tensor, masks: Tensor, config: TransformConfig, draws: Generator) -> tuple[Tensor, Tensor]:
@@ -69,5 +80,13 @@ def to_input(images: Tensor, normalisation: str) -> Tensor:
 
 
 def to_target(masks: Tensor, classes: bool = False) -> Tensor:
-    """uint8 [B, H, W] -> float32 [B, 1, H, W], 0..1; with ``classes`` the values are classes: int64 [B, H, W]."""
+    """Masks [B, H, W] -> float32 [B, 1, H, W], 0..1; with ``classes`` the values are classes: int64 [B, H, W].
+
+    Ignored pixels are below 0 in either.
+    """
     return masks.long() if classes else masks.unsqueeze(1).float().div_(255)
+
+
+def has_ignored(masks: Tensor) -> bool:
+    """Whether some pixels of masks [B, H, W] may be ignored; known from the type, without a look at the values."""
+    return masks.dtype == torch.int16

@@ -36,7 +36,7 @@ from bench.predicted_memory import CONTEXT_BYTES
 from bench.predicted_memory import predict as predict_memory
 from bench.provenance import provenance, with_inputs
 from bench.record import CurvePoint, MemoryAtFailure, Timing, TrialRecord, save_or_keep
-from bench.scores import Scores, score
+from bench.scores import NotFinite, Scores, score
 from bench.telling import telling
 from bench.train import Diverged, Epoch, train
 from models import MODELS
@@ -45,7 +45,7 @@ from models._registry import InvalidModel
 from models._weights import WeightsError
 
 Item = TypeVar("Item")
-EXPLAINED = (CheckFailed, DataError, InvalidModel, MeasurementSpoiled, WeightsError)
+EXPLAINED = (CheckFailed, DataError, InvalidModel, MeasurementSpoiled, NotFinite, WeightsError)
 """Failures that say all there is to say; anything else is recorded with its traceback."""
 GIB = 2**30
 SIGN_OF_LIFE_SECONDS = 2.0
@@ -183,7 +183,11 @@ def _run(
                         share=share,
                     )
                 if checkpoints is None or checkpoints.resumed_from[-1:] != [config.train.epochs]:
-                    memory["training"] = training[0]  # else nothing was left to train
+                    memory["training"] = training[0]
+                elif checkpoints.memory is not None:  # nothing was left to train, and the earlier part measured it
+                    memory["training"] = checkpoints.memory
+                if checkpoints is not None:
+                    checkpoints.after_training(training[0])
                 known["curve"] = [CurvePoint(**dataclasses.asdict(epoch)) for epoch in result.curve]
             check_frozen(model, frozen)
             if share.rank:
@@ -248,6 +252,8 @@ def _run(
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
             return TrialRecord(**known, status="oom", error=text, memory_at_failure=at_failure)
         text = str(error) if isinstance(error, EXPLAINED) else traceback.format_exc()
+        if checkpoints is not None and checkpoints.has_trained:
+            checkpoints.notes.append("what it has learnt is kept: the same command repeats the scoring alone")
         return TrialRecord(**known, status="error", error=text)
 
 

@@ -25,6 +25,10 @@ def silent(items: Iterable[Any], total: int) -> Iterable[Any]:
     return items
 
 
+IGNORED = -1
+"""Value of a mask's pixel that counts neither in the loss nor in the scores; such masks are int16."""
+
+
 class DataError(Exception):
     """A dataset that cannot be used; ``errors`` has one line for each thing that is wrong."""
 
@@ -38,21 +42,39 @@ def some(names: list[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
+def first_lines(lines: list[str], limit: int = 20) -> list[str]:
+    """Errors as a user sees them: files with the same fault in one line, and at most ``limit`` lines.
+
+    >>> first_lines([f"{name}.png: cannot be read" for name in "abcdefg"])
+    ['a.png, b.png, c.png, d.png, e.png and 2 more: cannot be read']
+    """
+    files: dict[str, list[str]] = {}
+    for line in dict.fromkeys(lines):
+        file, _, fault = line.partition(": ")
+        files.setdefault(fault, []).append(file)
+    shown = []
+    for fault, names in files.items():
+        several = len(names) > 5
+        shown += [f"{some(names)}: {fault}"] if several else [f"{name}: {fault}" if fault else name for name in names]
+    more = len(shown) - limit
+    return shown[:limit] + ([f"  and {more:,} more lines"] if more > 0 else [])
+
+
 @dataclass(frozen=True)
 class Split:
     """Some of a dataset's pairs, resized. ``images`` and ``masks`` belong to the whole set; ``indices`` select."""
 
     images: np.ndarray  # uint8 [N, H, W, 3]
-    masks: np.ndarray  # uint8 [N, H, W], 0..255, soft where resizing made it so; or classes 0..K-1
+    masks: np.ndarray  # uint8 [N, H, W], 0..255, soft where resizing made it so; or classes. int16 if some are IGNORED
     indices: np.ndarray  # int [n], ascending
     names: tuple[str, ...]  # of the n pairs
-    read_ground_truth: Callable[[int], np.ndarray]  # number of a pair in the whole set -> uint8 [H, W], original size
+    read_ground_truth: Callable[[int], np.ndarray]  # number of a pair in the whole set -> like masks, [H, W], original size
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def batch(self, chosen: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Images uint8 [B, H, W, 3] and masks uint8 [B, H, W] of some of the pairs 0..n-1, on the device.
+        """Images uint8 [B, H, W, 3] and masks uint8 or int16 [B, H, W] of some of the pairs 0..n-1, on the device.
 
         They travel as bytes, a quarter of what they are as floats.
         """
@@ -60,7 +82,8 @@ class Split:
         return torch.from_numpy(self.images[rows]).to(device), torch.from_numpy(self.masks[rows]).to(device)
 
     def ground_truth(self, i: int) -> np.ndarray:
-        """The mask of pair ``i`` of this split at its original size: uint8 [H, W], above 128 is object; or classes."""
+        """The mask of pair ``i`` of this split at its original size [H, W]: above 128 is object; or classes. uint8, or
+        int16 with IGNORED."""
         return self.read_ground_truth(int(self.indices[i]))
 
 
@@ -79,6 +102,7 @@ class Data:
     test_sets: dict[str, Split] = field(default_factory=dict)  # by name; empty where ``test`` is the only one
     set_fingerprints: dict[str, str] = field(default_factory=dict)  # of each set that the pairs come from
     changed: Callable[[], list[str]] = list  # a line for each pair whose files are no longer what was read
+    almost_white: dict[str, list[str]] = field(default_factory=dict)  # by test set: pairs whose masks hold 129 to 254
 
     @property
     def tests(self) -> dict[str, Split]:

@@ -23,10 +23,12 @@ from filelock import FileLock
 from bench.datasets import DataError, Progress
 from models._size import height_width
 
-FORMAT = 2
+FORMAT = 3
 ARRAYS = ("images.npy", "masks.npy")
+FACTS = "facts.json"
+FILES = (*ARRAYS, FACTS)
 BLOCK = 1 << 26  # bytes that are summed at a time
-Pair = tuple[np.ndarray, np.ndarray]  # image uint8 [H, W, 3] and mask uint8 [H, W], of the wanted size
+Pair = tuple[np.ndarray, np.ndarray, Any]  # image uint8 [H, W, 3], mask [H, W], and what else to keep of it, as JSON
 
 
 def root() -> Path:
@@ -49,12 +51,13 @@ def resized_pairs(
     read: Callable[[int], Pair],
     progress: Progress,
     notes: list[str],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [count, H, W, 3] and masks uint8 [count, H, W], read-only and mapped from disk.
+    mask_type: type[np.integer] = np.uint8,
+) -> tuple[np.ndarray, np.ndarray, list[Any]]:
+    """Images uint8 [count, H, W, 3] and masks [count, H, W], read-only and mapped from disk, and the facts of each pair.
 
     key: everything that decides the content, as JSON; read: makes pair ``i`` and is called only if there is no cache;
-    notes: gets a line if a damaged cache was set aside. Raises ``DataError`` with all the lines of all the pairs that
-    ``read`` raised it for, and if the disk refuses.
+    notes: gets a line if a damaged cache was set aside; mask_type: of the masks' values. Raises ``DataError`` with all
+    the lines of all the pairs that ``read`` raised it for, and if the disk refuses.
     """
     folder = root() / digest({"format": FORMAT, "count": count, "size": size, "key": key})
     try:
@@ -67,11 +70,12 @@ def resized_pairs(
                     folder.rename(aside)
                     notes.append(f"the cache {folder} was damaged ({damage}); it is set aside as {aside.name}, remade")
                 if damage:
-                    _make(folder, count, height_width(size), read, progress)
+                    _make(folder, count, height_width(size), read, progress, mask_type)
         images, masks = (np.load(folder / name, mmap_mode="r") for name in ARRAYS)
+        facts = json.loads((folder / FACTS).read_text())
     except OSError as error:
         raise _unusable(error) from None
-    return images, masks
+    return images, masks, facts
 
 
 def remembered(key: Any, compute: Callable[[], Any]) -> Any:
@@ -104,7 +108,7 @@ def _damage(folder: Path) -> str | None:
         sums = json.loads((folder / "sums.json").read_text())
     except (OSError, ValueError):
         return "sums.json cannot be read"
-    for name in ARRAYS:
+    for name in FILES:
         path = folder / name
         if not path.is_file():
             return f"{name} is gone"
@@ -122,21 +126,30 @@ def checksum(path: Path) -> list[int]:
         return [file.tell(), checksum]
 
 
-def _make(folder: Path, count: int, size: tuple[int, int], read: Callable[[int], Pair], progress: Progress) -> None:
+def _make(
+    folder: Path,
+    count: int,
+    size: tuple[int, int],
+    read: Callable[[int], Pair],
+    progress: Progress,
+    mask_type: type[np.integer],
+) -> None:
     """Makes a cache; the caller holds its lock, so what lies under the temporary name was left by a killed process."""
     temporary = folder.with_name(f".making-{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
-    needed, free = count * size[0] * size[1] * 4, shutil.disk_usage(folder.parent).free
+    bytes_per_pixel = 3 + np.dtype(mask_type).itemsize
+    needed, free = count * size[0] * size[1] * bytes_per_pixel, shutil.disk_usage(folder.parent).free
     if needed > free:  # writing to a mapped file on a full disk would kill the process
         raise OSError(f"{needed / 2**30:.1f} GiB are needed and {free / 2**30:.1f} GiB are free")
     try:
         temporary.mkdir()
         images = np.lib.format.open_memmap(temporary / "images.npy", "w+", np.uint8, (count, *size, 3))
-        masks = np.lib.format.open_memmap(temporary / "masks.npy", "w+", np.uint8, (count, *size))
+        masks = np.lib.format.open_memmap(temporary / "masks.npy", "w+", mask_type, (count, *size))
+        facts: list[Any] = [None] * count
 
         def fill(i: int) -> list[str]:
             try:
-                images[i], masks[i] = read(i)
+                images[i], masks[i], facts[i] = read(i)
             except DataError as error:
                 return error.errors
             return []
@@ -147,7 +160,8 @@ def _make(folder: Path, count: int, size: tuple[int, int], read: Callable[[int],
             raise DataError(errors)
         images.flush()
         masks.flush()
-        (temporary / "sums.json").write_text(json.dumps({name: checksum(temporary / name) for name in ARRAYS}))
+        (temporary / FACTS).write_text(json.dumps(facts))
+        (temporary / "sums.json").write_text(json.dumps({name: checksum(temporary / name) for name in FILES}))
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, PositiveInt
 
+from bench.datasets._masks import Reading
 from models._registry import Config
 
 TaskName = Literal["salient", "mirror", "camouflage", "marine", "polyp"]
@@ -52,9 +53,15 @@ class BenchmarkSet(Config):
     folders: list[str]
     """The set's own folder, in any of the conventions; ``MSD/train`` is a folder ``train`` in a folder ``MSD``."""
     layouts: list[Layout] = []
+    masks: Literal["auto", "grey"] = "auto"
+    """``grey``: levels of the masks mean how sure their authors were, and above 128 is object."""
     parts: list[str] = []
     """The sets that together make this one, if it is not there as such."""
     sources: list[Source]
+
+    def reading(self, reading: Reading) -> Reading:
+        """How this set's masks are read where ``reading`` leaves it to the set."""
+        return reading._replace(foreground=self.masks) if reading.foreground == "auto" else reading
 
 
 class Variant(Config):

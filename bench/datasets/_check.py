@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from bench.datasets import DataError, Progress, silent, some
 from bench.datasets._catalogue import catalogue
-from bench.datasets._images import BINARY, OBJECT, Rule, read_pair, to_mask
+from bench.datasets._images import read_pair
+from bench.datasets._masks import BINARY, Reading, to_mask
 from bench.datasets._packs import Found, find
 from bench.datasets.folder import Pair, content_of, matched, set_fingerprint
 
@@ -49,11 +48,11 @@ class _Member(NamedTuple):
     stem: str
 
 
-def check(root: Path, rule: Rule = "auto", progress: Progress = silent) -> list[SetReport]:
+def check(root: Path, reading: Reading = Reading(), progress: Progress = silent) -> list[SetReport]:
     """A report on every set under ``root``, known ones first. Raises ``OSError`` for folders that cannot be read."""
     reports, places = [], defaultdict(list)
     for found in find(root):
-        report, looks = _report(found, rule, progress)
+        report, looks = _report(found, reading, progress)
         for stem, look in looks:
             if look.pixels:
                 places[look.pixels].append(_Member(len(reports), stem))
@@ -66,14 +65,16 @@ def as_json(reports: list[SetReport]) -> list[dict[str, Any]]:
     return [dict(vars(report)) for report in reports]
 
 
-def _report(found: Found, rule: Rule, progress: Progress) -> tuple[SetReport, list[tuple[str, _Look]]]:
+def _report(found: Found, reading: Reading, progress: Progress) -> tuple[SetReport, list[tuple[str, _Look]]]:
     known = catalogue().sets.get(found.name) if found.name else None
+    if known:
+        reading = known.reading(reading)
     notes: list[str] = []
     problems: list[str] = []
     where = {"only": found.only, "shared_masks": found.shared_masks}
     pairs = matched(str(found.images), str(found.masks), notes, problems, **where)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        looks = list(progress(pool.map(lambda pair: _look(pair, rule), pairs), len(pairs)))
+        looks = list(progress(pool.map(lambda pair: _look(pair, reading), pairs), len(pairs)))
     problems += [line for look in looks for line in look.problems]
     expected = known.pairs if known else None
     if expected not in (None, len(pairs)):
@@ -101,20 +102,19 @@ def _report(found: Found, rule: Rule, progress: Progress) -> tuple[SetReport, li
     return report, [(pair.stem, look) for pair, look in zip(pairs, looks)]
 
 
-def _look(pair: Pair, rule: Rule) -> _Look:
+def _look(pair: Pair, reading: Reading) -> _Look:
     try:
-        image, drawn = read_pair(pair.image, pair.mask, rule)
-        mask, kind = to_mask(drawn, pair.mask)
+        image, drawn = read_pair(pair.image, pair.mask, reading.exif)
+        mask = to_mask(drawn, pair.mask, reading)
     except DataError as error:
         return _Look(error.errors, None, None, None)
     pixels = hashlib.blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).hexdigest()
     problems = []
-    if image.size != mask.size:
-        sizes = " and ".join(f"{i.width} x {i.height}" for i in (image, mask))
+    height, width = mask.pixels.shape
+    if image.size != (width, height):
+        sizes = f"{image.width} x {image.height} and {width} x {height}"
         problems = [f"{pair.mask}: image and mask differ in size, {sizes}"]
-    is_object = np.asarray(mask) > OBJECT
-    single = "object" if is_object.all() else None if is_object.any() else "background"
-    return _Look(problems, kind, single, pixels)
+    return _Look(problems, mask.how, mask.single, pixels)
 
 
 def _note_duplicates(reports: list[SetReport], groups: list[list[_Member]]) -> None:

@@ -1,4 +1,4 @@
-"""Image files as they come: which are read, how each kind of pixel becomes 8 bits, and which way up a pair is read.
+"""Image files: which are read, how each kind of pixel becomes 8 bits, and which way up a pair is read.
 
 Nothing is guessed silently: what cannot be read for sure is a ``DataError`` with the file's name and a remedy.
 """
@@ -10,12 +10,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from bench.datasets import DataError, some
+from bench.datasets import DataError
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # by content; PIL would start other programs for some more
 MOST_PIXELS = 89_478_485  # a quarter GiB of RGB: where PIL begins to warn of a decompression bomb
-OBJECT = 128  # py_sod_metrics: above it is object
 ORIENTATION = 0x0112  # EXIF tag
 QUARTER_TURNS = (5, 6, 7, 8)  # values of the tag that swap width and height
 
@@ -45,17 +44,22 @@ def header(path: Path) -> Header:
         return _header(image)
 
 
-def read_image(path: Path) -> Image.Image:
-    """An image in RGB, turned as viewers show it. Raises ``DataError``."""
-    return to_rgb(_turned(_decoded(path)[0], shown=True), path)
+def read_image(path: Path, rule: Rule = "auto") -> Image.Image:
+    """An image in RGB, as it is stored by ``stored`` and else turned as viewers show it. Raises ``DataError``."""
+    return to_rgb(_turned(_decoded(path)[0], shown=rule != "stored"), path)
 
 
 def read_pair(image: Path, mask: Path, rule: Rule) -> tuple[Image.Image, Image.Image]:
     """Image in RGB, and mask in the mode that it is stored in, the same way up. Raises ``DataError``."""
-    pixels, of_image = _decoded(image)
-    drawn, of_mask = _decoded(mask)
-    shown = read_as_shown(image, of_image, mask, of_mask, rule)
-    return to_rgb(_turned(pixels, shown), image), _turned(drawn, shown)
+    pixels, drawn = as_stored(image, mask, rule)
+    return to_rgb(pixels, image), drawn
+
+
+def as_stored(first: Path, second: Path, rule: Rule) -> tuple[Image.Image, Image.Image]:
+    """Two files of one scene in the modes that they are stored in, the same way up. Raises ``DataError``."""
+    (one, of_one), (other, of_other) = _decoded(first), _decoded(second)
+    shown = read_as_shown(first, of_one, second, of_other, rule)
+    return _turned(one, shown), _turned(other, shown)
 
 
 def read_mask(mask: Path, image: Path, rule: Rule) -> Image.Image:
@@ -94,83 +98,37 @@ def _decoded(path: Path) -> tuple[Image.Image, Header]:
 
 
 def _turned(image: Image.Image, shown: bool) -> Image.Image:
-    return ImageOps.exif_transpose(image) if shown else image
+    if not shown:
+        return image
+    turned = ImageOps.exif_transpose(image)
+    turned.format = image.format  # masks are read by it
+    return turned
 
 
 def to_rgb(image: Image.Image, path: Path) -> Image.Image:
     """Any mode to RGB as PIL converts it (alpha is dropped, as upstream does), but 16 bits are scaled, not clipped."""
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_to_8_bits(image, path)).convert("RGB")
+        return Image.fromarray(to_8_bits(deep_values(image, path))).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
 
 
-class Mask(NamedTuple):
-    image: Image.Image  # mode L, 0..255
-    how: str  # what kind of mask it was and how it was read
-
-
-BINARY = "0 and 255"
-
-
-def to_mask(image: Image.Image, path: Path) -> Mask:
-    """Any mode to grey, 0..255; above ``OBJECT`` is object. ``how`` says what was done."""
-    grey, how = _grey(image, path)
-    values = np.unique(grey)
-    if values[-1] == 1:
-        return Mask(Image.fromarray(grey * np.uint8(255)), f"{how}0 and 1, read as 0 and 255")
-    binary = set(values.tolist()) <= {0, 255}
-    levels = BINARY if binary else f"grey levels, object above {OBJECT}, soft in training"
-    return Mask(Image.fromarray(grey), f"{how}{levels}")
-
-
-def to_class_numbers(image: Image.Image, path: Path, num_classes: int) -> Image.Image:
-    """A mask of class numbers (grey values, or a palette's numbers), unchanged, in mode L. Raises ``DataError``."""
-    if not (image.mode in ("1", "L", "P") or image.mode.startswith("I")):
-        kinds = "grey values or a palette's numbers"
-        raise DataError([f"{path}: is of mode {image.mode}, but a mask of {num_classes} classes holds {kinds}"])
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() >= num_classes:
-        outside = [str(v) for v in np.unique(values) if not 0 <= v < num_classes]
-        raise DataError(
-            [f"{path}: holds {some(outside)}, but dataset.num_classes={num_classes} allows 0 to {num_classes - 1}"]
-        )
-    return Image.fromarray(values.astype(np.uint8))
-
-
-def _grey(image: Image.Image, path: Path) -> tuple[np.ndarray, str]:
-    """Grey values uint8 [H, W] and where they came from, "" for the plain kinds."""
-    if image.mode.startswith("I") or image.mode == "F":
-        return _to_8_bits(image, path), "16 or 32 bits, scaled to 8: " if image.mode != "F" else "floats, scaled: "
-    if image.mode == "P":
-        indices = np.asarray(image)
-        used, palette = np.unique(indices), image.getpalette("RGB")
-        grey_palette = all(palette[3 * i] == palette[3 * i + 1] == palette[3 * i + 2] for i in used)
-        if not grey_palette and len(used) <= 2 and palette[:3] == [0, 0, 0]:  # e.g. VOC's dark red for class 1
-            return (indices > 0).astype(np.uint8) * np.uint8(255), "coloured palette, all but colour 0 is object: "
-        return np.asarray(image.convert("RGB").convert("L")), "palette, " if grey_palette else "palette by lightness, "
-    if image.mode in ("LA", "RGBA", "PA", "La", "RGBa"):
-        alpha, grey = np.asarray(image.getchannel(image.getbands()[-1])), np.asarray(image.convert("L"))
-        if grey.min() == grey.max() and alpha.min() < alpha.max():
-            return alpha, "drawn in the alpha channel: "
-        return grey, "alpha dropped, "
-    if image.mode == "RGB":
-        pixels = np.asarray(image)
-        coloured = bool((pixels != pixels[..., :1]).any())
-        return np.asarray(image.convert("L")), "colours by lightness, " if coloured else ""
-    return np.asarray(image.convert("L")), ""
-
-
-def _to_8_bits(image: Image.Image, path: Path) -> np.ndarray:
-    """16 bit values to 0..255, floats of 0..1 too; values that are 0..255 already stay. Raises ``DataError``."""
+def deep_values(image: Image.Image, path: Path) -> np.ndarray:
+    """The values [H, W] of an image of 16 or 32 bits or of floats. Raises ``DataError`` for what is no grey level."""
     values = np.asarray(image)
     low, high = values.min(), values.max()
-    if not (low >= 0 and high <= 65535):
+    if not (np.isfinite(values).all() and low >= 0 and high <= 65535):
         raise DataError([f"{path}: pixels from {low} to {high}. Known are 8 and 16 bits, and floats of 0 to 1"])
+    return values
+
+
+def to_8_bits(values: np.ndarray) -> np.ndarray:
+    """Grey levels as uint8: 16 bits scaled, floats of 0..1 too; values that lie within 0..255 already stay."""
+    high = values.max()
     if high > 255:
         return (values // 257).astype(np.uint8)
-    if image.mode == "F" and high <= 1:
+    if values.dtype.kind == "f" and high <= 1:
         values = values * 255
     return np.round(values).astype(np.uint8)
 

@@ -11,17 +11,16 @@ from pydantic import Field, NonNegativeInt, model_validator
 
 from bench.datasets import Data, DataError, Progress, silent
 from bench.datasets._catalogue import TaskName, catalogue
-from bench.datasets._images import Rule
+from bench.datasets._masks import PairFiles
 from bench.datasets._packs import Found, find
-from bench.datasets.folder import Fraction, Pair, Reading, assemble, pairs_of, split
+from bench.datasets.folder import Fraction, Pair, assemble, pairs_of, split
 from bench.transforms import TransformConfig
-from models._registry import Config as Base
 from models._registry import Missing, did_you_mean
 
 Names = Annotated[list[str], Field(min_length=1)]
 
 
-class Config(Base):
+class Config(PairFiles):
     name: Literal["benchmark"] = "benchmark"
     task: TaskName = "salient"
     root: str = "data"
@@ -37,7 +36,6 @@ class Config(Base):
     """A set with another number of pairs than the papers have gives other numbers than theirs."""
     single_value_masks: Literal["error", "allow"] = "allow"
     """Masks that are all background belong to the benchmark where they are in it."""
-    exif: Rule = "auto"
 
     @model_validator(mode="after")
     def _sets_are_known(self) -> "Config":
@@ -77,8 +75,8 @@ def build(config: Config, transform: TransformConfig, progress: Progress = silen
         raise DataError(errors)
     counts = [sum(map(len, sets.values())) for sets in (pool, tests)]
     splits = split(*counts, val=config.val, seed=config.split_seed, where=", ".join(pool))
-    reading = Reading(config.single_value_masks, config.exif)
-    return assemble(pool, tests, splits, reading, transform, notes, progress)
+    readings = {name: catalogue().sets[name].reading(config.reading()) for name in (*pool, *tests)}
+    return assemble(pool, tests, splits, readings, transform, notes, progress)
 
 
 def _pairs(name: str, config: Config, found: list[Found], notes: list[str], errors: list[str]) -> list[Pair]:

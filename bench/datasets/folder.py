@@ -2,26 +2,26 @@
 
 ``dataset.images=DIR dataset.masks=DIR`` is all that it takes. A separate test set may be given by two more folders;
 otherwise the test split is taken from the pairs. With ``num_classes`` K the masks hold the class of each pixel, 0 to
-K - 1, as grey values or as the numbers (not the colours) of a palette.
+K - 1, as grey values, as the numbers of a palette, or as ``classes`` maps values and colours.
 """
 
 import hashlib
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 from PIL import __version__ as PILLOW
 from pydantic import Field, NonNegativeInt, model_validator
 
-from bench.datasets import Data, DataError, Progress, Split, _cache, silent, some
-from bench.datasets._images import EXTENSIONS, OBJECT, Rule, read_mask, read_pair, to_class_numbers, to_mask
+from bench.datasets import IGNORED, Data, DataError, Progress, Split, _cache, silent, some
+from bench.datasets._images import EXTENSIONS, read_mask, read_pair
+from bench.datasets._masks import BINARY, OBJECT, Mask, PairFiles, Reading, Value, to_mask
 from bench.transforms import TransformConfig, resize_image, resize_mask
-from models._registry import Config as Base
 from models._registry import Missing
 
 LITTER = {"thumbs.db", "desktop.ini"}  # left behind by file browsers
@@ -29,24 +29,26 @@ TEST_FRACTION = 0.2
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Config(Base):
+class Config(PairFiles):
     name: Literal["folder"] = "folder"
     images: str
     masks: str
     test_images: str | None = None
     test_masks: str | None = None
+    mask_suffix: Annotated[str, Field(pattern=r"^[^/\\]*$")] = ""
+    """What the name of a mask has after the name of its image, as ``_mask`` in ``a.jpg`` and ``a_mask.png``."""
+    recursive: bool = False
+    """Whether folders within the folders are read. Pairs then have the same path below their folders."""
     val: Fraction = 0.1
     """Share of the pairs that is held back for whatever is chosen."""
     test: Fraction | None = None
     """Share of the pairs that is held back for the scores; 0.2 unless test folders are given."""
     split_seed: NonNegativeInt = 0
     """The split stays the same for all seeds of a trial."""
-    single_value_masks: Literal["error", "allow"] = "error"
-    """A mask that is all object or all background is usually a mistake. ``allow`` where it is meant."""
     num_classes: Annotated[int, Field(ge=1, le=256)] = 1
     """1: masks of objects. Above 1: masks of class numbers, of which an image may well have only one."""
-    exif: Rule = "auto"
-    """Which way up a pair is read: as viewers show the files, as they are stored, or as their sizes say."""
+    classes: dict[Value, NonNegativeInt] = {}
+    """The class of each value or colour, for masks of classes that do not hold the numbers themselves."""
 
     @model_validator(mode="after")
     def _test_set_is_whole(self) -> "Config":
@@ -55,6 +57,18 @@ class Config(Base):
         if self.test_images is not None and self.test is not None:
             raise ValueError("test is a share of the pairs, but test_images is a test set of its own. Leave one out")
         return self
+
+    @model_validator(mode="after")
+    def _masks_are_of_one_kind(self) -> "Config":
+        if self.num_classes > 1 and self.foreground != "auto":
+            raise ValueError("foreground is for masks of objects, and num_classes is above 1. Use classes instead")
+        if self.classes and max(self.classes.values()) >= self.num_classes:
+            beyond = max(self.classes.values())
+            raise ValueError(f"classes names class {beyond}, and num_classes={self.num_classes} allows 0 to one less")
+        return self
+
+    def reading(self) -> Reading:
+        return super().reading()._replace(num_classes=self.num_classes, classes=tuple(self.classes.items()))
 
     def folders(self) -> dict[str, str]:
         """The folders that have to exist, by the field that names them."""
@@ -77,30 +91,23 @@ class Pair(NamedTuple):
     mask: Path
 
 
-class Reading(NamedTuple):
-    """How files become pairs; a part of the cache's key."""
-
-    single_value_masks: Literal["error", "allow"]
-    exif: Rule
-    num_classes: int = 1
-
-
 def build(config: Config, transform: TransformConfig, progress: Progress = silent) -> Data:
     """Raises ``DataError`` with everything that is wrong with the folders, their files and the split."""
     notes: list[str] = []
-    pool = pairs_of(config.images, config.masks, notes)
-    tests = {"test": pairs_of(config.test_images, config.test_masks, notes)} if config.test_images else {}
+    names = {"mask_suffix": config.mask_suffix, "recursive": config.recursive}
+    pool = pairs_of(config.images, config.masks, notes, **names)
+    tests = {"test": pairs_of(config.test_images, config.test_masks, notes, **names)} if config.test_images else {}
     shares = {"val": config.val, "test": config.test, "seed": config.split_seed}
     splits = split(len(pool), sum(map(len, tests.values())), **shares, where=config.images)
-    reading = Reading(config.single_value_masks, config.exif, config.num_classes)
-    return assemble({"pairs": pool}, tests, splits, reading, transform, notes, progress)
+    readings = dict.fromkeys(("pairs", *tests), config.reading())
+    return assemble({"pairs": pool}, tests, splits, readings, transform, notes, progress)
 
 
 def assemble(
     pool: Mapping[str, list[Pair]],
     tests: Mapping[str, list[Pair]],
     splits: list[np.ndarray],
-    reading: Reading,
+    readings: Mapping[str, Reading],
     transform: TransformConfig,
     notes: list[str],
     progress: Progress,
@@ -108,23 +115,28 @@ def assemble(
     """Reads, resizes and caches sets of pairs that were found.
 
     pool, tests: by the name of the set; splits: numbers of the train and val pairs, and of the test pairs of a pool
-    without tests of its own, in the order of pool and tests. Raises ``DataError``.
+    without tests of its own, in the order of pool and tests; readings: how each set is read, which may differ in what
+    is the object. Raises ``DataError``.
     """
     sets = {**pool, **tests}
     pairs = [pair for each in sets.values() for pair in each]
+    reading_of = [readings[name] for name, each in sets.items() for _ in each]
     stamps = [_stamp(path) for pair in pairs for path in pair[1:]]
     contents = _cache.remembered({"contents": stamps}, lambda: [content_of(pair) for pair in pairs])
 
-    def read(i: int) -> tuple[np.ndarray, np.ndarray]:
-        image, mask = _open_pair(pairs[i], reading)
-        return resize_image(image, transform.size), resize_mask(mask, transform.size, transform.mask_resize)
+    def read(i: int) -> _cache.Pair:
+        image, mask = _open_pair(pairs[i], reading_of[i])
+        small = resize_mask(mask.pixels, transform.size, transform.mask_resize)
+        return resize_image(image, transform.size), small, _facts(mask, reading_of[i].num_classes)
 
     files = [content.partition("/")[2] for content in contents]
-    key = {"files": files, "mask_resize": transform.mask_resize, **reading._asdict(), "pillow": PILLOW}
-    images, masks = _cache.resized_pairs(key, len(pairs), transform.size, read, progress, notes)
+    how = [(len(each), readings[name]) for name, each in sets.items()]
+    key = {"files": files, "mask_resize": transform.mask_resize, "readings": how, "pillow": PILLOW}
+    kind = np.int16 if any(reading.ignore for reading in readings.values()) else np.uint8
+    images, masks, facts = _cache.resized_pairs(key, len(pairs), transform.size, read, progress, notes, kind)
 
     def ground_truth(i: int) -> np.ndarray:
-        return np.asarray(_open_mask(pairs[i], reading))
+        return _open_mask(pairs[i], reading_of[i]).pixels
 
     def changed() -> list[str]:
         now = [_stamp_if_there(path) for pair in pairs for path in pair[1:]]
@@ -137,14 +149,40 @@ def assemble(
     chosen = [*splits[:2], *test_ranges.values()]
     made = [Split(images, masks, rows, tuple(pairs[i].stem for i in rows), ground_truth) for rows in chosen]
     notes += _seen_twice(splits[0], test_ranges, pairs, files)
+    notes += _mask_notes(facts)
+    if not any(facts[i]["object"] for i in splits[0]):
+        raise DataError([f"none of the {len(splits[0])} training masks holds an object: there is nothing to learn"])
+    content = [[contents[i] for i in rows] for rows in chosen]
+    decided = [reading[3:] for reading in readings.values()]  # what is object, and what is left out
+    if any(each != Reading()[3:] for each in decided):
+        content.append(decided)
     return Data(
         *made[:3],
-        fingerprint=_cache.digest([[contents[i] for i in rows] for rows in chosen]),
+        fingerprint=_cache.digest(content),
         notes=tuple(notes),
         test_sets=dict(zip(test_ranges, made[2:])),
         set_fingerprints={name: set_fingerprint([contents[i] for i in rows]) for name, rows in ranges.items()},
         changed=changed,
+        almost_white={
+            name: [pairs[i].stem for i in rows if facts[i]["almost_white"]] for name, rows in test_ranges.items()
+        },
     )
+
+
+def _facts(mask: Mask, num_classes: int) -> dict[str, Any]:
+    """What the cache keeps of a mask beside its pixels."""
+    counted = mask.pixels[mask.pixels != IGNORED]
+    return {
+        "how": mask.how,
+        "object": bool((counted > (OBJECT if num_classes == 1 else 0)).any()),
+        "almost_white": bool(((counted > OBJECT) & (counted < 255)).any()),
+    }
+
+
+def _mask_notes(facts: list[dict[str, Any]]) -> list[str]:
+    """A line for each kind of mask that is not simply 0 and 255."""
+    kinds = Counter(fact["how"] for fact in facts)
+    return [f"{count} of {len(facts)} masks: {how}" for how, count in kinds.most_common() if how != BINARY]
 
 
 def set_fingerprint(contents: list[str]) -> str:
@@ -164,23 +202,82 @@ def _seen_twice(train: np.ndarray, tests: Mapping[str, np.ndarray], pairs: list[
     ]
 
 
-def pictures(folder: Path, only: str | None = None) -> tuple[list[Path], list[str]]:
+def pictures(folder: Path, only: str | None = None, recursive: bool = False) -> tuple[list[Path], list[str]]:
     """The image files of a folder, and the names of whatever else lies there and is not a file browser's litter.
 
-    only: glob of the file names that count.
+    only: glob of the file names that count; recursive: files in folders within the folder count, too.
     """
-    files = [f for f in folder.iterdir() if not f.name.startswith(".") and f.name.lower() not in LITTER]
+    entries = folder.rglob("*") if recursive else folder.iterdir()
+    files = [f for f in entries if not _is_hidden(f.relative_to(folder)) and f.name.lower() not in LITTER]
     files = [f for f in files if only is None or fnmatchcase(f.name, only)]
+    if recursive:
+        files = [f for f in files if not f.is_dir()]
     found = [f for f in files if f.is_file() and f.suffix.lower() in EXTENSIONS]
-    return found, sorted({f.name for f in files} - {f.name for f in found})
+    return found, sorted({f.relative_to(folder).as_posix() for f in set(files) - set(found)})
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+class Names(NamedTuple):
+    """How the files of a folder get the names by which they are paired."""
+
+    only: str | None = None  # glob of the file names that count
+    suffix: str = ""  # what a name has after that of its partner
+    recursive: bool = False  # whether folders within the folder are read
+
+
+def by_name(folder: Path, names: Names, notes: list[str], errors: list[str]) -> dict[str, Path]:
+    """The image files of a folder by the name that pairs them: the path below the folder without the last extension.
+
+    Names are compared in Unicode's composed form (NFC): macOS writes accents as two characters, others as one. Two
+    files of one name and an empty folder go into ``errors``, files that are no images into ``notes``.
+    """
+    found, others = pictures(folder, names.only, names.recursive)
+    nested = [name for name in others if (folder / name).is_dir() and pictures(folder / name, recursive=True)[0]]
+    if plain := [name for name in others if name not in nested]:
+        notes.append(f"{folder}: not used, because they are no images: {some(plain)}")
+    remedy = "Set dataset.recursive=true to read them"
+    if not found and nested:
+        errors.append(f"{folder}: holds no images itself, but folders with images: {some(nested)}. {remedy}")
+    elif not found:
+        errors.append(f"{folder}: holds no images. Known are {', '.join(sorted(EXTENSIONS))}")
+    elif nested:
+        notes.append(f"{folder}: folders with images that are not read: {some(nested)}. {remedy}")
+    files: dict[str, Path] = {}
+    twice = set()
+    for file in found:
+        name = unicodedata.normalize("NFC", file.relative_to(folder).with_suffix("").as_posix())
+        name = name.removesuffix(names.suffix)
+        if name in files:
+            twice.add(name)
+        files[name] = file
+    if twice:
+        errors.append(f"{folder}: more than one file for {some(sorted(twice))}")
+    return files
+
+
+def suffix_that_pairs(images: Collection[str], masks: Collection[str]) -> tuple[str, int]:
+    """The ending that most masks' names have after the name of an image, and how many have it; 0 if none has."""
+    endings = Counter(name[cut:] for name in masks for cut in range(1, len(name)) if name[:cut] in images)
+    return endings.most_common(1)[0] if endings else ("", 0)
 
 
 def pairs_of(
-    images: str, masks: str, notes: list[str], *, only: str | None = None, shared_masks: bool = False
+    images: str,
+    masks: str,
+    notes: list[str],
+    *,
+    only: str | None = None,
+    shared_masks: bool = False,
+    mask_suffix: str = "",
+    recursive: bool = False,
 ) -> list[Pair]:
     """``matched`` pairs, all of which are in order. Raises ``DataError`` with everything that is not."""
     errors: list[str] = []
-    pairs = matched(images, masks, notes, errors, only=only, shared_masks=shared_masks)
+    how = {"only": only, "shared_masks": shared_masks, "mask_suffix": mask_suffix, "recursive": recursive}
+    pairs = matched(images, masks, notes, errors, **how)
     if errors:
         raise DataError(errors)
     return pairs
@@ -194,36 +291,29 @@ def matched(
     *,
     only: str | None = None,
     shared_masks: bool = False,
+    mask_suffix: str = "",
+    recursive: bool = False,
 ) -> list[Pair]:
-    """All pairs of two folders in the order of their stems, which are compared in Unicode's composed form (NFC).
+    """All pairs of two folders in the order of their names (``by_name``).
 
-    only: glob of the file names that count; shared_masks: masks without an image belong to another set. Files without
-    a partner and stems that two files share go into ``errors``, files that are no images into ``notes``.
+    only: glob of the file names that count; shared_masks: masks without an image belong to another set; mask_suffix:
+    what a mask's name has after its image's. Files without a partner go into ``errors``; if another suffix would pair
+    more of them, the error proposes it.
     """
-    sides = []
-    for folder in (Path(images), Path(masks)):
-        found, others = pictures(folder, only)
-        if others:
-            notes.append(f"{folder}: not used, because they are no images: {some(others)}")
-        twice = [stem for stem, n in Counter(map(_stem, found)).items() if n > 1]
-        if twice:
-            errors.append(f"{folder}: more than one file for {some(sorted(twice))}")
-        if not found:
-            errors.append(f"{folder}: holds no images. Known are {', '.join(sorted(EXTENSIONS))}")
-        sides.append({_stem(f): f for f in found})
-    of_image, of_mask = sides
+    of_image = by_name(Path(images), Names(only, "", recursive), notes, errors)
+    of_mask = by_name(Path(masks), Names(only, mask_suffix, recursive), notes, errors)
+    both = of_image.keys() & of_mask.keys()
     if of_image and of_mask:
-        lone_images, lone_masks = sorted(of_image.keys() - of_mask.keys()), sorted(of_mask.keys() - of_image.keys())
+        lone_images, lone_masks = sorted(of_image.keys() - both), sorted(of_mask.keys() - both)
+        ending, count = suffix_that_pairs(of_image.keys(), lone_masks)
+        hint = ""
+        if count > len(both):
+            hint = f". Set dataset.mask_suffix={ending}, which would pair {count} of {len(of_image)}"
         if lone_images:
-            errors.append(f"{images}: {len(lone_images)} without a mask of the same stem: {some(lone_images)}")
+            errors.append(f"{images}: {len(lone_images)} without a mask of the same stem: {some(lone_images)}{hint}")
         if lone_masks and not shared_masks:
             errors.append(f"{masks}: {len(lone_masks)} without an image of the same stem: {some(lone_masks)}")
-    return [Pair(stem, of_image[stem], of_mask[stem]) for stem in sorted(of_image.keys() & of_mask.keys())]
-
-
-def _stem(path: Path) -> str:
-    """The file name without its last extension; macOS writes accents as two characters, others as one."""
-    return unicodedata.normalize("NFC", path.stem)
+    return [Pair(name, of_image[name], of_mask[name]) for name in sorted(both)]
 
 
 def split(
@@ -246,29 +336,21 @@ def split(
     return [np.sort(for_train), np.sort(for_val), np.sort(for_test)]
 
 
-def _open_pair(pair: Pair, reading: Reading) -> tuple[Image.Image, Image.Image]:
+def _open_pair(pair: Pair, reading: Reading) -> tuple[Image.Image, Mask]:
     image, drawn = read_pair(pair.image, pair.mask, reading.exif)
-    mask = _read_as(drawn, pair.mask, reading)
-    if image.size != mask.size:
-        sizes = " and ".join(f"{i.width} x {i.height}" for i in (image, mask))
+    mask = to_mask(drawn, pair.mask, reading)
+    height, width = mask.pixels.shape
+    if image.size != (width, height):
+        sizes = f"{image.width} x {image.height} and {width} x {height}"
         raise DataError([f"{pair.mask}: image and mask differ in size, {sizes}"])
-    is_object = np.asarray(mask) > OBJECT
-    must_vary = reading.single_value_masks == "error" and reading.num_classes == 1
-    if must_vary and is_object.all() == is_object.any():
-        what = "object" if is_object.all() else "background"
+    if reading.single_value_masks == "error" and reading.num_classes == 1 and mask.single:
         allow = "dataset.single_value_masks=allow"
-        raise DataError([f"{pair.mask}: the whole mask is {what}. Remove the pair, or set {allow} if it is meant"])
+        raise DataError([f"{pair.mask}: {mask.held}. Remove the pair, or set {allow} if it is meant"])
     return image, mask
 
 
-def _open_mask(pair: Pair, reading: Reading) -> Image.Image:
-    return _read_as(read_mask(pair.mask, pair.image, reading.exif), pair.mask, reading)
-
-
-def _read_as(drawn: Image.Image, path: Path, reading: Reading) -> Image.Image:
-    if reading.num_classes > 1:
-        return to_class_numbers(drawn, path, reading.num_classes)
-    return to_mask(drawn, path).image
+def _open_mask(pair: Pair, reading: Reading) -> Mask:
+    return to_mask(read_mask(pair.mask, pair.image, reading.exif), pair.mask, reading)
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:
@@ -282,11 +364,12 @@ def _stamp_if_there(path: Path) -> tuple[str, int, int] | None:
 
 def content_of(pair: Pair) -> str:
     """``stem/digest of the image file/digest of the mask file``; "gone" for a file that is not there."""
-    digests = [_file_digest(path) if path.exists() else "gone" for path in pair[1:]]
+    digests = [file_digest(path) if path.exists() else "gone" for path in pair[1:]]
     return "/".join([pair.stem, *digests])
 
 
-def _file_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """32 hex digits over the bytes of a file. Raises ``DataError``."""
     try:
         return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
     except OSError as error:

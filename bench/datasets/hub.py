@@ -17,10 +17,9 @@ from huggingface_hub import snapshot_download
 from pydantic import Field, NonNegativeInt
 
 from bench.datasets import Data, DataError, Progress, _cache, silent, some
-from bench.datasets._images import Rule
-from bench.datasets.folder import Fraction, Pair, Reading, assemble, pairs_of, split
+from bench.datasets._masks import PairFiles
+from bench.datasets.folder import Fraction, Pair, assemble, pairs_of, split
 from bench.transforms import TransformConfig
-from models._registry import Config as Base
 from models._registry import Missing
 
 KINDS = {
@@ -34,7 +33,7 @@ KINDS = {
 ROWS = 64  # read at a time
 
 
-class Config(Base):
+class Config(PairFiles):
     name: Literal["hub"] = "hub"
     id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     revision: str | None = None
@@ -52,8 +51,6 @@ class Config(Base):
     test: Fraction | None = None
     """Share of the pairs, where there is no test split."""
     split_seed: NonNegativeInt = 0
-    single_value_masks: Literal["error", "allow"] = "error"
-    exif: Rule = "auto"
 
     def missing(self) -> Iterator[Missing]:
         if self.local is not None and not Path(self.local).is_dir():
@@ -74,8 +71,8 @@ def build(config: Config, transform: TransformConfig, progress: Progress = silen
         tests = {config.test_split: _unpacked(config, snapshot, files, config.test_split, notes, progress)}
     shares = {"val": config.val, "test": config.test, "seed": config.split_seed}
     splits = split(len(pool), sum(map(len, tests.values())), **shares, where=config.id)
-    reading = Reading(config.single_value_masks, config.exif)
-    return assemble({config.train_split: pool}, tests, splits, reading, transform, notes, progress)
+    readings = dict.fromkeys((config.train_split, *tests), config.reading())
+    return assemble({config.train_split: pool}, tests, splits, readings, transform, notes, progress)
 
 
 def _snapshot(config: Config) -> Path:

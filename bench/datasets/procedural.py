@@ -63,14 +63,15 @@ def build(config: Config, transform: TransformConfig, progress: Progress = silen
     sizes = (config.train, config.val, config.test)
     scenes = [(split, index) for split, count in enumerate(sizes) for index in range(count)]
 
-    def read(i: int) -> tuple[np.ndarray, np.ndarray]:
-        image, mask = (Image.fromarray(a) for a in paint(config, *scenes[i]))
-        return resize_image(image, transform.size), resize_mask(mask, transform.size, transform.mask_resize)
+    def read(i: int) -> _cache.Pair:
+        image, mask = paint(config, *scenes[i])
+        small = resize_mask(mask, transform.size, transform.mask_resize)
+        return resize_image(Image.fromarray(image), transform.size), small, None
 
     identity = {**config.model_dump(), "scenes": _scenes.VERSION}
     key = {**identity, "mask_resize": transform.mask_resize}
     notes: list[str] = []
-    images, masks = _cache.resized_pairs(key, len(scenes), transform.size, read, progress, notes)
+    images, masks, _ = _cache.resized_pairs(key, len(scenes), transform.size, read, progress, notes)
 
     def ground_truth(i: int) -> np.ndarray:
         if transform.size == config.side:  # resizing to the same size changes nothing

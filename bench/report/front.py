@@ -15,6 +15,7 @@ from scipy.special import stdtrit
 
 from bench.report.leaderboard import Cell, Row, Table, measured_memory
 from bench.scores import METRICS
+from bench.statistics import product
 
 REPLICATES = 2000
 CHUNK = 100  # replicates at a time: bounds the memory that comparing all pairs takes
@@ -79,7 +80,7 @@ def _drawn_together(cells: Sequence[Cell], known: Sequence[np.ndarray], rng: np.
         return _drawn(cells, rng)
     levels = np.array([scores.mean(axis=1) for scores in known])
     deviations = (levels - levels.mean(axis=1, keepdims=True)) / np.sqrt(seeds * (seeds - 1))
-    normal = rng.normal(size=(REPLICATES, seeds)) @ deviations.T
+    normal = product(rng.normal(size=(REPLICATES, seeds)), deviations.T)
     stretched = np.sqrt((seeds - 1) / rng.chisquare(seeds - 1, size=(REPLICATES, 1)))
     return np.array([cell.mean for cell in cells]) + normal * stretched
 
@@ -89,4 +90,4 @@ def _of_images(known: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndar
     values = np.array([scores.mean(axis=0) for scores in known])
     count = values.shape[1]
     weights = rng.multinomial(count, np.full(count, 1 / count), size=REPLICATES) / count
-    return weights @ values.T - values.mean(axis=1)
+    return product(weights, values.T) - values.mean(axis=1)

@@ -30,7 +30,7 @@ class Reader:
 
     def __call__(self, i):
         self.calls.append(i)
-        return np.full((4, 4, 3), i, np.uint8), np.full((4, 4), i, np.uint8)
+        return np.full((4, 4, 3), i, np.uint8), np.full((4, 4), i, np.uint8), {"number": int(i)}
 
 
 def resized(read, notes=None, key="key"):
@@ -51,8 +51,8 @@ def test_made_once_and_never_seen_half_made(cache):
     assert kept(cache) == []
     read = Reader()
     for _ in range(2):
-        images, masks = resized(read)
-        assert images[2, 0, 0, 0] == masks[2, 0, 0] == 2
+        images, masks, facts = resized(read)
+        assert images[2, 0, 0, 0] == masks[2, 0, 0] == facts[2]["number"] == 2
     assert sorted(read.calls) == [0, 1, 2]
     with pytest.raises(ValueError):
         images[0] = 1  # mapped read-only
@@ -78,7 +78,7 @@ def test_a_damaged_cache_is_named_set_aside_and_made_again(cache, damage):
     (name,) = kept(cache)
     DAMAGES[damage](cache / name)
     read, notes = Reader(), []
-    images, masks = resized(read, notes)
+    images, masks, _ = resized(read, notes)
     assert sorted(read.calls) == [0, 1, 2] and images[2, 3, 3, 2] == masks[2, 3, 3] == 2
     (note,) = notes
     assert f"{name} was damaged ({damage})" in note and "set aside" in note
@@ -93,7 +93,7 @@ def test_what_a_killed_process_left_is_cleared_away(cache):
     shutil.rmtree(cache / name)
     (cache / f".making-{name}").mkdir()
     (cache / f".making-{name}" / "images.npy").write_bytes(b"half")
-    images, _ = resized(Reader())
+    images, _, _ = resized(Reader())
     assert kept(cache) == [name] and images[1, 0, 0, 0] == 1
 
 
@@ -114,10 +114,10 @@ def read(i):
     with open(sys.argv[1], "a") as log:
         log.write(f"{i}\\n")
     time.sleep(0.05)
-    return np.full((4, 4, 3), i, np.uint8), np.full((4, 4), i, np.uint8)
+    return np.full((4, 4, 3), i, np.uint8), np.full((4, 4), i, np.uint8), {"number": int(i)}
 
 notes = []
-images, masks = _cache.resized_pairs("shared", 8, 4, read, silent, notes)
+images, masks, _ = _cache.resized_pairs("shared", 8, 4, read, silent, notes)
 assert [int(image[0, 0, 0]) for image in images] == list(range(8)), images
 assert not notes
 """

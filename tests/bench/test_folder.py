@@ -94,6 +94,57 @@ def test_lonely_and_doubled_files_are_named(pairs):
     assert any("more than one file for pair 006" in line for line in errors)
 
 
+@pytest.mark.parametrize("ending", ["_mask", "_gt", "-mask", ".jpg"])
+def test_masks_with_a_suffix_are_paired_by_the_setting_that_the_error_proposes(pairs, ending):
+    images, masks = pairs
+    expected = build(images, masks)
+    for path in list(masks.iterdir()):
+        path.rename(path.with_name(f"{path.stem}{ending}.png"))
+    first, second = complaints(images, masks)
+    assert first.endswith(f"and 5 more. Set dataset.mask_suffix={ending}, which would pair 10 of 10")
+    assert "10 without an image of the same stem" in second
+    found = build(images, masks, mask_suffix=ending)
+    assert found.test.names == expected.test.names and found.fingerprint == expected.fingerprint
+    (masks / f"pair 003{ending}.png").rename(masks / "pair 003.png")  # with and without it is one name, too
+    assert build(images, masks, mask_suffix=ending).fingerprint == expected.fingerprint
+
+
+def test_a_suffix_is_proposed_only_where_it_pairs_more(pairs):
+    images, masks = pairs
+    (masks / "pair 004.png").rename(masks / "pair 004_gt.png")
+    assert not any("mask_suffix" in line for line in complaints(images, masks))
+
+
+def test_folders_within_folders_are_read_by_a_setting(pairs):
+    images, masks = pairs
+    for folder in pairs:
+        for number, path in enumerate(sorted(folder.iterdir())):
+            below = folder / f"set {number % 2}"
+            below.mkdir(exist_ok=True)
+            path.rename(below / path.name)
+        (folder / "set 0" / "notes.txt").touch()
+        (folder / ".hidden").mkdir()
+        (folder / ".hidden" / "pair 001.png").touch()
+    (line, _) = complaints(images, masks)
+    assert line == (
+        f"{images}: holds no images itself, but folders with images: set 0, set 1. Set dataset.recursive=true to read them"
+    )
+    data = build(images, masks, recursive=True)
+    names = {*data.train.names, *data.val.names, *data.test.names}
+    assert names == {f"set {i % 2}/pair {i:03d}" for i in range(10)}
+    assert any("not used, because they are no images: set 0/notes.txt" in note for note in data.notes)
+
+
+def test_a_folder_of_images_beside_images_is_said_to_be_one(pairs):
+    images, masks = pairs
+    (images / "more").mkdir()
+    (images / "empty").mkdir()
+    Image.new("RGB", (40, 30)).save(images / "more" / "pair 011.jpg")
+    no_images, unread = build(images, masks).notes
+    assert no_images == f"{images}: not used, because they are no images: empty"
+    assert unread == f"{images}: folders with images that are not read: more. Set dataset.recursive=true to read them"
+
+
 def test_what_is_no_image_is_said_and_litter_is_not(pairs):
     images, masks = pairs
     for name in ("notes.txt", "Thumbs.db", ".DS_Store"):

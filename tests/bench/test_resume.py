@@ -9,7 +9,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load, save_file
 
-from bench import files, resume
+from bench import files, resume, sod
+from bench import train as training_loop
 from bench.config import TrialConfig
 from bench.datasets import DATASETS
 from bench.provenance import provenance
@@ -134,8 +135,40 @@ def test_a_whole_trial_goes_on_to_the_same_scores(config, tmp_path):
     tensors = load(record.checkpoint), load(whole.checkpoint)
     assert all(torch.equal(value, tensors[1][name]) for name, value in tensors[0].items())
     assert record.timing.total_seconds > record.timing.train_seconds > 0
-    assert list(whole.memory) == ["training", "evaluation"]
+    assert list(whole.memory) == list(record.memory) == ["training", "evaluation"]
+
+
+def test_memory_of_training_is_null_where_the_process_that_trained_did_not_live_to_tell(config, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "after_training", lambda self, memory: (_ for _ in ()).throw(Cut))
+        with pytest.raises(Cut):
+            run_trial(config, checkpoints=Checkpoints(tmp_path, 0))
+    record = run_trial(config, checkpoints=Checkpoints(tmp_path, 0))
+    assert (record.status, record.resumed_from_epochs) == ("ok", [EPOCHS])
     assert list(record.memory) == ["evaluation"], "nothing was trained in the part that was measured"
+
+
+def test_when_scoring_fails_only_scoring_is_repeated(config, tmp_path, monkeypatch):
+    """The checkpoint is written though none was due, and holds the memory that training took."""
+    whole = run_trial(config)
+    kept = []
+    after = Checkpoints.after_training
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "after_training", lambda self, memory: kept.append(memory) or after(self, memory))
+        patched.setattr(sod, "measure", lambda *arguments: {"s_measure": np.nan})
+        failed = run_trial(config, checkpoints=Checkpoints(tmp_path, 1e9))
+    assert failed.status == "error" and failed.error == "salient-val-0000: s_measure of this image is not a finite number"
+    assert failed.notes == ["what it has learnt is kept: the same command repeats the scoring alone"]
+    assert failed.curve == whole.curve
+
+    def no_step(*arguments, **more):
+        raise AssertionError("it trains again")
+
+    monkeypatch.setattr(training_loop, "batch_loss", no_step)
+    record = run_trial(config, checkpoints=Checkpoints(tmp_path, 1e9))
+    assert (record.status, record.resumed_from_epochs, record.notes) == ("ok", [EPOCHS], [])
+    assert record.scores == whole.scores and record.curve == whole.curve
+    assert record.memory["training"] == kept[0] and record.timing.train_seconds > 0
 
 
 def test_no_other_random_state_than_those_kept_is_used(config):
@@ -229,6 +262,7 @@ def test_checkpoints_are_written_at_an_interval_and_cost_little(tmp_path, monkey
         clock[0] += 10  # a slow disk
         raise OSError("enough")
 
+    monkeypatch.setattr(resume, "_bytes", lambda training: 0)
     monkeypatch.setattr(Checkpoints, "_state", lambda self, t: ({"epoch": 1}, {}))
     monkeypatch.setattr(resume, "write_whole", lambda path, fill: state(None))
     for _ in range(100):

@@ -1,5 +1,6 @@
 """py_sod_metrics as we drive it, against independent arithmetic and against upstream's way of calling it."""
 
+import itertools
 import warnings
 
 import numpy as np
@@ -7,7 +8,7 @@ import py_sod_metrics
 import pytest
 
 from bench.protocol import ProtocolConfig
-from bench.scores import CLASS_METRICS, METRICS, OF_PROTOCOL, score
+from bench.scores import CLASS_METRICS, METRICS, OF_PROTOCOL, NotFinite, collect, measure, score
 
 SOD = OF_PROTOCOL["sod"]
 
@@ -141,3 +142,83 @@ def test_unquantised_maps_are_scored_nearly_alike(protocol):
     config = ProtocolConfig(name=protocol, quantise="none")
     exact = score([(name, (p / 255).astype(np.float32), m) for name, p, m in pairs()], config).overall
     assert exact == pytest.approx(score(pairs(), ProtocolConfig(name=protocol)).overall, abs=2e-3)
+
+
+# --- masks at the edge ------------------------------------------------------------------------------------------------
+
+
+def structure_measure(prediction, truth):
+    """S by Fan et al., ICCV 2017, in plain loops; quarters without pixels are left out. Both [H, W], 0..1 and bool."""
+    area = truth.size
+    if truth.all() or not truth.any():
+        return prediction.mean() if truth.all() else 1 - prediction.mean()
+
+    def object_part(values):
+        deviation = values.std(ddof=1) if len(values) > 1 else 0
+        return 2 * values.mean() / (values.mean() ** 2 + 1 + deviation)
+
+    share = truth.mean()
+    of_object = share * object_part(prediction[truth]) + (1 - share) * object_part(1 - prediction[~truth])
+    rows, columns = np.nonzero(truth)
+    row, column = int(np.round(rows.mean())) + 1, int(np.round(columns.mean())) + 1
+    of_region = 0.0
+    for part in (np.s_[:row, :column], np.s_[:row, column:], np.s_[row:, :column], np.s_[row:, column:]):
+        x, y = prediction[part].ravel(), truth[part].ravel().astype(float)
+        if not len(x):
+            continue
+        less_one = len(x) - 1 + np.spacing(1)
+        both = ((x - x.mean()) * (y - y.mean())).sum() / less_one
+        spread = ((x - x.mean()) ** 2).sum() / less_one + ((y - y.mean()) ** 2).sum() / less_one
+        upper, lower = 4 * x.mean() * y.mean() * both, (x.mean() ** 2 + y.mean() ** 2) * spread
+        of_region += len(x) / area * (upper / (lower + np.spacing(1)) if upper else float(lower == 0))
+    return max(0.0, 0.5 * of_object + 0.5 * of_region)
+
+
+EDGES = {
+    "last row": np.s_[-1, 2:5],
+    "last column": np.s_[2:5, -1],
+    "last corner": np.s_[-1, -1],
+    "first corner": np.s_[0, 0],
+    "middle": np.s_[2:4, 3:6],
+}
+
+
+@pytest.mark.parametrize("place", EDGES)
+@pytest.mark.parametrize("shape", [(7, 9), (7, 1), (1, 9), (2, 1)])
+def test_s_of_objects_at_any_edge_is_the_papers_formula(place, shape):
+    truth = np.zeros((7, 9), bool)
+    truth[EDGES[place]] = True
+    truth = truth[-shape[0] :, -shape[1] :]
+    mask = np.where(truth, 255, 0).astype(np.uint8)
+    rng = np.random.default_rng(0)
+    for prediction in (mask, 255 - mask, rng.integers(0, 256, shape).astype(np.uint8)):
+        found = measure(prediction, mask, ProtocolConfig(minmax=False))["s_measure"]
+        assert found == pytest.approx(structure_measure(prediction / 255, truth), abs=1e-9)
+
+
+def every_mask(shape):
+    """All masks of a shape of up to six pixels, some of a larger one."""
+    count = shape[0] * shape[1]
+    rng = np.random.default_rng(0)
+    bits = itertools.product([0, 255], repeat=count) if count <= 6 else rng.choice([0, 255], (60, count))
+    return [np.array(one, np.uint8).reshape(shape) for one in bits]
+
+
+@pytest.mark.parametrize("protocol", OF_PROTOCOL)
+@pytest.mark.parametrize("shape", [(1, 2), (2, 1), (3, 1), (2, 2), (2, 3), (3, 4)])
+def test_every_score_of_every_small_mask_is_finite_and_in_range(protocol, shape):
+    rng = np.random.default_rng(1)
+    most = shape[0] * shape[1] / (shape[0] * shape[1] - 1)  # of E, whose sum is divided by the pixels less one
+    for mask, minmax in itertools.product(every_mask(shape), (True, False)):
+        noise = rng.integers(0, 256, shape).astype(np.uint8)
+        for prediction in (mask, 255 - mask, np.zeros_like(mask), np.full_like(mask, 255), noise):
+            for name, value in measure(prediction, mask, ProtocolConfig(name=protocol, minmax=minmax)).items():
+                assert np.isfinite(value).all(), (name, mask, prediction)
+                assert np.min(value) >= -1e-9 and np.max(value) <= (most if name == "e_curve" else 1) + 1e-9
+
+
+def test_a_score_that_is_no_number_names_the_image_and_the_metric():
+    sound = measure(np.eye(4, dtype=np.uint8) * 255, np.eye(4, dtype=np.uint8) * 255, ProtocolConfig())
+    broken = {**sound, "e_curve": np.full(256, np.inf)}
+    with pytest.raises(NotFinite, match="b: e_curve of this image is not a finite number"):
+        collect(["a", "b"], [sound, broken], ProtocolConfig())

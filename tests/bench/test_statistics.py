@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.statistics import compare, half_width, holm, smallest_resolvable
+from bench.statistics import compare, half_width, holm, product, smallest_resolvable
 
 
 def simulate(rng, configurations, seeds, images, *, by_seed, by_image, noise, gain=0.0, unrest=1.0):
@@ -44,6 +44,21 @@ def test_the_same_bytes_every_time():
     scores = simulate(np.random.default_rng(0), 3, 3, 40, by_seed=0.01, by_image=0.02, noise=0.05)
     assert compare(scores) == compare(scores)
     assert compare(scores) != compare(scores, seed=1)
+
+
+def test_products_are_summed_in_one_order_on_every_processor():
+    """To the last bit what plain loops give; a BLAS product of these is another number in most cells."""
+    rng = np.random.default_rng(0)
+    weights, values = rng.integers(0, 5, (6, 300)).astype(float), rng.normal(size=(300, 4))
+    expected = np.zeros((6, 4))
+    for i in range(6):
+        for j in range(4):
+            total = 0.0
+            for n in range(300):
+                total += float(weights[i, n]) * float(values[n, j])
+            expected[i, j] = total
+    assert np.array_equal(product(weights, values), expected)
+    assert not np.array_equal(weights @ values, expected)
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
