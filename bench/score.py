@@ -28,7 +28,7 @@ from bench.external import FOLDER, ExternalRecord, load_external
 from bench.predictions import LISTED, Found, Kind, Pair, find_pairs, full_scales, look, read
 from bench.protocol import ProtocolConfig
 from bench.provenance import provenance
-from bench.scores import METRICS, Measured, collect, measure
+from bench.scores import METRICS, Measured, NotFinite, collect, measure
 
 INTERRUPTED = 130
 
@@ -48,6 +48,9 @@ def main(arguments: list[str]) -> int:
         paths = record.save(folder)
     except DataError as error:
         print(*first_lines(error.errors), sep="\n", file=sys.stderr)
+        return 2
+    except NotFinite as error:
+        print(error, file=sys.stderr)
         return 2
     except OSError as error:
         print(f"{error.filename}: {os.strerror(error.errno)}", file=sys.stderr)
