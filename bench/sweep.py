@@ -138,7 +138,7 @@ def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by:
         try:
             data = DATASETS.build(configs[0].dataset, configs[0].transform, progress)
         except DataError as error:
-            errors += [f"  {line}" for line in error.errors]
+            errors += error.errors
             continue
         notes += data.notes
         if any(config.protocol.name == "mirror" for config in configs):
@@ -149,12 +149,12 @@ def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by:
                 if names
             ]
         if validated_by and not len(data.val):
-            errors.append(f"  {validated_by} looks at the validation split, and {configs[0].dataset.name} has none")
+            errors.append(f"{validated_by} looks at the validation split, and {configs[0].dataset.name} has none")
         most = len(data.train)
         batches = {config.train.batch_size for config in configs if config.train.batch_size > most}
-        errors += [f"  train.batch_size: {n} is more than there are training pairs. At most {most}" for n in batches]
+        errors += [f"train.batch_size: {n} is more than there are training pairs. At most {most}" for n in batches]
     if errors:
-        raise ConfigError("the data cannot be used:", *first_lines(errors))
+        raise ConfigError("the data cannot be used:", *(f"  {line}" for line in first_lines(errors)))
     return list(dict.fromkeys(notes))
 
 

@@ -6,6 +6,7 @@ Every image is decoded and resized once into a cache on disk that all trials of 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,19 +46,21 @@ def some(names: list[str], limit: int = 5) -> str:
 def first_lines(lines: list[str], limit: int = 20) -> list[str]:
     """Errors as a user sees them: files with the same fault in one line, and at most ``limit`` lines.
 
-    >>> first_lines([f"{name}.png: cannot be read" for name in "abcdefg"])
-    ['a.png, b.png, c.png, d.png, e.png and 2 more: cannot be read']
+    >>> first_lines([f"masks/{name}.png: cannot be read" for name in "abcdefg"])
+    ['masks: 7 files (a.png, b.png, c.png, d.png, e.png and 2 more): cannot be read']
     """
-    files: dict[str, list[str]] = {}
+    files: dict[str, list[Path]] = {}
     for line in dict.fromkeys(lines):
         file, _, fault = line.partition(": ")
-        files.setdefault(fault, []).append(file)
+        files.setdefault(fault, []).append(Path(file))
     shown = []
-    for fault, names in files.items():
-        several = len(names) > 5
-        shown += [f"{some(names)}: {fault}"] if several else [f"{name}: {fault}" if fault else name for name in names]
+    for fault, paths in files.items():
+        if len(paths) > 5 and len({path.parent for path in paths}) == 1:
+            shown.append(f"{paths[0].parent}: {len(paths)} files ({some([path.name for path in paths])}): {fault}")
+        else:
+            shown += [f"{path}: {fault}" if fault else str(path) for path in paths]
     more = len(shown) - limit
-    return shown[:limit] + ([f"  and {more:,} more lines"] if more > 0 else [])
+    return shown[:limit] + ([f"and {more:,} more lines"] if more > 0 else [])
 
 
 @dataclass(frozen=True)

@@ -216,9 +216,10 @@ def test_many_files_with_one_fault_are_one_line(tmp_path):
         build(folders)
     assert len(refusal.value.errors) == 8
     (line,) = first_lines(refusal.value.errors)
-    assert "pair 004.png and 3 more: holds colours" in line
+    assert line.startswith(f"{folders[1]}: 8 files (pair 000.png, ")
+    assert "pair 004.png and 3 more): holds colours #000000, #ff0000, and nothing says" in line
     several = [f"{n}.png: fault {n}" for n in range(30)]
-    assert first_lines(several) == [*several[:20], "  and 10 more lines"]
+    assert first_lines(several) == [*several[:20], "and 10 more lines"]
 
 
 # --- pixels that do not count -----------------------------------------------------------------------------------------
