@@ -39,6 +39,7 @@ COST = 20
 CODE = (
     "models",
     "bench/datasets",
+    "bench/device.py",
     "bench/features.py",
     "bench/losses.py",
     "bench/parallel.py",
