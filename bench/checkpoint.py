@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from bench.checks import frozen_digests
-from bench.config import TrialConfig
+from bench.config import TrialConfig, recorded
 from bench.datasets import some
 from models import MODELS
 from models._registry import InvalidModel
@@ -74,7 +74,7 @@ def load(path: Path) -> tuple[TrialConfig, nn.Module]:
     """
     metadata, tensors = _read(path)
     try:
-        config = TrialConfig.model_validate_json(metadata["config"])
+        config = recorded(metadata["config"])
     except ValidationError as error:
         found = error.errors(include_url=False)[0]
         where = ".".join(map(str, found["loc"]))

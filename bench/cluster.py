@@ -15,7 +15,6 @@ import models
 from bench.config import ConfigError, TrialConfig
 from bench.datasets import DATASETS, DataError
 from bench.files import write_whole
-from bench.packing import smallest_card_bytes
 from bench.sources import Source, fetch
 from bench.sweep import Trial, absent_of, data_key, prepare_data, prepare_weights
 from models._registry import Missing
@@ -33,7 +32,6 @@ class Look:
     problems: list[str] = field(default_factory=list)  # weights and data that are there, yet cannot be used
     notes: list[str] = field(default_factory=list)
     fingerprints: dict[str, str] = field(default_factory=dict)  # of each dataset's content, by its settings
-    card_bytes: int | None = None  # memory of its smallest GPU
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,6 @@ class Readiness:
 
     absent: dict[str, list[Missing]]  # what keeps trials from running on any node, by trial id
     notes: list[str]
-    card_bytes: int | None  # memory of the smallest GPU; None without one
 
 
 def stage(trials: Iterable[Trial], folder: Path) -> None:
@@ -79,7 +76,7 @@ def look(configs: list[str], sources: Sequence[Source] = (), validated_by: str |
         problems += [line.strip() for line in error.lines[1:]]  # the first is a title
     except DataError as error:
         problems += error.errors
-    return Look(code, lacking, problems, notes, fingerprints, smallest_card_bytes())
+    return Look(code, lacking, problems, notes, fingerprints)
 
 
 def readiness(looks: Mapping[str, Look], trial_ids: Collection[str]) -> Readiness:
@@ -104,7 +101,6 @@ def readiness(looks: Mapping[str, Look], trial_ids: Collection[str]) -> Readines
     return Readiness(
         absent={trial_id: items for trial_id, items in first.lacking.items() if trial_id in everywhere},
         notes=list(dict.fromkeys(note for seen in looks.values() for note in seen.notes)),
-        card_bytes=min((seen.card_bytes for seen in looks.values() if seen.card_bytes), default=None),
     )
 
 

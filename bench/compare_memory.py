@@ -6,11 +6,13 @@ give. ``--cpu`` compares small models with their real allocations on a CPU inste
 """
 
 import argparse
+import ast
 import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,14 +22,16 @@ import torch
 from torch import Tensor, nn
 
 from bench.config import ConfigError, TrialConfig, with_value
+from bench.device import device_of, float32_products
 from bench.footprint import Tracker, follow_step
+from bench.generations import DEFAULT, here
 from bench.memory import Memory, MemoryMonitor
 from bench.predicted_memory import fake_footprint, predict
 from bench.report import plots
 from bench.sweep import check_writable
 from bench.train import batch_loss, make_optimiser
 from models import MODELS
-from models._registry import Config
+from models._registry import Config, InvalidModel
 from models._size import height_width
 
 STEPS = 3
@@ -67,6 +71,8 @@ GRID: tuple[dict[str, Any], ...] = (
     {**NARROW, "model.frozen_weights": "nf4", "model.checkpoint_decoder": True},
     {"model": {"name": "unet"}, "train.batch_size": 4},
 )
+UPSTREAM = {"SAM3UNet.py": "SAM3UNet", "sam3/model_builder.py": "_setup_tf32"}
+"""What is used of a clone: names by the files that define them."""
 CPU_SCALE = {"last:8": "last:1", "last:4": "last:1", 224: 32, 672: 128, 256: 32, 16: 4, 12: 2}
 """What the grid's values become for the small models of ``--cpu``."""
 
@@ -106,7 +112,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         if options.upstream:
-            check_upstream(options.upstream, "SAM3UNet.py")
+            check_upstream(options.upstream, UPSTREAM)
         check_writable(folder)
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -133,11 +139,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check_upstream(folder: Path, *needed: str) -> None:
-    """Raises ``ConfigError`` for what is no clone of upstream's repository with these files."""
-    for name in needed:
-        if not (folder / name).is_file():
-            raise ConfigError(f"--upstream {folder}: has no {name}. Give a clone of github.com/WZH0120/SAM3-UNet")
+def check_upstream(folder: Path, needed: Mapping[str, str]) -> None:
+    """Raises ``ConfigError`` for what is no clone of upstream's repository with these files and these names in them."""
+    remedy = "Give a clone of github.com/WZH0120/SAM3-UNet"
+    for file, name in needed.items():
+        if not (folder / file).is_file():
+            raise ConfigError(f"--upstream {folder}: has no {file}. {remedy}")
+        try:
+            found = _definitions(folder / file, name)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise ConfigError(f"--upstream {folder}: {file} cannot be read ({error}). {remedy}") from None
+        if not found:
+            raise ConfigError(f"--upstream {folder}: {file} defines no {name}. {remedy}")
 
 
 def label(changes: dict[str, Any]) -> str:
@@ -173,7 +186,7 @@ def compare_on_cpu(changes: dict[str, Any]) -> Measured:
 def compare_on_gpu(changes: dict[str, Any], upstream: Path | None = None) -> Measured:
     """Predicts here, and measures in a fresh process: an old one carries its context and its caches along."""
     config = with_value(TrialConfig.model_validate(FULL), changes)
-    prediction = predict(config)
+    prediction = predict(config, here() or DEFAULT)
     task = json.dumps({"config": config.model_dump(mode="json"), "upstream": str(upstream) if upstream else None})
     command = [sys.executable, "-m", "bench.compare_memory", "--one"]
     done = subprocess.run(command, input=task, capture_output=True, text=True, check=False)
@@ -191,8 +204,9 @@ def compare_on_gpu(changes: dict[str, Any], upstream: Path | None = None) -> Mea
 def _train(task: dict[str, Any]) -> Memory:
     """Three steps on the GPU; runs in the child."""
     config = TrialConfig.model_validate_json(json.dumps(task["config"]))
-    device = torch.device("cuda")
-    with MemoryMonitor(device, config.memory) as monitor:
+    device = device_of("cuda")
+    ours = nullcontext() if task["upstream"] else float32_products(device, config.train.tf32)
+    with ours, MemoryMonitor(device, config.memory) as monitor:
         model = (
             _Answer(upstream_network(Path(task["upstream"]), config.transform.size))
             if task["upstream"]
@@ -223,8 +237,11 @@ class _Answer(nn.Module):
 def upstream_network(folder: Path, size: int | tuple[int, int]) -> nn.Module:
     """The class ``SAM3UNet`` of a clone, on the clone's own ``sam3``; the process can use no other one afterwards.
 
-    ``sam3/__init__`` is not run: it imports the whole detector, of which the network needs one file.
+    ``sam3/__init__`` is not run: it imports the whole detector, of which the network needs one file. What that import
+    does to the process is done here: ``_setup_tf32`` of sam3/model_builder.py allows TF32. No other statement that runs
+    on import (read in fdb21da) changes arithmetic or memory.
     """
+    function_of(folder / "sam3" / "model_builder.py", "_setup_tf32")()
     package = ModuleType("sam3")
     package.__path__ = [str(folder / "sam3")]
     sys.modules["sam3"] = package
@@ -232,6 +249,23 @@ def upstream_network(folder: Path, size: int | tuple[int, int]) -> nn.Module:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.SAM3UNet(None, size)
+
+
+def function_of(script: Path, name: str) -> Callable[..., Any]:
+    """A function out of a file which, when it is imported, runs or needs more than the function.
+
+    Of the file's own names the function may use none but torch's. Raises ``InvalidModel`` where it is not there.
+    """
+    found = _definitions(script, name)
+    if not found:
+        raise InvalidModel(f"{script} has no function {name}")
+    names: dict[str, Any] = {"torch": torch, "F": nn.functional}
+    exec(compile(ast.Module(found, []), str(script), "exec"), names)
+    return names[name]
+
+
+def _definitions(script: Path, name: str) -> list[ast.stmt]:
+    return [node for node in ast.parse(script.read_text()).body if getattr(node, "name", None) == name]
 
 
 def _batch(config: TrialConfig, device: torch.device) -> tuple[Tensor, Tensor]:

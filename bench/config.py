@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
@@ -100,8 +100,16 @@ class TrialConfig(Config):
 
     @cached_property
     def trial_id(self) -> str:
-        """12 hex digits over the validated configuration: equal settings are the same trial, in every sweep."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """12 hex digits over the validated configuration: equal settings are the same trial, in every sweep.
+
+        A field of ``LATER`` enters it only where the trial does something else than before there was the field.
+        """
+        raw = self.model_dump(mode="json")
+        for field in LATER:
+            part = field.part_of(raw)
+            if field.name in part and (field.idle(self) or part[field.name] == field.before):
+                del part[field.name]
+        text = json.dumps(raw, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def missing(self) -> Iterator[Missing]:
@@ -112,6 +120,47 @@ class TrialConfig(Config):
         elif self.device == "cuda" and self.memory.foreign_process != "note" and (problem := nvml_problem()):
             what, remedy = nvml_missing(problem).rsplit(". ", 1)
             yield Missing("NVML", "memory.foreign_process", what, remedy)
+
+
+class Later(NamedTuple):
+    """A field that was added when there were records without it, whose trials keep their ids."""
+
+    path: str
+    before: Any
+    """The value, as JSON has it, with which a trial does what it did before there was the field. A record without the
+    field has this value."""
+    idle: Callable[[TrialConfig], bool] = lambda config: False
+    """Whether the field changes nothing in a trial, whatever its value."""
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit(".", 1)[-1]
+
+    def part_of(self, raw: dict[str, Any]) -> dict[str, Any]:
+        """The part of a configuration that the field belongs to; empty where it has no such part."""
+        for parent in self.path.split(".")[:-1]:
+            raw = raw.get(parent)
+            if not isinstance(raw, dict):
+                return {}
+        return raw
+
+
+LATER = (Later("train.tf32", before=False, idle=lambda config: config.device == "cpu"),)
+"""All fields that were added since the first records were made. Whoever adds a field adds it here."""
+
+
+def recorded(text: str) -> TrialConfig:
+    """A configuration, as JSON, out of a record, a manifest or a file of trained weights, which may lack the fields of
+    ``LATER``: its trial did without them.
+
+    Raises ``ValidationError`` where it is not of this version.
+    """
+    config, raw = TrialConfig.model_validate_json(text), json.loads(text)
+    for field in LATER:
+        known = field.name in field.part_of(raw)
+        if not known and not field.idle(config) and field.name in field.part_of(config.model_dump()):
+            config = with_value(config, {field.path: field.before})
+    return config
 
 
 def _numbers(config: Config, above: str = "") -> Iterator[tuple[str, int]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import ModuleType
 
-from bench import packing, schedule
+from bench import schedule
 from bench.config import ConfigError
 from bench.cost import longest_first
 from bench.datasets import Progress
@@ -83,17 +83,13 @@ class Executor(ExitStack):
         resources = self.resources
         self._start_server(work.trials)
         if not self.by_ray:
-            settings = {"threads": resources.threads, "gpus_per_trial": int(resources.gpus_per_trial)}
+            settings = {"threads": resources.threads, "gpus_per_trial": resources.gpus_per_trial}
             schedule.run_serially(work, self.server, **settings)
             return
-        shares = {}
-        if resources.shares_card:
-            card = self.ready.card_bytes if self.ready else packing.smallest_card_bytes()
-            shares = packing.shares(work.trials, resources, card)
         ray = _ray()
         if not self.nodes:
             self.nodes = self.enter_context(ray.connected(resources, list(work.trials)))
-        ray.run_on_ray(work, interrupts, resources, self.nodes, shares, self.server)
+        ray.run_on_ray(work, interrupts, resources, self.nodes, self.server)
 
     def _start_server(self, trials: Sequence[Trial]) -> None:
         """Once. A cluster's nodes have theirs, and a trial on several GPUs has a process for each."""

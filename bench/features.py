@@ -176,6 +176,7 @@ def _key(
     behind = {id(p) for block in list(model.encoder.blocks)[blocks:] for p in block.parameters()}
     before = [name for name, p in model.named_parameters() if name in frozen and id(p) not in behind]
     on_cpu = device.type == "cpu"
+    tf32 = {"tf32": True} if config.train.tf32 and not on_cpu else {}  # entries without it are older than the setting
     return {
         "format": FORMAT,
         "encoder": config.model.encoder.model_dump(mode="json"),
@@ -189,6 +190,7 @@ def _key(
         "torch": torch.__version__,
         "device": torch.backends.cpu.get_cpu_capability() if on_cpu else torch.cuda.get_device_name(device),
         "threads": torch.get_num_threads() if on_cpu else None,
+        **tf32,
     }
 
 

@@ -3,6 +3,9 @@
 ``Tracker`` is a dispatch mode: it sees every tensor that an operator returns, and learns when its storage dies. With
 fake tensors (torch._subclasses) nothing is computed or allocated; with real ones the same events can be checked.
 Memory that a kernel asks for and gives back within one operator is not seen.
+
+On CUDA every thread that multiplies matrices has a cuBLAS handle with a workspace of its own out of torch's allocator:
+the forward pass has one thread, the backward pass (with what it recomputes) another.
 """
 
 import weakref
@@ -22,6 +25,10 @@ from bench.transforms import flip
 
 PARTS = ("frozen", "trainable", "gradients", "optimiser", "activations", "temporaries")
 """In the order in which they are shown; they add up to the peak."""
+PRODUCTS = {
+    getattr(torch.ops.aten, name) for name in ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "_addmm_activation")
+}
+"""Operators that cuBLAS computes."""
 
 
 @dataclass
@@ -40,6 +47,7 @@ class Footprint:
     parts: dict[str, int]
     peak_phase: str  # forward, backward or optimiser
     reserved: int
+    handles: int = 0  # of cuBLAS: 0, 1 or 2
 
     @property
     def allocated(self) -> int:
@@ -47,11 +55,14 @@ class Footprint:
 
 
 class Tracker(TorchDispatchMode):
-    """Follows storages while it is active. ``rounding`` is the allocator's: 512 bytes on CUDA, 1 elsewhere."""
+    """Follows storages while it is active. Sizes are rounded as the allocator does: on CUDA to 512 bytes, else not."""
 
-    def __init__(self, *, cuda: bool) -> None:
+    def __init__(self, *, cuda: bool, workspace_bytes: int = 0) -> None:
+        """workspace_bytes: of a cuBLAS handle; workspaces count as temporaries and stay once they were needed."""
         super().__init__()
         self.size_of = rounded if cuda else int
+        self.workspace_bytes = workspace_bytes
+        self.workspaces: dict[str, int] = {}  # by the pass that needs it: number of its storage
         self.storages: list[_Storage] = []
         self.events: list[tuple[int, int]] = []  # (number, bytes), bytes 0 where it dies
         self.backward_events: list[int] = []  # times at which the backward pass, and no recomputation, was at work
@@ -59,6 +70,8 @@ class Tracker(TorchDispatchMode):
         self._known: dict[int, int] = {}  # C++ address of a living storage -> number
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func.overloadpacket in PRODUCTS and self.phase != "start":
+            self._take_workspace()
         out = func(*args, **(kwargs or {}))
         for item in tree_leaves(out):
             if isinstance(item, Tensor):
@@ -75,6 +88,14 @@ class Tracker(TorchDispatchMode):
     def enter(self, phase: str) -> None:
         """From now on, what happens belongs to this phase: ``forward``, ``backward`` or ``optimiser``."""
         self.phases.append((len(self.events), phase))
+
+    def _take_workspace(self) -> None:
+        which = "forward" if self.phase == "forward" else "backward"
+        if which not in self.workspaces:
+            self.workspaces[which] = len(self.storages)
+            self.storages.append(_Storage(self.workspace_bytes, "temporaries", len(self.events), self.phase))
+            if self.workspace_bytes:
+                self.events.append((self.workspaces[which], self.workspace_bytes))
 
     def see(self, tensor: Tensor, part: str | None = None) -> None:
         """Counts the tensor's storage from now on, if it is new; with ``part`` says what it is."""
@@ -100,19 +121,26 @@ class Tracker(TorchDispatchMode):
             self.events.append((number, 0))
 
     def footprint(self, *, since: int = 0) -> Footprint:
-        """The peak among the events from number ``since`` on, and its parts."""
+        """The peak among the events from number ``since`` on, and its parts: in any step but the first, to which all
+        workspaces come with the first product that needs them."""
+        workspaces = set(self.workspaces.values())
         live = peak = 0
         peak_time = since
         for time, (number, size) in enumerate(self.events):
+            if number in workspaces:
+                continue
             live += size if size else -self.storages[number].size
             if time >= since and live > peak:
                 peak, peak_time = live, time
         parts = dict.fromkeys(PARTS, 0)
-        for storage in self.storages:
+        parts["temporaries"] = sum(self.storages[number].size for number in workspaces)
+        for number, storage in enumerate(self.storages):
+            if number in workspaces:
+                continue
             if storage.born <= peak_time and (storage.died is None or storage.died > peak_time):
                 parts[storage.part or self._part(storage)] += storage.size
         phase = [name for start, name in self.phases if start <= peak_time][-1]
-        return Footprint(parts, phase, reserved_bytes(self.events))
+        return Footprint(parts, phase, reserved_bytes(self.events), len(workspaces))
 
     def _part(self, storage: _Storage) -> str:
         """What a forward pass (or its recomputation) made and the backward pass still found is an activation."""

@@ -7,6 +7,7 @@ use it.
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -25,6 +26,12 @@ LONGEST_FOLDER = 70  # the whole path of a Unix socket has room for about a hund
 COMPLAINTS = "complaints"
 PATIENCE_SECONDS = 20.0
 """How long a server that was just started may need until it listens: far less, but machines are busy."""
+LINES_KEPT = 50
+"""Of standard error, in the record of a process that left none itself."""
+LINES_SHOWN = 3
+"""Of those, in a row of a table."""
+ENDED = re.compile(r"\bthe process (ended|was killed)\b")
+"""In the last line of the error of a process that left no record (``in_words``)."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 UNTOUCHED = {
     "OMP_NUM_THREADS": "1",  # threads do not survive a fork; trials set their own number of them
@@ -43,7 +50,6 @@ class Request:
     trials_at_once: int = 1
     gpus: int = 1  # more than one: it is trained data parallel, by a process for each
     node: str | None = None  # the machine, as a cluster calls it
-    card: dict[str, Any] | None = None  # of a ``bench.packing.CardShare``
     visible_devices: str | None = None  # for ``CUDA_VISIBLE_DEVICES``
 
     def to_json(self) -> str:
@@ -117,9 +123,9 @@ class Process(ABC):
 
     @property
     def how_it_ended(self) -> str:
-        """In words, after whatever it said."""
+        """In words, after the last lines of what it said."""
         how = "the process that starts trials was killed" if self.exit_code is None else in_words(self.exit_code)
-        return f"{self.said}\n{how}".strip()
+        return without_record(self.said, how)
 
 
 class Forked(Process):
@@ -185,6 +191,19 @@ def start(request: Request, server: str | None) -> Process:
     """Starts a trial, whichever way it needs; server: the address of a fork server, for a trial on one device. Raises
     ``OSError`` where that cannot be reached."""
     return Parallel(request) if request.gpus > 1 else Forked(server, request)
+
+
+def without_record(said: str, how: str) -> str:
+    """The error of a process that left no record: the last lines of its standard error, then how it ended."""
+    return "\n".join([*said.strip().splitlines()[-LINES_KEPT:], how])
+
+
+def in_a_line(error: str) -> str:
+    """A trial's error for a table: its last line and, of a process that left no record, what it said last before."""
+    *before, last = [line.strip() for line in error.splitlines() if line.strip()] or [""]
+    if not before or not ENDED.search(last):
+        return last
+    return f"{last}; its last words: {' / '.join(before[-LINES_SHOWN:])}"
 
 
 def in_words(code: int) -> str:

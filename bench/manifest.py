@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from bench.config import Axis, ConfigError, Sweep, TrialConfig, explain
+from bench.config import Axis, ConfigError, Sweep, TrialConfig, explain, recorded
 from bench.files import write_whole
 from bench.record import MANIFEST, TrialRecord
 from bench.search_settings import SearchConfig
@@ -59,6 +59,8 @@ class Predicted(Config):
 
     allocated_bytes: int
     device_bytes: int
+    generation: str | None = None
+    """Of the card (``bench.generations``); ``None`` in older manifests, which assumed a card before Hopper."""
 
 
 class Manifest(Config):
@@ -190,7 +192,7 @@ def reconstruct(name: str, records: Mapping[str, TrialRecord]) -> tuple[Sweep, l
 
 def parse(raw: Mapping[str, Any]) -> TrialConfig:
     """A configuration as it lies in a record. Raises ``ValidationError`` where it is not of this version."""
-    return TrialConfig.model_validate_json(json.dumps(raw))
+    return recorded(json.dumps(raw))
 
 
 def changes(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

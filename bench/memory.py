@@ -16,9 +16,12 @@ import torch
 from pydantic import PositiveFloat
 
 from bench import sampler
+from bench.device import tf32_flags
 from models._registry import Config
 
 POLL_SECONDS = 2.0
+END_SECONDS = 10.0
+"""How long to wait for the sampler's end."""
 
 SLACK_BYTES = 16 * 2**20
 """NVML counts in pages of 2 MiB and is read every 10 ms: differences below this are no contradiction."""
@@ -61,11 +64,14 @@ class Memory(Config):
     samples: int = 0
     """Number of readings, one every 10 ms, behind the NVML and RSS peaks."""
     lost_samples: int = 0
-    """Readings that NVML refused."""
+    """Readings of which NVML refused at least a part."""
     longest_gap_seconds: float | None = None
     """Longest time without a reading: a shorter peak can have been missed."""
-    foreign_processes: list[str] = []
-    """Others on the card during the phase; the device figure holds their memory too."""
+    foreign_processes: list[str] | None = []
+    """Others on the card during the phase; the device figure holds their memory too. ``None``: NVML did not show who
+    was on the card."""
+    denied: dict[Literal["memory", "processes"], str] = {}
+    """What NVML did not show at any time of the phase, and the reason that it gave."""
 
     @property
     def fragmentation_bytes(self) -> int | None:
@@ -108,6 +114,9 @@ class MemoryConditions(Config):
     """Kernels that torch was free to choose from for scaled_dot_product_attention."""
     cudnn_benchmark: bool
     tf32_matmul: bool
+    """Whether float32 matrix products were allowed to use TF32."""
+    tf32_cudnn: bool | None = None
+    """The same of cuDNN's convolutions; also ``None`` in records that were made before it was kept."""
     allocator: str | None
     allocator_settings: str | None
     """$PYTORCH_ALLOC_CONF, or its older name $PYTORCH_CUDA_ALLOC_CONF."""
@@ -123,6 +132,7 @@ def conditions(device: torch.device, precision: str, checkpointing: bool | None)
         attention_backends=[k for k in kinds if getattr(torch.backends.cuda, f"{k}_sdp_enabled")()],
         cudnn_benchmark=torch.backends.cudnn.benchmark,
         tf32_matmul=torch.get_float32_matmul_precision() != "highest",
+        tf32_cudnn=tf32_flags()[1] if on_gpu else None,
         allocator=torch.cuda.get_allocator_backend() if on_gpu else None,
         allocator_settings=settings,
     )
@@ -131,8 +141,8 @@ def conditions(device: torch.device, precision: str, checkpointing: bool | None)
 class MemoryMonitor:
     """Watches this process from a second one. Enter it before data and model exist: that moment is the baseline.
 
-    Raises ``MeasurementSpoiled`` where another process is on the card, or NVML is not to be had, unless the
-    configuration says that this is only to be noted.
+    Raises ``MeasurementSpoiled`` where another process is on the card, or NVML does not say whether there is one,
+    unless the configuration says that this is only to be noted.
 
     >>> with MemoryMonitor(torch.device("cpu")) as monitor:
     ...     with monitor.phase() as peaks:
@@ -145,6 +155,7 @@ class MemoryMonitor:
         self.device, self.config = device, config
         self.series: dict[str, list[dict[str, Any]]] = {}
         self.nvml_baseline: int | None = None
+        self.denied: dict[str, str] = {}  # where NVML shows nothing of the card at all
 
     def __enter__(self) -> "MemoryMonitor":
         command = [sys.executable, "-m", "bench.sampler", str(os.getpid())]
@@ -163,25 +174,36 @@ class MemoryMonitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.child.communicate(timeout=10)  # the end of its input ends it
+        try:
+            self.child.communicate(timeout=END_SECONDS)  # the end of its input ends it
+        except subprocess.TimeoutExpired:  # it may hang in the driver: what it has told stays true
+            self.child.kill()
+            self.child.communicate()
 
     def _watch_card(self) -> None:
         seen = self._ask(f"watch {' '.join(device_identifiers(self.device))}")
         if seen["problem"]:
             if self.config.foreign_process != "note":
                 raise MeasurementSpoiled(nvml_missing(seen["problem"]))
+            self.denied = {"memory": seen["problem"], "processes": seen["problem"]}
             return
         deadline = time.monotonic() + 60 * self.config.wait_minutes
         while seen["foreign"] and self.config.foreign_process == "wait" and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
             seen = self._ask("present")
-        if seen["foreign"] and self.config.foreign_process != "note":
-            raise MeasurementSpoiled(self._not_alone(seen["foreign"], "before the trial"))
+        self._check_alone(seen, "before the trial")
         self.nvml_baseline = seen["nvml_baseline_bytes"]
 
-    def _not_alone(self, foreign: list[dict[str, Any]], when: str) -> str:
-        names = ", ".join(_described(each) for each in foreign)
-        return f"not alone on the card {when}: {names}. End it, or set memory.foreign_process to wait or note"
+    def _check_alone(self, seen: dict[str, Any], when: str) -> None:
+        """Raises ``MeasurementSpoiled`` where others are on the card, or nobody can see whether there are."""
+        if self.config.foreign_process == "note":
+            return
+        if seen["foreign"] is None:
+            raise MeasurementSpoiled(nvml_missing(f"{sampler.not_listed(seen['denied']['processes'])} {when}"))
+        if seen["foreign"]:
+            names = ", ".join(_described(each) for each in seen["foreign"])
+            remedy = "End it, or set memory.foreign_process to wait or note"
+            raise MeasurementSpoiled(f"not alone on the card {when}: {names}. {remedy}")
 
     @contextmanager
     def phase(self, name: str = "phase") -> Iterator[list[Memory]]:
@@ -199,8 +221,9 @@ class MemoryMonitor:
             torch.cuda.synchronize(self.device)
         seen = self._ask("peaks")
         self.series[name] = seen["series"]
-        if seen["foreign"] and self.config.foreign_process != "note":
-            raise MeasurementSpoiled(self._not_alone(seen["foreign"], f"during {name}"))
+        self._check_alone(seen, f"during {name}")
+        denied = self.denied or seen["denied"]
+        foreign = None if "processes" in denied else [_described(each) for each in seen["foreign"]]
         peaks.append(
             Memory(
                 torch_allocated_bytes=torch.cuda.max_memory_allocated(self.device) if on_gpu else None,
@@ -213,7 +236,8 @@ class MemoryMonitor:
                 samples=seen["samples"],
                 lost_samples=seen["lost_samples"],
                 longest_gap_seconds=seen["longest_gap_seconds"],
-                foreign_processes=[_described(each) for each in seen["foreign"]],
+                foreign_processes=foreign,
+                denied=denied,
             )
         )
 
@@ -250,10 +274,10 @@ def device_identifiers(device: torch.device) -> list[str]:
 
 
 def nvml_missing(problem: str) -> str:
-    """One line for a machine that has a GPU and no NVML for it."""
+    """One line for a machine whose NVML does not show who is on the GPU."""
     return (
-        f"NVML: {problem}. Without it nobody knows who else uses the card. Install the driver's libnvidia-ml, "
-        "or set memory.foreign_process=note to go on with torch's own figures"
+        f"NVML: {problem}. Without it nobody knows who else uses the card. Install the driver's libnvidia-ml and let "
+        "it list the card's processes, or set memory.foreign_process=note to go on with what is known"
     )
 
 

@@ -16,12 +16,13 @@ from rich.table import Table
 
 from bench.config import ConfigError, Sweep, TrialConfig, load_sweep, with_value
 from bench.footprint import PARTS
-from bench.predicted_memory import CONTEXT_BYTES, USABLE, Prediction, Unpredictable, fits, predict, prediction_key
+from bench.generations import DEFAULT, GENERATIONS, MIB, Generation, here
+from bench.predicted_memory import USABLE, Prediction, Unpredictable, fits, predict, prediction_key
 from bench.report import plots
 from bench.report.tables import escape
 from bench.run import LOG_WIDTH, folder_name
 from bench.sweep import Trial, check_writable, expand, sizes
-from models._registry import InvalidModel
+from models._registry import InvalidModel, did_you_mean
 
 GIB = 2**30
 CARDS = (6, 8, 12, 16, 24, 40, 80)
@@ -53,25 +54,27 @@ def main(arguments: list[str]) -> int:
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, soft_wrap=True, highlight=False)
     try:
         card = None if options.card is None else card_size(options.card)
+        generation, why = card_generation(options.generation)
         sweep = load_sweep(options.sweep, options.profile, options.overrides)
         trials = expand(sweep)
         sizes(trials)  # says everything that cannot be built, at once
         folder = options.results / folder_name(sweep)
         check_writable(folder)
-        rows = plan(trials, card, lambda text: console.print(text, markup=False))
+        rows = plan(trials, card, lambda text: console.print(text, markup=False), generation)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     console.print(_terminal(sweep, rows, card))
-    console.print(assumptions(), markup=False)
+    console.print(f"{assumptions(generation)}\nThe generation of the card is {generation.name}: {why}", markup=False)
     frame = as_frame(sweep, rows, card)
-    paths = {folder / "plan.md": markdown(sweep, rows, card), folder / "plan.csv": frame.to_csv(index=False)}
+    page = markdown(sweep, rows, card, generation)
+    paths = {folder / "plan.md": page, folder / "plan.csv": frame.to_csv(index=False)}
     for path, text in paths.items():
         path.write_text(text, encoding="utf-8")
     predicted = [(row.labels, row.prediction) for row in rows if row.prediction]
     figures = {"plan": plots.memory_plan(sweep.question, predicted, CARDS)} if predicted else {}
     if options.curves:
-        figures["plan_curves"] = plots.memory_curves(curves(sweep.base), sweep.base)
+        figures["plan_curves"] = plots.memory_curves(curves(sweep.base, generation), sweep.base)
     for name, figure in figures.items():
         for kind in ("png", "svg"):
             paths[folder / f"{name}.{kind}"] = ""
@@ -86,6 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.batch_size=4")
     parser.add_argument("--profile", default="full", help="a profile of the sweep file (default: full)")
     parser.add_argument("--card", metavar="GB", help="also find the largest batch that fits a card of this size")
+    parser.add_argument(
+        "--generation",
+        metavar="NAME",
+        help=f"of the card: {', '.join(GENERATIONS)} (default: that of the card here, or {DEFAULT.name})",
+    )
     parser.add_argument(
         "--curves", action="store_true", help="also plot rank, placement, width, size and batch (1 min)"
     )
@@ -104,7 +112,25 @@ def card_size(text: str) -> float:
     return size
 
 
-def plan(trials: Sequence[Trial], card: float | None, tell: Callable[[str], None] = lambda text: None) -> list[PlanRow]:
+def card_generation(name: str | None) -> tuple[Generation, str]:
+    """The generation of a card by its name, else that of the card here, and who said so. Raises ``ConfigError``."""
+    if name is not None:
+        if name not in GENERATIONS:
+            known = ", ".join(GENERATIONS)
+            raise ConfigError(
+                f"--generation {name}: no such generation{did_you_mean(name, GENERATIONS)} Known: {known}"
+            )
+        return GENERATIONS[name], "given by --generation"
+    found = here()
+    return (found, "that of the card here") if found else (DEFAULT, "no card is here and --generation names none")
+
+
+def plan(
+    trials: Sequence[Trial],
+    card: float | None,
+    tell: Callable[[str], None] = lambda text: None,
+    generation: Generation = DEFAULT,
+) -> list[PlanRow]:
     """One row for each point of the sweep, in its order; one that defies prediction says why."""
     rows: dict[tuple[str, ...], PlanRow] = {}
     known: dict[str, Prediction] = {}
@@ -114,8 +140,8 @@ def plan(trials: Sequence[Trial], card: float | None, tell: Callable[[str], None
         config = trial.config
         key = prediction_key(config)
         try:
-            known[key] = known.get(key) or predict(config)
-            batch = None if card is None else largest_batch(config, card)
+            known[key] = known.get(key) or predict(config, generation)
+            batch = None if card is None else largest_batch(config, card, generation)
         except Unpredictable as error:
             tell(f"  {', '.join(trial.point)}: not predicted, {error}")
             rows[trial.point] = PlanRow(trial.point, config, None, reason=str(error))
@@ -125,7 +151,7 @@ def plan(trials: Sequence[Trial], card: float | None, tell: Callable[[str], None
     return list(rows.values())
 
 
-def largest_batch(config: TrialConfig, card: float) -> int:
+def largest_batch(config: TrialConfig, card: float, generation: Generation = DEFAULT) -> int:
     """The largest batch, up to 4096, whose predicted total fits a card of so many GB; 0 if one image does not.
 
     Memory rises with the batch nearly in a straight line, so the edge between two known batches is first looked for on
@@ -135,7 +161,7 @@ def largest_batch(config: TrialConfig, card: float) -> int:
     low, high = 0, LARGEST_BATCH + 1  # low fits, high does not
     guess, on_the_line = min(config.train.batch_size, LARGEST_BATCH), 0
     while high - low > 1:
-        totals[guess] = predict(with_value(config, {"train.batch_size": guess})).device
+        totals[guess] = predict(with_value(config, {"train.batch_size": guess}), generation).device
         low, high = (guess, high) if fits(totals[guess], card) else (low, guess)
         if low == 0:
             guess = max(1, high // 2)
@@ -150,12 +176,12 @@ def largest_batch(config: TrialConfig, card: float) -> int:
     return low
 
 
-def curves(base: TrialConfig) -> dict[str, list[tuple[str, Prediction]]]:
+def curves(base: TrialConfig, generation: Generation = DEFAULT) -> dict[str, list[tuple[str, Prediction]]]:
     """Predictions around ``base``, one field varied at a time; fields that it lacks are left out."""
     found: dict[str, list[tuple[str, Prediction]]] = {}
     for path, values in CURVES.items():
         try:
-            found[path] = [(str(v), predict(with_value(base, {path: v}))) for v in values]
+            found[path] = [(str(v), predict(with_value(base, {path: v}), generation)) for v in values]
         except (ConfigError, InvalidModel, Unpredictable, KeyError):  # KeyError: the model has no such part
             continue
     return found
@@ -164,12 +190,18 @@ def curves(base: TrialConfig) -> dict[str, list[tuple[str, Prediction]]]:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def assumptions() -> str:
+def assumptions(generation: Generation) -> str:
+    most, least = (f"{generation.outside(handles) / MIB:.0f}" for handles in (2, 0))
+    context = f"context of {most} MiB" + f" ({least} if no matrices are multiplied)" * (most != least)
+    context = (
+        f"a {context}, measured on {generation.measured_on}" if generation.measured_on else f"an assumed {context}"
+    )
     return (
         "Predicted, not measured: fake tensors through one training step (forward, backward, AdamW), sizes rounded to "
         "512 bytes as torch's CUDA allocator does; attention in flash or memory-efficient kernels. nvidia-smi = what "
-        f"that allocator would reserve + an assumed context of {CONTEXT_BYTES / 2**20:.0f} MiB. Not counted: cuDNN's "
-        f"workspaces. A card fits if the total is at most {USABLE:.0%} of its size."
+        f"that allocator would reserve + {context}. Counted for a card of the generation {generation.name}: cuBLAS's "
+        f"two workspaces of {generation.workspace_bytes / MIB:.3g} MiB. Not counted: cuDNN's workspaces. A card fits "
+        f"if the total is at most {USABLE:.0%} of its size."
     )
 
 
@@ -200,14 +232,15 @@ def _terminal(sweep: Sweep, rows: Sequence[PlanRow], card: float | None) -> Tabl
     return table
 
 
-def markdown(sweep: Sweep, rows: Sequence[PlanRow], card: float | None) -> str:
+def markdown(sweep: Sweep, rows: Sequence[PlanRow], card: float | None, generation: Generation = DEFAULT) -> str:
     """The plan as a Markdown page."""
     titles = _titles(sweep, card)
     ruler = [":--"] * len(sweep.axes) + ["--:"] * (len(titles) - len(sweep.axes))
     lines = [[escape(title) for title in titles], ruler, *([escape(c) for c in _cells(row, card)] for row in rows)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return (
-        f"# {sweep.name}: predicted memory in training, GiB\n\n{escape(sweep.question)}\n\n{table}\n\n{assumptions()}\n"
+        f"# {sweep.name}: predicted memory in training, GiB\n\n{escape(sweep.question)}\n\n{table}\n\n"
+        f"{assumptions(generation)}\n"
     )
 
 

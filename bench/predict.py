@@ -14,6 +14,7 @@ from bench import checkpoint
 from bench.datasets import DataError
 from bench.datasets._images import Rule, read_image
 from bench.datasets.folder import pictures
+from bench.device import device_of, float32_products
 from bench.evaluate import to_answer
 from bench.progress import loading
 from bench.transforms import resize_image, to_input
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> int:
         return 2
 
     console.print(f"{len(files)} images, trial {config.trial_id} on {options.device}", markup=False)
-    device = torch.device(options.device)
+    device = device_of(options.device)
     model.to(device)
     protocol = config.protocol
     if protocol.quantise == "none":  # files have 8 bits
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> int:
         if not images:
             continue
         pixels = torch.stack([torch.from_numpy(resize_image(i, config.transform.size).copy()) for _, i in images])
-        with torch.no_grad():
+        with torch.no_grad(), float32_products(device, config.train.tf32):
             logits = model(to_input(pixels.to(device), config.transform.normalisation))[0]
         for (path, image), one in zip(images, logits):
             answer = to_answer(one, (image.height, image.width), protocol)

@@ -14,17 +14,11 @@ from torch.nn import functional as F
 
 from bench.config import TrialConfig
 from bench.footprint import Footprint, Tracker, follow_step
+from bench.generations import DEFAULT, Generation
 from bench.train import make_optimiser
 from models._size import height_width
 from models._skeleton import skeleton
 
-MIB = 2**20
-CONTEXT_BYTES = 450 * MIB
-"""Assumed: what a CUDA context and the kernels that torch loads into it take on the card (not measured here)."""
-WORKSPACE_BYTES = 2 * 8_519_680
-"""cuBLAS workspaces, one for the forward and one for the backward thread's handle, which torch takes from its own
-allocator: ``:4096:2:16:8`` by default (pytorch, docs/source/notes/randomness.rst and aten/src/ATen/cuda/
-CublasHandlePool.cpp; 32 MiB each on Hopper)."""
 FLASH_HEAD_DIM = 256
 USABLE = 0.98
 """Assumed share of a card's nominal size (N GB taken as N GiB) that programs get: 24,564 of 24,576 MiB on an RTX 4090,
@@ -36,26 +30,28 @@ class Prediction:
     """A training step's peak, in bytes, as predicted; never a measurement."""
 
     footprint: Footprint
+    generation: Generation = DEFAULT
+    """Of the card that it is for."""
 
     @property
     def allocated(self) -> int:
         """What ``torch.cuda.max_memory_allocated`` is predicted to say."""
-        return self.footprint.allocated + WORKSPACE_BYTES
+        return self.footprint.allocated
 
     @property
     def parts(self) -> dict[str, int]:
-        """The parts of ``allocated``; the workspaces are temporaries."""
-        return {**self.footprint.parts, "temporaries": self.footprint.parts["temporaries"] + WORKSPACE_BYTES}
+        """The parts of ``allocated``; cuBLAS's workspaces are temporaries."""
+        return self.footprint.parts
 
     @property
     def reserved(self) -> int:
         """What ``torch.cuda.max_memory_reserved`` is predicted to say."""
-        return self.footprint.reserved + WORKSPACE_BYTES
+        return self.footprint.reserved
 
     @property
     def device(self) -> int:
         """What nvidia-smi is predicted to show for a card that does nothing else."""
-        return self.reserved + CONTEXT_BYTES
+        return self.reserved + self.generation.outside(self.footprint.handles)
 
 
 def prediction_key(config: TrialConfig) -> str:
@@ -67,11 +63,13 @@ class Unpredictable(Exception):
     """A model that does what fake tensors cannot follow, such as a step that depends on a value."""
 
 
-def predict(config: TrialConfig) -> Prediction:
-    """Raises ``InvalidModel`` for what cannot be built, ``Unpredictable`` for what trains nothing or cannot be
-    followed."""
+def predict(config: TrialConfig, generation: Generation = DEFAULT) -> Prediction:
+    """A step on a card of this generation.
+
+    Raises ``InvalidModel`` for what cannot be built, ``Unpredictable`` for what trains nothing or cannot be followed.
+    """
     try:
-        return Prediction(fake_footprint(config, cuda=True))
+        return Prediction(fake_footprint(config, cuda=True, workspace_bytes=generation.workspace_bytes), generation)
     except RuntimeError as error:  # what torch's fake tensors raise, whatever the reason
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise Unpredictable(f"cannot be followed on fake tensors ({reason})") from error
@@ -82,8 +80,9 @@ def fits(device_bytes: int, card_gb: float) -> bool:
     return device_bytes <= card_gb * USABLE * 2**30
 
 
-def fake_footprint(config: TrialConfig, *, cuda: bool) -> Footprint:
-    """One step of the trial on fake tensors. ``cuda``: with CUDA's kernels and rounding, else with the CPU's.
+def fake_footprint(config: TrialConfig, *, cuda: bool, workspace_bytes: int = 0) -> Footprint:
+    """One step of the trial on fake tensors. ``cuda``: with CUDA's kernels and rounding, else with the CPU's;
+    workspace_bytes: of a cuBLAS handle.
 
     Raises ``InvalidModel``, and ``Unpredictable`` for what trains nothing.
     """
@@ -92,7 +91,8 @@ def fake_footprint(config: TrialConfig, *, cuda: bool) -> Footprint:
         raise Unpredictable("nothing in it trains, so it has no training step")
     height, width = height_width(config.transform.size)
     batch = config.train.batch_size
-    with FakeTensorMode(), Tracker(cuda=cuda) as tracker, _cuda_kernels() if cuda else nullcontext():
+    followed = Tracker(cuda=cuda, workspace_bytes=workspace_bytes)
+    with FakeTensorMode(), followed as tracker, _cuda_kernels() if cuda else nullcontext():
         model = _materialise(shape).train()
         images = torch.empty(batch, height, width, 3, dtype=torch.uint8)
         masks = torch.empty(batch, height, width, dtype=torch.uint8)

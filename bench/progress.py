@@ -13,6 +13,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
+from bench.forked import in_a_line
 from bench.memory import PEAKS
 from bench.record import TrialRecord
 from bench.scores import METRICS, main_metric
@@ -156,7 +157,7 @@ def peak_memory(record: TrialRecord) -> str:
 
 def _outcome(record: TrialRecord) -> str:
     if record.status != "ok":
-        return f"{record.status}: {record.error.strip().splitlines()[-1]}"
+        return f"{record.status}: {in_a_line(record.error)}"
     shown = {METRICS[m].label: record.scores[m] for m in (main_metric(record.scores), "mae") if m in record.scores}
     numbers = "  ".join(f"{label} {value:.3f}" for label, value in shown.items())
     return f"ok  {numbers}  {record.timing.total_seconds:.0f} s"

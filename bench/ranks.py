@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.parquet
 
 from bench.config import TrialConfig
-from bench.forked import Request, in_words
+from bench.forked import Request, in_words, without_record
 from bench.memory import PEAKS, Memory
 from bench.record import RankMemory, TrialRecord, load
 from bench.telling import end_with_input, hear, telling
@@ -92,10 +92,10 @@ def _failure(config: TrialConfig, failed: list[tuple[int, int]], folder: Path, c
         record = load(path)
         return record.model_copy(update={"error": f"rank {path.parent.name} of {count}: {record.error}"})
     rank, code = (killed or failed)[0]
-    said = (folder / f"{rank}.stderr").read_text(errors="replace").strip()
+    said = (folder / f"{rank}.stderr").read_text(errors="replace")
     how = f"rank {rank} of {count}: {in_words(code)}"
     raw = config.model_dump(mode="json")
-    return TrialRecord(trial_id=config.trial_id, status="error", error=f"{said}\n{how}".strip(), config=raw)
+    return TrialRecord(trial_id=config.trial_id, status="error", error=without_record(said, how), config=raw)
 
 
 def _joined(records: list[TrialRecord]) -> TrialRecord:

@@ -47,7 +47,7 @@ def trial(config: dict[str, Any]) -> None:
             server = stack.enter_context(_server_of(node_id, point["trial"]))
             folder = str(stack.enter_context(_own_folder(server, point["trial_id"])))
             mirror = _Mirror(Path(folder, point["checkpoints"], point["trial_id"]), point["keeper"])
-        settings = {key: point[key] for key in ("threads", "checkpoint_seconds", "gpus", "card")}
+        settings = {key: point[key] for key in ("threads", "checkpoint_seconds", "gpus")}
         place = {"trials_at_once": at_once, "node": name if mirror else None}
         request = Request(point["trial"], folder, visible_devices=os.environ.get(VISIBLE), **settings, **place)
         process = start(request, server)

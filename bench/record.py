@@ -27,8 +27,8 @@ Status = Literal["ok", "oom", "over budget", "diverged", "stopped early", "error
 
 
 class Timing(Config):
-    """Durations of the phases, and how many images went through a second. ``None`` where nothing was trained, and for
-    a trial that shared its card."""
+    """Durations of the phases, and how many images went through a second. ``None`` where nothing was trained, and in
+    old records for a trial that shared its card."""
 
     train_seconds: float | None
     train_images_per_second: float | None
@@ -59,7 +59,8 @@ class Provenance(Config):
     devices: int = 1
     """How many GPUs the trial trained on, data parallel."""
     gpu_share: float = 1.0
-    """Below 1, other trials were on the same card: memory and speeds are not known."""
+    """Below 1 in old records, of trials that shared a card: their memory and speed are not known. Trials no longer
+    share one, so new records have 1."""
     node: str | None = None
     """Which node of a cluster ran it."""
     platform: str
@@ -128,8 +129,8 @@ class TrialRecord(Config):
     val_scores: dict[str, float] | None = None
     """On the validation split: what to look at when choosing a configuration."""
     memory: dict[Literal["training", "evaluation"], Memory] | None = None
-    """Without ``training`` where nothing was trained: a model without trainable parameters. ``None`` for a trial that
-    shared its card."""
+    """Without ``training`` where nothing was trained: a model without trainable parameters. ``None`` in old records for
+    a trial that shared its card."""
     ranks: RankMemory | None = None
     """Only where a trial trained on several GPUs."""
     memory_conditions: MemoryConditions | None = None

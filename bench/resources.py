@@ -1,7 +1,6 @@
 """What a run may use: GPUs and cores per trial, from the command line, checked against this machine before any work."""
 
 import argparse
-import math
 import os
 from dataclasses import dataclass
 
@@ -16,17 +15,8 @@ class Resources:
 
     threads: int  # cores per trial
     gpus: int = 0
-    gpus_per_trial: float = 0  # 0 on a CPU, a fraction where trials share a card
+    gpus_per_trial: int = 0  # 0 on a CPU
     address: str | None = None  # of a Ray cluster; None is this machine
-
-    @property
-    def shares_card(self) -> bool:
-        return 0 < self.gpus_per_trial < 1
-
-    @property
-    def trials_per_card(self) -> int:
-        """How many trials may be on one card at the same time."""
-        return int(1 / self.gpus_per_trial + 1e-9) if self.shares_card else 1
 
     def slots_here(self) -> int:
         """How many trials this machine runs at once."""
@@ -37,8 +27,7 @@ class Resources:
         by_cores = int(cores // self.threads)
         if not self.gpus_per_trial:
             return by_cores
-        by_gpus = int(gpus) * self.trials_per_card if self.shares_card else int(gpus // self.gpus_per_trial)
-        return min(by_cores, by_gpus)
+        return min(by_cores, int(gpus // self.gpus_per_trial))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--gpus-per-trial",
         type=float,
         metavar="N",
-        help="1 (default); 2 or more: data parallel; 0.5: two trials share a card, which measures accuracy only",
+        help="1 (default): a whole card; 2 or more: data parallel over so many",
     )
     parser.add_argument("--cpus-per-trial", type=int, metavar="N", help="cores for each trial (default: 1 on a CPU)")
 
@@ -78,8 +67,8 @@ def resources_of(options: argparse.Namespace, sweep: Sweep) -> Resources:
     gpus = (options.gpus or visible) if on_gpu else 0
     each = _gpus_per_trial(options, sweep)
     if gpus and each > gpus:  # without any, the trials say that they miss one
-        raise ConfigError(f"--gpus-per-trial {each:g}: there are {gpus} GPUs to use. Allowed: up to {gpus}")
-    at_once = max(1, int(gpus / each + 1e-9)) if gpus else 1
+        raise ConfigError(f"--gpus-per-trial {each}: there are {gpus} GPUs to use. Allowed: up to {gpus}")
+    at_once = max(1, gpus // each) if gpus else 1
     default = max(1, cores // at_once) if gpus else 1
     threads = default if options.cpus_per_trial is None else options.cpus_per_trial
     if not 1 <= threads <= cores:
@@ -107,7 +96,7 @@ def _is_host_port(address: str) -> bool:
     return bool(host) and bool(colon) and "/" not in host and port.isdigit() and 0 < int(port) < 65536
 
 
-def _gpus_per_trial(options: argparse.Namespace, sweep: Sweep) -> float:
+def _gpus_per_trial(options: argparse.Namespace, sweep: Sweep) -> int:
     """0 on a CPU."""
     asked, on_gpu = options.gpus_per_trial, sweep.base.device == "cuda"
     if asked is None:
@@ -115,19 +104,18 @@ def _gpus_per_trial(options: argparse.Namespace, sweep: Sweep) -> float:
     said = f"--gpus-per-trial {asked:g}"
     if not on_gpu:
         raise ConfigError(f"{said}: this profile runs on the CPU. Leave it out, or add device=cuda to use GPUs")
-    if not math.isfinite(asked) or asked <= 0 or (asked > 1 and asked != int(asked)):
-        raise ConfigError(f"{said}: allowed are whole numbers from 1, or a share of one card such as 0.5 or 0.25")
-    if 0.5 < asked < 1:
-        raise ConfigError(f"{said}: no second trial fits beside it. Allowed: 1, or at most 0.5")
-    if asked < 1 and options.executor == "serial":
-        raise ConfigError(f"{said}: --executor serial runs one trial at a time. Leave one of them out")
-    return asked
+    if 0 < asked < 1:
+        reason = "trials do not share a card, because neither memory nor speed can be measured on a shared one"
+        raise ConfigError(f"{said}: {reason}. Allowed: whole numbers from 1")
+    if not asked.is_integer() or asked < 1:
+        raise ConfigError(f"{said}: is no number of cards. Allowed: whole numbers from 1")
+    return int(asked)
 
 
 def check_parallel(resources: Resources, batch_sizes: dict[int, str]) -> None:
     """Raises ``ConfigError`` for a batch, here with the trial that has it, that gives a GPU nothing to do."""
     smallest = min(batch_sizes, default=0)
     if resources.gpus_per_trial > 1 and smallest < resources.gpus_per_trial:
-        each = f"--gpus-per-trial {resources.gpus_per_trial:g}"
+        each = f"--gpus-per-trial {resources.gpus_per_trial}"
         where = f"{smallest} at {batch_sizes[smallest]}"
         raise ConfigError(f"{each}: every GPU needs an image of each batch, but train.batch_size is {where}")

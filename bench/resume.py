@@ -40,6 +40,7 @@ COST = 20
 CODE = (
     "models",
     "bench/datasets",
+    "bench/device.py",
     "bench/features.py",
     "bench/losses.py",
     "bench/parallel.py",

@@ -5,17 +5,22 @@ steered through its standard input, one command a line, one JSON answer each:
 
 ``watch ID ID``  from now on look at the first of these GPUs or MIG instances that NVML knows; answers with its UUID,
                  use when the sampler started, and the processes on it that are not the watched one
+``present``      answers with the use of the watched GPU, and who is on it, at this moment
 ``reset``        forget peaks and series; answers with the present readings
 ``peaks``        answers with the highest readings and the series since the last reset
+
+What NVML refuses to show is ``null`` in an answer, never empty or 0, and ``denied`` says why.
 """
 
 import json
+import os
 import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 import psutil
@@ -29,8 +34,29 @@ Readings = dict[str, int | None]
 
 
 def nvml_problem() -> str | None:
-    """Why NVML cannot be used on this machine; ``None`` if it can."""
-    return Gpus().problem
+    """Why NVML cannot say who is on the card that a trial will use; ``None`` if it can.
+
+    Where ``$CUDA_VISIBLE_DEVICES`` does not name cards by UUID, any card may be the one: one that answers is enough.
+    """
+    gpus = Gpus()
+    cards = gpus.by_uuid()
+    visible = [entry.strip() for entry in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    named = [entry for entry in visible if entry.startswith(("GPU-", "MIG-"))]
+    eligible = [handle for uuid, handle in cards.items() if not named or any(is_same(uuid, one) for one in named)]
+    if not eligible:
+        return gpus.unknown()
+    refusals = [gpus.look(handle).denied.get("processes") for handle in eligible]
+    return None if None in refusals else not_listed(refusals[0])
+
+
+def not_listed(reason: str) -> str:
+    """What is wrong where NVML refuses to say who is on a card."""
+    return f"the list of the card's processes is refused ({reason})"
+
+
+def is_same(uuid: str, identifier: str) -> bool:
+    """Whether an identifier, which may be shortened, means the device of this UUID."""
+    return bare(uuid).startswith(bare(identifier))
 
 
 def bare(identifier: str) -> str:
@@ -42,11 +68,27 @@ def bare(identifier: str) -> str:
     return identifier.lower().removeprefix("mig-").removeprefix("gpu-")
 
 
+@dataclass
+class Look:
+    """What NVML shows of a card at a moment. What it refuses is ``None``, and ``denied`` says why."""
+
+    used: int | None = None  # bytes, by all processes
+    processes: dict[int, int | None] | None = None
+    """Bytes by PID, ``None`` where NVML does not say. In a container the list may be empty or hold host PIDs."""
+    denied: dict[str, str] = field(default_factory=dict)
+    """NVML's reason by what it refuses: ``memory``, ``processes``."""
+
+
 class Gpus:
-    """NVML's cards and MIG instances, or none where there is no driver; ``problem`` says why."""
+    """NVML's cards and MIG instances, or none where there is no driver; ``problem`` says why.
+
+    A card that does not answer is no reason to know nothing of the others.
+    """
 
     def __init__(self) -> None:
         self.problem: str | None = None
+        self.silent: dict[int, str] = {}
+        """Cards by number that do not say who they are, and NVML's reason."""
         try:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
@@ -54,14 +96,28 @@ class Gpus:
 
     def by_uuid(self) -> dict[str, Any]:
         """Handles by UUID. A card that is cut into MIG instances stands for them: its own use is everybody's."""
-        if self.problem:
-            return {}
         found = {}
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            card = pynvml.nvmlDeviceGetHandleByIndex(index)
+        for number, card in self._cards():
             for handle in list(self._instances(card)) or [card]:
-                found[str(pynvml.nvmlDeviceGetUUID(handle))] = handle
+                try:
+                    found[str(pynvml.nvmlDeviceGetUUID(handle))] = handle
+                except pynvml.NVMLError as error:
+                    self.silent[number] = str(error)
         return found
+
+    def _cards(self) -> Iterator[tuple[int, Any]]:
+        """Numbers and handles of the cards that answer."""
+        count = 0
+        if self.problem is None:
+            try:
+                count = pynvml.nvmlDeviceGetCount()
+            except pynvml.NVMLError as error:
+                self.problem = str(error)
+        for number in range(count):
+            try:
+                yield number, pynvml.nvmlDeviceGetHandleByIndex(number)
+            except pynvml.NVMLError as error:
+                self.silent[number] = str(error)
 
     @staticmethod
     def _instances(card: Any) -> Iterable[Any]:
@@ -72,19 +128,37 @@ class Gpus:
             with suppress(pynvml.NVMLError):  # a place without an instance
                 yield pynvml.nvmlDeviceGetMigDeviceHandleByIndex(card, index)
 
-    def used(self, handle: Any) -> int:
-        """Bytes in use on the device."""
-        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+    def unknown(self) -> str:
+        """Why a device is not among those of ``by_uuid``."""
+        known = ", ".join(self.by_uuid()) or "none"
+        silent = [f"; card {number} does not answer: {reason}" for number, reason in self.silent.items()]
+        return self.problem or f"NVML does not know this device; it knows {known}{''.join(silent)}"
 
-    def processes(self, handle: Any) -> dict[int, int | None]:
-        """Bytes by PID, ``None`` where NVML does not say. In a container the list may be empty or hold host PIDs."""
-        return {p.pid: p.usedGpuMemory for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+    def capability(self) -> tuple[int, int] | None:
+        """Compute capability of the first card that says it."""
+        for _, card in self._cards():
+            with suppress(pynvml.NVMLError):
+                return tuple(pynvml.nvmlDeviceGetCudaComputeCapability(card))
+        return None
+
+    def look(self, handle: Any) -> Look:
+        """Each quantity for itself: a container may refuse the one and show the other."""
+        seen = Look()
+        try:
+            seen.used = int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+        except pynvml.NVMLError as error:
+            seen.denied["memory"] = str(error)
+        try:
+            seen.processes = {p.pid: p.usedGpuMemory for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+        except pynvml.NVMLError as error:
+            seen.denied["processes"] = str(error)
+        return seen
 
     def name(self, pid: int) -> str:
         """What NVML or the system calls a process."""
         with suppress(pynvml.NVMLError):
             name = pynvml.nvmlSystemGetProcessName(pid)
-            return (name.decode() if isinstance(name, bytes) else name).rsplit("/", 1)[-1]
+            return (name.decode(errors="replace") if isinstance(name, bytes) else name).rsplit("/", 1)[-1]
         with suppress(psutil.Error):
             return psutil.Process(pid).name()
         return "unknown"
@@ -119,10 +193,7 @@ class Sampler:
     def __init__(self, pid: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.process, self.clock = psutil.Process(pid), clock
         self.gpus = Gpus()
-        self.at_start: dict[str, tuple[int, set[int]]] = {}
-        for uuid, handle in self.gpus.by_uuid().items():
-            with suppress(pynvml.NVMLError):
-                self.at_start[uuid] = self.gpus.used(handle), set(self.gpus.processes(handle))
+        self.at_start = {uuid: self.gpus.look(handle) for uuid, handle in self.gpus.by_uuid().items()}
         self.handle: Any = None
         self.before: set[int] = set()  # PIDs on the card when the sampler started: the trial was not yet there
         self.foreign: dict[int, int | None] = {}
@@ -130,14 +201,14 @@ class Sampler:
         self.reset()
 
     def read(self) -> Readings:
-        """Present readings. A reading that NVML refuses counts as lost and is ``None``."""
+        """Present readings. One of which NVML refuses a part counts as lost, and that part is ``None``."""
         device = own = None
         if self.handle is not None:
-            try:
-                device = self.gpus.used(self.handle)
-                own = self._sort_out(self.gpus.processes(self.handle))
-            except pynvml.NVMLError:
-                self.lost += 1
+            seen = self.gpus.look(self.handle)
+            self.lost += bool(seen.denied)
+            self.denied = {what: why for what, why in seen.denied.items() if what in self.denied}
+            device = seen.used
+            own = None if seen.processes is None else self._sort_out(seen.processes)
         return dict(zip(NAMES, (self.process.memory_info().rss, device, own)))
 
     def _sort_out(self, processes: dict[int, int | None]) -> int | None:
@@ -163,6 +234,7 @@ class Sampler:
     def reset(self) -> Readings:
         self.lost = 0
         self.foreign = {}
+        self.denied = {"memory": "", "processes": ""}  # what no reading has shown since, and why
         self.series, self.started = Series(), self.clock()
         self.latest, self.longest_gap = self.started, 0.0
         self.highest = self.read()
@@ -180,22 +252,25 @@ class Sampler:
 
     def watch(self, identifiers: Iterable[str]) -> dict[str, Any]:
         devices = self.gpus.by_uuid()
-        wanted = (u for i in identifiers for u in devices if bare(u) == bare(i) or bare(u).startswith(bare(i)))
+        wanted = (uuid for identifier in identifiers for uuid in devices if is_same(uuid, identifier))
         uuid = next(wanted, None)
-        self.handle = devices.get(uuid)
-        baseline, self.before = self.at_start.get(uuid, (None, set()))
-        self.newcomer, self.foreign = None, {}
-        known = ", ".join(devices) or "none"
-        problem = self.gpus.problem or (f"NVML does not know this device; it knows {known}" if uuid is None else None)
-        here = {} if self.handle is None else {pid: None for pid in self.before if pid != self.process.pid}
-        return {"uuid": uuid, "problem": problem, "nvml_baseline_bytes": baseline, "foreign": self._named(here)}
+        self.handle, self.newcomer, self.foreign = devices.get(uuid), None, {}
+        if self.handle is None:
+            return {"uuid": None, "problem": self.gpus.unknown(), **self._before(Look())}
+        seen = self.at_start.get(uuid) or self.gpus.look(self.handle)  # it may not have answered then
+        shown = seen.processes and dict.fromkeys(seen.processes)  # their use at that time is of no interest
+        return {"uuid": uuid, "problem": None, **self._before(replace(seen, processes=shown))}
 
     def present(self) -> dict[str, Any]:
         """Use of the card, and who is on it, before the watched process has come to it."""
-        used, processes = self.gpus.used(self.handle), self.gpus.processes(self.handle)
-        self.before = set(processes)
-        strangers = {pid: size for pid, size in processes.items() if pid != self.process.pid}
-        return {"nvml_baseline_bytes": used, "foreign": self._named(strangers)}
+        return self._before(self.gpus.look(self.handle))
+
+    def _before(self, seen: Look) -> dict[str, Any]:
+        """What a card shows before the watched process has come to it; ``foreign`` is ``None`` where that is denied."""
+        self.before = set(seen.processes or ())
+        strangers = {pid: size for pid, size in (seen.processes or {}).items() if pid != self.process.pid}
+        foreign = None if seen.processes is None else self._named(strangers)
+        return {"nvml_baseline_bytes": seen.used, "foreign": foreign, "denied": seen.denied}
 
     def _named(self, processes: dict[int, int | None]) -> list[dict[str, Any]]:
         return [{"pid": pid, "name": self.gpus.name(pid), "bytes": used} for pid, used in sorted(processes.items())]
@@ -209,12 +284,14 @@ class Sampler:
         if word == "reset":
             return dict(self.reset())
         self.sample()
+        denied = {what: why for what, why in self.denied.items() if why}
         return {
             **self.highest,
             "samples": self.samples,
             "lost_samples": self.lost,
             "longest_gap_seconds": self.longest_gap,
-            "foreign": self._named(self.foreign),
+            "foreign": None if "processes" in denied else self._named(self.foreign),
+            "denied": denied,
             "series": self.series.points,
         }
 

@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,6 @@ from bench import cluster, ray_actors, ray_worker, resume
 from bench.config import ConfigError
 from bench.forked import ForkServer
 from bench.interrupt import Interrupts
-from bench.packing import CardShare
 from bench.provenance import COMMIT, commit_in_words
 from bench.resources import Resources
 from bench.sources import Source
@@ -88,7 +87,7 @@ def connected(resources: Resources, trials: list[Trial]) -> Iterator[list[Node]]
         try:
             nodes = [node for node in _nodes(resources) if node.slots]
             if not nodes:
-                needs = f"{resources.threads} cores" + f", {resources.gpus_per_trial:g} GPUs" * bool(
+                needs = f"{resources.threads} cores" + f", {resources.gpus_per_trial} GPUs" * bool(
                     resources.gpus_per_trial
                 )
                 raise ConfigError(f"--address {resources.address}: no node there has what a trial needs ({needs})")
@@ -174,14 +173,11 @@ def run_on_ray(
     interrupts: Interrupts,
     resources: Resources,
     nodes: list[Node],
-    shares: Mapping[str, CardShare],
     server: ForkServer | None,
 ) -> None:
-    """Every trial in a process of its own with ``resources.threads`` cores and, on a GPU, a whole one unless told
-    otherwise.
+    """Every trial in a process of its own with ``resources.threads`` cores and, on a GPU, a whole one or several.
 
     server: forks these processes on this machine; on a cluster there is one on each node (``start_servers``).
-    shares: by trial id, what it gets of a card that it shares with others.
     Leaves one record for each that was not another driver's. A trial whose node died starts anew on another one.
     """
     interrupts.listen()  # Ray has put its own in
@@ -196,8 +192,7 @@ def run_on_ray(
             "folder": None if resources.address else str(work.folder.resolve()),
             "directory": os.getcwd(),
             "threads": resources.threads,
-            "gpus": max(1, int(resources.gpus_per_trial)),
-            "card": dataclasses.asdict(shares[trial.trial_id]) if trial.trial_id in shares else None,
+            "gpus": max(1, resources.gpus_per_trial),
             "places": places,
             "checkpoint_seconds": work.checkpoint_seconds,
             "checkpoints": resume.FOLDER,

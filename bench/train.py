@@ -38,6 +38,11 @@ class TrainConfig(Config):
     precision: Literal["float32", "bfloat16"] = "float32"
     """``bfloat16``: training's forward pass runs under torch.autocast; trained weights, the loss and evaluation stay in
     float32."""
+    tf32: bool = True
+    """Whether float32 matrix products may use TF32, on cards from compute capability 8 (Ampere) on, in training and in
+    evaluation. Upstream's import of sam3 allows it (``bench.device.float32_products``), so it is the default. With
+    ``false`` torch's own defaults hold: convolutions use TF32, matrix products do not. It has no effect on a CPU and on
+    older cards."""
     loss: Literal["structure_loss", "weighted_structure_loss", "bce_loss", "cross_entropy"] = "structure_loss"
     """``structure_loss`` is upstream's, in which the weights of the cross-entropy cancel; ``weighted_`` mends that.
     ``cross_entropy`` is for classes, the others for object against background."""

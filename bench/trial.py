@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,18 +21,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench import checkpoint, features, resume, samples
+from bench import checkpoint, features, generations, resume, samples
 from bench.checks import CheckFailed, check_frozen, frozen_digests
 from bench.class_scores import score_classes
 from bench.config import TrialConfig
 from bench.datasets import DATASETS, DataError, Split
+from bench.device import device_of, float32_products
 from bench.evaluate import predict
 from bench.forked import Request
 from bench.latency import latency
-from bench.memory import MeasurementSpoiled, MemoryConfig, MemoryMonitor, conditions
-from bench.packing import CardShare
+from bench.memory import MeasurementSpoiled, MemoryMonitor, conditions
 from bench.parallel import Share
-from bench.predicted_memory import CONTEXT_BYTES
 from bench.predicted_memory import predict as predict_memory
 from bench.provenance import provenance, with_inputs
 from bench.record import CurvePoint, MemoryAtFailure, Timing, TrialRecord, save_or_keep
@@ -62,7 +61,6 @@ def run_trial(
     on_step: Callable[[], Any] = lambda: None,
     checkpoints: resume.Checkpoints | None = None,
     share: Share = Share(),
-    card: CardShare | None = None,
 ) -> TrialRecord:
     """Trains and scores one configuration. Never raises: what goes wrong becomes the record's status and error.
 
@@ -75,32 +73,25 @@ def run_trial(
     ``trials_at_once`` is only noted: it says who else was busy on this machine while speed was measured.
 
     share: of several processes that train together (``bench.ranks``), which this one is; only rank 0 scores.
-    card: where other trials are on the same card, what this one gets of it. It is kept to that memory, and its own
-    memory and speed are not measured.
     """
-    device = torch.device(config.device)
-    with _imports_are_no_garbage(), _torch_settings(threads, deterministic=device.type == "cpu"):
-        known: dict[str, Any] = {"trial_id": config.trial_id, "config": config.model_dump(mode="json")}
-        place = {"devices": share.of, "gpu_share": card.part if card else 1.0}
-        known["provenance"] = provenance(device, trials_at_once).model_copy(update=place)
-        encoder = getattr(config.model, "encoder", None)
-        known["memory_conditions"] = conditions(device, config.train.precision, getattr(encoder, "checkpointing", None))
-        predicted = _predicted(config, share) if config.memory.budget_gib else None
-        if predicted is not None and predicted > FAR_ABOVE * config.memory.budget_gib * GIB:
-            return _over_budget(config, known, predicted)
+    known: dict[str, Any] = {"trial_id": config.trial_id, "config": config.model_dump(mode="json")}
+    with _imports_are_no_garbage():
+        record = _run(config, known, threads, trials_at_once, on_epoch, on_step, checkpoints, share)
         try:
-            with _limited(device, config.memory.budget_gib, card):
-                record = _run(config, device, known, on_epoch, on_step, checkpoints, share)
-            return _of_shared_card(record) if card else record
-        finally:
-            _clean(device)
+            _clean(config)
+        except Exception as error:  # it comes after the trial: what was measured stays true
+            note = f"the card could not be cleaned up after the trial: {error}"
+            record = record.model_copy(update={"notes": [*record.notes, note]})
+    return record
 
 
 def _predicted(config: TrialConfig, share: Share) -> int | None:
-    """Predicted peak of a training step in bytes; ``None`` for a model that cannot be followed on fake tensors."""
+    """Predicted peak of a training step in bytes, on the card that is here; ``None`` for a model that cannot be
+    followed on fake tensors."""
     per_rank = config.train.model_copy(update={"batch_size": -(-config.train.batch_size // share.of)})
     try:
-        return predict_memory(config.model_copy(update={"train": per_rank})).allocated
+        generation = generations.of_device(device_of(config.device))
+        return predict_memory(config.model_copy(update={"train": per_rank}), generation).allocated
     except Exception:  # a figure beside the record must never become the reason why there is none
         return None
 
@@ -114,33 +105,28 @@ def _over_budget(config: TrialConfig, known: dict[str, Any], predicted: int) -> 
     return TrialRecord(**known, status="over budget", error=text, memory_at_failure=at_failure)
 
 
-@contextmanager
-def _limited(device: torch.device, budget_gib: float | None, card: CardShare | None = None) -> Iterator[None]:
-    """torch's allocator refuses what goes beyond the budget or the share. There is no such limit on a CPU."""
-    if device.type != "cuda" or (budget_gib is None and card is None):
-        yield
-        return
-    total = torch.cuda.get_device_properties(device).total_memory
-    limits = [total] if budget_gib is None else [total, budget_gib * GIB]
-    limits += [card.limit_bytes - CONTEXT_BYTES] if card else []  # a context is outside of torch's allocator
-    torch.cuda.set_per_process_memory_fraction(max(0.0, min(limits) / total), device)
-    try:
-        yield
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
-
-
-def _clean(device: torch.device) -> None:
-    """Leaves nothing on the device for whoever runs next in this process."""
-    gc.collect()
+def _limit(device: torch.device, budget_gib: float) -> None:
+    """From now on torch's allocator refuses what goes beyond the budget. There is no such limit on a CPU."""
     if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, budget_gib * GIB / total), device)
+
+
+def _clean(config: TrialConfig) -> None:
+    """Leaves nothing on the card, and no limit, for whoever runs next in this process."""
+    on_gpu = config.device == "cuda" and torch.cuda.is_initialized()
+    if on_gpu and config.memory.budget_gib is not None:
+        torch.cuda.set_per_process_memory_fraction(1.0, device_of("cuda"))
+    gc.collect()
+    if on_gpu:
         torch.cuda.empty_cache()
 
 
 def _run(
     config: TrialConfig,
-    device: torch.device,
     known: dict[str, Any],
+    threads: int,
+    trials_at_once: int,
     on_epoch: Callable[[Epoch], Any],
     on_step: Callable[[], Any],
     checkpoints: resume.Checkpoints | None,
@@ -149,7 +135,19 @@ def _run(
     """The trial itself; ``known`` collects what the record will say even if the trial fails."""
     started = time.perf_counter()
     try:
-        with MemoryMonitor(device, _guard(config, known)) as monitor:
+        with ExitStack() as stack:
+            stack.enter_context(_torch_settings(threads, deterministic=config.device == "cpu"))
+            device = device_of(config.device)
+            stack.enter_context(float32_products(device, config.train.tf32))
+            known["provenance"] = provenance(device, trials_at_once).model_copy(update={"devices": share.of})
+            checkpointing = getattr(getattr(config.model, "encoder", None), "checkpointing", None)
+            known["memory_conditions"] = conditions(device, config.train.precision, checkpointing)
+            if budget := config.memory.budget_gib:
+                predicted_bytes = _predicted(config, share)
+                if predicted_bytes is not None and predicted_bytes > FAR_ABOVE * budget * GIB:
+                    return _over_budget(config, known, predicted_bytes)
+                _limit(device, budget)
+            monitor = stack.enter_context(MemoryMonitor(device, config.memory))
             data = DATASETS.build(config.dataset, config.transform)
             known["provenance"] = with_inputs(known["provenance"], list(config.model.weight_files()), data)
             torch.manual_seed(config.seed)
@@ -245,7 +243,7 @@ def _run(
         if _is_out_of_memory(error):
             budget = config.memory.budget_gib
             at_failure = MemoryAtFailure(
-                torch_reserved_bytes=torch.cuda.memory_reserved(device) if device.type == "cuda" else None,
+                torch_reserved_bytes=_reserved_bytes(config),
                 predicted_allocated_bytes=_predicted(config, share),
                 budget_bytes=budget and round(budget * GIB),
             )
@@ -257,25 +255,11 @@ def _run(
         return TrialRecord(**known, status="error", error=text)
 
 
-def _guard(config: TrialConfig, known: dict[str, Any]) -> MemoryConfig:
-    """How a trial's card is watched: on a shared one its neighbours are no strangers."""
-    if known["provenance"].gpu_share == 1:
-        return config.memory
-    return config.memory.model_copy(update={"foreign_process": "note"})
-
-
-def _of_shared_card(record: TrialRecord) -> TrialRecord:
-    """The record without what was measured of a card that others were on. Its share running out says nothing about
-    the configuration, and is no result."""
-    known: dict[str, Any] = {"memory": None, "memory_series": None}
-    if record.timing is not None:
-        names = ("train_seconds", "train_images_per_second", "inference_images_per_second", "latency_seconds")
-        known["timing"] = record.timing.model_copy(update=dict.fromkeys(names))
-    if record.status == "oom":
-        share = f"its share of the card, {record.provenance.gpu_share:g}, was too small"
-        text = f"{share}: {record.error}. Run it with --gpus-per-trial 1"
-        known |= {"status": "error", "error": text, "memory_at_failure": None}
-    return record.model_copy(update=known)
+def _reserved_bytes(config: TrialConfig) -> int | None:
+    """What torch's allocator holds on the card; ``None`` on a CPU, and where the card does not answer any more."""
+    with suppress(Exception):
+        return torch.cuda.memory_reserved(device_of("cuda")) if config.device == "cuda" else None
+    return None
 
 
 def _image_scores(tests: dict[str, Scores]) -> dict[str, list]:
@@ -347,7 +331,6 @@ def run_requested(request: Request) -> None:
             on_epoch=tell,
             on_step=seldom(alive),
             checkpoints=checkpoints_of(request),
-            card=CardShare(**request.card) if request.card else None,
         )
     leave(record, request)
 

@@ -131,6 +131,8 @@ class _NotOnCuda(TorchFunctionMode):
 
 def _network(vocabulary: Path) -> nn.Module:
     """The image model as ``build_sam3_image_model`` makes it, with random weights, on any device."""
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    tf32 = [backend.allow_tf32 for backend in backends]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about autocast of the video part, wherever there is no GPU
@@ -138,6 +140,9 @@ def _network(vocabulary: Path) -> nn.Module:
     except ImportError as error:
         reason = f"needs the whole sam3 package, which cannot be imported: {error}"
         raise InvalidModel(f"name: sam3_zero_shot {reason}") from None
+    finally:  # the import allows TF32 in all of the process, but that is a setting of the trial (train.tf32)
+        for backend, allowed in zip(backends, tf32):
+            backend.allow_tf32 = allowed
     with _NotOnCuda():
         network = build_sam3_image_model(bpe_path=str(vocabulary), device="cpu", load_from_HF=False)
     for module in network.modules():  # tables that would not follow to another device; they are made anew when needed

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import RANKS, SWEEP, write_pairs
 
 from bench.record import load_all
@@ -47,6 +48,24 @@ def test_from_sweep_file_to_leaderboard_with_ray_then_again_then_without(every_k
     assert code == 0, said
     serial, _ = load_all(tmp_path / "elsewhere" / "smoke")
     assert {i: r.scores for i, r in serial.items()} == {i: r.scores for i, r in records.items()}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no NVIDIA GPU")
+@pytest.mark.parametrize("executor", ["ray", "serial"])
+def test_a_sweep_on_whole_cards(tmp_path, run, executor):
+    settings = ("device=cuda", "memory.budget_gib=4", "memory.foreign_process=note")  # this process may be on the card
+    code, said = run(tmp_path, RANKS, *settings, "--executor", executor)
+    assert code == 0, said
+    records, broken = load_all(tmp_path / "results" / "smoke")
+    assert not broken and [record.status for record in records.values()] == ["ok", "ok"]
+    for record in records.values():
+        training = record.memory["training"]
+        assert training.torch_reserved_bytes >= training.torch_allocated_bytes > 0 and training.rss_bytes is None
+        assert training.breach is None
+        assert record.provenance.device in {torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+        ampere = torch.cuda.get_device_capability()[0] >= 8
+        assert record.memory_conditions.tf32_matmul == ampere and record.memory_conditions.tf32_cudnn
 
 
 def test_a_dry_run_shows_the_trials_and_touches_nothing(tmp_path, run):

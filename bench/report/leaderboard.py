@@ -11,6 +11,7 @@ import numpy as np
 
 from bench.config import Sweep
 from bench.external import ExternalRecord
+from bench.forked import in_a_line
 from bench.manifest import Predicted
 from bench.memory import PEAKS
 from bench.record import TrialRecord
@@ -188,7 +189,7 @@ def measured_memory(row: Row, table: Table) -> Cell | None:
 
 def _failure(record: TrialRecord) -> str:
     """Why a trial has no scores, in a line; out of memory with what was known then."""
-    text, known = record.error.strip().splitlines()[-1], record.memory_at_failure
+    text, known = in_a_line(record.error), record.memory_at_failure
     if record.status != "oom" or known is None:
         return text
     figures = {
@@ -262,6 +263,10 @@ def _memory_notes(record: TrialRecord) -> Iterator[str]:
             yield f"memory in {phase} contradicts itself: {memory.breach}"
         if memory.foreign_processes:
             yield f"not alone on the card in {phase}: {', '.join(memory.foreign_processes)}"
+        if "processes" in memory.denied:
+            yield f"nobody could see who else was on the card in {phase}: NVML says {memory.denied['processes']}"
+        if "memory" in memory.denied:
+            yield f"the card's memory in use in {phase} is not known: NVML says {memory.denied['memory']}"
 
 
 def memory_noise_floor(table: Table) -> float | None:
@@ -291,7 +296,7 @@ def unresolved(table: Table, floor: float) -> list[tuple[Row, Row]]:
 def _predictions(record: TrialRecord | None, known: Predicted | None) -> dict[str, int]:
     """Predicted memory by name, from the manifest or else from the record of a trial that failed for want of it."""
     if known is not None:
-        return known.model_dump()
+        return known.model_dump(exclude={"generation"})
     at_failure = record.memory_at_failure if record else None
     bytes_then = at_failure.predicted_allocated_bytes if at_failure else None
     return {} if bytes_then is None else {"allocated_bytes": bytes_then}
@@ -317,7 +322,7 @@ def _quantities(record: TrialRecord) -> dict[str, float]:
         f"{section}.{name}": value
         for section, values in sections.items()
         for name, value in (values or {}).items()
-        if value is not None and not isinstance(value, list)
+        if isinstance(value, int | float)
     }
 
 

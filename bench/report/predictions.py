@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import manifest
+from bench import generations, manifest
 from bench.manifest import Predicted
 from bench.predicted_memory import Unpredictable, predict, prediction_key
 from bench.sweep import Trial
@@ -21,7 +21,9 @@ def keep_predictions(folder: Path, trials: Sequence[Trial], tell: Callable[[str]
 def predictions(
     trials: Sequence[Trial], known: Mapping[str, Predicted], tell: Callable[[str], None]
 ) -> dict[str, Predicted]:
-    """Predicted peaks by trial id; those that are known stay. What defies prediction is said and left out."""
+    """Predicted peaks by trial id, on the card that is here; those that are known stay. What defies prediction is said
+    and left out."""
+    generation = generations.here() or generations.DEFAULT
     by_model: dict[str, Predicted | None] = {}
     found = dict(known)
     for trial in (trial for trial in trials if trial.trial_id not in known):
@@ -29,8 +31,9 @@ def predictions(
         key = prediction_key(config)
         if key not in by_model:
             try:
-                made = predict(config)
-                by_model[key] = Predicted(allocated_bytes=made.allocated, device_bytes=made.device)
+                made = predict(config, generation)
+                sizes = {"allocated_bytes": made.allocated, "device_bytes": made.device}
+                by_model[key] = Predicted(**sizes, generation=generation.name)
             except (Unpredictable, InvalidModel, ImportError) as error:
                 tell(f"note: {', '.join(trial.point)}: memory is not predicted: {error}")
                 by_model[key] = None

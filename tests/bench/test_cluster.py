@@ -118,9 +118,9 @@ def test_one_line_for_each_node_that_lacks_what_others_have():
 
 
 def test_trials_that_no_node_can_run_are_left_out_unless_they_are_all():
-    looks = {"a": Look("", {"x": [DATA]}, card_bytes=5), "b": Look("", {"x": [DATA]}, notes=["n"], card_bytes=3)}
+    looks = {"a": Look("", {"x": [DATA]}), "b": Look("", {"x": [DATA]}, notes=["n"])}
     found = readiness(looks, ["x", "y"])
-    assert found.absent == {"x": [DATA]} and found.notes == ["n"] and found.card_bytes == 3
+    assert found.absent == {"x": [DATA]} and found.notes == ["n"]
     with pytest.raises(ConfigError, match="  node b: missing data"):
         readiness(looks, ["x"])
 

@@ -1,14 +1,19 @@
 """The comparison with upstream's speed: same weights, same batches, its own loss; here with a stand-in for the clone."""
 
 import json
+import shutil
+import sys
 
 import pytest
 import torch
+from fake_cuda import CardInMemory, FakeCuda
 from torch import nn
 
 from bench import compare_speed
+from bench.compare_memory import function_of
 from bench.compare_speed import Task, fill, main, measure
 from bench.config import TrialConfig, with_value
+from bench.device import tf32_flags
 from bench.losses import structure_loss
 from models import MODELS
 from models._encoder_decoder import upstream_state
@@ -50,6 +55,19 @@ raise SystemExit("this trains for days")
 """
 
 
+BUILDER = """
+import torch
+import a_package_that_is_not_installed
+
+def _setup_tf32() -> None:
+    if torch.cuda.is_available() and torch.cuda.get_device_properties(0).major >= 8:
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+
+_setup_tf32()
+"""
+
+
 @pytest.fixture
 def config(tiny_with):
     encoder = {"name": "sam3_vit_tiny", "weights": "random", "depth": 2, "global_blocks": [1]}
@@ -60,6 +78,8 @@ def config(tiny_with):
 def clone(tmp_path, config):
     (tmp_path / "SAM3UNet.py").write_text(NETWORK)
     (tmp_path / "train.py").write_text(TRAIN)
+    (tmp_path / "sam3").mkdir()
+    (tmp_path / "sam3" / "model_builder.py").write_text(BUILDER)
     (tmp_path / "model.json").write_text(config.model.model_dump_json())
     return tmp_path
 
@@ -73,6 +93,26 @@ def test_both_sides_train_the_same(config, clone, monkeypatch):
     ours, theirs = measure(task(config)), measure(task(config, upstream=str(clone)))
     assert len(ours.seconds) == 3 and min(ours.seconds) > 0 and ours.device == "cpu"
     assert theirs.losses == pytest.approx(ours.losses, rel=1e-5) and len(set(ours.losses)) == 3
+
+
+@pytest.mark.parametrize(("capability", "tf32"), [((9, 0), True), ((7, 5), False)])
+def test_upstream_runs_as_after_its_own_import_and_here_a_trials_settings_hold(
+    config, clone, monkeypatch, capability, tf32
+):
+    """The clone's ``model_builder`` cannot be imported here, as on many machines; its ``_setup_tf32`` is run."""
+    monkeypatch.setitem(sys.modules, "sam3", None)  # and comes back as it was
+    FakeCuda(monkeypatch, capability=capability)
+    seen = []
+    monkeypatch.setattr(compare_speed, "_wait", lambda device: seen.append(tf32_flags()))
+    on_card = with_value(config, {"device": "cuda"})
+    with CardInMemory():
+        ours = measure(task(on_card))
+        assert set(seen) == {(tf32, True)} and tf32_flags() == (False, True)
+        without = measure(task(with_value(on_card, {"train.tf32": False})))
+        theirs = measure(task(on_card, upstream=str(clone)))
+    assert (ours.tf32, without.tf32, theirs.tf32) == (tf32, False, tf32) == (tf32, False, tf32_flags()[0])
+    torch.backends.cuda.matmul.allow_tf32 = False
+    assert theirs.losses == pytest.approx(ours.losses, rel=1e-5)
 
 
 def _network(clone, size):
@@ -95,7 +135,7 @@ def test_bfloat16_is_a_setting(config):
 
 
 def test_the_loss_is_taken_out_of_a_script_that_runs_when_imported(clone):
-    theirs = compare_speed._structure_loss(clone / "train.py")
+    theirs = function_of(clone / "train.py", "structure_loss")
     logits, masks = torch.randn(2, 1, 40, 40), torch.rand(2, 1, 40, 40).round()
     assert theirs(logits, masks).item() == pytest.approx(structure_loss(logits, masks).item(), rel=1e-5)
 
@@ -118,10 +158,17 @@ def test_weights_depend_on_their_names_alone(config):
     [
         (["--steps", "0"], "at least 1"),
         (["--upstream", "tests"], "has no SAM3UNet.py"),
+        (["--upstream", "old"], "sam3/model_builder.py defines no _setup_tf32. Give a clone of"),
+        (["--upstream", "broken"], "SAM3UNet.py cannot be read"),
         (["--size", "-1"], "transform.size"),
     ],
 )
-def test_wrong_input_is_a_line(clone, tmp_path, capsys, given, reason):
+def test_wrong_input_is_a_line(clone, tmp_path, capsys, monkeypatch, given, reason):
+    for name, file, text in (("old", "sam3/model_builder.py", "x = 1\n"), ("broken", "SAM3UNet.py", "class :")):
+        shutil.copytree(clone, tmp_path / name, ignore=shutil.ignore_patterns("old", "broken"))
+        (tmp_path / name / file).write_text(text)
+    (tmp_path / "tests").mkdir()
+    monkeypatch.chdir(tmp_path)
     given = ["--upstream", str(clone), "--results", str(tmp_path / "out"), "--device", "cpu", *given]
     assert main(given) == 2
     said = capsys.readouterr().err

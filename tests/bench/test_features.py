@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fake_cuda import FakeCuda
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load
@@ -55,6 +56,20 @@ def outcome(record: TrialRecord):
     assert record.status == "ok", record.error
     learnt = {name: value.numpy().tobytes() for name, value in load(record.checkpoint).items()}
     return record.scores, record.val_scores, record.image_scores, record.curve, learnt
+
+
+def test_features_with_tf32_are_others(monkeypatch, frozen, cache):
+    """On a card the setting decides their last bits; entries that were made before there was the setting had none."""
+    FakeCuda(monkeypatch)
+    model = MODELS.build(frozen().model, 32, False)
+
+    def key(device, tf32):
+        config = frozen({"train.tf32": tf32})
+        return features._key(model, 1, config, torch.device(device, 0), {}, "data")
+
+    assert key("cpu", True) == key("cpu", False)
+    on_card = key("cuda", True)
+    assert on_card.pop("tf32") is True and on_card == key("cuda", False)
 
 
 def feed(config):

@@ -100,6 +100,39 @@ def test_what_a_trial_complains_of_and_its_exit_code_arrive(server, request_of, 
     assert list(run) == ["\n"] or not list(run)
     assert run.exit_code == 1 and "ValidationError" in run.said
     assert run.how_it_ended.endswith("the process ended with code 1 and without a record")
+    assert forked.in_a_line(run.how_it_ended).startswith("the process ended with code 1 and without a record; its last")
+
+
+@pytest.mark.parametrize(
+    ("said", "how", "line"),
+    [
+        (
+            "",
+            "the process ended with code 3 and without a record",
+            "the process ended with code 3 and without a record",
+        ),
+        (
+            "a\n\n  b\nc\nd\n",
+            "the process was killed by SIGSEGV",
+            "the process was killed by SIGSEGV; its last words: b / c / d",
+        ),
+        (
+            "x: no\n",
+            "rank 1 of 2: the process ended with code 1",
+            "rank 1 of 2: the process ended with code 1; its last words: x: no",
+        ),
+        ("Traceback\n  File\n", "KeyError: 'x'", "KeyError: 'x'"),  # a trial's own error is its last line
+        ("", "", ""),
+    ],
+)
+def test_how_a_process_ended_and_its_last_words_fit_a_line(said, how, line):
+    assert forked.in_a_line(forked.without_record(said, how)) == line
+
+
+def test_a_process_that_talks_a_lot_leaves_its_last_lines():
+    said = "\n".join(f"warning {i}" for i in range(10_000))
+    lines = forked.without_record(said, "the process ended with code 1").splitlines()
+    assert len(lines) == forked.LINES_KEPT + 1 and lines[-2:] == ["warning 9999", "the process ended with code 1"]
 
 
 def test_a_server_that_was_killed_takes_its_trials_along_and_is_replaced(request_of, tiny_with, tmp_path):

@@ -389,7 +389,7 @@ def test_large_numbers_that_are_allowed_take_no_memory(said, part, value):
 def test_names_and_questions_cannot_break_out_of_a_page(said, place, tmp_path, capsys, monkeypatch):
     """Markdown holds what was written as text: no tag, no link, no code, no table cell of its own."""
     footprint = Footprint(dict.fromkeys(PARTS, GIB), "forward", 7 * GIB)
-    monkeypatch.setattr(plan, "predict", lambda config: Prediction(footprint))
+    monkeypatch.setattr(plan, "predict", lambda config, generation: Prediction(footprint))
     question = "<script>alert(1)</script> | [x](javascript:y) `z` \\input{/etc/passwd} [bold red]r[/]"
     text = GOOD_TEXT.replace("Does it work?", json.dumps(question)).replace("narrow:", "'<b>|[/]|</b>':")
     assert said(text)[0] == 0

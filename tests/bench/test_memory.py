@@ -1,8 +1,10 @@
 """Peaks of this process, read from outside; and a simulated NVML with everything that real ones do."""
 
+import inspect
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from fake_cuda import FakeCuda
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,6 +76,17 @@ class FakeNvml(types.ModuleType):
     def __init__(self, used, processes=(), instances=None):
         super().__init__("pynvml")
         self.used, self.processes, self.instances = used, list(processes), instances or {}
+
+    def refuse(self, function, handle, reason="Unknown Error"):
+        """From now on a function fails for one card or instance, as where a card is lost or a container may not ask."""
+        asked = getattr(self, function)
+
+        def answer(*arguments):
+            if arguments and arguments[0] == handle:
+                raise self.NVMLError(reason)
+            return asked(*arguments)
+
+        setattr(self, function, answer)
 
     def nvmlInit(self):
         if self.used is None:
@@ -188,6 +202,138 @@ def test_without_a_driver_or_with_an_unknown_card_everything_is_none(monkeypatch
         assert peaks["rss_bytes"] > 0
 
 
+# --- cards that do not answer, and containers that may not ask --------------------------------------------------------
+
+LOST, DENIED = "GPU is lost", "Insufficient Permissions"
+ABOUT_CARDS = {  # NVML's functions that are asked about a card, and what they are given for the second one
+    "nvmlDeviceGetHandleByIndex": 1,
+    "nvmlDeviceGetMaxMigDeviceCount": "GPU-b",
+    "nvmlDeviceGetUUID": "GPU-b",
+    "nvmlDeviceGetMemoryInfo": "GPU-b",
+    "nvmlDeviceGetComputeRunningProcesses": "GPU-b",
+}
+
+
+def two_cards():
+    return FakeNvml({"GPU-a": [100, 200, 300], "GPU-b": [500, 600]}, [(OWN, 40), (77, 30)])
+
+
+def test_every_function_that_the_sampler_calls_is_made_to_fail_here():
+    others = {"nvmlInit", "nvmlDeviceGetCount", "nvmlSystemGetProcessName"}  # not about a card; see below
+    others |= {"nvmlDeviceGetMigDeviceHandleByIndex", "nvmlDeviceGetCudaComputeCapability"}
+    assert set(re.findall(r"pynvml\.(nvml\w+)", inspect.getsource(sampler))) == ABOUT_CARDS.keys() | others
+
+
+@pytest.mark.parametrize("function", ABOUT_CARDS)
+def test_what_fails_on_one_card_changes_nothing_on_another(monkeypatch, function):
+    expected = watch(monkeypatch, two_cards(), "GPU-a")
+    sick = two_cards()
+    sick.refuse(function, ABOUT_CARDS[function], LOST)
+    found = watch(monkeypatch, sick, "GPU-a")
+    for answers in (expected, found):
+        for name in ("series", "longest_gap_seconds", "rss_bytes"):
+            answers[1].pop(name)  # of this process and the clock
+    assert found == expected and found[1]["nvml_device_bytes"] == 300 and found[1]["nvml_process_bytes"] == 40
+    assert sampler.nvml_problem() is None
+
+
+@pytest.mark.parametrize("function", ABOUT_CARDS)
+def test_what_fails_on_the_watched_card_is_unknown_and_no_pass(monkeypatch, function):
+    sick = two_cards()
+    sick.refuse(function, ABOUT_CARDS[function], LOST)
+    start, peaks = watch(monkeypatch, sick, "GPU-b")
+    if function in ("nvmlDeviceGetHandleByIndex", "nvmlDeviceGetUUID"):
+        expected = "NVML does not know this device; it knows GPU-a; card 1 does not answer: GPU is lost"
+        assert start["problem"] == expected and start["foreign"] is None and start["nvml_baseline_bytes"] is None
+        assert peaks["nvml_device_bytes"] is peaks["nvml_process_bytes"] is None
+        return
+    memory, processes = function != "nvmlDeviceGetMemoryInfo", function != "nvmlDeviceGetComputeRunningProcesses"
+    others = [{"pid": 77, "name": "job77", "bytes": 30}]
+    assert start["nvml_baseline_bytes"] == (500 if memory else None)
+    assert peaks["nvml_device_bytes"] == (600 if memory else None)
+    assert peaks["nvml_process_bytes"] == (40 if processes else None)
+    assert peaks["foreign"] == (others if processes else None) and bool(start["foreign"]) == processes
+    refused = {"memory": LOST} if not memory else {"processes": LOST} if not processes else {}
+    assert peaks["denied"] == start["denied"] == refused
+    assert (peaks["lost_samples"] == peaks["samples"]) == bool(refused)
+
+
+def test_in_a_container_that_denies_the_memory_another_process_is_still_seen(monkeypatch):
+    nvml = FakeNvml({"GPU-a": [9000], "MIG-c": [10]}, [(4242, 3 * 2**30)], {"GPU-a": ["MIG-c"]})
+    nvml.refuse("nvmlDeviceGetMemoryInfo", "MIG-c", DENIED)
+    start, peaks = watch(monkeypatch, nvml, "MIG-c", "a")
+    assert [each["name"] for each in start["foreign"]] == [each["name"] for each in peaks["foreign"]] == ["job4242"]
+    assert start["nvml_baseline_bytes"] is peaks["nvml_device_bytes"] is None and peaks["denied"] == {"memory": DENIED}
+
+
+def test_a_list_that_is_refused_now_and_then_was_seen(monkeypatch):
+    nvml = two_cards()
+    real = nvml.nvmlDeviceGetComputeRunningProcesses
+    asked = []
+
+    def now_and_then(handle):
+        asked.append(handle)
+        if len(asked) % 2:
+            raise FakeNvml.NVMLError("Timeout")
+        return real(handle)
+
+    nvml.nvmlDeviceGetComputeRunningProcesses = now_and_then
+    _, peaks = watch(monkeypatch, nvml, "GPU-a", samples=4)
+    assert [each["pid"] for each in peaks["foreign"]] == [77] and peaks["denied"] == {}
+    assert 0 < peaks["lost_samples"] < peaks["samples"]
+
+
+def test_a_name_that_cannot_be_told_is_unknown(monkeypatch):
+    nvml = FakeNvml({"GPU-a": [1]}, [(2**30, 5)])
+    for name, said in ((b"/bin/caf\xe9", "caf\N{REPLACEMENT CHARACTER}"), (None, "unknown")):
+        nvml.nvmlSystemGetProcessName = lambda pid, name=name: name
+        if name is None:
+            nvml.refuse("nvmlSystemGetProcessName", 2**30)
+        _, peaks = watch(monkeypatch, nvml, "GPU-a")
+        assert [each["name"] for each in peaks["foreign"]] == [said]
+
+
+def test_a_driver_that_fails_after_its_start_is_a_problem(monkeypatch):
+    nvml = two_cards()
+
+    def fail():
+        raise FakeNvml.NVMLError(LOST)
+
+    nvml.nvmlDeviceGetCount = fail
+    start, peaks = watch(monkeypatch, nvml, "GPU-a")
+    assert start["problem"] == LOST and peaks["nvml_device_bytes"] is None and sampler.nvml_problem() == LOST
+
+
+def test_before_any_work_the_cards_that_a_trial_may_get_are_looked_at(monkeypatch):
+    nvml = two_cards()
+    monkeypatch.setattr(sampler, "pynvml", nvml)
+    nvml.refuse("nvmlDeviceGetComputeRunningProcesses", "GPU-b", DENIED)
+    refused = "the list of the card's processes is refused (Insufficient Permissions)"
+    for visible, problem in (
+        (None, None),
+        ("1", None),  # numbers are not trusted: any card may be the one
+        ("GPU-a", None),
+        ("GPU-b", refused),
+        ("GPU-a,GPU-b", None),
+        ("GPU-z", "NVML does not know this device; it knows GPU-a, GPU-b"),
+    ):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert sampler.nvml_problem() == problem, visible
+
+
+def test_a_trial_whose_neighbours_cannot_be_seen_is_missing_something(monkeypatch, tiny_with):
+    nvml = FakeNvml({"GPU-a": [1]})
+    monkeypatch.setattr(sampler, "pynvml", nvml)
+    FakeCuda(monkeypatch)
+    nvml.refuse("nvmlDeviceGetComputeRunningProcesses", "GPU-a", DENIED)
+    (item,) = tiny_with({"device": "cuda"}).missing()
+    assert item.field == "memory.foreign_process" and "refused (Insufficient Permissions)" in item.what
+    assert "memory.foreign_process=note" in item.remedy
+    assert list(tiny_with({"device": "cuda", "memory.foreign_process": "note"}).missing()) == []
+
+
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=400), st.sampled_from([2, 4, 10]))
 def test_a_series_keeps_its_peak_its_order_and_its_bound(values, limit):
     series = sampler.Series(limit)
@@ -220,8 +366,14 @@ def nvmlDeviceGetCount(): return 1
 def nvmlDeviceGetHandleByIndex(index): return "GPU-a"
 def nvmlDeviceGetUUID(handle): return handle
 def nvmlDeviceGetMaxMigDeviceCount(handle): raise NVMLError("Not Supported")
-def nvmlDeviceGetMemoryInfo(handle): return types.SimpleNamespace(used=_state()["used"])
+def _ask(what):
+    reason = _state().get("denied", {}).get(what)
+    if reason: raise NVMLError(reason)
+def nvmlDeviceGetMemoryInfo(handle):
+    _ask("memory")
+    return types.SimpleNamespace(used=_state()["used"])
 def nvmlDeviceGetComputeRunningProcesses(handle):
+    _ask("processes")
     return [types.SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in _state()["processes"]]
 def nvmlSystemGetProcessName(pid): return f"job{pid}"
 """
@@ -234,17 +386,7 @@ def card(monkeypatch, tmp_path):
     state = tmp_path / "state.json"
     monkeypatch.setenv("FAKE_NVML", str(state))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    cuda = {
-        "synchronize": lambda device: None,
-        "empty_cache": lambda: None,
-        "reset_peak_memory_stats": lambda device: None,
-        "max_memory_allocated": lambda device: 300 * MIB,
-        "max_memory_reserved": lambda device: 400 * MIB,
-        "current_device": lambda: 0,
-        "get_device_properties": lambda device: types.SimpleNamespace(uuid="a", total_memory=8 * 2**30),
-    }
-    for name, function in cuda.items():
-        monkeypatch.setattr(torch.cuda, name, function)
+    FakeCuda(monkeypatch)
 
     def show(used=0, processes=(), **more):
         part = state.with_suffix(".part")
@@ -330,7 +472,58 @@ def test_nvml_missing_on_a_gpu_machine_is_one_line(card):
     with MemoryMonitor(CUDA, MemoryConfig(foreign_process="note")) as monitor, monitor.phase() as peaks:
         pass
     assert peaks[0].nvml_device_bytes is peaks[0].nvml_process_bytes is None
+    assert peaks[0].foreign_processes is None
+    assert peaks[0].denied == {"memory": "Driver Not Loaded", "processes": "Driver Not Loaded"}
     assert peaks[0].torch_allocated_bytes == 300 * MIB
+
+
+def test_where_the_memory_is_denied_it_is_unknown_and_others_are_still_named(card):
+    card(denied={"memory": DENIED})
+    with MemoryMonitor(CUDA) as monitor, monitor.phase("training") as peaks:
+        card(processes=[(OWN, 850 * MIB)], denied={"memory": DENIED})
+        time.sleep(0.1)
+    memory = peaks[0]
+    assert memory.nvml_device_bytes is memory.nvml_baseline_bytes is None and memory.denied == {"memory": DENIED}
+    assert memory.foreign_processes == [] and memory.torch_reserved_bytes == 400 * MIB
+    card(processes=[(77, 600 * MIB)], denied={"memory": DENIED})
+    with pytest.raises(MeasurementSpoiled, match=r"before the trial: job77"):
+        MemoryMonitor(CUDA).__enter__()
+
+
+@pytest.mark.parametrize("choice", ["fail", "wait"])
+def test_where_the_processes_are_denied_nobody_is_alone(card, choice):
+    card(100 * MIB, denied={"processes": DENIED})
+    with pytest.raises(MeasurementSpoiled) as error:
+        MemoryMonitor(CUDA, MemoryConfig(foreign_process=choice)).__enter__()
+    said = str(error.value)
+    assert "the list of the card's processes is refused (Insufficient Permissions) before the trial" in said
+    assert "memory.foreign_process=note" in said and "\n" not in said
+    card(100 * MIB)
+    with pytest.raises(MeasurementSpoiled, match="refused .* during training"):
+        with MemoryMonitor(CUDA) as monitor:
+            card(100 * MIB, denied={"processes": DENIED})
+            with monitor.phase("training"):
+                pass
+
+
+def test_who_wants_to_go_on_without_knowing_is_told_so_by_the_record(card):
+    card(100 * MIB, denied={"processes": DENIED})
+    with MemoryMonitor(CUDA, MemoryConfig(foreign_process="note")) as monitor, monitor.phase() as peaks:
+        card(300 * MIB, denied={"processes": DENIED})
+        time.sleep(0.1)
+    memory = peaks[0]
+    assert memory.foreign_processes is None and memory.denied == {"processes": DENIED}
+    assert memory.nvml_device_bytes == 200 * MIB and memory.nvml_process_bytes is None
+    assert Memory.model_validate_json(memory.model_dump_json()) == memory
+
+
+def test_a_sampler_that_hangs_is_ended_and_what_it_told_is_kept(monkeypatch):
+    with MemoryMonitor(torch.device("cpu")) as monitor:
+        with monitor.phase() as peaks:
+            pass
+        monkeypatch.setattr("bench.memory.END_SECONDS", 0.1)
+        psutil.Process(monitor.child.pid).suspend()
+    assert peaks[0].rss_bytes is not None and monitor.child.returncode == -9
 
 
 def test_cards_are_named_by_what_is_visible_first(card, monkeypatch):

@@ -8,8 +8,9 @@ from conftest import REPOSITORY
 from bench import plan as planner
 from bench.config import ConfigError, TrialConfig, load_sweep, with_value
 from bench.footprint import PARTS, Footprint
+from bench.generations import GENERATIONS
 from bench.plan import CARDS, card_size, largest_batch, main
-from bench.predicted_memory import CONTEXT_BYTES, USABLE, Prediction, Unpredictable, fits, predict
+from bench.predicted_memory import USABLE, Prediction, Unpredictable, fits, predict
 from bench.sweep import expand
 
 GIB = 2**30
@@ -32,6 +33,11 @@ profiles:
 """
 
 
+@pytest.fixture(autouse=True)
+def _no_card_here(monkeypatch):
+    monkeypatch.setattr(planner, "here", lambda: None)
+
+
 @pytest.fixture
 def sweep_file(tmp_path):
     path = tmp_path / "mine.yaml"
@@ -40,7 +46,7 @@ def sweep_file(tmp_path):
 
 
 def test_a_plan_of_a_sweep(monkeypatch, sweep_file, tmp_path, capsys):
-    monkeypatch.setattr(planner, "largest_batch", lambda config, card: 17)
+    monkeypatch.setattr(planner, "largest_batch", lambda config, card, generation: 17)
     assert main([str(sweep_file), "--results", str(tmp_path), "--card", "6"]) == 0
     said = capsys.readouterr().out
     assert "Predicted, not measured" in said and "assumed context of 450 MiB" in said
@@ -50,7 +56,7 @@ def test_a_plan_of_a_sweep(monkeypatch, sweep_file, tmp_path, capsys):
     for line in lines:
         parts = sum(int(line[f"predicted.{part}_bytes"]) for part in planner.PARTS)
         assert parts == int(line["predicted.allocated_bytes"]) > 0
-        assert int(line["predicted.device_bytes"]) == int(line["predicted.reserved_bytes"]) + CONTEXT_BYTES
+        assert int(line["predicted.device_bytes"]) == int(line["predicted.reserved_bytes"]) + 450 * 2**20
         assert all(line[f"predicted.fits_{card}_gb"] == "True" for card in CARDS)
     assert int(lines[0]["predicted.allocated_bytes"]) < int(lines[1]["predicted.allocated_bytes"])
     measured = ("torch_allocated_bytes", "nvml_device_bytes", "rss_bytes")
@@ -66,6 +72,10 @@ def test_a_plan_of_a_sweep(monkeypatch, sweep_file, tmp_path, capsys):
         (["--card", "big"], "--card big: is no card size. Give its memory in GB"),
         (["--card", "-3"], "is no card size"),
         (["--card", "nan"], "is no card size"),
+        (
+            ["--generation", "hoper"],
+            "--generation hoper: no such generation. Did you mean 'hopper'? Known: turing, ampere",
+        ),
         (["model.adapter.rnak=3"], "rnak"),
         (["--profile", "ful"], "no profile 'ful'. Did you mean 'full'?"),
         (["transform.size=33"], "no multiple of its patch size"),
@@ -87,7 +97,7 @@ def made_up(monkeypatch, fixed, each):
     """A model whose total is a straight line in the batch, but for steps as the allocator makes them."""
     tried = []
 
-    def predict_line(config):
+    def predict_line(config, generation):
         batch = config.train.batch_size
         tried.append(batch)
         return type("Made", (), {"device": int(fixed + each * batch + min(each / 3, 20 * 2**20) * (batch % 3))})
@@ -121,7 +131,7 @@ def test_every_ablation_has_a_plan_at_full_size(monkeypatch, tmp_path, path, cap
     """All but the prediction itself, which would take seconds for each row; ``tests/test_ablations.py`` builds them."""
     monkeypatch.setattr(planner, "sizes", lambda trials: {})
     footprint = Footprint(dict.fromkeys(PARTS, GIB), "forward", 7 * GIB)
-    monkeypatch.setattr(planner, "predict", lambda config: Prediction(footprint))
+    monkeypatch.setattr(planner, "predict", lambda config, generation: Prediction(footprint))
     assert main([str(path), "--results", str(tmp_path), "--card", "8"]) == 0
     said = capsys.readouterr()
     assert said.err == "" and "8 and up" in said.out
@@ -167,7 +177,7 @@ def test_the_largest_batch_of_a_real_model(sweep_file):
 
 
 def test_curves_leave_out_what_a_model_lacks(monkeypatch, sweep_file):
-    monkeypatch.setattr(planner, "predict", lambda config: config.trial_id)
+    monkeypatch.setattr(planner, "predict", lambda config, generation: config.trial_id)
     base = load_sweep(sweep_file, "full").base
     found = planner.curves(
         base.model_copy(
@@ -178,6 +188,42 @@ def test_curves_leave_out_what_a_model_lacks(monkeypatch, sweep_file):
     )
     assert set(found) == {"transform.size", "train.batch_size"}
     assert set(planner.curves(base)) == set(planner.CURVES)
+
+
+@pytest.mark.parametrize(
+    ("here", "given", "name", "why"),
+    [
+        (None, [], "ampere", "no card is here and --generation names none"),
+        ("hopper", [], "hopper", "that of the card here"),
+        ("hopper", ["--generation", "ampere"], "ampere", "given by --generation"),
+    ],
+)
+def test_it_says_which_generation_of_cards_it_counts_with(
+    monkeypatch, sweep_file, tmp_path, capsys, here, given, name, why
+):
+    monkeypatch.setattr(planner, "here", lambda: here and GENERATIONS[here])
+    asked = []
+    footprint = Footprint(dict.fromkeys(PARTS, GIB), "forward", 7 * GIB, handles=1)
+
+    def predicted(config, generation):
+        asked.append(generation.name)
+        return Prediction(footprint, generation)
+
+    monkeypatch.setattr(planner, "predict", predicted)
+    assert main([str(sweep_file), "--results", str(tmp_path), "--card", "80", *given]) == 0
+    said, page = capsys.readouterr().out, (tmp_path / "mine-full" / "plan.md").read_text()
+    assert f"The generation of the card is {name}: {why}" in said and set(asked) == {name}
+    expected = {
+        "ampere": ("an assumed context of 450 MiB.", "workspaces of 8.12 MiB"),
+        "hopper": (
+            "a context of 766 MiB (638 if no matrices are multiplied), measured on an H100",
+            "workspaces of 32 MiB",
+        ),
+    }
+    assert all(text in said and text in page for text in (f"of the generation {name}", *expected[name]))
+    (line, _) = csv.DictReader((tmp_path / "mine-full" / "plan.csv").open())
+    context = 450 * 2**20 if name == "ampere" else 668_532_736 + 64 * 2**20
+    assert int(line["predicted.device_bytes"]) - int(line["predicted.reserved_bytes"]) == context
 
 
 def test_a_point_that_cannot_be_predicted_is_a_row_that_says_so(tmp_path, capsys):

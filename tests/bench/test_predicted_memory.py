@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bench.config import TrialConfig, with_value
 from bench.footprint import PARTS, Tracker, follow_step
-from bench.predicted_memory import WORKSPACE_BYTES, Unpredictable, fake_footprint, predict
+from bench.predicted_memory import Unpredictable, fake_footprint, predict
 from bench.train import batch_loss, make_optimiser
 from bench.transforms import flip
 from models import MODELS
@@ -229,7 +229,8 @@ def test_upstreams_setting_comes_to_what_its_own_network_does(full):
     assert prediction.allocated == 4_751_635_456 + 62 * 512
     assert prediction.parts["frozen"] / GIB == pytest.approx(1.667, abs=0.002)
     assert prediction.allocated == sum(prediction.parts.values())
-    assert prediction.allocated == prediction.footprint.allocated + WORKSPACE_BYTES
+    without = fake_footprint(full, cuda=True)
+    assert prediction.footprint.handles == 2 and prediction.allocated == without.allocated + 2 * 8_519_680
     assert prediction.allocated <= prediction.reserved < prediction.device
 
 

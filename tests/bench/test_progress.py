@@ -9,6 +9,7 @@ from rich.console import Console
 
 from bench import live_page, manifest
 from bench.config import Axis, Sweep
+from bench.forked import without_record
 from bench.live_page import LivePage
 from bench.memory import Memory
 from bench.progress import Display, peak_memory
@@ -53,6 +54,21 @@ def shown(display, console):
     with console.capture() as capture:
         console.print(display.table())
     return [line.rstrip() for line in capture.get().splitlines()]
+
+
+def test_a_process_without_a_record_is_shown_with_how_it_ended_and_what_it_said(tiny):
+    (trial,) = expand(sweep_of(tiny, 1))
+    how = "the process ended with code 1 and without a record"
+    said = "Traceback\n  File memory.py\nValueError: Expected a torch.device with a specified index\n"
+    console = Console(file=io.StringIO(), width=300)
+    with Display([trial], console) as display:
+        died = record(trial, "error").model_copy(update={"error": without_record(said, how)})
+        display.finished(0, died)
+    assert f"error: {how}; its last words: Traceback / File memory.py / ValueError: Expected" in console.file.getvalue()
+    board = results.Results(sweep_of(tiny, 1), [trial], {trial.trial_id: died}, {}, {}).board()
+    (row,) = board.tables[0].rows
+    last = "ValueError: Expected a torch.device with a specified index"
+    assert row.errors == (f"{how}; its last words: Traceback / File memory.py / {last}",)
 
 
 def test_the_live_table_shows_running_and_ended_trials(tiny):

@@ -4,6 +4,7 @@ import pytest
 from test_report import board_of, record
 
 from bench.config import Axis, Sweep
+from bench.memory import Memory
 from bench.report.tables import as_frame, markdown
 from bench.sweep import expand
 
@@ -40,6 +41,24 @@ def test_a_shared_card_leaves_memory_and_speed_open_and_says_why(sweep):
     frame = as_frame(board).set_index("model.adapter.rank")
     assert frame.loc["4", ["training.rss_bytes", "timing.train_images_per_second"]].isna().all()
     assert frame.loc["4", "test.s_measure"] == 0.8
+
+
+def test_what_nvml_did_not_show_is_said_and_is_no_number(sweep):
+    one, two, three = expand(sweep)
+    device = {"nvml_device_bytes": 3 * 2**30, "torch_reserved_bytes": 2 * 2**30}
+    alone, unseen = Memory(**device), Memory(**device, foreign_processes=None, denied={"processes": "No Permission"})
+    blind = Memory(torch_reserved_bytes=2 * 2**30, denied={"memory": "No Permission"})
+    records = [
+        record(t).model_copy(update={"memory": {"training": m}})
+        for t, m in zip((one, two, three), (alone, unseen, blind))
+    ]
+    board = board_of(sweep, *records)
+    assert board.tables[0].memory_measure == "torch_reserved_bytes", "the first that all rows have"
+    text = markdown(board)
+    assert "† 4: nobody could see who else was on the card in training: NVML says No Permission" in text
+    assert "† 8: the card's memory in use in training is not known: NVML says No Permission" in text
+    assert text.count("NVML says") == 2
+    assert not [name for name in as_frame(board) if "denied" in name or "foreign" in name]
 
 
 def test_a_whole_sweep_on_shared_cards_has_no_front(sweep):

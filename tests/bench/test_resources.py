@@ -31,14 +31,13 @@ def asked(monkeypatch, tiny_with):
         ("--gpus 2", 8, 2, 1, 2),
         ("--gpus-per-trial 2", 8, 4, 2, 2),
         ("--gpus-per-trial 3", 16, 4, 3, 1),
-        ("--gpus-per-trial 0.5", 2, 4, 0.5, 8),
-        ("--gpus-per-trial 0.4 --gpus 1 --cpus-per-trial 2", 2, 1, 0.4, 2),
         ("--gpus-per-trial 4 --executor serial", 16, 4, 4, 1),
     ],
 )
 def test_cores_are_divided_among_the_trials_that_run_at_once(asked, arguments, threads, gpus, each, at_once):
     resources = asked(arguments)
     assert (resources.threads, resources.gpus, resources.gpus_per_trial) == (threads, gpus, each)
+    assert type(resources.gpus_per_trial) is int
     assert resources.slots(16, gpus) == at_once
 
 
@@ -62,13 +61,18 @@ def test_a_cluster_says_itself_what_it_has(asked):
         ("--gpus 5", "cuda", "Allowed: 1 to 4"),
         ("--gpus-per-trial 5", "cuda", "there are 4 GPUs to use. Allowed: up to 4"),
         ("--gpus-per-trial 2 --gpus 1", "cuda", "there are 1 GPUs to use"),
-        ("--gpus-per-trial 1.5", "cuda", "whole numbers from 1, or a share"),
-        ("--gpus-per-trial 0", "cuda", "whole numbers from 1, or a share"),
-        ("--gpus-per-trial -1", "cuda", "whole numbers from 1, or a share"),
-        ("--gpus-per-trial nan", "cuda", "whole numbers from 1, or a share"),
-        ("--gpus-per-trial inf", "cuda", "whole numbers from 1, or a share"),
-        ("--gpus-per-trial 0.7", "cuda", "no second trial fits beside it"),
-        ("--gpus-per-trial 0.5 --executor serial", "cuda", "serial runs one trial at a time"),
+        ("--gpus-per-trial 1.5", "cuda", "is no number of cards. Allowed: whole numbers from 1"),
+        ("--gpus-per-trial 0", "cuda", "is no number of cards. Allowed: whole numbers from 1"),
+        ("--gpus-per-trial -1", "cuda", "is no number of cards. Allowed: whole numbers from 1"),
+        ("--gpus-per-trial nan", "cuda", "is no number of cards. Allowed: whole numbers from 1"),
+        ("--gpus-per-trial inf", "cuda", "is no number of cards. Allowed: whole numbers from 1"),
+        (
+            "--gpus-per-trial 0.5",
+            "cuda",
+            "trials do not share a card, because neither memory nor speed can be measured",
+        ),
+        ("--gpus-per-trial 0.25 --address auto", "cuda", "on a shared one. Allowed: whole numbers from 1"),
+        ("--gpus-per-trial 0.7 --executor serial", "cuda", "trials do not share a card"),
         ("--cpus-per-trial 17", "cuda", "Allowed: 1 to 16"),
         ("--cpus-per-trial 0 --address auto", "cuda", "at least 1"),
         ("--address auto --executor serial", "cpu", "runs on this machine only"),

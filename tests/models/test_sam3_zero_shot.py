@@ -131,6 +131,31 @@ def test_incomplete_weights_are_an_error_and_the_rest_of_the_file_is_not(tmp_pat
         sam3_zero_shot._load(network, tmp_path / "sam3.pt")
 
 
+class Builder(ModuleType):
+    """``sam3.model_builder``, which allows TF32 in the whole process when it is imported."""
+
+    @property
+    def build_sam3_image_model(self):
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        return lambda **settings: nn.Linear(1, 1)
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_importing_the_package_does_not_decide_about_tf32(monkeypatch, tmp_path, tf32):
+    monkeypatch.setitem(sys.modules, "sam3", ModuleType("sam3"))
+    monkeypatch.setitem(sys.modules, "sam3.model_builder", Builder("sam3.model_builder"))
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = tf32
+        assert isinstance(sam3_zero_shot._network(tmp_path / "vocabulary"), nn.Linear)
+        assert [backend.allow_tf32 for backend in backends] == [tf32, tf32]
+    finally:
+        for backend, allowed in zip(backends, before):
+            backend.allow_tf32 = allowed
+
+
 def test_the_packages_own_network_can_be_built_without_a_gpu():
     pytest.importorskip("triton", reason="the whole sam3 package needs it")
     shape = skeleton(MODELS.parse("sam3_zero_shot"), 336)
