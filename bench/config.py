@@ -145,7 +145,14 @@ class Later(NamedTuple):
         return raw
 
 
-LATER = (Later("train.tf32", before=False, idle=lambda config: config.device == "cpu"),)
+LATER = (
+    Later("train.tf32", before=False, idle=lambda config: config.device == "cpu"),
+    Later("dataset.foreground", before="auto"),
+    Later("dataset.ignore", before=[]),
+    Later("dataset.mask_suffix", before=""),
+    Later("dataset.recursive", before=False),
+    Later("dataset.classes", before={}),
+)
 """All fields that were added since the first records were made. Whoever adds a field adds it here."""
 
 
