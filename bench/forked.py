@@ -30,8 +30,8 @@ LINES_KEPT = 50
 """Of standard error, in the record of a process that left none itself."""
 LINES_SHOWN = 3
 """Of those, in a row of a table."""
-ENDED = re.compile(r"\bthe process (ended|was killed)\b")
-"""In the last line of the error of a process that left no record (``in_words``)."""
+ENDED = re.compile(r"\bthe process (that starts trials )?(ended|was killed|cannot be reached)\b")
+"""In the last line of the error of a process that left no record."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 UNTOUCHED = {
     "OMP_NUM_THREADS": "1",  # threads do not survive a fork; trials set their own number of them
@@ -199,11 +199,11 @@ def without_record(said: str, how: str) -> str:
 
 
 def in_a_line(error: str) -> str:
-    """A trial's error for a table: its last line and, of a process that left no record, what it said last before."""
+    """A trial's error for a table: its last line and, of a process without a record, the end of its standard error."""
     *before, last = [line.strip() for line in error.splitlines() if line.strip()] or [""]
     if not before or not ENDED.search(last):
         return last
-    return f"{last}; its last words: {' / '.join(before[-LINES_SHOWN:])}"
+    return f"{last}; its standard error ended with: {' / '.join(before[-LINES_SHOWN:])}"
 
 
 def in_words(code: int) -> str:

@@ -100,7 +100,9 @@ def test_what_a_trial_complains_of_and_its_exit_code_arrive(server, request_of, 
     assert list(run) == ["\n"] or not list(run)
     assert run.exit_code == 1 and "ValidationError" in run.said
     assert run.how_it_ended.endswith("the process ended with code 1 and without a record")
-    assert forked.in_a_line(run.how_it_ended).startswith("the process ended with code 1 and without a record; its last")
+    assert forked.in_a_line(run.how_it_ended).startswith(
+        "the process ended with code 1 and without a record; its standard error"
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,18 +116,24 @@ def test_what_a_trial_complains_of_and_its_exit_code_arrive(server, request_of, 
         (
             "a\n\n  b\nc\nd\n",
             "the process was killed by SIGSEGV",
-            "the process was killed by SIGSEGV; its last words: b / c / d",
+            "the process was killed by SIGSEGV; its standard error ended with: b / c / d",
         ),
         (
             "x: no\n",
             "rank 1 of 2: the process ended with code 1",
-            "rank 1 of 2: the process ended with code 1; its last words: x: no",
+            "rank 1 of 2: the process ended with code 1; its standard error ended with: x: no",
+        ),
+        (
+            "No module named torch\n",
+            "the process that starts trials cannot be reached: [Errno 2]",
+            "the process that starts trials cannot be reached: [Errno 2]; its standard error ended with: No module "
+            "named torch",
         ),
         ("Traceback\n  File\n", "KeyError: 'x'", "KeyError: 'x'"),  # a trial's own error is its last line
         ("", "", ""),
     ],
 )
-def test_how_a_process_ended_and_its_last_words_fit_a_line(said, how, line):
+def test_how_a_process_ended_and_what_it_said_fit_a_line(said, how, line):
     assert forked.in_a_line(forked.without_record(said, how)) == line
 
 

@@ -6,6 +6,7 @@ import signal
 import psutil
 import pytest
 import torch
+from fake_cuda import FakeCuda
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load
@@ -78,7 +79,7 @@ def test_batch_norms_become_synchronised_ones_in_place_and_keep_their_names(monk
     model[0].weight = Cuda(model[0].weight.detach())
     names = list(model.state_dict())
     asked = {}
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    FakeCuda(monkeypatch, count=4, current=3)
     monkeypatch.setattr(parallel, "DistributedDataParallel", lambda model, **settings: asked.update(settings) or model)
     assert distribute(model, Share(1, 2)) is model
     assert isinstance(model[1], nn.SyncBatchNorm) and isinstance(model[2], nn.SyncBatchNorm)

@@ -64,11 +64,11 @@ def test_a_process_without_a_record_is_shown_with_how_it_ended_and_what_it_said(
     with Display([trial], console) as display:
         died = record(trial, "error").model_copy(update={"error": without_record(said, how)})
         display.finished(0, died)
-    assert f"error: {how}; its last words: Traceback / File memory.py / ValueError: Expected" in console.file.getvalue()
+    end = "Traceback / File memory.py / ValueError: Expected a torch.device with a specified index"
+    assert f"error: {how}; its standard error ended with: {end}" in console.file.getvalue()
     board = results.Results(sweep_of(tiny, 1), [trial], {trial.trial_id: died}, {}, {}).board()
     (row,) = board.tables[0].rows
-    last = "ValueError: Expected a torch.device with a specified index"
-    assert row.errors == (f"{how}; its last words: Traceback / File memory.py / {last}",)
+    assert row.errors == (f"{how}; its standard error ended with: {end}",)
 
 
 def test_the_live_table_shows_running_and_ended_trials(tiny):

@@ -3,7 +3,7 @@
 import argparse
 
 import pytest
-import torch
+from fake_cuda import FakeCuda
 
 from bench.config import ConfigError, Sweep
 from bench.resources import Resources, add_options, check_parallel, resources_of
@@ -14,7 +14,7 @@ def asked(monkeypatch, tiny_with):
     """``asked("--gpus 2", device="cuda", visible=4)`` on 16 cores."""
 
     def ask(arguments: str, device: str = "cuda", visible: int = 4) -> Resources:
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+        FakeCuda(monkeypatch, count=visible)
         monkeypatch.setattr("os.cpu_count", lambda: 16)
         parser = argparse.ArgumentParser()
         add_options(parser)
