@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from bench.checks import frozen_digests
 from bench.config import TrialConfig
 from bench.datasets import some
+from bench.machine import free_bytes
 from models import MODELS
 from models._registry import InvalidModel
 from models._skeleton import skeleton
@@ -107,7 +107,7 @@ def _check(config: TrialConfig, tensors: Mapping[str, Tensor], path: Path) -> No
     wrong += sorted(n for n in expected.keys() & tensors.keys() if expected[n].shape != tensors[n].shape)
     if wrong:
         raise CheckpointError(f"{path}: does not fit its own configuration: {some(wrong)}")
-    needed, free = sum(p.nbytes for p in shape.parameters()), psutil.virtual_memory().available
+    needed, free = sum(p.nbytes for p in shape.parameters()), free_bytes()
     if needed > free:
         raise CheckpointError(f"{path}: its model takes {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free")
 

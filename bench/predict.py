@@ -15,6 +15,7 @@ from bench.datasets import DataError
 from bench.datasets._images import read_image
 from bench.datasets.folder import pictures
 from bench.evaluate import to_answer
+from bench.machine import cores
 from bench.progress import loading
 from bench.transforms import resize_image, to_input
 
@@ -38,6 +39,7 @@ def main(arguments: list[str]) -> int:
         return 2
 
     console.print(f"{len(files)} images, trial {config.trial_id} on {options.device}", markup=False)
+    torch.set_num_threads(min(torch.get_num_threads(), cores()))  # torch knows of no quota
     device = torch.device(options.device)
     model.to(device)
     protocol = config.protocol

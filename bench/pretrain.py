@@ -5,7 +5,6 @@ the outlines, in painted scenes of their own (``bench.datasets._scenes.materials
 """
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from bench.datasets import _scenes
+from bench.machine import cores
 from bench.transforms import to_input
 from models._registry import Config
 from models.encoders import sam3_vit_tiny
@@ -66,7 +66,7 @@ def pretrain(config: Config, seed: int, steps: int) -> tuple[nn.Module, float]:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.1)
     scenes = Scenes(seed, steps * BATCH, config.pretrain_size)
     losses, started = [], time.monotonic()
-    for step, (images, targets) in enumerate(DataLoader(scenes, BATCH, num_workers=min(2, os.cpu_count() or 1))):
+    for step, (images, targets) in enumerate(DataLoader(scenes, BATCH, num_workers=min(2, cores()))):
         features = encoder.trunk(to_input(images, "imagenet"))[-1]
         value = loss(head(features), targets)
         optimiser.zero_grad()

@@ -27,6 +27,7 @@ from bench import cluster, ray_actors, ray_worker, resume
 from bench.config import ConfigError
 from bench.forked import ForkServer
 from bench.interrupt import Interrupts
+from bench.machine import cores
 from bench.packing import CardShare
 from bench.provenance import COMMIT, commit_in_words
 from bench.resources import Resources
@@ -73,10 +74,9 @@ def connected(resources: Resources, trials: list[Trial]) -> Iterator[list[Node]]
     with tempfile.TemporaryDirectory(prefix="sam3-bench-") as staged:
         try:
             if resources.address is None:
-                cores = os.cpu_count() or 1
                 local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
                 # "local": else it would join whatever cluster was started on this machine last
-                ray.init(address="local", num_cpus=cores, num_gpus=resources.gpus, **local, **quiet)
+                ray.init(address="local", num_cpus=cores(), num_gpus=resources.gpus, **local, **quiet)
             else:
                 _answers(resources.address)
                 cluster.stage(trials, Path(staged))

@@ -24,6 +24,7 @@ from rich.progress import track
 
 from bench.datasets import DataError, some
 from bench.external import FOLDER, ExternalRecord, load_external
+from bench.machine import cores
 from bench.predictions import LISTED, UNREADABLE, Pair, check_sizes, find_pairs, grey
 from bench.protocol import ProtocolConfig
 from bench.provenance import provenance
@@ -182,8 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-minmax", action="store_true", help="do not stretch maps to their range, as upstream does")
     parser.add_argument("--name", metavar="METHOD", help="as tables call it (default: the name of the folder)")
     parser.add_argument("--into", type=Path, metavar="SWEEP", help="results folder of a sweep to stand beside")
-    cores = os.cpu_count() or 1
-    parser.add_argument("--jobs", type=_positive, default=cores, metavar="N", help="processes (default: cores)")
+    parser.add_argument("--jobs", type=_positive, default=cores(), metavar="N", help="processes (default: cores)")
     return parser
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from filelock import FileLock
 
 from bench.datasets import DataError, Progress
+from bench.machine import cores
 from models._size import height_width
 
 FORMAT = 2
@@ -141,7 +142,7 @@ def _make(folder: Path, count: int, size: tuple[int, int], read: Callable[[int],
                 return error.errors
             return []
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             errors = [line for lines in progress(pool.map(fill, range(count)), count) for line in lines]
         if errors:
             raise DataError(errors)

@@ -1,7 +1,6 @@
 """Search on simulated records, in which everything is known; two real sweeps at the end, one with Ray."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from bench import cluster, schedule, search
 from bench.config import Axis, ConfigError, Sweep, TrialConfig, load_sweep
 from bench.early_stopping import EarlyStopping
+from bench.machine import cores
 from bench.provenance import provenance
 from bench.record import CurvePoint, Timing, TrialRecord, load_all, write_table
 from bench.report.leaderboard import summarise
@@ -627,8 +627,8 @@ def test_a_dry_run_shows_what_comes_first(file, capsys):
 def test_trials_that_fall_behind_are_stopped_and_the_table_says_so(file, executor):
     """For real: the tiny rate loses against the large one at the first epoch, and its process is ended."""
     Path(file).write_text(FILE.replace("[1, 2, 4]", "[2]").replace("[1e-5, 1e-3]", "[1e-2, 1e-7]"))
-    cores = str(os.cpu_count())  # one after the other, so that the outcome is certain
-    arguments = [file, "search.early_stopping=asha", "--cpus-per-trial", cores, "--executor", executor]
+    all_cores = str(cores())  # one after the other, so that the outcome is certain
+    arguments = [file, "search.early_stopping=asha", "--cpus-per-trial", all_cores, "--executor", executor]
     if executor == "serial":
         assert main(arguments) == 0
     else:
