@@ -1,5 +1,6 @@
 """``Results`` and their leaderboard -> figures. The only folder that imports matplotlib."""
 
+import bench.report.plots.no_backend  # noqa: F401  # before whatever imports matplotlib
 from matplotlib.figure import Figure
 
 from bench.report.leaderboard import Leaderboard
