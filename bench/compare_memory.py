@@ -27,6 +27,7 @@ from bench.report import plots
 from bench.sweep import check_writable
 from bench.train import batch_loss, make_optimiser
 from models import MODELS
+from models._paths import expanded
 from models._registry import Config
 from models._size import height_width
 
@@ -126,8 +127,8 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.compare_memory", description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
-    parser.add_argument("--upstream", type=Path, metavar="DIR", help="a clone of WZH0120/SAM3-UNet to measure too")
+    parser.add_argument("--results", type=expanded, default=Path("results"), metavar="DIR", help="default: results")
+    parser.add_argument("--upstream", type=expanded, metavar="DIR", help="a clone of WZH0120/SAM3-UNet to measure too")
     parser.add_argument("--cpu", action="store_true", help="small models against their real allocations on a CPU")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)  # a child: one configuration on stdin
     return parser

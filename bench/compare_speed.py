@@ -27,6 +27,7 @@ from bench.train import batch_loss, make_optimiser
 from bench.transforms import to_input, to_target
 from models import MODELS
 from models._encoder_decoder import upstream_state
+from models._paths import expanded
 from models._registry import Config, InvalidModel
 from models._size import height_width
 
@@ -94,8 +95,8 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.compare_speed", description=__doc__.splitlines()[0])
-    parser.add_argument("--upstream", type=Path, metavar="DIR", required="--one" not in sys.argv, help="a clone")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    parser.add_argument("--upstream", type=expanded, metavar="DIR", required="--one" not in sys.argv, help="a clone")
+    parser.add_argument("--results", type=expanded, default=Path("results"), metavar="DIR", help="default: results")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--size", type=int, default=336, help="default: 336")
     parser.add_argument("--batch", type=int, default=12, help="default: 12, the paper's")

@@ -14,6 +14,7 @@ from bench.datasets._catalogue import BenchmarkSet, catalogue
 from bench.datasets._check import SetReport, as_json, check
 from bench.datasets._fetch import FetchError, download
 from bench.progress import loading
+from models._paths import expanded
 from models._registry import did_you_mean
 
 LOG_WIDTH = 160
@@ -41,13 +42,13 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("list", help="the sets and tasks that are known by name")
     command.set_defaults(run=_list)
     command = commands.add_parser("check", help="find the sets under a folder and look at every file")
-    command.add_argument("root", type=Path)
+    command.add_argument("root", type=expanded)
     command.add_argument("--exif", choices=("auto", "shown", "stored"), default="auto", help="default: auto")
-    command.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
+    command.add_argument("--json", type=expanded, metavar="FILE", help="write the report there too")
     command.set_defaults(run=_check)
     command = commands.add_parser("fetch", help="say where a set is from; with --to, download what can be")
     command.add_argument("name", help="a set, e.g. DUTS-TR")
-    command.add_argument("--to", type=Path, metavar="DIR", help="download into this folder")
+    command.add_argument("--to", type=expanded, metavar="DIR", help="download into this folder")
     command.set_defaults(run=_fetch)
     command = commands.add_parser("recipe", help="print a sweep file of a task's benchmark")
     command.add_argument("task", help="e.g. salient")

@@ -119,4 +119,7 @@ def _ray() -> ModuleType:
     except ImportError as error:
         reason = f"Ray cannot be loaded: {error}"
         raise ConfigError(f"{reason}. Install it (pip install -e .), or add --executor serial") from None
+    except RuntimeError as error:  # of a user without a home directory
+        reason = str(error).rstrip(".")
+        raise ConfigError(f"Ray cannot be loaded: {reason}. Set HOME to a folder, or add --executor serial") from None
     return schedule_ray

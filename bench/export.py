@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import checkpoint
+from models._paths import expanded
 from models._size import height_width
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -72,8 +73,8 @@ def _bytes(model: nn.Module) -> int:
 def main(arguments: list[str]) -> int:
     """Exit code: 0 written and equal to torch within 1e-3, 1 written but different, 2 the input is wrong."""
     parser = argparse.ArgumentParser(prog="python -m bench.export", description=__doc__.split(":")[0])
-    parser.add_argument("checkpoint", type=Path, help="<trial_id>.safetensors, as it lies beside a trial's record")
-    parser.add_argument("out", type=Path, help="the ONNX file to write")
+    parser.add_argument("checkpoint", type=expanded, help="<trial_id>.safetensors, as it lies beside a trial's record")
+    parser.add_argument("out", type=expanded, help="the ONNX file to write")
     options = parser.parse_args(arguments)
     absent = [name for name in PACKAGES if find_spec(name) is None]
     if absent:

@@ -21,6 +21,7 @@ from bench.report import plots
 from bench.report.tables import escape
 from bench.run import LOG_WIDTH, folder_name
 from bench.sweep import Trial, check_writable, expand, sizes
+from models._paths import expanded
 from models._registry import InvalidModel
 
 GIB = 2**30
@@ -82,14 +83,14 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.plan", description="Predict a sweep's training memory.")
-    parser.add_argument("sweep", type=Path, help="a sweep file, e.g. ablations/adapter_rank.yaml")
+    parser.add_argument("sweep", type=expanded, help="a sweep file, e.g. ablations/adapter_rank.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.batch_size=4")
     parser.add_argument("--profile", default="full", help="a profile of the sweep file (default: full)")
     parser.add_argument("--card", metavar="GB", help="also find the largest batch that fits a card of this size")
     parser.add_argument(
         "--curves", action="store_true", help="also plot rank, placement, width, size and batch (1 min)"
     )
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    parser.add_argument("--results", type=expanded, default=Path("results"), metavar="DIR", help="default: results")
     return parser
 
 

@@ -18,14 +18,15 @@ from bench.evaluate import to_answer
 from bench.machine import cores
 from bench.progress import loading
 from bench.transforms import resize_image, to_input
+from models._paths import expanded
 
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0 a mask for every image, 1 some image could not be read, 2 the input is wrong."""
     parser = argparse.ArgumentParser(prog="python -m bench.predict", description=__doc__.split(":")[0])
-    parser.add_argument("checkpoint", type=Path, help="<trial_id>.safetensors, as it lies beside a trial's record")
-    parser.add_argument("images", type=Path, help="a folder of images")
-    parser.add_argument("out", type=Path, help="where the masks go: <stem>.png, 0..255 or classes")
+    parser.add_argument("checkpoint", type=expanded, help="<trial_id>.safetensors, as it lies beside a trial's record")
+    parser.add_argument("images", type=expanded, help="a folder of images")
+    parser.add_argument("out", type=expanded, help="where the masks go: <stem>.png, 0..255 or classes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: 8")
     options = parser.parse_args(arguments)

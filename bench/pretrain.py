@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from bench.datasets import _scenes
 from bench.machine import cores
 from bench.transforms import to_input
+from models._paths import expanded
 from models._registry import Config
 from models.encoders import sam3_vit_tiny
 
@@ -85,7 +86,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.pretrain", description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--out", type=Path, default=sam3_vit_tiny.SHIPPED)
+    parser.add_argument("--out", type=expanded, default=sam3_vit_tiny.SHIPPED)
     options = parser.parse_args(arguments)
 
     config = sam3_vit_tiny.Config(weights="random", drop_path=0.0)

@@ -23,8 +23,9 @@ from bench.report.predictions import keep_predictions
 from bench.resources import add_options, resources_of
 from bench.rounds import Rounds
 from bench.sources import parse
-from bench.sweep import Trial, absent_of, check_writable, expand, pending, sizes
+from bench.sweep import Trial, absent_of, check_cache, check_writable, expand, pending, sizes
 from bench.work import Limits
+from models._paths import expanded
 from models._registry import Missing
 
 INTERRUPTED = 130
@@ -64,6 +65,7 @@ def main(arguments: list[str]) -> int:
         if options.dry_run:
             _show_plan(console, sweep, counts, records, folder)
             return 0
+        check_cache()
         by_ray, need = options.executor == "ray", search.needs_validation(sweep)
         with Executor(resources, by_ray, counts, sources, need) as executor, Interrupts() as interrupts:
             unfinished = pending(candidates, search.settled(sweep, records))
@@ -149,10 +151,10 @@ def _checkpoint_notes(trials: list[Trial], to_run: list[Trial], folder: Path) ->
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.run", description="Run a sweep and write its leaderboard.")
-    parser.add_argument("sweep", type=Path, help="a sweep file, e.g. ablations/adapter_rank.yaml")
+    parser.add_argument("sweep", type=expanded, help="a sweep file, e.g. ablations/adapter_rank.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.epochs=5 dataset.task=mirror")
     parser.add_argument("--profile", help="a profile of the sweep file (default: its first, 'embedded')")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    parser.add_argument("--results", type=expanded, default=Path("results"), metavar="DIR", help="default: results")
     parser.add_argument(
         "--dry-run", action="store_true", help="show the trials, their sizes and what is done; run none"
     )

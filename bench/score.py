@@ -29,6 +29,7 @@ from bench.predictions import LISTED, UNREADABLE, Pair, check_sizes, find_pairs,
 from bench.protocol import ProtocolConfig
 from bench.provenance import provenance
 from bench.scores import METRICS, Measured, collect, measure
+from models._paths import expanded
 
 INTERRUPTED = 130
 
@@ -177,12 +178,12 @@ def _show(console: Console, record: ExternalRecord) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.score", description="Score a folder of predictions.")
-    parser.add_argument("--pred", type=Path, required=True, metavar="DIR", help="the method's maps, 0 to 255")
-    parser.add_argument("--gt", type=Path, required=True, metavar="DIR", help="the masks, of the same stems and sizes")
+    parser.add_argument("--pred", type=expanded, required=True, metavar="DIR", help="the method's maps, 0 to 255")
+    parser.add_argument("--gt", type=expanded, required=True, metavar="DIR", help="the masks, of the same stems and sizes")
     parser.add_argument("--protocol", choices=("sod", "mirror"), default="sod", help="default: sod")
     parser.add_argument("--no-minmax", action="store_true", help="do not stretch maps to their range, as upstream does")
     parser.add_argument("--name", metavar="METHOD", help="as tables call it (default: the name of the folder)")
-    parser.add_argument("--into", type=Path, metavar="SWEEP", help="results folder of a sweep to stand beside")
+    parser.add_argument("--into", type=expanded, metavar="SWEEP", help="results folder of a sweep to stand beside")
     parser.add_argument("--jobs", type=_positive, default=cores(), metavar="N", help="processes (default: cores)")
     return parser
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.config import MOST_ERRORS, MOST_POINTS, ConfigError, Sweep, TrialConfig, with_value
-from bench.datasets import DATASETS, DataError, Progress, silent, some
+from bench.datasets import DATASETS, DataError, Progress, _cache, silent, some
 from bench.record import TrialRecord
 from models._encoder_decoder import parameter_counts
 from models._registry import InvalidModel, Missing
@@ -149,6 +149,14 @@ def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by:
     if errors:
         raise ConfigError("the data cannot be used:", *dict.fromkeys(errors))
     return list(dict.fromkeys(notes))
+
+
+def check_cache() -> None:
+    """Raises ``ConfigError`` where nothing says which folder caches may lie in."""
+    try:
+        _cache.root()
+    except DataError as error:
+        raise ConfigError(*error.errors) from None
 
 
 def check_writable(folder: Path) -> None:

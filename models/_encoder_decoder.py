@@ -1,6 +1,5 @@
 """Encoder, adapters, tuned blocks and decoder, assembled: the shape of SAM2-UNet, SAM3-UNet and their variants."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -12,6 +11,7 @@ from models import _frozen, _weights
 from models._checkpointing import checkpoint_stages, spare_last_layers
 from models._frozen import Storage, StoredLinear, store_frozen
 from models._names import Names, renamed
+from models._paths import expanded, given_by
 from models._placement import Placement, resolve
 from models._registry import Config as Base
 from models._registry import InvalidModel, Missing, Registry
@@ -61,8 +61,8 @@ class Config(Base):
     def checkpoint_path(self) -> Path | None:
         """The file that ``checkpoint`` means. It need not exist."""
         if self.checkpoint != "released" or self.upstream is None:
-            return None if self.checkpoint is None else Path(self.checkpoint)
-        return Path(os.environ.get(self.upstream.variable, f"weights/{self.upstream.file}"))
+            return None if self.checkpoint is None else expanded(self.checkpoint)
+        return given_by(self.upstream.variable) or Path("weights", self.upstream.file)
 
     def missing(self) -> Iterator[Missing]:
         yield from _frozen.missing(self.frozen_weights)

@@ -12,6 +12,7 @@ from segmentation_models_pytorch.encoders import encoders
 from torch import Tensor, nn
 
 from models import _weights
+from models._paths import expanded
 from models._registry import Config as Base
 from models._registry import InvalidModel, Missing, did_you_mean
 
@@ -39,7 +40,7 @@ class Config(Base):
     def checkpoint(self) -> Path | None:
         """The checkpoint to load: ``None`` for random weights, and for ImageNet's where they are not in the cache."""
         if self.weights not in ("imagenet", "random"):
-            return Path(self.weights)
+            return expanded(self.weights)
         source = self._source()
         if self.weights == "random" or source is None:
             return None

@@ -17,6 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from models._paths import NoCacheFolder, cache_folder
+
 FORMAT = 1
 
 
@@ -25,10 +27,11 @@ class WeightsError(Exception):
 
 
 def root() -> Path:
-    """``weights`` in $SAM3_BENCH_CACHE, or in sam3-bench in the user's cache directory."""
-    if "SAM3_BENCH_CACHE" in os.environ:
-        return Path(os.environ["SAM3_BENCH_CACHE"]) / "weights"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sam3-bench" / "weights"
+    """``weights`` in the folder of caches. Raises ``WeightsError`` where there is none."""
+    try:
+        return cache_folder() / "weights"
+    except NoCacheFolder as error:
+        raise WeightsError(str(error)) from None
 
 
 def mapped(

@@ -22,6 +22,7 @@ from filelock import FileLock
 
 from bench.datasets import DataError, Progress
 from bench.machine import cores
+from models._paths import NoCacheFolder, cache_folder
 from models._size import height_width
 
 FORMAT = 2
@@ -31,10 +32,11 @@ Pair = tuple[np.ndarray, np.ndarray]  # image uint8 [H, W, 3] and mask uint8 [H,
 
 
 def root() -> Path:
-    """$SAM3_BENCH_CACHE, or sam3-bench in the user's cache directory."""
-    if "SAM3_BENCH_CACHE" in os.environ:
-        return Path(os.environ["SAM3_BENCH_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sam3-bench"
+    """The folder of caches. Raises ``DataError`` where there is none."""
+    try:
+        return cache_folder()
+    except NoCacheFolder as error:
+        raise DataError([str(error)]) from None
 
 
 def digest(value: Any) -> str:

@@ -21,6 +21,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 from bench.datasets import Data, DataError, Progress, Split, _cache, silent, some
 from bench.datasets._images import EXTENSIONS, OBJECT, Rule, read_mask, read_pair, to_class_numbers, to_mask
 from bench.transforms import TransformConfig, resize_image, resize_mask
+from models._paths import expanded
 from models._registry import Config as Base
 from models._registry import Missing
 
@@ -56,15 +57,15 @@ class Config(Base):
             raise ValueError("test is a share of the pairs, but test_images is a test set of its own. Leave one out")
         return self
 
-    def folders(self) -> dict[str, str]:
+    def folders(self) -> dict[str, Path]:
         """The folders that have to exist, by the field that names them."""
         named = {f: getattr(self, f) for f in ("images", "masks", "test_images", "test_masks")}
-        return {field: path for field, path in named.items() if path is not None}
+        return {field: expanded(path) for field, path in named.items() if path is not None}
 
     def missing(self) -> Iterator[Missing]:
         for field, path in self.folders().items():
-            if not Path(path).is_dir():
-                what = "is no folder" if Path(path).exists() else "does not exist"
+            if not path.is_dir():
+                what = "is no folder" if path.exists() else "does not exist"
                 yield Missing("data", field, f"{path} {what}", self.how_to_get(field))
 
     def how_to_get(self, field: str) -> str:
@@ -88,8 +89,9 @@ class Reading(NamedTuple):
 def build(config: Config, transform: TransformConfig, progress: Progress = silent) -> Data:
     """Raises ``DataError`` with everything that is wrong with the folders, their files and the split."""
     notes: list[str] = []
-    pool = pairs_of(config.images, config.masks, notes)
-    tests = {"test": pairs_of(config.test_images, config.test_masks, notes)} if config.test_images else {}
+    places = {field: str(path) for field, path in config.folders().items()}
+    pool = pairs_of(places["images"], places["masks"], notes)
+    tests = {"test": pairs_of(places["test_images"], places["test_masks"], notes)} if config.test_images else {}
     shares = {"val": config.val, "test": config.test, "seed": config.split_seed}
     splits = split(len(pool), sum(map(len, tests.values())), **shares, where=config.images)
     reading = Reading(config.single_value_masks, config.exif, config.num_classes)

@@ -20,6 +20,7 @@ from bench.datasets import Data, DataError, Progress, _cache, silent, some
 from bench.datasets._images import Rule
 from bench.datasets.folder import Fraction, Pair, Reading, assemble, pairs_of, split
 from bench.transforms import TransformConfig
+from models._paths import expanded
 from models._registry import Config as Base
 from models._registry import Missing
 
@@ -56,9 +57,9 @@ class Config(Base):
     exif: Rule = "auto"
 
     def missing(self) -> Iterator[Missing]:
-        if self.local is not None and not Path(self.local).is_dir():
+        if self.local is not None and not expanded(self.local).is_dir():
             remedy = f"hf download --repo-type dataset {self.id} --local-dir DIR, then dataset.local=DIR"
-            yield Missing("data", "local", f"{self.local} is no folder", remedy)
+            yield Missing("data", "local", f"{expanded(self.local)} is no folder", remedy)
 
 
 def build(config: Config, transform: TransformConfig, progress: Progress = silent) -> Data:
@@ -80,7 +81,7 @@ def build(config: Config, transform: TransformConfig, progress: Progress = silen
 
 def _snapshot(config: Config) -> Path:
     if config.local is not None:
-        return Path(config.local)
+        return expanded(config.local)
     try:
         return Path(
             snapshot_download(config.id, repo_type="dataset", revision=config.revision, allow_patterns="*.parquet")

@@ -22,6 +22,7 @@ from bench.report.results import Results
 from bench.report.select import select
 from bench.run import LOG_WIDTH
 from bench.sweep import check_writable
+from models._paths import expanded
 
 
 def main(arguments: list[str]) -> int:
@@ -119,8 +120,8 @@ def _joined(arguments: list[str]) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.report", description="Rebuild a leaderboard from records.")
-    parser.add_argument("results", nargs="+", type=Path, help="results folders or bundles, e.g. results/adapter_rank")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where the files go (default: the one folder itself)")
+    parser.add_argument("results", nargs="+", type=expanded, help="results folders or bundles, e.g. results/adapter_rank")
+    parser.add_argument("--out", type=expanded, metavar="DIR", help="where the files go (default: the one folder itself)")
     parser.add_argument(
         "--where", action="append", default=[], metavar="COND", help="e.g. model.adapter.rank=8 or 'test.mae<0.1'"
     )
@@ -128,9 +129,9 @@ def _parser() -> argparse.ArgumentParser:
         "--sort", default="", metavar="KEY", help="e.g. test.s_measure, best first; -KEY is the reverse"
     )
     parser.add_argument("--predict", action="store_true", help="also predict GPU memory (seconds for every model)")
-    parser.add_argument("--bundle", type=Path, metavar="ZIP", help="pack results, tables and figures into one file")
+    parser.add_argument("--bundle", type=expanded, metavar="ZIP", help="pack results, tables and figures into one file")
     parser.add_argument("--with-weights", action="store_true", help="put what was learnt into the bundle too")
-    parser.add_argument("--against", type=Path, metavar="OLD", help="exit with 1 if these results are worse than OLD's")
+    parser.add_argument("--against", type=expanded, metavar="OLD", help="exit with 1 if these results are worse than OLD's")
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
     return parser
 

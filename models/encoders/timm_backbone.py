@@ -22,6 +22,7 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from models import _weights
+from models._paths import expanded
 from models._registry import Config as Base
 from models._registry import InvalidModel, Missing, did_you_mean
 
@@ -71,7 +72,7 @@ class Config(Base):
     def checkpoint(self) -> Path | None:
         """The checkpoint to load: ``None`` for random weights, and for pretrained ones that are not in the cache."""
         if self.weights not in ("pretrained", "random"):
-            return Path(self.weights)
+            return expanded(self.weights)
         repository = self._repository()
         if self.weights == "random" or repository is None:
             return None
