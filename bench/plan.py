@@ -3,22 +3,21 @@
 Everything here is predicted (``bench.predicted_memory``); nothing is measured, and the two never share a column.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas
-from rich.console import Console
 from rich.markup import escape as rich_escape
 from rich.table import Table
 
 from bench.config import ConfigError, Sweep, TrialConfig, load_sweep, with_value
+from bench.console import ArgumentParser, Console, complain, replace_what_streams_lack
 from bench.footprint import PARTS
 from bench.predicted_memory import CONTEXT_BYTES, USABLE, Prediction, Unpredictable, fits, predict, prediction_key
 from bench.report import plots
-from bench.report.tables import escape
+from bench.report.tables import csv, escape
 from bench.run import LOG_WIDTH, folder_name
 from bench.sweep import Trial, check_writable, expand, sizes
 from models._paths import expanded
@@ -50,6 +49,7 @@ class PlanRow:
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0, 1 when no point at all could be predicted, or 2 when the input is wrong."""
+    replace_what_streams_lack()
     options = _parser().parse_intermixed_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, soft_wrap=True, highlight=False)
     try:
@@ -61,12 +61,12 @@ def main(arguments: list[str]) -> int:
         check_writable(folder)
         rows = plan(trials, card, lambda text: console.print(text, markup=False))
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return 2
     console.print(_terminal(sweep, rows, card))
     console.print(assumptions(), markup=False)
     frame = as_frame(sweep, rows, card)
-    paths = {folder / "plan.md": markdown(sweep, rows, card), folder / "plan.csv": frame.to_csv(index=False)}
+    paths = {folder / "plan.md": markdown(sweep, rows, card), folder / "plan.csv": csv(frame)}
     for path, text in paths.items():
         path.write_text(text, encoding="utf-8")
     predicted = [(row.labels, row.prediction) for row in rows if row.prediction]
@@ -81,8 +81,8 @@ def main(arguments: list[str]) -> int:
     return 0 if predicted else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.plan", description="Predict a sweep's training memory.")
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m bench.plan", description="Predict a sweep's training memory.")
     parser.add_argument("sweep", type=expanded, help="a sweep file, e.g. ablations/adapter_rank.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.batch_size=4")
     parser.add_argument("--profile", default="full", help="a profile of the sweep file (default: full)")

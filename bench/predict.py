@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from rich.console import Console
 
 from bench import checkpoint
+from bench.console import ArgumentParser, Console, complain, replace_what_streams_lack
 from bench.datasets import DataError
 from bench.datasets._images import read_image
 from bench.datasets.folder import pictures
@@ -23,7 +23,8 @@ from models._paths import expanded
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0 a mask for every image, 1 some image could not be read, 2 the input is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m bench.predict", description=__doc__.split(":")[0])
+    replace_what_streams_lack()
+    parser = ArgumentParser(prog="python -m bench.predict", description=__doc__.split(":")[0])
     parser.add_argument("checkpoint", type=expanded, help="<trial_id>.safetensors, as it lies beside a trial's record")
     parser.add_argument("images", type=expanded, help="a folder of images")
     parser.add_argument("out", type=expanded, help="where the masks go: <stem>.png, 0..255 or classes")
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
         config, model = checkpoint.load(options.checkpoint)
         options.out.mkdir(parents=True, exist_ok=True)
     except (checkpoint.CheckpointError, DataError, OSError) as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return 2
 
     console.print(f"{len(files)} images, trial {config.trial_id} on {options.device}", markup=False)
@@ -61,7 +62,7 @@ def main(arguments: list[str]) -> int:
             Image.fromarray(answer).save(options.out / f"{path.stem}.png")
     console.print(f"wrote {len(files) - len(unreadable)} masks to {options.out}", markup=False)
     for line in unreadable:
-        print(line, file=sys.stderr)
+        complain(line)
     return 1 if unreadable else 0
 
 

@@ -4,10 +4,8 @@ The task is dense but not one of the benchmark's: name the material of every pix
 the outlines, in painted scenes of their own (``bench.datasets._scenes.materials``). Only the encoder is kept.
 """
 
-import argparse
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from bench.console import ArgumentParser, replace_what_streams_lack
 from bench.datasets import _scenes
+from bench.harmless import harmless
 from bench.machine import cores
 from bench.transforms import to_input
 from models._paths import expanded
@@ -83,7 +83,8 @@ def pretrain(config: Config, seed: int, steps: int) -> tuple[nn.Module, float]:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.pretrain", description=__doc__.splitlines()[0])
+    replace_what_streams_lack()
+    parser = ArgumentParser(prog="python -m bench.pretrain", description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--out", type=expanded, default=sam3_vit_tiny.SHIPPED)
@@ -99,7 +100,7 @@ def main(arguments: list[str]) -> int:
         "torch": torch.__version__,
     }
     save_file(weights, options.out, metadata=about)
-    print(f"{options.out}: {options.out.stat().st_size / 2**20:.1f} MiB, {about}")
+    print(harmless(f"{options.out}: {options.out.stat().st_size / 2**20:.1f} MiB, {about}"))
     return 0
 
 

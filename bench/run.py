@@ -7,12 +7,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from bench import features, report, resume, search, watch
 from bench.config import ConfigError, Sweep, load_sweep
+from bench.console import ArgumentParser, Console, complain, replace_what_streams_lack
 from bench.executor import Executor
 from bench.interrupt import Interrupts, Terminated
 from bench.live_page import LivePage
@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> int:
 
     Trials that lack weights, data or a device stay out, are said loudly, and are rows ``missing`` of the table.
     """
+    replace_what_streams_lack()
     options = _parser().parse_intermixed_args(arguments)
     width = None if sys.stdout.isatty() else LOG_WIDTH
     console = Console(file=sys.stdout, quiet=options.quiet, width=width, soft_wrap=True, highlight=False)
@@ -91,13 +92,13 @@ def main(arguments: list[str]) -> int:
                 f"{done} done before; records in {folder}"
             )
             if skipped := _skipping(plan.trials, rounds.absent):
-                print(skipped, *_missing_lines(rounds.absent), sep="\n", file=sys.stderr)
+                complain(skipped, *_missing_lines(rounds.absent))
             for line in _checkpoint_notes(plan.trials, plan.next, folder):
                 say(f"note: {line}")
             with LivePage(folder, page_seconds, say) as page:
                 plan = rounds.run(plan, console, page, interrupts, limits, checkpoint_seconds)
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return 2
     except KeyboardInterrupt as interrupt:
         say(f"{'terminated' if isinstance(interrupt, Terminated) else 'interrupted'}: {GOES_ON}")
@@ -117,11 +118,11 @@ def main(arguments: list[str]) -> int:
     except (OSError, ConfigError) as error:
         problems.append(f"{folder}: the leaderboard cannot be written: {error}")
     if problems:
-        print(*problems, "make room; the same command then takes over what was kept", sep="\n", file=sys.stderr)
+        complain(*problems, "make room; the same command then takes over what was kept")
     if skipped := _skipping(plan.trials, rounds.absent):
-        print(skipped, file=sys.stderr)
+        complain(skipped)
     if plan.spent:
-        print(f"WARNING: {plan.spent}. The same command with a larger budget goes on from there", file=sys.stderr)
+        complain(f"WARNING: {plan.spent}. The same command with a larger budget goes on from there")
     if interrupts.asked and any(trial.trial_id not in records for trial in plan.next):
         say(f"interrupted: {GOES_ON}")
         return INTERRUPTED
@@ -149,8 +150,8 @@ def _checkpoint_notes(trials: list[Trial], to_run: list[Trial], folder: Path) ->
     return notes
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.run", description="Run a sweep and write its leaderboard.")
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m bench.run", description="Run a sweep and write its leaderboard.")
     parser.add_argument("sweep", type=expanded, help="a sweep file, e.g. ablations/adapter_rank.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.epochs=5 dataset.task=mirror")
     parser.add_argument("--profile", help="a profile of the sweep file (default: its first, 'embedded')")

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.progress import track
 
+from bench.console import ArgumentParser, Console, complain, replace_what_streams_lack
 from bench.datasets import DataError, some
 from bench.external import FOLDER, ExternalRecord, load_external
 from bench.machine import cores
@@ -46,6 +46,7 @@ class Result(NamedTuple):
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0 scored, 2 the input is wrong, 130 interrupted."""
+    replace_what_streams_lack()
     options = _parser().parse_args(arguments)
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     protocol = ProtocolConfig(name=options.protocol, minmax=not options.no_minmax)
@@ -58,10 +59,10 @@ def main(arguments: list[str]) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         paths = record.save(folder)
     except DataError as error:
-        print(*error.errors, sep="\n", file=sys.stderr)
+        complain(*error.errors)
         return 2
     except OSError as error:
-        print(f"{error.filename}: {os.strerror(error.errno)}", file=sys.stderr)
+        complain(f"{error.filename}: {os.strerror(error.errno)}")
         return 2
     except KeyboardInterrupt:
         console.print("interrupted: nothing was written")
@@ -176,10 +177,12 @@ def _show(console: Console, record: ExternalRecord) -> None:
         console.print(f"  {METRICS[metric].label:6} {value:.4f}   {metric}", markup=False)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.score", description="Score a folder of predictions.")
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m bench.score", description="Score a folder of predictions.")
     parser.add_argument("--pred", type=expanded, required=True, metavar="DIR", help="the method's maps, 0 to 255")
-    parser.add_argument("--gt", type=expanded, required=True, metavar="DIR", help="the masks, of the same stems and sizes")
+    parser.add_argument(
+        "--gt", type=expanded, required=True, metavar="DIR", help="the masks, of the same stems and sizes"
+    )
     parser.add_argument("--protocol", choices=("sod", "mirror"), default="sod", help="default: sod")
     parser.add_argument("--no-minmax", action="store_true", help="do not stretch maps to their range, as upstream does")
     parser.add_argument("--name", metavar="METHOD", help="as tables call it (default: the name of the folder)")

@@ -51,6 +51,7 @@ def test_figures_need_no_backend(tmp_path, backend):
 
 # --- the home directory, and variables in paths -------------------------------------------------------------------------
 
+
 @pytest.fixture
 def nobody(monkeypatch, tmp_path, capsys):
     """``nobody(*arguments, VARIABLE=value)`` runs a sweep as a user whom the machine does not know and who has no
