@@ -23,7 +23,7 @@ def _written_out(character: str) -> str:
 
 
 def csv_cell(value: object) -> object:
-    """A cell of a CSV file that no spreadsheet calculates: a text that looks like a formula gets an apostrophe in front.
+    """A cell of a CSV file that no spreadsheet calculates: what looks like a formula gets an apostrophe in front.
 
     Numbers stay numbers, also those that are texts, such as the label ``-1``.
     """

@@ -70,13 +70,17 @@ def main(arguments: list[str]) -> int:
     for path, text in paths.items():
         path.write_text(text, encoding="utf-8")
     predicted = [(row.labels, row.prediction) for row in rows if row.prediction]
-    figures = {"plan": plots.memory_plan(sweep.question, predicted, CARDS)} if predicted else {}
-    if options.curves:
-        figures["plan_curves"] = plots.memory_curves(curves(sweep.base), sweep.base)
-    for name, figure in figures.items():
-        for kind in ("png", "svg"):
-            paths[folder / f"{name}.{kind}"] = ""
-            plots.save(figure, folder / f"{name}.{kind}")
+    texts = [sweep.question, *(label for row in rows for label in row.labels)]
+    if lacking := plots.undrawable(texts):
+        console.print(f"note: {lacking}", markup=False)
+    with plots.fonts_for(texts):
+        figures = {"plan": plots.memory_plan(sweep.question, predicted, CARDS)} if predicted else {}
+        if options.curves:
+            figures["plan_curves"] = plots.memory_curves(curves(sweep.base), sweep.base)
+        for name, figure in figures.items():
+            for kind in ("png", "svg"):
+                paths[folder / f"{name}.{kind}"] = ""
+                plots.save(figure, folder / f"{name}.{kind}")
     console.print(f"wrote {', '.join(map(str, paths))}", markup=False)
     return 0 if predicted else 1
 

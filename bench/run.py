@@ -112,7 +112,7 @@ def main(arguments: list[str]) -> int:
         found, notes = results.load(folder)  # from the files, as every later rebuild
         for line in notes:
             say(f"note: {line}")
-        paths = report.write(found, folder)
+        paths = report.write(found, folder, say)
         terminal.show(found.board(), console)
         say(report.wrote(paths, folder))
     except (OSError, ConfigError) as error:

@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
                 check_writable(options.bundle.parent)
             other = merge_all([options.against], stack, say) if options.against else None
             if out is not None:
-                paths = report.write(found, out)
+                paths = report.write(found, out, say)
             if options.bundle:
                 count = bundle.pack(found, options.bundle, options.with_weights)
         except ConfigError as error:

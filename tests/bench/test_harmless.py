@@ -1,4 +1,4 @@
-"""Names and labels that steer a terminal, turn the direction of writing, hide, or calculate: neutral in every output."""
+"""Names and labels that steer a terminal, turn the direction of writing, hide or calculate: neutral in every output."""
 
 import csv
 import io
@@ -148,7 +148,7 @@ def test_file_names_are_named_and_do_nothing(tmp_path, monkeypatch, capsys):
     assert raw(out + err) == [] and "\\x1b" in out and "\\x1b" in err
 
 
-# --- streams that lack characters ---------------------------------------------------------------------------------------
+# --- streams that lack characters -------------------------------------------------------------------------------------
 
 
 @pytest.fixture

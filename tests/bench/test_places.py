@@ -49,7 +49,7 @@ def test_figures_need_no_backend(tmp_path, backend):
     assert (tmp_path / "empty.png").stat().st_size > 0
 
 
-# --- the home directory, and variables in paths -------------------------------------------------------------------------
+# --- the home directory, and variables in paths -----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_paths_on_the_command_line(variables, tmp_path, capsys):
     assert str(home / "none") in capsys.readouterr().err
 
 
-# --- a long way to temporary files --------------------------------------------------------------------------------------
+# --- a long way to temporary files ------------------------------------------------------------------------------------
 
 
 @pytest.fixture

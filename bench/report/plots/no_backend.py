@@ -1,7 +1,7 @@
 """Imports matplotlib without a backend, before all else in this folder: figures are drawn on canvases of their own.
 
-matplotlib checks ``MPLBACKEND`` when it is imported and refuses what is not installed. A notebook sets that variable for
-every process that it starts.
+matplotlib checks ``MPLBACKEND`` when it is imported and refuses what is not installed. A notebook sets that variable
+for every process that it starts.
 """
 
 import os
