@@ -12,6 +12,10 @@ from bench.protocol import ProtocolConfig
 from bench.transforms import TransformConfig, to_input
 
 
+class NotFinite(Exception):
+    """A model whose answer holds NaN or infinity: no map can be made of it."""
+
+
 @torch.no_grad()
 def predict(
     model: nn.Module,
@@ -36,7 +40,12 @@ def predict(
 
 
 def to_answer(logits: Tensor, size: tuple[int, int], protocol: ProtocolConfig) -> np.ndarray:
-    """logits [K, h, w] of one image -> [H, W]: a map of the object for K = 1, else the classes, uint8."""
+    """logits [K, h, w] of one image -> [H, W]: a map of the object for K = 1, else the classes, uint8.
+
+    Raises ``NotFinite``.
+    """
+    if not logits.isfinite().all():
+        raise NotFinite("the model's logits are not finite (NaN or infinity)")
     return to_map(logits, size, protocol) if len(logits) == 1 else to_classes(logits, size)
 
 

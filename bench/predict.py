@@ -14,7 +14,7 @@ from bench.console import ArgumentParser, Console, complain, replace_what_stream
 from bench.datasets import DataError
 from bench.datasets._images import read_image
 from bench.datasets.folder import pictures
-from bench.evaluate import to_answer
+from bench.evaluate import NotFinite, to_answer
 from bench.machine import cores
 from bench.progress import loading
 from bench.transforms import resize_image, to_input
@@ -22,7 +22,7 @@ from models._paths import expanded
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0 a mask for every image, 1 some image could not be read, 2 the input is wrong."""
+    """Exit code: 0 a mask for every image, 1 some image could not be read or answered, 2 the input is wrong."""
     replace_what_streams_lack()
     parser = ArgumentParser(prog="python -m bench.predict", description=__doc__.split(":")[0])
     parser.add_argument("checkpoint", type=expanded, help="<trial_id>.safetensors, as it lies beside a trial's record")
@@ -47,23 +47,27 @@ def main(arguments: list[str]) -> int:
     protocol = config.protocol
     if protocol.quantise == "none":  # files have 8 bits
         protocol = protocol.model_copy(update={"quantise": "round"})
-    unreadable: list[str] = []
+    failed: list[str] = []
     batches = (files[i : i + options.batch_size] for i in range(0, len(files), options.batch_size))
     count = -(-len(files) // options.batch_size)
     for batch in loading(console, "predicting")(batches, count):
-        images = list(_readable(batch, unreadable))
+        images = list(_readable(batch, failed))
         if not images:
             continue
         pixels = torch.stack([torch.from_numpy(resize_image(i, config.transform.size).copy()) for _, i in images])
         with torch.no_grad():
             logits = model(to_input(pixels.to(device), config.transform.normalisation))[0]
         for (path, image), one in zip(images, logits):
-            answer = to_answer(one, (image.height, image.width), protocol)
+            try:
+                answer = to_answer(one, (image.height, image.width), protocol)
+            except NotFinite as error:
+                failed.append(f"{path}: {error}; no mask is written")
+                continue
             Image.fromarray(answer).save(options.out / f"{path.stem}.png")
-    console.print(f"wrote {len(files) - len(unreadable)} masks to {options.out}", markup=False)
-    for line in unreadable:
+    console.print(f"wrote {len(files) - len(failed)} masks to {options.out}", markup=False)
+    for line in failed:
         complain(line)
-    return 1 if unreadable else 0
+    return 1 if failed else 0
 
 
 def _files(options: argparse.Namespace) -> list[Path]:

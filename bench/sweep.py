@@ -15,6 +15,7 @@ from models._encoder_decoder import parameter_counts
 from models._registry import InvalidModel, Missing
 from models._skeleton import skeleton
 from models._weights import WeightsError
+from models._weights import notes as weight_notes
 
 MOST_PARAMETERS = 10**11
 
@@ -107,21 +108,26 @@ def absent_of(trials: list[Trial]) -> dict[str, list[Missing]]:
     return {trial_id: items for trial_id, items in found.items() if items}
 
 
-def prepare_weights(trials: list[Trial]) -> None:
-    """Reads, checks and caches each distinct model's checkpoint once. Raises ``ConfigError`` with all that is wrong."""
+def prepare_weights(trials: list[Trial]) -> list[str]:
+    """Reads, checks and caches each distinct model's checkpoint once; returns what a user should know about them.
+
+    Raises ``ConfigError`` with all that is wrong.
+    """
     distinct = {}
     for trial in trials:
         config = trial.config
         if any(config.model.weight_files()):
             distinct[model_key(config)] = config
     errors = []
-    for config in distinct.values():
-        try:
-            skeleton(config.model, config.transform.size, pretrained=True)
-        except WeightsError as error:
-            errors.append(f"  {error}")
+    with weight_notes() as notes:
+        for config in distinct.values():
+            try:
+                skeleton(config.model, config.transform.size, pretrained=True)
+            except WeightsError as error:
+                errors.append(f"  {error}")
     if errors:
         raise ConfigError("the weights cannot be used:", *dict.fromkeys(errors))
+    return list(dict.fromkeys(notes))
 
 
 def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by: str | None = None) -> list[str]:

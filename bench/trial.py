@@ -26,7 +26,7 @@ from bench.checks import CheckFailed, check_frozen, frozen_digests
 from bench.class_scores import score_classes
 from bench.config import TrialConfig
 from bench.datasets import DATASETS, DataError, Split
-from bench.evaluate import predict
+from bench.evaluate import NotFinite, predict
 from bench.forked import Request
 from bench.latency import latency
 from bench.memory import MeasurementSpoiled, MemoryConfig, MemoryMonitor, conditions
@@ -45,7 +45,7 @@ from models._registry import InvalidModel
 from models._weights import WeightsError
 
 Item = TypeVar("Item")
-EXPLAINED = (CheckFailed, DataError, InvalidModel, MeasurementSpoiled, WeightsError)
+EXPLAINED = (CheckFailed, DataError, InvalidModel, MeasurementSpoiled, NotFinite, WeightsError)
 """Failures that say all there is to say; anything else is recorded with its traceback."""
 GIB = 2**30
 SIGN_OF_LIFE_SECONDS = 2.0

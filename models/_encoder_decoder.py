@@ -19,7 +19,6 @@ from models._registry import InvalidModel, Missing, Registry
 ENCODERS = Registry("models.encoders", "encoder")
 ADAPTERS = Registry("models.adapters", "adapter")
 DECODERS = Registry("models.decoders", "decoder")
-CHECKPOINT_PREFIXES = ("module.", "")  # as saved from DataParallel, and plain
 
 
 class Upstream(NamedTuple):
@@ -155,7 +154,7 @@ def load_checkpoint(model: EncoderDecoder, config: Config) -> int:
     def ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return state if config.upstream is None else renamed(state, config.upstream.names.ours)
 
-    return _weights.load(model, path, CHECKPOINT_PREFIXES, convert=ours)
+    return _weights.load(model, path, convert=ours)
 
 
 def upstream_state(model: EncoderDecoder, config: Config) -> dict[str, Tensor]:

@@ -94,7 +94,7 @@ def assemble(
         path = config.checkpoint()
         if path is None:
             raise _weights.WeightsError("; ".join(f"{m.what}: {m.remedy}" for m in config.missing()))
-        state = _weights.read(path)
+        state = _weights.only(path)
         try:
             network.encoder.load_state_dict(state)
         except (RuntimeError, KeyError) as error:

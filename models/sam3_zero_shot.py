@@ -151,7 +151,7 @@ def _network(vocabulary: Path) -> nn.Module:
 
 def _load(network: nn.Module, path: Path) -> nn.Module:
     """Fills the network from sam3.pt. What else the file holds is not an error, what it lacks is, unlike in sam3."""
-    state = {k.removeprefix(PREFIX): v for k, v in _weights.read(path).items() if k.startswith(PREFIX)}
+    state = {k.removeprefix(PREFIX): v for k, v in _weights.only(path).items() if k.startswith(PREFIX)}
     try:
         lacking = network.load_state_dict(state, strict=False).missing_keys
     except RuntimeError as error:

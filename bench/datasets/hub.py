@@ -23,6 +23,7 @@ from bench.transforms import TransformConfig
 from models._paths import expanded
 from models._registry import Config as Base
 from models._registry import Missing
+from models._weights import what_stands_in
 
 KINDS = {
     b"\xff\xd8\xff": ".jpg",
@@ -146,7 +147,7 @@ def _opened(config: Config, file: Path, columns: list[str]) -> pyarrow.parquet.P
     try:
         table = pyarrow.parquet.ParquetFile(file)
     except pyarrow.ArrowException as error:
-        raise DataError([f"{file}: cannot be read as Parquet ({error})"]) from None
+        raise DataError([f"{file}: {what_stands_in(file) or f'cannot be read as Parquet ({error})'}"]) from None
     absent = [column for column in columns if column not in table.schema_arrow.names]
     if absent:
         there = f"Columns: {', '.join(table.schema_arrow.names)}. Set dataset.image and dataset.mask"

@@ -181,7 +181,7 @@ class TimmBackbone(nn.Module):
         heads = tuple(f"{c}." for c in ((classifier,) if isinstance(classifier, str) else classifier))
         try:
             with torch.device("cpu"):  # where the checkpoint is, also while the trunk is a skeleton
-                found = inspect.getmodule(type(trunk)).checkpoint_filter_fn(_weights.read(path), trunk)
+                found = inspect.getmodule(type(trunk)).checkpoint_filter_fn(_weights.only(path), trunk)
             found = {name: value for name, value in found.items() if name in wanted or not name.startswith(heads)}
             trunk.load_state_dict(found)
         except (RuntimeError, KeyError, ValueError, AttributeError) as error:

@@ -1,12 +1,15 @@
 import pytest
 import torch
+from conftest import SWEEP
+from safetensors.torch import load_file
 
 from bench.config import Axis, ConfigError, Sweep
 from bench.record import TrialRecord
-from bench.run import _missing_lines
+from bench.run import _missing_lines, main
 from bench.sweep import absent_of, check_writable, expand, pending, prepare_data, prepare_weights, sizes
 from models._encoder_decoder import ADAPTERS
 from models._skeleton import skeleton
+from models.encoders import sam3_vit_tiny
 
 
 @pytest.fixture
@@ -93,7 +96,7 @@ def test_weights_are_checked_without_memory_whatever_the_adapter(sweep, tiny_wit
     """Checking must leave the model a shape: adapters that follow the encoder's device would find two."""
     base = tiny_with({"model.adapter": {"name": adapter}, "model.frozen_weights": "nf4"})
     trials = expand(sweep._replace(base=base, axes=(Axis.over("model.decoder.width", {"8": 8}),)))
-    prepare_weights(trials)
+    assert prepare_weights(trials) == []
     shape = skeleton(base.model, 32, pretrained=True)
     assert all(p.is_meta for p in shape.parameters())
 
@@ -106,3 +109,12 @@ def test_weights_are_checked_before_any_trial(sweep, tiny_with, tmp_path):
         prepare_weights(expand(wrong))
     text = str(error.value)
     assert text.count("these are not the weights of this ViT") == 1 and "missing: blocks.0.attn.proj.bias" in text
+
+
+def test_where_weights_were_found_is_said_before_the_trials_start(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "smoke.yaml").write_text(SWEEP.format(axis="model.adapter.rank: [1, 2]"))
+    torch.save({"ema": load_file(sam3_vit_tiny.SHIPPED), "epoch": 3}, tmp_path / "mine.pt")
+    assert main(["smoke.yaml", "model.encoder.weights=mine.pt", "--executor", "serial", "--page-every", "off"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said.count("note: mine.pt: tensors were found under 'ema'") == 1
