@@ -197,9 +197,12 @@ class _SweepFile(Config):
     profiles: Annotated[dict[Annotated[str, Field(pattern=NAME)], _Profile], Field(min_length=1)]
 
 
-def load_sweep(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) -> Sweep:
-    """Reads one profile of a sweep file (the first by default) and changes it by ``key=value`` overrides.
+def load_sweep(
+    path: Path, profile: str | None = None, overrides: Sequence[str] = (), preferred: str | None = None
+) -> Sweep:
+    """Reads one profile of a sweep file and changes it by ``key=value`` overrides.
 
+    profile: its name; ``None`` is ``preferred`` if the file has a profile of that name, and else the file's first.
     Raises ``ConfigError`` with every mistake of all profiles and of the overrides.
     """
     try:
@@ -218,7 +221,7 @@ def load_sweep(path: Path, profile: str | None = None, overrides: Sequence[str] 
         hint = did_you_mean(profile, names)
         raise ConfigError(f"{path}: no profile {_short(profile)}{hint} Profiles: {', '.join(names)}")
 
-    chosen = profile or next(iter(file.profiles))
+    chosen = profile or (preferred if preferred in file.profiles else next(iter(file.profiles)))
     errors: list[str] = []
     sweeps: dict[str, Sweep] = {}
     for name, content in file.profiles.items():

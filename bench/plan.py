@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, soft_wrap=True, highlight=False)
     try:
         card = None if options.card is None else card_size(options.card)
-        sweep = load_sweep(options.sweep, options.profile, options.overrides)
+        sweep = load_sweep(options.sweep, options.profile, options.overrides, preferred="full")
         trials = expand(sweep)
         sizes(trials)  # says everything that cannot be built, at once
         folder = options.results / folder_name(sweep)
@@ -89,7 +89,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m bench.plan", description="Predict a sweep's training memory.")
     parser.add_argument("sweep", type=expanded, help="a sweep file, e.g. ablations/adapter_rank.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.batch_size=4")
-    parser.add_argument("--profile", default="full", help="a profile of the sweep file (default: full)")
+    parser.add_argument("--profile", help="a profile of the sweep file (default: full, or else its first)")
     parser.add_argument("--card", metavar="GB", help="also find the largest batch that fits a card of this size")
     parser.add_argument(
         "--curves", action="store_true", help="also plot rank, placement, width, size and batch (1 min)"

@@ -3,6 +3,7 @@
 import csv
 
 import pytest
+import yaml
 from conftest import REPOSITORY
 
 from bench import plan as planner
@@ -75,6 +76,28 @@ def test_mistakes_are_said_before_anything_is_predicted(sweep_file, tmp_path, ca
     assert main([str(sweep_file), *arguments, "--results", str(tmp_path / "r")]) == 2
     said = capsys.readouterr()
     assert part in said.err and "Traceback" not in said.err and said.out == ""
+
+
+@pytest.mark.parametrize(
+    ("profiles", "arguments", "expected"),
+    [
+        (None, [], "default"),
+        (["small"], [], "small"),
+        (["small", "full", "large"], [], "full"),
+        (["small", "large"], [], "small"),
+        (["small", "full", "large"], ["--profile", "large"], "large"),
+    ],
+)
+def test_the_profile_is_full_where_there_is_one_and_else_the_first(
+    monkeypatch, tmp_path, capsys, profiles, arguments, expected
+):
+    monkeypatch.setattr(planner, "predict", lambda config: Prediction(Footprint(dict.fromkeys(PARTS, GIB), "x", GIB)))
+    tree = yaml.safe_load(SWEEP)
+    content = tree.pop("profiles")["full"]
+    tree |= content if profiles is None else {"profiles": dict.fromkeys(profiles, content)}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    assert main([str(tmp_path / "own.yaml"), "--results", str(tmp_path), *arguments]) == 0
+    assert f"mine ({expected}): predicted peak" in capsys.readouterr().out
 
 
 def test_card_sizes():
