@@ -119,6 +119,9 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
+            words, _, version = metadata.get("format", "").rpartition(" ")
+            if words == FORMAT.rpartition(" ")[0] and version.isdecimal() and int(version) > 1:
+                raise CheckpointError(f"{path}: written by a newer version of the suite; update the suite")
             if metadata.get("format") != FORMAT or not {"config", "frozen_digest"} <= metadata.keys():
                 raise CheckpointError(f"{path}: holds no trained weights of this suite")
             return metadata, {name: file.get_tensor(name) for name in file.keys()}

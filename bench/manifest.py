@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
+from bench import schema
 from bench.config import Axis, ConfigError, Sweep, TrialConfig, explain
 from bench.files import write_whole
-from bench.record import MANIFEST, TrialRecord
+from bench.record import MANIFEST, TrialRecord, is_beyond
 from bench.search_settings import SearchConfig
 from bench.sweep import Trial
 from models._registry import Config, Missing
@@ -80,6 +81,12 @@ class Manifest(Config):
     remarks: list[str] = []
     """What a reader of merged or selected results has to know."""
 
+    @model_validator(mode="after")
+    def _numbers_can_be(self) -> "Manifest":
+        if is_beyond(self):
+            raise ValueError("holds a number beyond all that can be shown")
+        return self
+
     def save(self, folder: Path) -> Path:
         """Writes ``sweep.json`` whole or not at all."""
         text = self.model_dump_json(indent=1)
@@ -137,7 +144,9 @@ def load(folder: Path) -> tuple[Manifest | None, str]:
     if not path.exists():
         return None, ""
     try:
-        return Manifest.model_validate_json(path.read_bytes()), ""
+        return Manifest.model_validate_json(schema.read(path)), ""
+    except schema.NewerVersion as error:
+        return None, f"{path}: cannot be read ({error.reason}); its records are shown without it"
     except ValidationError as error:
         return None, f"{path}: cannot be read ({explain(error, Manifest, None)[0]}); its records are shown without it"
     except OSError as error:

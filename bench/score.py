@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from rich.progress import track
 
+from bench import schema
 from bench.console import ArgumentParser, Console, complain, replace_what_streams_lack
 from bench.datasets import DataError, some
 from bench.external import FOLDER, ExternalRecord, load_external
@@ -158,6 +159,8 @@ def _target(options: argparse.Namespace, name: str) -> Path:
     if into is not None and not into.is_dir():
         raise DataError([f"--into {into}: no such folder. It holds a sweep's records, e.g. results/adapter_rank"])
     sweep = Path("results") if into is None else into
+    if newer := schema.newer(sweep / FOLDER / f"{name}.json"):
+        raise DataError([newer])
     for record in load_external(sweep)[0]:
         before, now = (record.predictions, record.masks), tuple(str(f.resolve()) for f in (options.pred, options.gt))
         if record.name == name and before != now:

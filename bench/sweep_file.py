@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from bench.files import read_regular
+
 LARGEST_BYTES = 256 * 1024
 MOST_VALUES = 20_000
 """Once its aliases are written out: each may stand for a tree of others."""
@@ -46,8 +48,7 @@ _Loader.add_implicit_resolver(
 def read(path: Path) -> dict[str, Any]:
     """The mapping that a sweep file holds. Raises ``BadYaml``, naming the file."""
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_BYTES + 1)
+        content = read_regular(path, LARGEST_BYTES + 1)
         if len(content) > LARGEST_BYTES:
             raise BadYaml(f"{path}: is no sweep file, it has more than {LARGEST_BYTES // 1024} KiB")
         text = content.decode("utf-8")

@@ -370,7 +370,7 @@ def _compare(
             {
                 seed: np.asarray(images[i][metric], dtype=float)
                 for i, seed in zip(row.trial_ids, row.seeds)
-                if i in images and images[i]["name"] == names
+                if i in images and images[i]["name"] == names and metric in images[i]
             }
             for row in rows
         ]

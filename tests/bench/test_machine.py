@@ -16,7 +16,7 @@ GIB = 2**30
 
 @pytest.fixture
 def asked(tmp_path, monkeypatch):
-    """``asked({file: text}, own)`` is cores and free GiB, for a process that is bound to 64 cores on a machine with 500 GiB."""
+    """``asked({file: text}, own)`` is cores and free GiB of a process bound to 64 cores; 500 GiB are available."""
     monkeypatch.setattr(machine, "_bound", lambda: 64)
     memory = psutil.virtual_memory()._replace(available=500 * GIB)
     monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: memory)
