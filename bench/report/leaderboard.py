@@ -358,24 +358,25 @@ def _compare(
     rows: Sequence[Row], images: Mapping[str, Mapping[str, Sequence]], looks: int
 ) -> tuple[dict[str, tuple[Comparison, ...]], int | None]:
     """Comparisons of all pairs of rows for each metric that is a mean over images, and how many images there are."""
-    known = [images[i] for row in rows for i in row.trial_ids if i in images]
-    if len(rows) < 2 or not known:
+    names = {i: tuple(images[i]["name"]) for row in rows for i in row.trial_ids if i in images}
+    if len(rows) < 2 or not names:
         return {}, None
-    names = known[0]["name"]
+    ((usual, _),) = Counter(names.values()).most_common(1)  # a table of other images must not hide all others
+    known = {i: images[i] for i in names if names[i] == usual}
     found = {}
     for metric in METRICS:
-        if not METRICS[metric].mean_of_images or metric not in known[0]:
+        if not METRICS[metric].mean_of_images or not any(metric in scores for scores in known.values()):
             continue
         scores = [
             {
-                seed: np.asarray(images[i][metric], dtype=float)
+                seed: np.asarray(known[i][metric], dtype=float)
                 for i, seed in zip(row.trial_ids, row.seeds)
-                if i in images and images[i]["name"] == names and metric in images[i]
+                if i in known and metric in known[i]
             }
             for row in rows
         ]
         found[metric] = tuple(compare(scores, looks=looks))
-    return found, len(names)
+    return found, len(usual)
 
 
 def _mark_front(rows: Sequence[Row], measure: str | None, metric: str) -> tuple[Row, ...]:
