@@ -16,9 +16,10 @@ from bench.config import ConfigError, Sweep, TrialConfig, load_sweep, with_value
 from bench.console import ArgumentParser, Console, complain, replace_what_streams_lack
 from bench.footprint import PARTS
 from bench.predicted_memory import CONTEXT_BYTES, USABLE, Prediction, Unpredictable, fits, predict, prediction_key
+from bench.progress import loading
 from bench.report import plots
 from bench.report.tables import csv, escape
-from bench.run import LOG_WIDTH, folder_name
+from bench.run import COUNTING, LOG_WIDTH, MANY, folder_name
 from bench.sweep import Trial, check_writable, expand, sizes
 from models._paths import expanded
 from models._registry import InvalidModel
@@ -56,7 +57,7 @@ def main(arguments: list[str]) -> int:
         card = None if options.card is None else card_size(options.card)
         sweep = load_sweep(options.sweep, options.profile, options.overrides, preferred="full")
         trials = expand(sweep)
-        sizes(trials)  # says everything that cannot be built, at once
+        sizes(trials, loading(console, COUNTING, MANY))  # says everything that cannot be built, at once
         folder = options.results / folder_name(sweep)
         check_writable(folder)
         rows = plan(trials, card, lambda text: console.print(text, markup=False))

@@ -33,6 +33,8 @@ GOES_ON = "what was finished is kept, the same command goes on from there"
 FAILED = ("error", "diverged")
 """What lacks a number that was asked for. ``oom`` and ``over budget`` are answers."""
 LOG_WIDTH = 160
+COUNTING, MANY = "counting the parameters of models", 200
+"""Said in a log from so many distinct models on: they take seconds, thousands take minutes."""
 
 
 def main(arguments: list[str]) -> int:
@@ -54,7 +56,7 @@ def main(arguments: list[str]) -> int:
         candidates = expand(sweep)
         search.check(sweep, candidates)
         watch.check_trackers(sweep.track, options.executor)
-        counts = sizes(candidates)
+        counts = sizes(candidates, loading(console, COUNTING, MANY))
         resources, sources = resources_of(options, sweep), parse(options.fetch)
         limits, checkpoint_seconds = _limits(options)
         features.choose(options)
@@ -237,15 +239,16 @@ def _show_plan(
     """The trials with their sizes and states, and what is missing to run them; of a search, the trials so far."""
     known = search.settled(sweep, records)
     trials, to_run, _ = search.plan(sweep, known)
-    absent = absent_of(to_run)
-    counts = counts | sizes([trial for trial in trials if trial.trial_id not in counts])
+    absent, chosen = absent_of(to_run), {trial.trial_id for trial in to_run}
+    further = [trial for trial in trials if trial.trial_id not in counts]
+    counts = counts | sizes(further, loading(console, COUNTING, MANY))
     table = Table("trial", *(escape(axis.name) for axis in sweep.axes), "seed", "parameters", "trainable", "state")
     for trial in trials:
         size = counts[trial.trial_id]
         record = records.get(trial.trial_id)
         if trial.trial_id in known:
             state = record.status
-        elif trial not in to_run:
+        elif trial.trial_id not in chosen:
             state = "later, if the budget allows"
         else:
             state = "to run" if record is None else f"{record.status}, to run again"

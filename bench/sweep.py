@@ -72,34 +72,36 @@ def data_key(config: TrialConfig) -> str:
     return json.dumps([part.model_dump(mode="json") for part in (config.dataset, config.transform)])
 
 
-def sizes(trials: list[Trial]) -> dict[str, dict[str, int]]:
-    """Parameter counts by trial id; each distinct model is built once, without memory. Empty if a package is missing.
+def sizes(trials: list[Trial], progress: Progress = silent) -> dict[str, dict[str, int]]:
+    """Parameter counts by trial id; each distinct shape is built once, without memory. Empty if a package is missing.
 
     Raises ``ConfigError`` with everything that cannot be built.
     """
-    by_model: dict[str, dict[str, int]] = {}
-    counts: dict[str, dict[str, int]] = {}
+    keys = {trial.trial_id: _shape_key(trial.config) for trial in trials}
+    distinct = {keys[trial.trial_id]: trial for trial in reversed(trials)}  # the first of each
+    by_shape: dict[str, dict[str, int]] = {}
     points: dict[str, list[str]] = {}  # of each error
-    for trial in trials:
+    for key, trial in progress(list(reversed(distinct.items())), len(distinct)):
         config = trial.config
-        key = model_key(config)
-        if key not in by_model:
-            by_model[key] = {}
-            buildable = all(item.kind != "package" for item in config.model.missing())
-            try:
-                if buildable:
-                    by_model[key] = parameter_counts(skeleton(config.model, config.transform.size))
-                    if (total := by_model[key]["total"]) > MOST_PARAMETERS:
-                        raise InvalidModel(
-                            f"name: {total:.2g} parameters are beyond any machine. At most {MOST_PARAMETERS:.0e}"
-                        )
-            except InvalidModel as error:
-                points.setdefault(str(error), []).append(", ".join(trial.point))
-        counts[trial.trial_id] = by_model[key]
+        by_shape[key] = {}
+        if any(item.kind == "package" for item in config.model.missing()):
+            continue
+        try:
+            by_shape[key] = parameter_counts(skeleton(config.model, config.transform.size))
+            if (total := by_shape[key]["total"]) > MOST_PARAMETERS:
+                raise InvalidModel(
+                    f"name: {total:.2g} parameters are beyond any machine. At most {MOST_PARAMETERS:.0e}"
+                )
+        except InvalidModel as error:
+            points.setdefault(str(error), []).append(", ".join(trial.point))
     if points:
         lines = [f"model.{error} (at {some(where)})" for error, where in points.items()]
         raise ConfigError(*lines[:MOST_ERRORS])
-    return counts
+    return {trial_id: by_shape[key] for trial_id, key in keys.items()}
+
+
+def _shape_key(config: TrialConfig) -> str:
+    return json.dumps([config.model.shape(), config.transform.size])
 
 
 def absent_of(trials: list[Trial]) -> dict[str, list[Missing]]:

@@ -1,9 +1,12 @@
 """Encoder, adapters, tuned blocks and decoder, assembled: the shape of SAM2-UNet, SAM3-UNet and their variants."""
 
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch
 from pydantic import PositiveInt, field_validator, model_validator
 from torch import Tensor, nn
 
@@ -34,6 +37,7 @@ class Config(Base):
     """What a model of this shape is made of."""
 
     upstream: ClassVar[Upstream | None] = None
+    shapeless: ClassVar[frozenset[str]] = frozenset({"checkpoint", "checkpoint_decoder"})
 
     encoder: ENCODERS.field()
     adapter: ADAPTERS.field()
@@ -113,7 +117,10 @@ def build(config: Config, image_size: int | tuple[int, int], pretrained: bool) -
 
     Raises ``InvalidModel`` for what the encoder or the decoder cannot take, ``WeightsError`` for a wrong checkpoint.
     """
-    encoder = ENCODERS.build(config.encoder, image_size)
+    if torch.get_default_device().type == "meta":
+        encoder = deepcopy(_shape(config.encoder, image_size))
+    else:
+        encoder = ENCODERS.build(config.encoder, image_size)
     if pretrained and config.checkpoint is None:
         encoder.load_pretrained()  # before adapters wrap the blocks and change their names
     encoder.requires_grad_(False)
@@ -141,6 +148,13 @@ def build(config: Config, image_size: int | tuple[int, int], pretrained: bool) -
     if config.checkpoint_decoder:
         checkpoint_stages(model.decoder)
     return model
+
+
+@lru_cache(maxsize=8)
+def _shape(config: Base, image_size: int | tuple[int, int]) -> nn.Module:
+    """An encoder without memory (``models._skeleton``), to be copied: most models of a sweep have the same one, and to
+    build it takes ten times as long."""
+    return ENCODERS.build(config, image_size)
 
 
 def load_checkpoint(model: EncoderDecoder, config: Config) -> int:

@@ -3,6 +3,7 @@ whose weights are trained: what somebody without SAM would use."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from huggingface_hub import try_to_load_from_cache
 from pydantic import PositiveInt, field_validator
@@ -21,6 +22,8 @@ FILE = "model.safetensors"
 
 class Config(Base):
     """What these networks have in common."""
+
+    shapeless: ClassVar[frozenset[str]] = frozenset({"weights"})
 
     backbone: str
     """smp's name of the encoder."""

@@ -45,6 +45,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 class Config(Base):
     any_aspect: ClassVar[bool] = True
+    shapeless: ClassVar[frozenset[str]] = frozenset({"release", "weights", "drop_path", "checkpointing"})
 
     name: Literal["sam2_hiera"] = "sam2_hiera"
     size: Literal["tiny", "small", "base_plus", "large"] = "large"

@@ -33,6 +33,7 @@ CHECKPOINT_PREFIXES = (
 
 class Config(Base):
     any_aspect: ClassVar[bool] = True
+    shapeless: ClassVar[frozenset[str]] = frozenset({"weights", "drop_path", "checkpointing", "residual"})
 
     name: Literal["sam3_vit"] = "sam3_vit"
     weights: str = "pretrained"

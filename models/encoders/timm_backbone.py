@@ -12,7 +12,7 @@ AugReg and SigLIP ViTs. The transform belongs to the trial and is not changed he
 import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import timm
 import torch
@@ -48,6 +48,8 @@ FAMILIES = {
 
 
 class Config(Base):
+    shapeless: ClassVar[frozenset[str]] = frozenset({"weights", "checkpointing"})
+
     name: Literal["timm_backbone"] = "timm_backbone"
     model: str = "vit_base_patch14_dinov2.lvd142m"
     """timm's name, with or without the tag of its weights."""
