@@ -15,11 +15,8 @@ def harmless(text: str, keep: str = "") -> str:
     """
     if text.isprintable():
         return text
-    return "".join(_written_out(c) if unicodedata.category(c) in UNSEEN and c not in keep else c for c in text)
-
-
-def _written_out(character: str) -> str:
-    return character.encode("unicode_escape").decode()
+    wrong = {c for c in set(text).difference(keep) if unicodedata.category(c) in UNSEEN}
+    return text.translate({ord(c): c.encode("unicode_escape").decode() for c in wrong}) if wrong else text
 
 
 def csv_cell(value: object) -> object:

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from statistics import fmean, stdev
 from types import MappingProxyType
 from typing import Any
@@ -389,11 +390,12 @@ def _mark_front(rows: Sequence[Row], measure: str | None, metric: str) -> tuple[
         return (accuracy.mean, -memory.mean) if accuracy and memory else None
 
     places = [position(row) for row in rows]
-
-    def beaten(place: tuple[float, float]) -> bool:
-        return any(p is not None and p != place and p[0] >= place[0] and p[1] >= place[1] for p in places)
-
-    return tuple(replace(r, on_front=p is not None and not beaten(p)) for r, p in zip(rows, places))
+    front, least = set(), -inf  # from the most accurate on, a place is on it if it needs less memory than all before
+    for place in sorted({place for place in places if place is not None}, reverse=True):
+        if place[1] > least:
+            front.add(place)
+            least = place[1]
+    return tuple(replace(row, on_front=place in front) for row, place in zip(rows, places))
 
 
 def _all_have(rows: Sequence[Row], quantity: str) -> bool:

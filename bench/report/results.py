@@ -76,7 +76,7 @@ def load(folder: Path) -> tuple[Results, list[str]]:
     else:
         sweep, trials, unread = manifest.understand(found, records)
         remarks = list(found.remarks)
-    remarks += [line for line in unread if line not in remarks]
+    remarks = list(dict.fromkeys([*remarks, *unread]))
     ids = {trial.trial_id for trial in trials}
     if other := len(records.keys() - ids) - len(unread) * (found is None):
         notes.append(f"{folder}: {other} records belong to other settings of the sweep and are left out")

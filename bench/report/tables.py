@@ -1,7 +1,5 @@
 """``Leaderboard`` -> Markdown for people and CSV for programs."""
 
-from dataclasses import asdict
-
 import pandas
 
 from bench.harmless import csv_cell
@@ -149,7 +147,7 @@ def comparisons_csv(board: Leaderboard) -> str:
         names = [", ".join(row.labels) for row in table.rows]
         for metric, found in table.comparisons.items():
             for c in found:
-                facts = asdict(c) | {"first": names[c.first], "second": names[c.second], "resolved": c.resolved}
+                facts = vars(c) | {"first": names[c.first], "second": names[c.second], "resolved": c.resolved}
                 lines.append({"environment": number, "metric": metric, **facts, "images": table.images})
     if all(line["p"] is None for line in lines):
         return ""
