@@ -164,7 +164,8 @@ def _tables(board: Leaderboard, table: Table) -> Iterator[str]:
         elif "second" in found:
             value = rf"\underline{{{value}}}"
         sign = r"\,\ensuremath{\approx}"
-        return value + width + (sign if "tied" in found else rf"\phantom{{{sign}}}" if column.metric in some_tied else "")
+        room = rf"\phantom{{{sign}}}" if column.metric in some_tied else ""
+        return value + width + (sign if "tied" in found else room)
 
     for title, group in (("Accuracy", accuracy), ("Cost", rest)):
         parts = list(_parts(table.rows, axes)) if group else []
