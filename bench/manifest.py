@@ -153,6 +153,17 @@ def load(folder: Path) -> tuple[Manifest | None, str]:
         return None, f"{path}: cannot be read ({error}); its records are shown without it"
 
 
+def check_owner(folder: Path, sweep: Sweep) -> None:
+    """Raises ``ConfigError`` where the results of another sweep lie in the folder: sweep ``a`` with profile ``b`` and
+    sweep ``a-b`` have one name for it. The same sweep with other settings shares its folder on purpose."""
+    known, _ = load(folder)
+    if known is not None and known.name != sweep.name:
+        names = [f"sweep '{of.name}', profile {of.profile}" for of in (known, sweep)]
+        raise ConfigError(
+            f"{folder}: holds the results of {names[0]}, and this is {names[1]}. Give name=NAME or --results DIR"
+        )
+
+
 def understand(manifest: Manifest, records: Mapping[str, TrialRecord]) -> tuple[Sweep, list[Trial], list[str]]:
     """The sweep and trials that a manifest describes, and a line for each trial that this version cannot read.
 

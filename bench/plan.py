@@ -12,6 +12,7 @@ import pandas
 from rich.markup import escape as rich_escape
 from rich.table import Table
 
+from bench import manifest
 from bench.config import ConfigError, Sweep, TrialConfig, load_sweep, with_value
 from bench.console import ArgumentParser, Console, complain, replace_what_streams_lack
 from bench.footprint import PARTS
@@ -59,6 +60,7 @@ def main(arguments: list[str]) -> int:
         trials = expand(sweep)
         sizes(trials, loading(console, COUNTING, MANY))  # says everything that cannot be built, at once
         folder = options.results / folder_name(sweep)
+        manifest.check_owner(folder, sweep)
         check_writable(folder)
         rows = plan(trials, card, lambda text: console.print(text, markup=False))
     except ConfigError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from bench import external, features, report, resume, schema, search, watch
+from bench import external, features, manifest, report, resume, schema, search, watch
 from bench.config import ConfigError, Sweep, load_sweep
 from bench.console import ArgumentParser, Console, complain, replace_what_streams_lack
 from bench.executor import Executor
@@ -64,6 +64,7 @@ def main(arguments: list[str]) -> int:
         folder = options.results / folder_name(sweep)
         if newer := schema.newer_in(folder, folder / external.FOLDER):
             raise ConfigError(*newer)
+        manifest.check_owner(folder, sweep)
         records, broken = load_all(folder)
         for line in broken:
             say(f"note: {line}")

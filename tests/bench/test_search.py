@@ -564,9 +564,17 @@ def test_without_optuna_it_says_what_to_install(monkeypatch):
         search.check(sweep, trials)
 
 
-def test_labels_low_and_high_are_still_labels(file):
-    axis = load_sweep(Path(file), overrides=["train.lr={low: 1e-5, high: 1e-3}"]).axes[1]
-    assert [label for label, _ in axis.points] == ["low", "high"] and axis.between is None
+@pytest.mark.parametrize("log", ["", ", log: 1", ", log: yes!", ", log: null"])
+@pytest.mark.parametrize("search", [[], ["search=random", "search.points=2"]])
+def test_low_and_high_without_a_truth_value_at_log_are_refused(file, log, search):
+    """They were two rows with these labels, also under a search."""
+    with pytest.raises(ConfigError, match="axes.train.lr: low and high are the ends of a range, which needs log: true"):
+        load_sweep(Path(file), overrides=[f"train.lr={{low: 1e-5, high: 1e-3{log}}}", *search])
+
+
+def test_labels_among_others_are_labels(file):
+    axis = load_sweep(Path(file), overrides=["train.lr={low: 1e-5, mid: 1e-4, high: 1e-3}"]).axes[1]
+    assert [label for label, _ in axis.points] == ["low", "mid", "high"] and axis.between is None
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
