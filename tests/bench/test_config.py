@@ -282,7 +282,7 @@ def test_overrides_whose_order_would_decide_are_refused_in_either_order(sweep, o
     [
         ["dataset.name=folder", "dataset.images=a", "dataset.masks=b"],
         ["dataset.masks=b", "dataset.images=a"],
-        ["model.encoder.name=sam2_hiera", "model.name=sam2_unet", "transform.size=96", "model.encoder.size=tiny"],
+        ["model.encoder.name=sam3_vit_tiny", "model.name=sam2_unet", "model.encoder.depth=4"],
         ["search=random", "search.points=1", "search.early_stopping=asha", "search.early_stopping.factor=2"],
         ["model.adapter.rank=[2, 4]", "model.adapter.name=lora"],
     ],
