@@ -116,6 +116,8 @@ def _check(config: TrialConfig, tensors: Mapping[str, Tensor], path: Path) -> No
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path}: is no regular file")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

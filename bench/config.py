@@ -361,9 +361,7 @@ def _axis(path: str, values: Any, errors: list[str]) -> Axis:
     """Points of an axis: a list of values, a mapping of labels to values, or a range."""
     if Range.is_meant(values):
         if type(values.get("log")) is not bool:
-            what = (
-                "low and high are the ends of a range, which needs log: true (equal ratios are equally likely) or false"
-            )
+            what = "low and high are the ends of a range, which needs log: true or log: false"
             remedy = "Add it, as in {low: 1e-5, high: 1e-3, log: true}, or give two labelled values other labels"
             errors.append(f"axes.{path}: {what}. {remedy}")
             return Axis(path, ())

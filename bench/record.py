@@ -250,6 +250,9 @@ def _damaged(paths: Mapping[str, Path]) -> tuple[Path, str] | None:
         record = load(paths[".json"])
     except (ValidationError, OSError):
         return paths[".json"], "not a readable record"
+    odd = next((path for path in paths.values() if path.exists() and not path.is_file()), None)
+    if odd is not None:  # to open a pipe may wait for ever
+        return odd, "is no regular file"
     for suffix in (".images.parquet", ".memory.parquet", ".samples.parquet"):
         try:
             if record.status != "error" and paths[suffix].exists():

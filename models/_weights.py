@@ -84,6 +84,8 @@ def read(path: Path) -> dict[str, Found]:
 
 def what_stands_in(path: Path) -> str:
     """What a file is that was saved in place of a download, and the remedy; empty for anything else."""
+    if not path.is_file():  # to open a pipe may wait for ever
+        return ""
     try:
         with path.open("rb") as file:
             start = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import RANKS, SWEEP, wait_for
+from conftest import RANKS, REPOSITORY, SWEEP, wait_for
 
 from bench.config import TrialConfig, load_sweep
 from bench.datasets import _cache
@@ -56,7 +56,7 @@ def customise(folder, code):
     """Variables with which Python runs ``code`` before anything else, in the driver and in every trial."""
     (folder / "site").mkdir(exist_ok=True)
     (folder / "site" / "sitecustomize.py").write_text(code)
-    return {"PYTHONPATH": str(folder / "site")}
+    return {"PYTHONPATH": f"{folder / 'site'}:{REPOSITORY}"}
 
 
 def processes(driver, name):

@@ -187,6 +187,18 @@ def test_a_pipe_in_place_of_a_table_holds_nobody_up(here, capsys, kind):
     assert f"note: {path}: cannot be used (it is no regular file); left out" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("suffix", [".images.parquet", ".memory.parquet", ".samples.parquet", ".safetensors"])
+def test_a_pipe_at_the_start_is_set_aside(here, suffix):
+    folder, (first, _) = here
+    path = folder / f"{first}{suffix}"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(checkpoint.CheckpointError, match="is no regular file"):
+        checkpoint.load(path)
+    (line,) = set_aside_damaged([first], folder)
+    assert line.startswith(f"{path}: is no regular file; set aside as {path.name}.corrupt-1")
+
+
 def test_a_pipe_or_a_device_is_no_sweep_file(tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe.yaml")
     for path in (tmp_path / "pipe.yaml", "/dev/zero", tmp_path):
