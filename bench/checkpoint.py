@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
@@ -19,10 +18,11 @@ from torch import Tensor, nn
 from bench.checks import frozen_digests
 from bench.config import TrialConfig, recorded
 from bench.datasets import some
+from bench.machine import free_bytes
 from models import MODELS
 from models._registry import InvalidModel
 from models._skeleton import skeleton
-from models._weights import WeightsError
+from models._weights import WeightsError, what_stands_in
 
 FORMAT = "sam3-bench trained weights, version 1"
 LARGEST_BYTES = 512 * 2**20
@@ -108,15 +108,23 @@ def _check(config: TrialConfig, tensors: Mapping[str, Tensor], path: Path) -> No
     wrong += sorted(n for n in expected.keys() & tensors.keys() if expected[n].shape != tensors[n].shape)
     if wrong:
         raise CheckpointError(f"{path}: does not fit its own configuration: {some(wrong)}")
-    needed, free = sum(p.nbytes for p in shape.parameters()), psutil.virtual_memory().available
+    parameters = {name for name, _ in shape.named_parameters()}
+    if broken := sorted(n for n, t in tensors.items() if t.isnan().any() or n in parameters and t.isinf().any()):
+        raise CheckpointError(f"{path}: its weights are not finite (NaN or infinity): {some(broken)}")
+    needed, free = sum(p.nbytes for p in shape.parameters()), free_bytes()
     if needed > free:
         raise CheckpointError(f"{path}: its model takes {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free")
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path}: is no regular file")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
+            words, _, version = metadata.get("format", "").rpartition(" ")
+            if words == FORMAT.rpartition(" ")[0] and version.isdecimal() and int(version) > 1:
+                raise CheckpointError(f"{path}: written by a newer version of the suite; update the suite")
             if metadata.get("format") != FORMAT or not {"config", "frozen_digest"} <= metadata.keys():
                 raise CheckpointError(f"{path}: holds no trained weights of this suite")
             return metadata, {name: file.get_tensor(name) for name in file.keys()}
@@ -124,4 +132,5 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         largest = f"{LARGEST_BYTES // 2**20} MiB"
         raise CheckpointError(f"{path}: no such file. Trained weights of over {largest} are not kept") from None
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
+        reason = what_stands_in(path) or f"not a readable safetensors file ({error})"
+        raise CheckpointError(f"{path}: {reason}") from None

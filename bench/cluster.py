@@ -66,8 +66,7 @@ def look(configs: list[str], sources: Sequence[Source] = (), validated_by: str |
     able = [trial for trial in trials if trial.trial_id not in lacking]
     notes, fingerprints = [], {}
     try:
-        prepare_weights(able)
-        notes = prepare_data(able, validated_by=validated_by)
+        notes = [*prepare_weights(able), *prepare_data(able, validated_by=validated_by)]
         for trial in able:
             key = data_key(trial.config)
             if key not in fingerprints:

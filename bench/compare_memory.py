@@ -22,15 +22,18 @@ import torch
 from torch import Tensor, nn
 
 from bench.config import ConfigError, TrialConfig, with_value
+from bench.console import ArgumentParser, complain, replace_what_streams_lack
 from bench.device import device_of, float32_products
 from bench.footprint import Tracker, follow_step
 from bench.generations import DEFAULT, here
+from bench.harmless import harmless
 from bench.memory import Memory, MemoryMonitor
 from bench.predicted_memory import fake_footprint, predict
 from bench.report import plots
 from bench.sweep import check_writable
 from bench.train import batch_loss, make_optimiser
 from models import MODELS
+from models._paths import expanded
 from models._registry import Config, InvalidModel
 from models._size import height_width
 
@@ -97,6 +100,7 @@ class Measured(Config):
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0 all within the goal, 1 some are not or failed, 2 there is no GPU or the input is wrong."""
+    replace_what_streams_lack()
     options = _parser().parse_args(arguments)
     if options.one:
         print(_train(json.loads(sys.stdin.read())).model_dump_json())
@@ -108,32 +112,32 @@ def main(arguments: list[str]) -> int:
             f"torch {torch.__version__} sees no NVIDIA GPU here. On one, this would measure {len(GRID)} configurations"
         )
         also = " and upstream's own code" if options.upstream else ""
-        print(f"{text}{also}, and write {', '.join(map(str, paths))}. On a CPU: --cpu", file=sys.stderr)
+        complain(f"{text}{also}, and write {', '.join(map(str, paths))}. On a CPU: --cpu")
         return 2
     try:
         if options.upstream:
             check_upstream(options.upstream, UPSTREAM)
         check_writable(folder)
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return 2
     where = "CPU, small models" if options.cpu else torch.cuda.get_device_name()
     rows = []
     for changes in GRID:
         rows.append(compare_on_cpu(changes) if options.cpu else compare_on_gpu(changes))
-        print(_line(rows[-1]), flush=True)
+        print(harmless(_line(rows[-1])), flush=True)
     if options.upstream and not options.cpu:
         rows.append(compare_on_gpu({}, options.upstream))
-        print(_line(rows[-1]), flush=True)
+        print(harmless(_line(rows[-1])), flush=True)
     write(rows, where, paths)
-    print(f"wrote {', '.join(map(str, paths))}")
+    print(harmless(f"wrote {', '.join(map(str, paths))}"))
     return 0 if all(row.off is not None and abs(row.off) <= GOAL for row in rows) else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.compare_memory", description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
-    parser.add_argument("--upstream", type=Path, metavar="DIR", help="a clone of WZH0120/SAM3-UNet to measure too")
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m bench.compare_memory", description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=expanded, default=Path("results"), metavar="DIR", help="default: results")
+    parser.add_argument("--upstream", type=expanded, metavar="DIR", help="a clone of WZH0120/SAM3-UNet to measure too")
     parser.add_argument("--cpu", action="store_true", help="small models against their real allocations on a CPU")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)  # a child: one configuration on stdin
     return parser

@@ -22,12 +22,14 @@ from torch import Tensor
 
 from bench.compare_memory import UPSTREAM, check_upstream, function_of, upstream_network
 from bench.config import ConfigError, TrialConfig, with_value
+from bench.console import ArgumentParser, complain, replace_what_streams_lack
 from bench.device import device_of, float32_products, tf32_flags
 from bench.sweep import check_writable
 from bench.train import batch_loss, make_optimiser
 from bench.transforms import to_input, to_target
 from models import MODELS
 from models._encoder_decoder import upstream_state
+from models._paths import expanded
 from models._registry import Config
 from models._size import height_width
 
@@ -66,6 +68,7 @@ class Measured(Config):
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0 measured, 1 a process failed or float32 losses differ, 2 the input is wrong."""
+    replace_what_streams_lack()
     options = _parser().parse_args(arguments)
     if options.one:
         print(measure(Task.model_validate_json(sys.stdin.read())).model_dump_json())
@@ -75,7 +78,7 @@ def main(arguments: list[str]) -> int:
         check_upstream(options.upstream, {**UPSTREAM, "train.py": "structure_loss"})
         check_writable(options.results)
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return 2
     shared = {"config": config.model_dump(mode="json"), "steps": options.steps + 1}
     theirs = Task(**shared, upstream=str(options.upstream.resolve()))
@@ -87,7 +90,7 @@ def main(arguments: list[str]) -> int:
                 found[name].append(_in_a_process(task))
             except subprocess.CalledProcessError as error:
                 lines = (error.stderr or "").strip().splitlines() or ["no message"]
-                print(f"{name}: {lines[-1]}", file=sys.stderr)
+                complain(f"{name}: {lines[-1]}")
                 return 1
             print(f"round {number + 1}, {name}: {_per_step(found[name][-1:]):.3f} s per step", flush=True)
     lines, equal = _conclusion(found["upstream"], found["here"], options, config)
@@ -96,10 +99,10 @@ def main(arguments: list[str]) -> int:
     return 0 if equal or config.train.precision != "float32" else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.compare_speed", description=__doc__.splitlines()[0])
-    parser.add_argument("--upstream", type=Path, metavar="DIR", required="--one" not in sys.argv, help="a clone")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m bench.compare_speed", description=__doc__.splitlines()[0])
+    parser.add_argument("--upstream", type=expanded, metavar="DIR", required="--one" not in sys.argv, help="a clone")
+    parser.add_argument("--results", type=expanded, default=Path("results"), metavar="DIR", help="default: results")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--size", type=int, default=336, help="default: 336")
     parser.add_argument("--batch", type=int, default=12, help="default: 12, the paper's")

@@ -1,6 +1,7 @@
 """From a sweep file to typed configuration; everything that is wrong with it is said at once, before any work."""
 
 import hashlib
+import itertools
 import json
 import re
 from collections import Counter
@@ -253,9 +254,12 @@ class _SweepFile(Config):
     profiles: Annotated[dict[Annotated[str, Field(pattern=NAME)], _Profile], Field(min_length=1)]
 
 
-def load_sweep(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) -> Sweep:
-    """Reads one profile of a sweep file (the first by default) and changes it by ``key=value`` overrides.
+def load_sweep(
+    path: Path, profile: str | None = None, overrides: Sequence[str] = (), preferred: str | None = None
+) -> Sweep:
+    """Reads one profile of a sweep file and changes it by ``key=value`` overrides.
 
+    profile: its name; ``None`` is ``preferred`` if the file has a profile of that name, and else the file's first.
     Raises ``ConfigError`` with every mistake of all profiles and of the overrides.
     """
     try:
@@ -274,7 +278,7 @@ def load_sweep(path: Path, profile: str | None = None, overrides: Sequence[str] 
         hint = did_you_mean(profile, names)
         raise ConfigError(f"{path}: no profile {_short(profile)}{hint} Profiles: {', '.join(names)}")
 
-    chosen = profile or next(iter(file.profiles))
+    chosen = profile or (preferred if preferred in file.profiles else next(iter(file.profiles)))
     errors: list[str] = []
     sweeps: dict[str, Sweep] = {}
     for name, content in file.profiles.items():
@@ -305,6 +309,7 @@ def _validate(settings: Mapping[str, Any], question: str, profile: str) -> Sweep
     if "seed" in settings["base"]:
         errors.append("base.seed: seeds are listed under 'seeds', as in seeds=[0,1]")
     axes = {f"axes.{path}": _axis(path, values, errors) for path, values in settings["axes"].items()}
+    errors += [f"variants: {problem}" for label in settings["variants"] if (problem := _label_problem(label))]
     if settings["variants"]:
         axes["variants"] = Axis("variant", tuple(settings["variants"].items()))
     if not axes:
@@ -411,6 +416,11 @@ def with_value(base: TrialConfig, changes: Mapping[str, Any]) -> TrialConfig:
 def _axis(path: str, values: Any, errors: list[str]) -> Axis:
     """Points of an axis: a list of values, a mapping of labels to values, or a range."""
     if Range.is_meant(values):
+        if type(values.get("log")) is not bool:
+            what = "low and high are the ends of a range, which needs log: true or log: false"
+            remedy = "Add it, as in {low: 1e-5, high: 1e-3, log: true}, or give two labelled values other labels"
+            errors.append(f"axes.{path}: {what}. {remedy}")
+            return Axis(path, ())
         try:
             return Axis.within(path, Range.model_validate(values))
         except ValidationError as error:
@@ -425,9 +435,17 @@ def _axis(path: str, values: Any, errors: list[str]) -> Axis:
         return Axis(path, ())
     if not labelled:
         errors.append(f"axes.{path}: has no values. Give at least one, as in [8, 32]")
+    errors += [f"axes.{path}: {problem}" for label, _ in labelled if (problem := _label_problem(label))]
     if len(dict(labelled)) < len(labelled):
         errors.append(f"axes.{path}: has a value twice ({_short([label for label, _ in labelled])})")
     return Axis.over(path, dict(labelled))
+
+
+def _label_problem(label: str) -> str | None:
+    """Why tables and lines cannot show a label; ``None`` if they can."""
+    if len(label.splitlines()) > 1 or "\t" in label:
+        return f"the label {_short(label)} is no line of text. Give one, as in {{short: VALUE}}"
+    return None
 
 
 def _path_problem(base: TrialConfig, path: str) -> str | None:
@@ -453,9 +471,9 @@ def _override(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     """Applies ``key=value`` texts to a profile in place; returns what was wrong with them.
 
     A key is a path below ``base``, or ``seeds``, or ``name``, or ``search`` and paths below it. The path of an axis
-    replaces the axis's values.
+    replaces the axis's values. Their order does not matter: two that set the same field are an error.
     """
-    errors, changes = [], {}
+    errors, changes, texts = [], {}, {}
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key):
@@ -464,12 +482,19 @@ def _override(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
             )
             continue
         try:
-            changes[key] = parse(value)
+            parsed = parse(value)
         except BadYaml as error:
             errors.append(f"  {key}: {_short(value)} is no YAML value ({error})")
+            continue
+        if key in ("search", "search.early_stopping") and isinstance(parsed, str):
+            key += ".name"
+        texts.setdefault(key, []).append(text)
+        changes[key] = parsed
+    if unclear := list(_unclear(texts, settings["axes"])):
+        return [*errors, *unclear]
     if {"dataset.images", "dataset.masks"} & changes.keys():  # paths alone are enough to ask for a folder of pairs
         changes = {"dataset.name": "folder", **changes}
-    for key, value in sorted(changes.items(), key=lambda item: not item[0].endswith("name")):
+    for key, value in sorted(changes.items(), key=lambda item: _place(item[0])):
         if key in ("seeds", "name", "track"):
             single = (key == "seeds" and type(value) is int) or (key == "track" and isinstance(value, str))
             settings[key] = [value] if single else value
@@ -480,6 +505,26 @@ def _override(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
         else:
             errors += _set(settings["base"], key.split("."), value)
     return errors
+
+
+def _unclear(texts: Mapping[str, Sequence[str]], axes: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each two overrides, by key, of which the later one would win.
+
+    They have one key, or one sets a mapping that the other's field lies in. An axis's values lie in no mapping.
+    """
+    for key, of_key in texts.items():
+        for text in of_key[1:]:
+            yield f"  {_short(of_key[0])} and {_short(text)} set the same field. Give one of them"
+        for above in itertools.accumulate(key.split(".")[:-1], "{}.{}".format):
+            if above in texts and not {key, above} & axes.keys():
+                remedy = "Give one mapping, or single fields, as in model.name=unet model.width=8"
+                yield f"  {_short(of_key[0])} and {_short(texts[above][0])} set the same field. {remedy}"
+
+
+def _place(key: str) -> tuple[bool, int]:
+    """In which order overrides are applied: names first, as they start their mapping afresh, and outer ones before."""
+    path = key.split(".")
+    return path[-1] != "name", len(path)
 
 
 def _set_search(settings: dict[str, Any], path: list[str], value: Any) -> None:

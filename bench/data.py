@@ -3,19 +3,19 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 
 import yaml
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench.console import ArgumentParser, Console, complain, replace_what_streams_lack
 from bench.datasets import DataError
 from bench.datasets._catalogue import BenchmarkSet, catalogue
 from bench.datasets._check import SetReport, as_json, check
 from bench.datasets._fetch import FetchError, download
 from bench.datasets._masks import add_options, reading_of
 from bench.progress import loading
+from models._paths import expanded
 from models._registry import did_you_mean
 
 LOG_WIDTH = 160
@@ -24,12 +24,13 @@ SHOWN = 20  # lines of one kind
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0 all is well, 1 the data have problems or a person must act, 2 the input is wrong."""
+    replace_what_streams_lack()
     options = _parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, soft_wrap=True, highlight=False)
     try:
         return options.run(options, console)
     except UsageError as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return 2
 
 
@@ -37,20 +38,20 @@ class UsageError(ValueError):
     """The user's mistake, in one line."""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.data", description="Benchmark sets by name.")
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m bench.data", description="Benchmark sets by name.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("list", help="the sets and tasks that are known by name")
     command.set_defaults(run=_list)
     command = commands.add_parser("check", help="find the sets under a folder and look at every file")
-    command.add_argument("root", type=Path)
+    command.add_argument("root", type=expanded)
     command.add_argument("--exif", choices=("auto", "shown", "stored"), default="auto", help="default: auto")
     add_options(command)
-    command.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
+    command.add_argument("--json", type=expanded, metavar="FILE", help="write the report there too")
     command.set_defaults(run=_check)
     command = commands.add_parser("fetch", help="say where a set is from; with --to, download what can be")
     command.add_argument("name", help="a set, e.g. DUTS-TR")
-    command.add_argument("--to", type=Path, metavar="DIR", help="download into this folder")
+    command.add_argument("--to", type=expanded, metavar="DIR", help="download into this folder")
     command.set_defaults(run=_fetch)
     command = commands.add_parser("recipe", help="print a sweep file of a task's benchmark")
     command.add_argument("task", help="e.g. salient")
@@ -147,7 +148,7 @@ def _fetch(options: argparse.Namespace, console: Console) -> int:
         return 0
     files = next((source.files for source in entry.sources if source.files), [])
     if not files:
-        print(f"{name}: none of its sources can be downloaded from here; a person has to follow one", file=sys.stderr)
+        complain(f"{name}: none of its sources can be downloaded from here; a person has to follow one")
         return 1
     failed = 0
     for file in files:
@@ -161,11 +162,11 @@ def _fetch(options: argparse.Namespace, console: Console) -> int:
                 path, checked = download(file, options.to, watch)
             console.print(f"  {path}: {checked}", markup=False)
         except FetchError as error:
-            print(error, file=sys.stderr)
+            complain(error)
             failed += 1
     if failed:
         pages = " or ".join(source.page for source in entry.sources)
-        print(f"{name}: if an address is gone, look at {pages}", file=sys.stderr)
+        complain(f"{name}: if an address is gone, look at {pages}")
     else:
         console.print(f"  unpack into {options.to}, then: python -m bench.data check {options.to}", markup=False)
     return 1 if failed else 0

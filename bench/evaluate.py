@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.checks import CheckFailed
 from bench.datasets import Split
 from bench.protocol import ProtocolConfig
+from bench.scores import NotFinite
 from bench.transforms import TransformConfig, to_input
 
 
@@ -25,7 +25,7 @@ def predict(
     """For each pair: name, prediction and mask [H, W], both at the mask's original size.
 
     Of the two protocols predictions are maps, of classes they are class numbers. Unquantised maps are float32 0..1, all
-    others uint8. Raises ``CheckFailed`` for an answer that is no number.
+    others uint8. Raises ``NotFinite`` with the image.
     """
     model.eval()
     for start in range(0, len(split), batch_size):
@@ -33,14 +33,21 @@ def predict(
         images, _ = split.batch(chosen, device)
         logits = model(to_input(images, transform.normalisation))[0]
         for i, one in zip(chosen, logits):
-            if not one.isfinite().all():
-                raise CheckFailed(f"the model's answer to image {split.names[i]} is not finite")
             mask = split.ground_truth(i)
-            yield split.names[i], to_answer(one, mask.shape, protocol), mask
+            try:
+                answer = to_answer(one, mask.shape, protocol)
+            except NotFinite as error:
+                raise NotFinite(f"image {split.names[i]}: {error}") from None
+            yield split.names[i], answer, mask
 
 
 def to_answer(logits: Tensor, size: tuple[int, int], protocol: ProtocolConfig) -> np.ndarray:
-    """logits [K, h, w] of one image -> [H, W]: a map of the object for K = 1, else the classes, uint8."""
+    """logits [K, h, w] of one image -> [H, W]: a map of the object for K = 1, else the classes, uint8.
+
+    Raises ``NotFinite``.
+    """
+    if not logits.isfinite().all():
+        raise NotFinite("the model's logits are not finite (NaN or infinity)")
     return to_map(logits, size, protocol) if len(logits) == 1 else to_classes(logits, size)
 
 

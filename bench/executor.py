@@ -71,8 +71,8 @@ class Executor(ExitStack):
         if self.ready is not None:
             return self.ready.notes
         self._start_server(trials)  # it imports meanwhile
-        prepare_weights(trials)
-        return prepare_data(trials, progress, self.validated_by)
+        notes = prepare_weights(trials)
+        return [*notes, *prepare_data(trials, progress, self.validated_by)]
 
     def in_order(self, trials: Sequence[Trial]) -> list[Trial]:
         """The trials as they are to be started: side by side the longest first, so that none runs alone at the end."""
@@ -115,4 +115,7 @@ def _ray() -> ModuleType:
     except ImportError as error:
         reason = f"Ray cannot be loaded: {error}"
         raise ConfigError(f"{reason}. Install it (pip install -e .), or add --executor serial") from None
+    except RuntimeError as error:  # of a user without a home directory
+        reason = str(error).rstrip(".")
+        raise ConfigError(f"Ray cannot be loaded: {reason}. Set HOME to a folder, or add --executor serial") from None
     return schedule_ray

@@ -3,7 +3,6 @@
 Needs the extra ``onnx`` (``pip install -e '.[onnx]'``). Images go in normalised, as ``bench.transforms`` makes them.
 """
 
-import argparse
 import logging
 import sys
 import warnings
@@ -15,6 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from bench import checkpoint
+from bench.console import ArgumentParser, complain, replace_what_streams_lack
+from bench.harmless import harmless
+from models._paths import expanded
 from models._size import height_width
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -71,26 +73,26 @@ def _bytes(model: nn.Module) -> int:
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0 written and equal to torch within 1e-3, 1 written but different, 2 the input is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m bench.export", description=__doc__.split(":")[0])
-    parser.add_argument("checkpoint", type=Path, help="<trial_id>.safetensors, as it lies beside a trial's record")
-    parser.add_argument("out", type=Path, help="the ONNX file to write")
+    replace_what_streams_lack()
+    parser = ArgumentParser(prog="python -m bench.export", description=__doc__.split(":")[0])
+    parser.add_argument("checkpoint", type=expanded, help="<trial_id>.safetensors, as it lies beside a trial's record")
+    parser.add_argument("out", type=expanded, help="the ONNX file to write")
     options = parser.parse_args(arguments)
     absent = [name for name in PACKAGES if find_spec(name) is None]
     if absent:
-        print(f"not installed: {', '.join(absent)}. Get them with pip install -e '.[onnx]'", file=sys.stderr)
+        complain(f"not installed: {', '.join(absent)}. Get them with pip install -e '.[onnx]'")
         return 2
     try:
         config, model = checkpoint.load(options.checkpoint)
         options.out.parent.mkdir(parents=True, exist_ok=True)
     except (checkpoint.CheckpointError, OSError) as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return 2
     difference = export(model, config.transform.size, options.out)
     agrees = difference <= TOLERANCE
     verdict = "agrees with torch" if agrees else f"DIFFERS from torch by more than {TOLERANCE}"
-    print(
-        f"{options.out}: {options.out.stat().st_size / 2**20:.1f} MiB, {verdict} (largest difference {difference:.1e})"
-    )
+    size = f"{options.out.stat().st_size / 2**20:.1f} MiB"
+    print(harmless(f"{options.out}: {size}, {verdict} (largest difference {difference:.1e})"))
     return 0 if agrees else 1
 
 

@@ -6,11 +6,11 @@
 from pathlib import Path
 from typing import Literal
 
-from pyarrow import ArrowException
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from bench import schema
 from bench.files import write_whole
-from bench.record import load_images, write_table
+from bench.record import is_beyond, read_images, write_table
 from models._registry import Config
 
 FOLDER = "external"
@@ -43,6 +43,12 @@ class ExternalRecord(Config):
     image_scores: dict[str, list] | None = Field(default=None, exclude=True)
     """Per image: name and metrics. Kept in the Parquet file, not in the JSON."""
 
+    @model_validator(mode="after")
+    def _numbers_can_be(self) -> "ExternalRecord":
+        if is_beyond(self):
+            raise ValueError("holds a number beyond all that can be measured")
+        return self
+
     def save(self, folder: Path) -> list[Path]:
         """Writes both files into ``folder`` and returns their paths; the JSON comes last."""
         paths = [folder / f"{self.name}.images.parquet", folder / f"{self.name}.json"]
@@ -58,12 +64,17 @@ def load_external(sweep_folder: Path) -> tuple[list[ExternalRecord], list[str]]:
     records, broken = [], []
     for path in sorted((sweep_folder / FOLDER).glob("*.json")):
         try:
-            record = ExternalRecord.model_validate_json(path.read_bytes())
+            record = ExternalRecord.model_validate_json(schema.read(path))
             if record.name != path.stem:
                 raise OSError(f"its name is {record.name!r}")
-            images = load_images(path.parent, [record.name]).get(record.name)
-        except (ValidationError, OSError, ArrowException, LookupError) as error:
-            broken.append(f"{path}: not a readable external record, or its images ({type(error).__name__})")
+        except (ValidationError, OSError) as error:
+            broken.append(f"{path}: not a readable external record ({type(error).__name__})")
             continue
-        records.append(record.model_copy(update={"image_scores": images}))
+        except schema.NewerVersion as error:
+            broken.append(str(error))
+            continue
+        images, problems = read_images(path.parent, [record.name])
+        broken += problems
+        if not problems:
+            records.append(record.model_copy(update={"image_scores": images.get(record.name)}))
     return records, broken

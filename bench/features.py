@@ -20,12 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from bench.config import ConfigError, TrialConfig
-from bench.datasets import Data, Split, _cache
+from bench.datasets import Data, DataError, Split, _cache
 from bench.feature_store import Entry, FeatureStore, Stored, bytes_of
 from bench.record import FeatureCache
 from bench.sweep import Trial, model_key
 from bench.transforms import TransformConfig, to_input
 from models._features import Continued, NoFrozenPrefix, frozen_prefix
+from models._paths import expanded
 from models._registry import InvalidModel
 from models._size import height_width
 from models._skeleton import skeleton
@@ -61,9 +62,12 @@ def choose(options: argparse.Namespace) -> None:
     if getattr(options, "address", None) is not None:
         text = "features are kept on this machine, and --address runs trials elsewhere. Leave one of the two out"
         raise ConfigError(f"--feature-cache {options.feature_cache}: {text}")
-    folder = _cache.root() / "features" if options.feature_cache == "auto" else Path(options.feature_cache)
+    auto = options.feature_cache == "auto"
     try:
+        folder = _cache.root() / "features" if auto else expanded(options.feature_cache)
         folder.mkdir(parents=True, exist_ok=True)
+    except DataError as error:
+        raise ConfigError(*error.errors) from None
     except OSError as error:
         raise ConfigError(f"--feature-cache {folder}: {error.strerror}. Give auto, off or a folder") from None
     os.environ[FOLDER] = str(folder.resolve())

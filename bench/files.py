@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, for all who write some. Imports nothing that takes long."""
 
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,17 @@ def set_aside(path: Path, word: str = "corrupt") -> Path:
         number += 1
     path.rename(aside)
     return aside
+
+
+def read_regular(path: Path, most: int = -1) -> bytes:
+    """The first ``most`` bytes of a regular file, by default all. Raises ``OSError``, also for a pipe or a device:
+    reading one may wait for ever."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # to open a pipe may wait, too
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("is no regular file")
+    with open(descriptor, "rb") as file:
+        return file.read(most)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -22,7 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-LONGEST_FOLDER = 70  # the whole path of a Unix socket has room for about a hundred characters
+LONGEST_SOCKET = 103
+"""Bytes that the path of a Unix socket may have (macOS; on Linux 107)."""
 COMPLAINTS = "complaints"
 PATIENCE_SECONDS = 20.0
 """How long a server that was just started may need until it listens: far less, but machines are busy."""
@@ -60,14 +61,20 @@ class Request:
         return cls(**json.loads(text))
 
 
+def place_for_sockets(below: int) -> Path:
+    """Where temporary files go; ``/tmp`` if ``below`` more bytes would make the path of a socket too long there."""
+    usual = tempfile.gettempdir()
+    return Path(usual if len(os.fsencode(usual)) + below <= LONGEST_SOCKET else "/tmp")
+
+
 class ForkServer:
     """The server's process. It is started at once, imports while others work, and ends with the ``with``."""
 
     def __init__(self, configs: Sequence[str] = ()) -> None:
         """configs: trials (as JSON) whose models are to be known before the first fork."""
         self.configs = list(configs)
-        short = len(tempfile.gettempdir()) <= LONGEST_FOLDER
-        self.folder = Path(tempfile.mkdtemp(prefix="sam3-bench-", dir=None if short else "/tmp"))
+        below = len("/sam3-bench-12345678/999999999999")
+        self.folder = Path(tempfile.mkdtemp(prefix="sam3-bench-", dir=place_for_sockets(below)))
         self.started = 0
         self._start()
 

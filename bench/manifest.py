@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
+from bench import schema
 from bench.config import Axis, ConfigError, Sweep, TrialConfig, explain, recorded
 from bench.files import write_whole
-from bench.record import MANIFEST, TrialRecord
+from bench.record import MANIFEST, TrialRecord, is_beyond
 from bench.search_settings import SearchConfig
 from bench.sweep import Trial
 from models._registry import Config, Missing
@@ -82,6 +83,12 @@ class Manifest(Config):
     remarks: list[str] = []
     """What a reader of merged or selected results has to know."""
 
+    @model_validator(mode="after")
+    def _numbers_can_be(self) -> "Manifest":
+        if is_beyond(self):
+            raise ValueError("holds a number beyond all that can be shown")
+        return self
+
     def save(self, folder: Path) -> Path:
         """Writes ``sweep.json`` whole or not at all."""
         text = self.model_dump_json(indent=1)
@@ -139,11 +146,24 @@ def load(folder: Path) -> tuple[Manifest | None, str]:
     if not path.exists():
         return None, ""
     try:
-        return Manifest.model_validate_json(path.read_bytes()), ""
+        return Manifest.model_validate_json(schema.read(path)), ""
+    except schema.NewerVersion as error:
+        return None, f"{path}: cannot be read ({error.reason}); its records are shown without it"
     except ValidationError as error:
         return None, f"{path}: cannot be read ({explain(error, Manifest, None)[0]}); its records are shown without it"
     except OSError as error:
         return None, f"{path}: cannot be read ({error}); its records are shown without it"
+
+
+def check_owner(folder: Path, sweep: Sweep) -> None:
+    """Raises ``ConfigError`` where the results of another sweep lie in the folder: sweep ``a`` with profile ``b`` and
+    sweep ``a-b`` have one name for it. The same sweep with other settings shares its folder on purpose."""
+    known, _ = load(folder)
+    if known is not None and known.name != sweep.name:
+        names = [f"sweep '{of.name}', profile {of.profile}" for of in (known, sweep)]
+        raise ConfigError(
+            f"{folder}: holds the results of {names[0]}, and this is {names[1]}. Give name=NAME or --results DIR"
+        )
 
 
 def understand(manifest: Manifest, records: Mapping[str, TrialRecord]) -> tuple[Sweep, list[Trial], list[str]]:

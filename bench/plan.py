@@ -3,25 +3,27 @@
 Everything here is predicted (``bench.predicted_memory``); nothing is measured, and the two never share a column.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas
-from rich.console import Console
 from rich.markup import escape as rich_escape
 from rich.table import Table
 
+from bench import manifest
 from bench.config import ConfigError, Sweep, TrialConfig, load_sweep, with_value
+from bench.console import ArgumentParser, Console, complain, replace_what_streams_lack
 from bench.footprint import PARTS
 from bench.generations import DEFAULT, GENERATIONS, MIB, Generation, here
 from bench.predicted_memory import USABLE, Prediction, Unpredictable, fits, predict, prediction_key
+from bench.progress import loading
 from bench.report import plots
-from bench.report.tables import escape
-from bench.run import LOG_WIDTH, folder_name
+from bench.report.tables import csv, escape
+from bench.run import COUNTING, LOG_WIDTH, MANY, folder_name
 from bench.sweep import Trial, check_writable, expand, sizes
+from models._paths import expanded
 from models._registry import InvalidModel, did_you_mean
 
 GIB = 2**30
@@ -50,44 +52,49 @@ class PlanRow:
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0, 1 when no point at all could be predicted, or 2 when the input is wrong."""
+    replace_what_streams_lack()
     options = _parser().parse_intermixed_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, soft_wrap=True, highlight=False)
     try:
         card = None if options.card is None else card_size(options.card)
         generation, why = card_generation(options.generation)
-        sweep = load_sweep(options.sweep, options.profile, options.overrides)
+        sweep = load_sweep(options.sweep, options.profile, options.overrides, preferred="full")
         trials = expand(sweep)
-        sizes(trials)  # says everything that cannot be built, at once
+        sizes(trials, loading(console, COUNTING, MANY))  # says everything that cannot be built, at once
         folder = options.results / folder_name(sweep)
+        manifest.check_owner(folder, sweep)
         check_writable(folder)
         rows = plan(trials, card, lambda text: console.print(text, markup=False), generation)
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return 2
     console.print(_terminal(sweep, rows, card))
     console.print(f"{assumptions(generation)}\nThe generation of the card is {generation.name}: {why}", markup=False)
     frame = as_frame(sweep, rows, card)
-    page = markdown(sweep, rows, card, generation)
-    paths = {folder / "plan.md": page, folder / "plan.csv": frame.to_csv(index=False)}
+    paths = {folder / "plan.md": markdown(sweep, rows, card, generation), folder / "plan.csv": csv(frame)}
     for path, text in paths.items():
         path.write_text(text, encoding="utf-8")
     predicted = [(row.labels, row.prediction) for row in rows if row.prediction]
-    figures = {"plan": plots.memory_plan(sweep.question, predicted, CARDS)} if predicted else {}
-    if options.curves:
-        figures["plan_curves"] = plots.memory_curves(curves(sweep.base, generation), sweep.base)
-    for name, figure in figures.items():
-        for kind in ("png", "svg"):
-            paths[folder / f"{name}.{kind}"] = ""
-            plots.save(figure, folder / f"{name}.{kind}")
+    texts = [sweep.question, *(label for row in rows for label in row.labels)]
+    if lacking := plots.undrawable(texts):
+        console.print(f"note: {lacking}", markup=False)
+    with plots.fonts_for(texts):
+        figures = {"plan": plots.memory_plan(sweep.question, predicted, CARDS)} if predicted else {}
+        if options.curves:
+            figures["plan_curves"] = plots.memory_curves(curves(sweep.base, generation), sweep.base)
+        for name, figure in figures.items():
+            for kind in ("png", "svg"):
+                paths[folder / f"{name}.{kind}"] = ""
+                plots.save(figure, folder / f"{name}.{kind}")
     console.print(f"wrote {', '.join(map(str, paths))}", markup=False)
     return 0 if predicted else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.plan", description="Predict a sweep's training memory.")
-    parser.add_argument("sweep", type=Path, help="a sweep file, e.g. ablations/adapter_rank.yaml")
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m bench.plan", description="Predict a sweep's training memory.")
+    parser.add_argument("sweep", type=expanded, help="a sweep file, e.g. ablations/adapter_rank.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.batch_size=4")
-    parser.add_argument("--profile", default="full", help="a profile of the sweep file (default: full)")
+    parser.add_argument("--profile", help="a profile of the sweep file (default: full, or else its first)")
     parser.add_argument("--card", metavar="GB", help="also find the largest batch that fits a card of this size")
     parser.add_argument(
         "--generation",
@@ -97,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--curves", action="store_true", help="also plot rank, placement, width, size and batch (1 min)"
     )
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    parser.add_argument("--results", type=expanded, default=Path("results"), metavar="DIR", help="default: results")
     return parser
 
 

@@ -8,24 +8,28 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from rich.console import Console
 
 from bench import checkpoint
+from bench.console import ArgumentParser, Console, complain, replace_what_streams_lack
 from bench.datasets import DataError
 from bench.datasets._images import Rule, read_image
 from bench.datasets.folder import pictures
 from bench.device import device_of, float32_products
 from bench.evaluate import to_answer
+from bench.machine import cores
 from bench.progress import loading
+from bench.scores import NotFinite
 from bench.transforms import resize_image, to_input
+from models._paths import expanded
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0 a mask for every image, 1 some image could not be read, 2 the input is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m bench.predict", description=__doc__.split(":")[0])
-    parser.add_argument("checkpoint", type=Path, help="<trial_id>.safetensors, as it lies beside a trial's record")
-    parser.add_argument("images", type=Path, help="a folder of images")
-    parser.add_argument("out", type=Path, help="where the masks go: <stem>.png, 0..255 or classes")
+    """Exit code: 0 a mask for every image, 1 some image could not be read or answered, 2 the input is wrong."""
+    replace_what_streams_lack()
+    parser = ArgumentParser(prog="python -m bench.predict", description=__doc__.split(":")[0])
+    parser.add_argument("checkpoint", type=expanded, help="<trial_id>.safetensors, as it lies beside a trial's record")
+    parser.add_argument("images", type=expanded, help="a folder of images")
+    parser.add_argument("out", type=expanded, help="where the masks go: <stem>.png, 0..255 or classes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: 8")
     options = parser.parse_args(arguments)
@@ -35,33 +39,38 @@ def main(arguments: list[str]) -> int:
         config, model = checkpoint.load(options.checkpoint)
         options.out.mkdir(parents=True, exist_ok=True)
     except (checkpoint.CheckpointError, DataError, OSError) as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return 2
 
     console.print(f"{len(files)} images, trial {config.trial_id} on {options.device}", markup=False)
+    torch.set_num_threads(min(torch.get_num_threads(), cores()))  # torch knows of no quota
     device = device_of(options.device)
     model.to(device)
     protocol = config.protocol
     if protocol.quantise == "none":  # files have 8 bits
         protocol = protocol.model_copy(update={"quantise": "round"})
     rule = getattr(config.dataset, "exif", "auto")  # a trial that left images as they are stored wants them so
-    unreadable: list[str] = []
+    failed: list[str] = []
     batches = (files[i : i + options.batch_size] for i in range(0, len(files), options.batch_size))
     count = -(-len(files) // options.batch_size)
     for batch in loading(console, "predicting")(batches, count):
-        images = list(_readable(batch, rule, unreadable))
+        images = list(_readable(batch, rule, failed))
         if not images:
             continue
         pixels = torch.stack([torch.from_numpy(resize_image(i, config.transform.size).copy()) for _, i in images])
         with torch.no_grad(), float32_products(device, config.train.tf32):
             logits = model(to_input(pixels.to(device), config.transform.normalisation))[0]
         for (path, image), one in zip(images, logits):
-            answer = to_answer(one, (image.height, image.width), protocol)
+            try:
+                answer = to_answer(one, (image.height, image.width), protocol)
+            except NotFinite as error:
+                failed.append(f"{path}: {error}; no mask is written")
+                continue
             Image.fromarray(answer).save(options.out / f"{path.stem}.png")
-    console.print(f"wrote {len(files) - len(unreadable)} masks to {options.out}", markup=False)
-    for line in unreadable:
-        print(line, file=sys.stderr)
-    return 1 if unreadable else 0
+    console.print(f"wrote {len(files) - len(failed)} masks to {options.out}", markup=False)
+    for line in failed:
+        complain(line)
+    return 1 if failed else 0
 
 
 def _files(options: argparse.Namespace) -> list[Path]:

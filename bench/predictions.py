@@ -144,7 +144,9 @@ def _values(image: Image.Image, path: Path) -> np.ndarray:
     bands = np.asarray(image.convert("RGBA")).astype(np.int16)
     colours, alpha = bands[..., :3], bands[..., 3]
     if (colours.max(axis=-1) - colours.min(axis=-1)).max() > COLOUR_NOISE:
-        raise DataError([f"{path}: is a picture in colours, not a map of grey levels. Save the probabilities themselves"])
+        raise DataError(
+            [f"{path}: is a picture in colours, not a map of grey levels. Save the probabilities themselves"]
+        )
     if alpha.min() != alpha.max():
         raise DataError([f"{path}: is partly transparent. Save the probabilities in grey levels without transparency"])
     return np.asarray(image.convert("L"))

@@ -4,11 +4,8 @@ The task is dense but not one of the benchmark's: name the material of every pix
 the outlines, in painted scenes of their own (``bench.datasets._scenes.materials``). Only the encoder is kept.
 """
 
-import argparse
-import os
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,8 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from bench.console import ArgumentParser, replace_what_streams_lack
 from bench.datasets import _scenes
+from bench.harmless import harmless
+from bench.machine import cores
 from bench.transforms import to_input
+from models._paths import expanded
 from models._registry import Config
 from models.encoders import sam3_vit_tiny
 
@@ -66,7 +67,7 @@ def pretrain(config: Config, seed: int, steps: int) -> tuple[nn.Module, float]:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.1)
     scenes = Scenes(seed, steps * BATCH, config.pretrain_size)
     losses, started = [], time.monotonic()
-    for step, (images, targets) in enumerate(DataLoader(scenes, BATCH, num_workers=min(2, os.cpu_count() or 1))):
+    for step, (images, targets) in enumerate(DataLoader(scenes, BATCH, num_workers=min(2, cores()))):
         features = encoder.trunk(to_input(images, "imagenet"))[-1]
         value = loss(head(features), targets)
         optimiser.zero_grad()
@@ -82,10 +83,11 @@ def pretrain(config: Config, seed: int, steps: int) -> tuple[nn.Module, float]:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.pretrain", description=__doc__.splitlines()[0])
+    replace_what_streams_lack()
+    parser = ArgumentParser(prog="python -m bench.pretrain", description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--out", type=Path, default=sam3_vit_tiny.SHIPPED)
+    parser.add_argument("--out", type=expanded, default=sam3_vit_tiny.SHIPPED)
     options = parser.parse_args(arguments)
 
     config = sam3_vit_tiny.Config(weights="random", drop_path=0.0)
@@ -98,7 +100,7 @@ def main(arguments: list[str]) -> int:
         "torch": torch.__version__,
     }
     save_file(weights, options.out, metadata=about)
-    print(f"{options.out}: {options.out.stat().st_size / 2**20:.1f} MiB, {about}")
+    print(harmless(f"{options.out}: {options.out.stat().st_size / 2**20:.1f} MiB, {about}"))
     return 0
 
 

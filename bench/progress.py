@@ -1,5 +1,6 @@
 """What a user sees while a sweep runs: a live table of the trials in a terminal, plain lines in a log."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -172,10 +173,12 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def loading(console: Console, doing: str = "preparing data") -> Any:
-    """A ``bench.datasets.Progress`` on the console; shows nothing where that is a log."""
+def loading(console: Console, doing: str = "preparing data", many: float = math.inf) -> Any:
+    """A ``bench.datasets.Progress`` on the console. In a log it is a line, from ``many`` items on, or else nothing."""
 
     def show(items: Iterable[Any], total: int) -> Iterable[Any]:
+        if total >= many and not console.is_terminal:
+            console.print(f"{doing}: {total:,}", markup=False)
         return track(items, doing, total, console=console, disable=not console.is_terminal, transient=True)
 
     return show

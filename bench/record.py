@@ -8,12 +8,14 @@ from typing import Any, Literal
 
 import pyarrow
 import pyarrow.parquet
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 
+from bench import parquet, schema
 from bench.datasets import _cache
 from bench.files import set_aside, write_whole
 from bench.memory import Memory, MemoryConditions
+from bench.schema import NewerVersion
 from bench.search_settings import EarlyStoppingConfig
 from models._registry import Config
 
@@ -22,7 +24,8 @@ MANIFEST = "sweep.json"
 SUFFIXES = (".safetensors", ".images.parquet", ".memory.parquet", ".samples.parquet", ".json")
 """Of a trial's files; the record comes last."""
 NOT_ADOPTED = (None, "error", "stopped early")
-"""What another sweep's trial may be without being its result here; ``None`` is a file that is no record."""
+"""What another sweep's trial may be without being its result here; ``None`` is a file that is no record, or none that
+this version can read."""
 Status = Literal["ok", "oom", "over budget", "diverged", "stopped early", "error"]
 
 
@@ -162,6 +165,12 @@ class TrialRecord(Config):
     samples: dict[str, list] | None = Field(default=None, exclude=True)
     """A few test images with mask and prediction (``bench.samples``). Kept in a Parquet file of their own."""
 
+    @model_validator(mode="after")
+    def _numbers_can_be(self) -> "TrialRecord":
+        if is_beyond(self):
+            raise ValueError("holds a number beyond all that can be measured")
+        return self
+
     def save(self, folder: Path) -> None:
         """Writes the files whole or not at all; the JSON comes last, so its presence means that the trial is done."""
         if self.checkpoint is not None:
@@ -174,6 +183,18 @@ class TrialRecord(Config):
             write_table(self.samples, folder / f"{self.trial_id}.samples.parquet")
         text = self.model_dump_json(indent=1)
         write_whole(folder / f"{self.trial_id}.json", lambda f: f.write(text.encode()))
+
+
+def is_beyond(value: Any) -> bool:
+    """Whether a number within a record, its files excepted, is larger than anything that can be measured or shown."""
+    if isinstance(value, Config):
+        parts = (getattr(value, name) for name, field in type(value).model_fields.items() if not field.exclude)
+        return any(map(is_beyond, parts))
+    if isinstance(value, Mapping):
+        return any(map(is_beyond, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(is_beyond, value))
+    return isinstance(value, int | float) and abs(value) > parquet.LARGEST_NUMBER
 
 
 def unsaved() -> Path:
@@ -208,7 +229,8 @@ def write_table(columns: dict[str, list], path: Path) -> None:
 def set_aside_damaged(trial_ids: Iterable[str], folder: Path) -> list[str]:
     """Sets aside what lies there of trials whose record, or a file beside it, does not hold what was written.
 
-    Returns a line for each such trial: without a record it counts as not run.
+    Returns a line for each such trial: without a record it counts as not run. Raises ``NewerVersion`` before it touches
+    the files of a trial whose record comes from the future.
     """
     lines = []
     for trial_id in trial_ids:
@@ -229,6 +251,9 @@ def _damaged(paths: Mapping[str, Path]) -> tuple[Path, str] | None:
         record = load(paths[".json"])
     except (ValidationError, OSError):
         return paths[".json"], "not a readable record"
+    odd = next((path for path in paths.values() if path.exists() and not path.is_file()), None)
+    if odd is not None:  # to open a pipe may wait for ever
+        return odd, "is no regular file"
     for suffix in (".images.parquet", ".memory.parquet", ".samples.parquet"):
         try:
             if record.status != "error" and paths[suffix].exists():
@@ -248,8 +273,8 @@ def _damaged(paths: Mapping[str, Path]) -> tuple[Path, str] | None:
 
 
 def load(path: Path) -> TrialRecord:
-    """Raises ``ValidationError`` for a file that is no record."""
-    return TrialRecord.model_validate_json(path.read_bytes())
+    """Raises ``ValidationError`` for what is no record, ``NewerVersion`` for one from the future, ``OSError``."""
+    return TrialRecord.model_validate_json(schema.read(path))
 
 
 def adopt(trial_ids: Iterable[str], folder: Path) -> list[Path]:
@@ -277,32 +302,51 @@ def adopt(trial_ids: Iterable[str], folder: Path) -> list[Path]:
 def _status(path: Path) -> str | None:
     try:
         return load(path).status
-    except (ValidationError, OSError):
+    except (ValidationError, OSError, NewerVersion):
         return None
 
 
 def load_images(folder: Path, trial_ids: Iterable[str]) -> dict[str, dict[str, list]]:
     """Per-image scores (name and metrics, in order) on the first test set, by the ids of trials that have them."""
-    paths = {trial_id: folder / f"{trial_id}.images.parquet" for trial_id in trial_ids}
-    return {trial_id: _first_set(path) for trial_id, path in paths.items() if path.exists()}
+    return read_images(folder, trial_ids)[0]
 
 
-def load_series(folder: Path, trial_id: str) -> dict[str, list] | None:
-    """A trial's memory readings as columns (``memory_series``); ``None`` where none were kept."""
-    path = folder / f"{trial_id}.memory.parquet"
-    return pyarrow.parquet.read_table(path).to_pydict() if path.exists() else None
+def read_images(folder: Path, trial_ids: Iterable[str]) -> tuple[dict[str, dict[str, list]], list[str]]:
+    """``load_images``, and a line for each file that cannot be used."""
+    found, lines = {}, []
+    for trial_id in trial_ids:
+        path = folder / f"{trial_id}.images.parquet"
+        columns, line = parquet.read(path, {"name": parquet.TEXT, "set": parquet.TEXT}, ("name",), parquet.NUMBER)
+        if columns == {}:
+            line = f"{path}: cannot be used (it has no rows)"
+        elif columns is not None:
+            found[trial_id] = _first_set(columns)
+        lines += [line] * bool(line)
+    return found, lines
 
 
-def _first_set(path: Path) -> dict[str, list]:
-    columns = pyarrow.parquet.read_table(path).to_pydict()
+def _first_set(columns: dict[str, list]) -> dict[str, list]:
     sets = columns.pop("set", None)  # predictions that were scored from files belong to one
     if sets is None:
         return columns
     return {name: [v for v, of in zip(values, sets) if of == sets[0]] for name, values in columns.items()}
 
 
+def load_series(folder: Path, trial_id: str) -> dict[str, list] | None:
+    """A trial's memory readings as columns (``memory_series``); ``None`` where there are none that can be used."""
+    return read_series(folder, trial_id)[0]
+
+
+def read_series(folder: Path, trial_id: str) -> tuple[dict[str, list] | None, str]:
+    """``load_series``, and a line if the file cannot be used."""
+    known = {"phase": parquet.TEXT, "seconds": parquet.NUMBER}
+    columns, line = parquet.read(folder / f"{trial_id}.memory.parquet", known, tuple(known), parquet.READING)
+    return columns or None, line
+
+
 def load_all(folder: Path) -> tuple[dict[str, TrialRecord], list[str]]:
-    """All records of a folder by trial id, and a line for each file that is no record (it will be run again)."""
+    """All records of a folder by trial id, and a line for each file that is no record (it will be run again) or that a
+    newer version wrote (``bench.run`` then refuses the folder)."""
     records, broken = {}, []
     for path in sorted(folder.glob("*.json")):
         if path.name == MANIFEST:
@@ -312,6 +356,9 @@ def load_all(folder: Path) -> tuple[dict[str, TrialRecord], list[str]]:
         except (ValidationError, OSError) as error:
             reason = f"{len(error.errors())} fields are wrong" if isinstance(error, ValidationError) else error
             broken.append(f"{path}: not a readable record ({reason})")
+            continue
+        except NewerVersion as error:
+            broken.append(str(error))
             continue
         if record.trial_id != path.stem:
             broken.append(f"{path}: not a readable record (it says that it is of trial {record.trial_id!r})")

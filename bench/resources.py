@@ -1,12 +1,12 @@
 """What a run may use: GPUs and cores per trial, from the command line, checked against this machine before any work."""
 
 import argparse
-import os
 from dataclasses import dataclass
 
 import torch
 
 from bench.config import ConfigError, Sweep
+from bench.machine import cores, cores_in_words
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Resources:
 
     def slots_here(self) -> int:
         """How many trials this machine runs at once."""
-        return self.slots(os.cpu_count() or 1, self.gpus)
+        return self.slots(cores(), self.gpus)
 
     def slots(self, cores: float, gpus: float) -> int:
         """How many trials a machine with so many cores and GPUs runs at once."""
@@ -56,7 +56,7 @@ def resources_of(options: argparse.Namespace, sweep: Sweep) -> Resources:
     """Raises ``ConfigError`` for numbers that this machine cannot give and for options that do not go together."""
     if options.address is not None:
         return _on_cluster(options, sweep)
-    cores, visible = os.cpu_count() or 1, torch.cuda.device_count()
+    usable, visible = cores(), torch.cuda.device_count()
     on_gpu = sweep.base.device == "cuda"
     if options.gpus is not None:
         if not on_gpu and options.gpus != 0:
@@ -69,10 +69,10 @@ def resources_of(options: argparse.Namespace, sweep: Sweep) -> Resources:
     if gpus and each > gpus:  # without any, the trials say that they miss one
         raise ConfigError(f"--gpus-per-trial {each}: there are {gpus} GPUs to use. Allowed: up to {gpus}")
     at_once = max(1, gpus // each) if gpus else 1
-    default = max(1, cores // at_once) if gpus else 1
+    default = max(1, usable // at_once) if gpus else 1
     threads = default if options.cpus_per_trial is None else options.cpus_per_trial
-    if not 1 <= threads <= cores:
-        raise ConfigError(f"--cpus-per-trial {threads}: this machine has {cores} cores. Allowed: 1 to {cores}")
+    if not 1 <= threads <= usable:
+        raise ConfigError(f"--cpus-per-trial {threads}: {cores_in_words()}. Allowed: 1 to {usable}")
     return Resources(threads, gpus, each)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import manifest, search, watch
+from bench import manifest, schema, search, watch
 from bench.config import Sweep
 from bench.early_stopping import EarlyStopping
 from bench.executor import Executor
@@ -102,6 +102,9 @@ class Rounds:
 
     def write_manifest(self, trials: list[Trial]) -> None:
         """The trials so far, as a report finds them."""
+        if newer := schema.newer(self.folder / manifest.MANIFEST):
+            self.problems += [newer] * (newer not in self.problems)
+            return
         known, _ = manifest.load(self.folder)
         try:
             manifest.of(self.sweep, trials, self.absent, known.predicted if known else {}).save(self.folder)

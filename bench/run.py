@@ -7,12 +7,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench import features, report, resume, search, watch
+from bench import external, features, manifest, report, resume, schema, search, watch
 from bench.config import ConfigError, Sweep, load_sweep
+from bench.console import ArgumentParser, Console, complain, replace_what_streams_lack
 from bench.executor import Executor
 from bench.interrupt import Interrupts, Terminated
 from bench.live_page import LivePage
@@ -23,8 +23,9 @@ from bench.report.predictions import keep_predictions
 from bench.resources import add_options, resources_of
 from bench.rounds import Rounds
 from bench.sources import parse
-from bench.sweep import Trial, absent_of, check_writable, expand, pending, sizes
+from bench.sweep import Trial, absent_of, check_cache, check_writable, expand, pending, sizes
 from bench.work import Limits
+from models._paths import expanded
 from models._registry import Missing
 
 INTERRUPTED = 130
@@ -32,6 +33,8 @@ GOES_ON = "what was finished is kept, the same command goes on from there"
 FAILED = ("error", "diverged")
 """What lacks a number that was asked for. ``oom`` and ``over budget`` are answers."""
 LOG_WIDTH = 160
+COUNTING, MANY = "counting the parameters of models", 200
+"""Said in a log from so many distinct models on: they take seconds, thousands take minutes."""
 
 
 def main(arguments: list[str]) -> int:
@@ -40,6 +43,7 @@ def main(arguments: list[str]) -> int:
 
     Trials that lack weights, data or a device stay out, are said loudly, and are rows ``missing`` of the table.
     """
+    replace_what_streams_lack()
     options = _parser().parse_intermixed_args(arguments)
     width = None if sys.stdout.isatty() else LOG_WIDTH
     console = Console(file=sys.stdout, quiet=options.quiet, width=width, soft_wrap=True, highlight=False)
@@ -52,18 +56,22 @@ def main(arguments: list[str]) -> int:
         candidates = expand(sweep)
         search.check(sweep, candidates)
         watch.check_trackers(sweep.track, options.executor)
-        counts = sizes(candidates)
+        counts = sizes(candidates, loading(console, COUNTING, MANY))
         resources, sources = resources_of(options, sweep), parse(options.fetch)
         limits, checkpoint_seconds = _limits(options)
         features.choose(options)
         page_seconds = _page_seconds(options)
         folder = options.results / folder_name(sweep)
+        if newer := schema.newer_in(folder, folder / external.FOLDER):
+            raise ConfigError(*newer)
+        manifest.check_owner(folder, sweep)
         records, broken = load_all(folder)
         for line in broken:
             say(f"note: {line}")
         if options.dry_run:
             _show_plan(console, sweep, counts, records, folder)
             return 0
+        check_cache()
         by_ray, need = options.executor == "ray", search.needs_validation(sweep)
         with Executor(resources, by_ray, counts, sources, need) as executor, Interrupts() as interrupts:
             unfinished = pending(candidates, search.settled(sweep, records))
@@ -89,13 +97,13 @@ def main(arguments: list[str]) -> int:
                 f"{done} done before; records in {folder}"
             )
             if skipped := _skipping(plan.trials, rounds.absent):
-                print(skipped, *_missing_lines(rounds.absent), sep="\n", file=sys.stderr)
+                complain(skipped, *_missing_lines(rounds.absent))
             for line in _checkpoint_notes(plan.trials, plan.next, folder):
                 say(f"note: {line}")
             with LivePage(folder, page_seconds, say) as page:
                 plan = rounds.run(plan, console, page, interrupts, limits, checkpoint_seconds)
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return 2
     except KeyboardInterrupt as interrupt:
         say(f"{'terminated' if isinstance(interrupt, Terminated) else 'interrupted'}: {GOES_ON}")
@@ -109,17 +117,17 @@ def main(arguments: list[str]) -> int:
         found, notes = results.load(folder)  # from the files, as every later rebuild
         for line in notes:
             say(f"note: {line}")
-        paths = report.write(found, folder)
+        paths = report.write(found, folder, say)
         terminal.show(found.board(), console)
         say(report.wrote(paths, folder))
     except (OSError, ConfigError) as error:
         problems.append(f"{folder}: the leaderboard cannot be written: {error}")
     if problems:
-        print(*problems, "make room; the same command then takes over what was kept", sep="\n", file=sys.stderr)
+        complain(*problems, "make room; the same command then takes over what was kept")
     if skipped := _skipping(plan.trials, rounds.absent):
-        print(skipped, file=sys.stderr)
+        complain(skipped)
     if plan.spent:
-        print(f"WARNING: {plan.spent}. The same command with a larger budget goes on from there", file=sys.stderr)
+        complain(f"WARNING: {plan.spent}. The same command with a larger budget goes on from there")
     if interrupts.asked and any(trial.trial_id not in records for trial in plan.next):
         say(f"interrupted: {GOES_ON}")
         return INTERRUPTED
@@ -147,12 +155,12 @@ def _checkpoint_notes(trials: list[Trial], to_run: list[Trial], folder: Path) ->
     return notes
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.run", description="Run a sweep and write its leaderboard.")
-    parser.add_argument("sweep", type=Path, help="a sweep file, e.g. ablations/adapter_rank.yaml")
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m bench.run", description="Run a sweep and write its leaderboard.")
+    parser.add_argument("sweep", type=expanded, help="a sweep file, e.g. ablations/adapter_rank.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.epochs=5 dataset.task=mirror")
     parser.add_argument("--profile", help="a profile of the sweep file (default: its first, 'embedded')")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    parser.add_argument("--results", type=expanded, default=Path("results"), metavar="DIR", help="default: results")
     parser.add_argument(
         "--dry-run", action="store_true", help="show the trials, their sizes and what is done; run none"
     )
@@ -232,15 +240,16 @@ def _show_plan(
     """The trials with their sizes and states, and what is missing to run them; of a search, the trials so far."""
     known = search.settled(sweep, records)
     trials, to_run, _ = search.plan(sweep, known)
-    absent = absent_of(to_run)
-    counts = counts | sizes([trial for trial in trials if trial.trial_id not in counts])
+    absent, chosen = absent_of(to_run), {trial.trial_id for trial in to_run}
+    further = [trial for trial in trials if trial.trial_id not in counts]
+    counts = counts | sizes(further, loading(console, COUNTING, MANY))
     table = Table("trial", *(escape(axis.name) for axis in sweep.axes), "seed", "parameters", "trainable", "state")
     for trial in trials:
         size = counts[trial.trial_id]
         record = records.get(trial.trial_id)
         if trial.trial_id in known:
             state = record.status
-        elif trial not in to_run:
+        elif trial.trial_id not in chosen:
             state = "later, if the budget allows"
         else:
             state = "to run" if record is None else f"{record.status}, to run again"

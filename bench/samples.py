@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet
 from PIL import Image
 
+from bench import parquet
 from bench.datasets import IGNORED, Split
 from bench.scores import METRICS, main_metric
 
@@ -25,6 +25,17 @@ EACH = 2  # best, median and worst images
 SHARED = 6
 JPEG_QUALITY = 80
 REASONS = ("best", "median", "worst", "shared")
+
+COLUMNS = {
+    "name": parquet.TEXT,
+    "why": parquet.TEXTS,
+    "metric": parquet.TEXT,
+    "score": parquet.NUMBER,
+    "image": parquet.BYTES,
+    "mask": parquet.BYTES,
+    "prediction": parquet.BYTES,
+}
+"""Of the Parquet file: the fields of a ``Sample``."""
 
 Predict = Callable[[Split], Iterable[tuple[str, np.ndarray, np.ndarray]]]
 
@@ -91,12 +102,19 @@ def thumbnail_size(shape: tuple[int, int]) -> tuple[int, int]:
 
 
 def load_samples(folder: Path, trial_id: str) -> list[Sample]:
-    """A trial's samples in the order of its test set; none where none were kept."""
+    """A trial's samples in the order of its test set; none where there are none that can be used."""
+    return read_samples(folder, trial_id)[0]
+
+
+def read_samples(folder: Path, trial_id: str) -> tuple[list[Sample], str]:
+    """``load_samples``, and a line if the file cannot be used."""
     path = folder / f"{trial_id}.samples.parquet"
-    if not path.exists():
-        return []
-    rows = pyarrow.parquet.read_table(path).to_pylist()
-    return [Sample(**{**row, "why": tuple(row["why"])}) for row in rows]
+    columns, line = parquet.read(path, COLUMNS, COLUMNS, parquet.READING)
+    rows = [dict(zip(COLUMNS, values)) for values in zip(*((columns or {}).get(name, ()) for name in COLUMNS))]
+    samples = [Sample(**{**row, "why": tuple(row["why"])}) for row in rows]
+    if any(not set(sample.why) <= set(REASONS) or sample.metric not in METRICS for sample in samples):
+        return [], f"{path}: cannot be used (it holds an unknown reason or metric)"
+    return samples, line
 
 
 def _answer(values: np.ndarray, size: tuple[int, int], num_classes: int) -> Image.Image:

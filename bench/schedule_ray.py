@@ -25,8 +25,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bench import cluster, ray_actors, ray_worker, resume
 from bench.config import ConfigError
-from bench.forked import ForkServer
+from bench.forked import ForkServer, place_for_sockets
 from bench.interrupt import Interrupts
+from bench.machine import cores
 from bench.provenance import COMMIT, commit_in_words
 from bench.resources import Resources
 from bench.sources import Source
@@ -34,6 +35,8 @@ from bench.sweep import Trial
 from bench.train import Epoch
 from bench.work import Work
 
+SOCKETS_BELOW = len("/ray/session_2025-12-02_12-00-00_000000_4194304/sockets/plasma_store")
+"""Bytes that Ray adds to its temporary folder."""
 OBJECT_STORE_BYTES = 100 * 2**20  # only small dictionaries go through Ray
 CONNECT_SECONDS = 5
 ALIVE_SECONDS = 60
@@ -69,13 +72,12 @@ def connected(resources: Resources, trials: list[Trial]) -> Iterator[list[Node]]
     """
     os.environ.update(QUIET)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    with tempfile.TemporaryDirectory(prefix="sam3-bench-") as staged:
+    with tempfile.TemporaryDirectory(prefix="sam3-bench-") as staged, _own_folder() as own:
         try:
             if resources.address is None:
-                cores = os.cpu_count() or 1
                 local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
                 # "local": else it would join whatever cluster was started on this machine last
-                ray.init(address="local", num_cpus=cores, num_gpus=resources.gpus, **local, **quiet)
+                ray.init(address="local", num_cpus=cores(), num_gpus=resources.gpus, **own, **local, **quiet)
             else:
                 _answers(resources.address)
                 cluster.stage(trials, Path(staged))
@@ -94,6 +96,23 @@ def connected(resources: Resources, trials: list[Trial]) -> Iterator[list[Node]]
             yield nodes
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _own_folder() -> Iterator[dict[str, str]]:
+    """Settings of a Ray that is started here, so that the paths of its sockets are short enough. Where ``$TMPDIR`` is
+    too long for them, its files are in a folder that is removed afterwards; elsewhere Ray leaves them.
+
+    ``$RAY_TMPDIR`` is Ray's own setting and is left to it.
+    """
+    usual = tempfile.gettempdir()
+    if os.environ.get("RAY_TMPDIR"):
+        yield {}
+    elif place_for_sockets(SOCKETS_BELOW) == Path(usual):
+        yield {"_temp_dir": str(Path(usual, "ray"))}  # as Ray would choose, but for a TMPDIR that is empty
+    else:
+        with tempfile.TemporaryDirectory(prefix="sam3-bench-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+            yield {"_temp_dir": folder}
 
 
 def _answers(address: str) -> None:

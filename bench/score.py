@@ -19,22 +19,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import track
 
+from bench import schema
+from bench.console import ArgumentParser, Console, complain, replace_what_streams_lack
 from bench.datasets import DataError, first_lines, some
 from bench.datasets._masks import BINARY, Reading, add_options, reading_of
 from bench.external import FOLDER, ExternalRecord, load_external
+from bench.machine import cores
 from bench.predictions import LISTED, Found, Kind, Pair, find_pairs, full_scales, look, read
 from bench.protocol import ProtocolConfig
 from bench.provenance import provenance
 from bench.scores import METRICS, Measured, NotFinite, collect, measure
+from models._paths import expanded
 
 INTERRUPTED = 130
 
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0 scored, 2 the input is wrong, 130 interrupted."""
+    replace_what_streams_lack()
     options = _parser().parse_args(arguments)
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     protocol = ProtocolConfig(name=options.protocol, minmax=not options.no_minmax)
@@ -47,13 +51,13 @@ def main(arguments: list[str]) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         paths = record.save(folder)
     except DataError as error:
-        print(*first_lines(error.errors), sep="\n", file=sys.stderr)
+        complain(*first_lines(error.errors))
         return 2
     except NotFinite as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return 2
     except OSError as error:
-        print(f"{error.filename}: {os.strerror(error.errno)}", file=sys.stderr)
+        complain(f"{error.filename}: {os.strerror(error.errno)}")
         return 2
     except KeyboardInterrupt:
         console.print("interrupted: nothing was written")
@@ -66,7 +70,12 @@ def main(arguments: list[str]) -> int:
 
 
 def score_folder(
-    pairs: list[Pair], reading: Reading, protocol: ProtocolConfig, name: str, options: argparse.Namespace, console: Console
+    pairs: list[Pair],
+    reading: Reading,
+    protocol: ProtocolConfig,
+    name: str,
+    options: argparse.Namespace,
+    console: Console,
 ) -> ExternalRecord:
     """Looks at all pairs and then scores them, on ``options.jobs`` processes. Raises ``DataError`` naming the files that
     cannot be read for sure."""
@@ -161,6 +170,8 @@ def _target(options: argparse.Namespace, name: str) -> Path:
     if into is not None and not into.is_dir():
         raise DataError([f"--into {into}: no such folder. It holds a sweep's records, e.g. results/adapter_rank"])
     sweep = Path("results") if into is None else into
+    if newer := schema.newer(sweep / FOLDER / f"{name}.json"):
+        raise DataError([newer])
     for record in load_external(sweep)[0]:
         before, now = (record.predictions, record.masks), tuple(str(f.resolve()) for f in (options.pred, options.gt))
         if record.name == name and before != now:
@@ -180,19 +191,22 @@ def _show(console: Console, record: ExternalRecord) -> None:
         console.print(f"  {METRICS[metric].label:6} {value:.4f}   {metric}", markup=False)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.score", description="Score a folder of predictions.")
-    parser.add_argument("--pred", type=Path, required=True, metavar="DIR", help="the method's maps, 0 to 255")
-    parser.add_argument("--gt", type=Path, required=True, metavar="DIR", help="the masks, of the same stems and sizes")
-    parser.add_argument("--mask-suffix", default="", metavar="TEXT", help="what masks' names have after the maps', e.g. _gt")
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m bench.score", description="Score a folder of predictions.")
+    parser.add_argument("--pred", type=expanded, required=True, metavar="DIR", help="the method's maps, 0 to 255")
+    parser.add_argument(
+        "--gt", type=expanded, required=True, metavar="DIR", help="the masks, of the same stems and sizes"
+    )
+    parser.add_argument(
+        "--mask-suffix", default="", metavar="TEXT", help="what masks' names have after the maps', e.g. _gt"
+    )
     parser.add_argument("--recursive", action="store_true", help="read folders within the folders, too")
     add_options(parser)
     parser.add_argument("--protocol", choices=("sod", "mirror"), default="sod", help="default: sod")
     parser.add_argument("--no-minmax", action="store_true", help="do not stretch maps to their range, as upstream does")
     parser.add_argument("--name", metavar="METHOD", help="as tables call it (default: the name of the folder)")
-    parser.add_argument("--into", type=Path, metavar="SWEEP", help="results folder of a sweep to stand beside")
-    cores = os.cpu_count() or 1
-    parser.add_argument("--jobs", type=_positive, default=cores, metavar="N", help="processes (default: cores)")
+    parser.add_argument("--into", type=expanded, metavar="SWEEP", help="results folder of a sweep to stand beside")
+    parser.add_argument("--jobs", type=_positive, default=cores(), metavar="N", help="processes (default: cores)")
     return parser
 
 

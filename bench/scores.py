@@ -90,7 +90,7 @@ class Scores:
 
 
 class NotFinite(ValueError):
-    """A score of an image is NaN or infinite; the text names both."""
+    """A model's answer to an image, or a score of one, is NaN or infinite."""
 
 
 def score(triples: Iterable[tuple[str, np.ndarray, np.ndarray]], protocol: ProtocolConfig = ProtocolConfig()) -> Scores:

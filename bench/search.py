@@ -85,7 +85,8 @@ def plan(
         else:
             break
     if search != SearchConfig():
-        to_run.sort(key=lambda trial: sweep.seeds.index(trial.seed))  # a budget cuts seeds before configurations
+        place = {seed: number for number, seed in enumerate(sweep.seeds)}
+        to_run.sort(key=lambda trial: place[trial.seed])  # a budget cuts seeds before configurations
     upcoming = to_run
     if search.hours is not None:
         upcoming = to_run[:at_once] if hours_left else []

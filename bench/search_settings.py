@@ -81,8 +81,8 @@ class Range(Config):
 
     @classmethod
     def is_meant(cls, values: Any) -> bool:
-        """``{low: 1e-5, high: 1e-3, log: true}``; without a truth value at ``log`` these are three labels."""
-        return isinstance(values, Mapping) and values.keys() == {"low", "high", "log"} and type(values["log"]) is bool
+        """``{low: 1e-5, high: 1e-3, log: true}``, and what else has ``low``, ``high`` and no label of another name."""
+        return isinstance(values, Mapping) and {"low", "high"} <= values.keys() <= cls.model_fields.keys()
 
     def at(self, share: float) -> int | float:
         """The value at a share from 0 (``low``) to 1 (``high``) of the range."""

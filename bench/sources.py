@@ -16,6 +16,7 @@ from filelock import FileLock
 from pyarrow import fs
 
 from bench.config import ConfigError
+from models._paths import expanded
 
 SCHEMES = ("s3", "gs", "hdfs", "hf", "https", "file")
 TIMEOUT_SECONDS = 60
@@ -52,7 +53,7 @@ def fetch(sources: Sequence[Source]) -> list[str]:
     problems = []
     for source in sources:
         try:
-            _fetch(Path(source.path), source.uri)
+            _fetch(expanded(source.path), source.uri)
         except Exception as error:  # the file systems of clouds raise what they like, and the user can but read it
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             problems.append(f"missing {source.path}, and {source.uri} cannot be fetched: {reason}")

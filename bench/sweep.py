@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.config import MOST_ERRORS, MOST_POINTS, ConfigError, Sweep, TrialConfig, with_value
-from bench.datasets import DATASETS, DataError, Progress, first_lines, silent, some
+from bench.datasets import DATASETS, DataError, Progress, _cache, first_lines, silent, some
 from bench.record import TrialRecord
 from models._encoder_decoder import parameter_counts
 from models._registry import InvalidModel, Missing
 from models._skeleton import skeleton
 from models._weights import WeightsError
+from models._weights import notes as weight_notes
 
 MOST_PARAMETERS = 10**11
 
@@ -71,34 +72,36 @@ def data_key(config: TrialConfig) -> str:
     return json.dumps([part.model_dump(mode="json") for part in (config.dataset, config.transform)])
 
 
-def sizes(trials: list[Trial]) -> dict[str, dict[str, int]]:
-    """Parameter counts by trial id; each distinct model is built once, without memory. Empty if a package is missing.
+def sizes(trials: list[Trial], progress: Progress = silent) -> dict[str, dict[str, int]]:
+    """Parameter counts by trial id; each distinct shape is built once, without memory. Empty if a package is missing.
 
     Raises ``ConfigError`` with everything that cannot be built.
     """
-    by_model: dict[str, dict[str, int]] = {}
-    counts: dict[str, dict[str, int]] = {}
+    keys = {trial.trial_id: _shape_key(trial.config) for trial in trials}
+    distinct = {keys[trial.trial_id]: trial for trial in reversed(trials)}  # the first of each
+    by_shape: dict[str, dict[str, int]] = {}
     points: dict[str, list[str]] = {}  # of each error
-    for trial in trials:
+    for key, trial in progress(list(reversed(distinct.items())), len(distinct)):
         config = trial.config
-        key = model_key(config)
-        if key not in by_model:
-            by_model[key] = {}
-            buildable = all(item.kind != "package" for item in config.model.missing())
-            try:
-                if buildable:
-                    by_model[key] = parameter_counts(skeleton(config.model, config.transform.size))
-                    if (total := by_model[key]["total"]) > MOST_PARAMETERS:
-                        raise InvalidModel(
-                            f"name: {total:.2g} parameters are beyond any machine. At most {MOST_PARAMETERS:.0e}"
-                        )
-            except InvalidModel as error:
-                points.setdefault(str(error), []).append(", ".join(trial.point))
-        counts[trial.trial_id] = by_model[key]
+        by_shape[key] = {}
+        if any(item.kind == "package" for item in config.model.missing()):
+            continue
+        try:
+            by_shape[key] = parameter_counts(skeleton(config.model, config.transform.size))
+            if (total := by_shape[key]["total"]) > MOST_PARAMETERS:
+                raise InvalidModel(
+                    f"name: {total:.2g} parameters are beyond any machine. At most {MOST_PARAMETERS:.0e}"
+                )
+        except InvalidModel as error:
+            points.setdefault(str(error), []).append(", ".join(trial.point))
     if points:
         lines = [f"model.{error} (at {some(where)})" for error, where in points.items()]
         raise ConfigError(*lines[:MOST_ERRORS])
-    return counts
+    return {trial_id: by_shape[key] for trial_id, key in keys.items()}
+
+
+def _shape_key(config: TrialConfig) -> str:
+    return json.dumps([config.model.shape(), config.transform.size])
 
 
 def absent_of(trials: list[Trial]) -> dict[str, list[Missing]]:
@@ -107,21 +110,26 @@ def absent_of(trials: list[Trial]) -> dict[str, list[Missing]]:
     return {trial_id: items for trial_id, items in found.items() if items}
 
 
-def prepare_weights(trials: list[Trial]) -> None:
-    """Reads, checks and caches each distinct model's checkpoint once. Raises ``ConfigError`` with all that is wrong."""
+def prepare_weights(trials: list[Trial]) -> list[str]:
+    """Reads, checks and caches each distinct model's checkpoint once; returns what a user should know about them.
+
+    Raises ``ConfigError`` with all that is wrong.
+    """
     distinct = {}
     for trial in trials:
         config = trial.config
         if any(config.model.weight_files()):
             distinct[model_key(config)] = config
     errors = []
-    for config in distinct.values():
-        try:
-            skeleton(config.model, config.transform.size, pretrained=True)
-        except WeightsError as error:
-            errors.append(f"  {error}")
+    with weight_notes() as notes:
+        for config in distinct.values():
+            try:
+                skeleton(config.model, config.transform.size, pretrained=True)
+            except WeightsError as error:
+                errors.append(f"  {error}")
     if errors:
         raise ConfigError("the weights cannot be used:", *dict.fromkeys(errors))
+    return list(dict.fromkeys(notes))
 
 
 def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by: str | None = None) -> list[str]:
@@ -156,6 +164,14 @@ def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by:
     if errors:
         raise ConfigError("the data cannot be used:", *(f"  {line}" for line in first_lines(errors)))
     return list(dict.fromkeys(notes))
+
+
+def check_cache() -> None:
+    """Raises ``ConfigError`` where nothing says which folder caches may lie in."""
+    try:
+        _cache.root()
+    except DataError as error:
+        raise ConfigError(*error.errors) from None
 
 
 def check_writable(folder: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from bench.files import read_regular
+
 LARGEST_BYTES = 256 * 1024
 MOST_VALUES = 20_000
 """Once its aliases are written out: each may stand for a tree of others."""
@@ -15,16 +17,32 @@ DEEPEST = 40
 LONGEST_TEXT = 2000
 LONGEST_KEY = 200
 LONGEST_NUMBER = 30
-PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge")}
-NUMBERS = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
+TAG = "tag:yaml.org,2002:"
+PLAIN = {f"{TAG}{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge")}
+NUMBERS = {f"{TAG}int", f"{TAG}float"}
+CORE = {
+    "null": r"null|Null|NULL|~|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?\d+|0o[0-7]+|0x[0-9a-fA-F]+",
+    "float": r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}
+"""What a text without quotes is in YAML 1.2 (its core schema); anything else is a text."""
+WORDS = {"null": "nothing", "bool": "a truth value", "int": "a whole number", "float": "a number", "str": "a text"}
 
 
 class BadYaml(ValueError):
     """What no sweep may hold; one line."""
 
 
+class _Implied(str):
+    """A tag that the file leaves to the reader."""
+
+
 class _Loader(yaml.SafeLoader):
     """YAML's safe subset, with ``2e-4`` a number as in YAML 1.2, and a repeated key an error."""
+
+    def resolve(self, kind: type[yaml.Node], value: str | None, implicit: Any) -> str:
+        return _Implied(super().resolve(kind, value, implicit))
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
@@ -46,8 +64,7 @@ _Loader.add_implicit_resolver(
 def read(path: Path) -> dict[str, Any]:
     """The mapping that a sweep file holds. Raises ``BadYaml``, naming the file."""
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_BYTES + 1)
+        content = read_regular(path, LARGEST_BYTES + 1)
         if len(content) > LARGEST_BYTES:
             raise BadYaml(f"{path}: is no sweep file, it has more than {LARGEST_BYTES // 1024} KiB")
         text = content.decode("utf-8")
@@ -83,7 +100,7 @@ def parse(text: str) -> Any:
         raise BadYaml(f"nested more than {DEEPEST} levels deep") from None
     except BadYaml:
         raise
-    except (ValueError, TypeError) as error:  # what looks like a number and is none, such as 0x_
+    except (ValueError, TypeError, LookupError) as error:  # what PyYAML trips over, such as a list as a key
         raise BadYaml(str(error).splitlines()[0]) from None
 
 
@@ -101,6 +118,7 @@ def _measure(node: yaml.Node, known: dict[int, int], above: list[int]) -> int:
     below: list[yaml.Node] = []
     if isinstance(node, yaml.ScalarNode):
         _check_text(node.value, node, LONGEST_NUMBER if node.tag in NUMBERS else LONGEST_TEXT)
+        _check_meaning(node)
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode):
@@ -121,6 +139,23 @@ def _check_text(text: str, node: yaml.Node, longest: int) -> None:
     for character in text:
         if character not in "\n\t" and unicodedata.category(character) in ("Cc", "Cs"):
             raise BadYaml(_at(f"holds the character U+{ord(character):04X}, which is no text", node.start_mark))
+
+
+def _check_meaning(node: yaml.ScalarNode) -> None:
+    """Refuses what YAML 1.1, which PyYAML reads, and YAML 1.2 take for different things, and tags that do not fit."""
+    text, tag = node.value, node.tag.removeprefix(TAG)
+    found = next((name for name, pattern in CORE.items() if re.fullmatch(pattern, text)), "str")
+    of_octal = found == tag == "int" and re.fullmatch(r"[-+]?0[0-7]+", text) and int(text, 8) != int(text)
+    if not isinstance(node.tag, _Implied):
+        if tag in CORE and (of_octal or found not in ((tag, "int") if tag == "float" else (tag,))):
+            raise BadYaml(_at(f"{_short(text)} is not {WORDS[tag]}, as its tag says", node.start_mark))
+        return
+    if node.style is not None or tag not in WORDS or found == tag and not of_octal:  # in quotes it is a text
+        return
+    readings = [WORDS[tag], WORDS[found]] if not of_octal else [str(int(text, 8)), str(int(text))]
+    problem = f"{_short(text)} is {readings[0]} in YAML 1.1 and {readings[1]} in YAML 1.2"
+    remedy = "Write true or false" if tag == "bool" else "Write it as a decimal number"
+    raise BadYaml(_at(f"{problem}. {remedy}, or a text in quotes", node.start_mark))
 
 
 def _at(problem: str, mark: yaml.Mark | None) -> str:

@@ -20,6 +20,7 @@ from bench.early_stopping import EarlyStopping
 from bench.files import set_aside
 from bench.progress import Watcher, duration
 from bench.record import TrialRecord, load, unsaved
+from bench.schema import NewerVersion
 from bench.sweep import Trial
 from bench.train import Epoch
 
@@ -182,6 +183,8 @@ class Work:
         if self.has_ended(index):
             try:
                 return load(path)
+            except NewerVersion as error:  # of another driver, which knows it better
+                return _unread(trial, error)
             except (ValidationError, OSError) as error:
                 reason = f"{reason}\nits record cannot be read: {error}"
                 with suppress(OSError):
@@ -222,6 +225,8 @@ class Work:
         path = self._path(index)
         try:
             record = load(path)
+        except NewerVersion as error:
+            return _unread(self.trials[index], error)
         except (ValidationError, OSError):
             return None
         return record if record.status != "error" or _digest(path) != self._before[index] else None
@@ -237,6 +242,12 @@ class Work:
         if text not in self._said:
             self._said.add(text)
             self._say(text)
+
+
+def _unread(trial: Trial, error: NewerVersion) -> TrialRecord:
+    """Stands for a record that another driver has made and this version cannot read; it is not written."""
+    config = trial.config.model_dump(mode="json")
+    return TrialRecord(trial_id=trial.trial_id, status="error", error=str(error), config=config)
 
 
 def _digest(path: Path) -> str | None:

@@ -1,10 +1,12 @@
 """Encoder, adapters, tuned blocks and decoder, assembled: the shape of SAM2-UNet, SAM3-UNet and their variants."""
 
-import os
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch
 from pydantic import PositiveInt, field_validator, model_validator
 from torch import Tensor, nn
 
@@ -12,6 +14,7 @@ from models import _frozen, _weights
 from models._checkpointing import checkpoint_stages, spare_last_layers
 from models._frozen import Storage, StoredLinear, store_frozen
 from models._names import Names, renamed
+from models._paths import expanded, given_by
 from models._placement import Placement, resolve
 from models._registry import Config as Base
 from models._registry import InvalidModel, Missing, Registry
@@ -19,7 +22,6 @@ from models._registry import InvalidModel, Missing, Registry
 ENCODERS = Registry("models.encoders", "encoder")
 ADAPTERS = Registry("models.adapters", "adapter")
 DECODERS = Registry("models.decoders", "decoder")
-CHECKPOINT_PREFIXES = ("module.", "")  # as saved from DataParallel, and plain
 
 
 class Upstream(NamedTuple):
@@ -35,6 +37,7 @@ class Config(Base):
     """What a model of this shape is made of."""
 
     upstream: ClassVar[Upstream | None] = None
+    shapeless: ClassVar[frozenset[str]] = frozenset({"checkpoint", "checkpoint_decoder"})
 
     encoder: ENCODERS.field()
     adapter: ADAPTERS.field()
@@ -61,8 +64,8 @@ class Config(Base):
     def checkpoint_path(self) -> Path | None:
         """The file that ``checkpoint`` means. It need not exist."""
         if self.checkpoint != "released" or self.upstream is None:
-            return None if self.checkpoint is None else Path(self.checkpoint)
-        return Path(os.environ.get(self.upstream.variable, f"weights/{self.upstream.file}"))
+            return None if self.checkpoint is None else expanded(self.checkpoint)
+        return given_by(self.upstream.variable) or Path("weights", self.upstream.file)
 
     def missing(self) -> Iterator[Missing]:
         yield from _frozen.missing(self.frozen_weights)
@@ -114,7 +117,10 @@ def build(config: Config, image_size: int | tuple[int, int], pretrained: bool) -
 
     Raises ``InvalidModel`` for what the encoder or the decoder cannot take, ``WeightsError`` for a wrong checkpoint.
     """
-    encoder = ENCODERS.build(config.encoder, image_size)
+    if torch.get_default_device().type == "meta":
+        encoder = deepcopy(_shape(config.encoder, image_size))
+    else:
+        encoder = ENCODERS.build(config.encoder, image_size)
     if pretrained and config.checkpoint is None:
         encoder.load_pretrained()  # before adapters wrap the blocks and change their names
     encoder.requires_grad_(False)
@@ -144,6 +150,13 @@ def build(config: Config, image_size: int | tuple[int, int], pretrained: bool) -
     return model
 
 
+@lru_cache(maxsize=8)
+def _shape(config: Base, image_size: int | tuple[int, int]) -> nn.Module:
+    """An encoder without memory (``models._skeleton``), to be copied: most models of a sweep have the same one, and to
+    build it takes ten times as long."""
+    return ENCODERS.build(config, image_size)
+
+
 def load_checkpoint(model: EncoderDecoder, config: Config) -> int:
     """Puts the whole trained model in that ``config.checkpoint`` names; returns the number of tensors.
 
@@ -155,7 +168,7 @@ def load_checkpoint(model: EncoderDecoder, config: Config) -> int:
     def ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return state if config.upstream is None else renamed(state, config.upstream.names.ours)
 
-    return _weights.load(model, path, CHECKPOINT_PREFIXES, convert=ours)
+    return _weights.load(model, path, convert=ours)
 
 
 def upstream_state(model: EncoderDecoder, config: Config) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 from collections.abc import Iterator
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -36,6 +37,8 @@ class Config(BaseModel):
 
     embedded: ClassVar[bool] = False
     """True for stand-ins that ship with the suite (tiny encoder, painted data): tables and plots say so."""
+    shapeless: ClassVar[frozenset[str]] = frozenset()
+    """Fields on which neither the shapes of a model's tensors depend nor whether it can be built."""
     any_aspect: ClassVar[bool] = False
     """True for encoders, and models without one, whose ``build`` takes (height, width) as well as a square's side."""
 
@@ -51,6 +54,11 @@ class Config(BaseModel):
             if isinstance(field.default, Config) and isinstance(given, dict) and "name" not in given:
                 changes[name] = {**field.default.model_dump(), **given}
         return {**data, **changes}
+
+    def shape(self) -> dict[str, Any]:
+        """Equal for configurations whose models have tensors of the same names and shapes, trained or not."""
+        known = {name: getattr(self, name) for name in type(self).model_fields if name not in self.shapeless}
+        return {name: value.shape() if isinstance(value, Config) else value for name, value in known.items()}
 
     def missing(self) -> Iterator[Missing]:
         """What this configuration needs and does not find; asked before any trial starts."""
@@ -80,7 +88,11 @@ class Registry:
         self.noun = noun
 
     def names(self) -> list[str]:
-        """Names of all entries, found without importing any of them."""
+        """Names of all entries, found without importing any of them, once in a process."""
+        return list(self._names)
+
+    @cached_property
+    def _names(self) -> list[str]:
         spec = importlib.util.find_spec(self.package)
         assert spec and spec.submodule_search_locations, f"{self.package} is not a package"
         files = Path(spec.submodule_search_locations[0]).glob("*.py")

@@ -3,6 +3,7 @@ whose weights are trained: what somebody without SAM would use."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from huggingface_hub import try_to_load_from_cache
 from pydantic import PositiveInt, field_validator
@@ -12,6 +13,7 @@ from segmentation_models_pytorch.encoders import encoders
 from torch import Tensor, nn
 
 from models import _weights
+from models._paths import expanded
 from models._registry import Config as Base
 from models._registry import InvalidModel, Missing, did_you_mean
 
@@ -20,6 +22,8 @@ FILE = "model.safetensors"
 
 class Config(Base):
     """What these networks have in common."""
+
+    shapeless: ClassVar[frozenset[str]] = frozenset({"weights"})
 
     backbone: str
     """smp's name of the encoder."""
@@ -39,7 +43,7 @@ class Config(Base):
     def checkpoint(self) -> Path | None:
         """The checkpoint to load: ``None`` for random weights, and for ImageNet's where they are not in the cache."""
         if self.weights not in ("imagenet", "random"):
-            return Path(self.weights)
+            return expanded(self.weights)
         source = self._source()
         if self.weights == "random" or source is None:
             return None
@@ -93,7 +97,7 @@ def assemble(
         path = config.checkpoint()
         if path is None:
             raise _weights.WeightsError("; ".join(f"{m.what}: {m.remedy}" for m in config.missing()))
-        state = _weights.read(path)
+        state = _weights.only(path)
         try:
             network.encoder.load_state_dict(state)
         except (RuntimeError, KeyError) as error:

@@ -13,9 +13,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from models._paths import NoCacheFolder, cache_folder
 
 FORMAT = 1
 
@@ -25,31 +27,33 @@ class WeightsError(Exception):
 
 
 def root() -> Path:
-    """``weights`` in $SAM3_BENCH_CACHE, or in sam3-bench in the user's cache directory."""
-    if "SAM3_BENCH_CACHE" in os.environ:
-        return Path(os.environ["SAM3_BENCH_CACHE"]) / "weights"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sam3-bench" / "weights"
+    """``weights`` in the folder of caches. Raises ``WeightsError`` where there is none."""
+    try:
+        return cache_folder() / "weights"
+    except NoCacheFolder as error:
+        raise WeightsError(str(error)) from None
 
 
 def mapped(
-    source: Path, shapes: dict[str, tuple[int, ...]], make: Callable[[], dict[str, Tensor]]
-) -> dict[str, Tensor]:
-    """Tensors of these names and shapes, mapped from disk; writing to one changes this process's copy only.
+    source: Path, shapes: dict[str, tuple[int, ...]], make: Callable[[], tuple[dict[str, Tensor], str]]
+) -> tuple[dict[str, Tensor], str]:
+    """Tensors of these names and shapes, mapped from disk, and the note about them; writing to a tensor changes this
+    process's copy only.
 
-    source: the checkpoint they come from; make: reads it, and is called only if there is no usable file yet.
-    Raises ``WeightsError`` if the disk refuses, and whatever ``make`` raises.
+    source: the checkpoint they come from; make: reads it, and is called only if there is no usable file yet; its note
+    is kept with the tensors. Raises ``WeightsError`` if the disk refuses, and whatever ``make`` raises.
     """
     path = root() / f"{_key(source, shapes)}.safetensors"
     if path.exists():
-        state = _read(path, shapes)
-        if state is not None:
-            return state
+        found = _read(path, shapes)
+        if found is not None:
+            return found
         _set_aside(path)
-    state = make()
+    state, note = make()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, state)
-        return load_file(path)
+        _write(path, state, note)
+        return load_file(path), note
     except (OSError, SafetensorError) as error:
         remedy = "set SAM3_BENCH_CACHE to a folder with room"
         raise WeightsError(f"the cache of weights at {path.parent} cannot be used: {error}; {remedy}") from None
@@ -65,13 +69,15 @@ def _key(source: Path, shapes: dict[str, tuple[int, ...]]) -> str:
     return hashlib.blake2b(json.dumps(identity).encode(), digest_size=16).hexdigest()
 
 
-def _read(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor] | None:
-    """The cached tensors; ``None`` if the file is damaged."""
+def _read(path: Path, shapes: dict[str, tuple[int, ...]]) -> tuple[dict[str, Tensor], str] | None:
+    """The cached tensors and their note; ``None`` if the file is damaged."""
     try:
         state = load_file(path)
+        with safe_open(path, "pt") as file:
+            note = (file.metadata() or {}).get("note", "")
     except (OSError, SafetensorError):
         return None
-    return state if {name: tuple(value.shape) for name, value in state.items()} == shapes else None
+    return (state, note) if {name: tuple(value.shape) for name, value in state.items()} == shapes else None
 
 
 def _set_aside(path: Path) -> None:
@@ -82,8 +88,8 @@ def _set_aside(path: Path) -> None:
         pass
 
 
-def _write(path: Path, state: dict[str, Tensor]) -> None:
+def _write(path: Path, state: dict[str, Tensor], note: str) -> None:
     with tempfile.TemporaryDirectory(prefix=".making-", dir=path.parent) as folder:
         temporary = Path(folder) / path.name
-        save_file({name: value.contiguous() for name, value in state.items()}, temporary)
+        save_file({name: value.contiguous() for name, value in state.items()}, temporary, {"note": note})
         os.replace(temporary, path)

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from models import _weights
+from models._paths import expanded
 from models._registry import Config as Base
 from models._registry import InvalidModel, Missing
 from models.encoders import sam3_vit
@@ -59,7 +60,7 @@ class Config(Base):
     def checkpoint(self) -> Path:
         if self.weights == "pretrained":
             return sam3_vit.Config().published_checkpoint()
-        return Path(self.weights)
+        return expanded(self.weights)
 
     def missing(self) -> Iterator[Missing]:
         lacking = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
@@ -72,14 +73,14 @@ class Config(Base):
         if not self.checkpoint().is_file():
             remedy = sam3_vit.Config().how_to_get().replace("model.encoder.weights", "model.weights")
             yield Missing("weights", "weights", f"{self.checkpoint()} does not exist", remedy)
-        if not Path(self.vocabulary).is_file():
+        if not expanded(self.vocabulary).is_file():
             source = "https://github.com/facebookresearch/sam3 (bpe_simple_vocab_16e6.txt.gz, also in openai/CLIP)"
             remedy = f"get it from {source} and put it there, or give model.vocabulary=PATH"
-            yield Missing("weights", "vocabulary", f"{self.vocabulary} does not exist", remedy)
+            yield Missing("weights", "vocabulary", f"{expanded(self.vocabulary)} does not exist", remedy)
 
     def weight_files(self) -> Iterator[Path]:
         yield self.checkpoint()
-        yield Path(self.vocabulary)
+        yield expanded(self.vocabulary)
 
 
 class SAM3ZeroShot(nn.Module):
@@ -114,7 +115,7 @@ def build(config: Config, image_size: int, pretrained: bool) -> SAM3ZeroShot:
     Raises ``WeightsError``, and ``InvalidModel`` where the package cannot be imported.
     """
     if pretrained:
-        return SAM3ZeroShot(_load(_network(Path(config.vocabulary)), config.checkpoint()), config)
+        return SAM3ZeroShot(_load(_network(expanded(config.vocabulary)), config.checkpoint()), config)
     with tempfile.TemporaryDirectory() as folder:
         empty = Path(folder, "vocabulary.txt.gz")
         empty.write_bytes(gzip.compress(b""))
@@ -155,7 +156,7 @@ def _network(vocabulary: Path) -> nn.Module:
 
 def _load(network: nn.Module, path: Path) -> nn.Module:
     """Fills the network from sam3.pt. What else the file holds is not an error, what it lacks is, unlike in sam3."""
-    state = {k.removeprefix(PREFIX): v for k, v in _weights.read(path).items() if k.startswith(PREFIX)}
+    state = {k.removeprefix(PREFIX): v for k, v in _weights.only(path).items() if k.startswith(PREFIX)}
     try:
         lacking = network.load_state_dict(state, strict=False).missing_keys
     except RuntimeError as error:

@@ -2,7 +2,6 @@
 repeated, the exit code tells, and the table says what happened. Random moments are drawn from a seed."""
 
 import json
-import os
 import random
 import re
 import signal
@@ -11,11 +10,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import RANKS, SWEEP, wait_for
+from conftest import RANKS, REPOSITORY, SWEEP, wait_for
 
 from bench.config import TrialConfig, load_sweep
 from bench.datasets import _cache
 from bench.forked import ForkServer
+from bench.machine import cores
 from bench.record import load_all
 from bench.run import main
 from bench.schedule import run_serially
@@ -24,7 +24,7 @@ from bench.trial import run_trial
 from bench.work import Limits, Work
 
 THREE = "train.epochs: [30, 31, 32]"
-HALF = -(-(os.cpu_count() or 1) // 2)  # cores for a trial, so that two run at once and a third waits
+HALF = -(-cores() // 2)  # cores for a trial, so that two run at once and a third waits
 KILLED = {"serial": "trial-", "ray": "ray::ImplicitFunc"}
 """Whose end is that of a trial: its process, or the worker of Ray that waits for it."""
 
@@ -56,7 +56,7 @@ def customise(folder, code):
     """Variables with which Python runs ``code`` before anything else, in the driver and in every trial."""
     (folder / "site").mkdir(exist_ok=True)
     (folder / "site" / "sitecustomize.py").write_text(code)
-    return {"PYTHONPATH": str(folder / "site")}
+    return {"PYTHONPATH": f"{folder / 'site'}:{REPOSITORY}"}
 
 
 def processes(driver, name):

@@ -71,7 +71,9 @@ class Split:
     masks: np.ndarray  # uint8 [N, H, W], 0..255, soft where resizing made it so; or classes. int16 if some are IGNORED
     indices: np.ndarray  # int [n], ascending
     names: tuple[str, ...]  # of the n pairs
-    read_ground_truth: Callable[[int], np.ndarray]  # number of a pair in the whole set -> like masks, [H, W], original size
+    read_ground_truth: Callable[
+        [int], np.ndarray
+    ]  # number of a pair in the whole set -> like masks, [H, W], original size
 
     def __len__(self) -> int:
         return len(self.indices)

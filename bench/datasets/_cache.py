@@ -21,6 +21,8 @@ import numpy as np
 from filelock import FileLock
 
 from bench.datasets import DataError, Progress
+from bench.machine import cores
+from models._paths import NoCacheFolder, cache_folder
 from models._size import height_width
 
 FORMAT = 3
@@ -32,10 +34,11 @@ Pair = tuple[np.ndarray, np.ndarray, Any]  # image uint8 [H, W, 3], mask [H, W],
 
 
 def root() -> Path:
-    """$SAM3_BENCH_CACHE, or sam3-bench in the user's cache directory."""
-    if "SAM3_BENCH_CACHE" in os.environ:
-        return Path(os.environ["SAM3_BENCH_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sam3-bench"
+    """The folder of caches. Raises ``DataError`` where there is none."""
+    try:
+        return cache_folder()
+    except NoCacheFolder as error:
+        raise DataError([str(error)]) from None
 
 
 def digest(value: Any) -> str:
@@ -154,7 +157,7 @@ def _make(
                 return error.errors
             return []
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             errors = [line for lines in progress(pool.map(fill, range(count)), count) for line in lines]
         if errors:
             raise DataError(errors)

@@ -1,7 +1,6 @@
 """Looks at every file of the sets that were found: what cannot be used, how masks are read, what is there twice."""
 
 import hashlib
-import os
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from bench.datasets._images import read_pair
 from bench.datasets._masks import BINARY, Reading, to_mask
 from bench.datasets._packs import Found, find
 from bench.datasets.folder import Pair, content_of, matched, set_fingerprint
+from bench.machine import cores
 
 
 @dataclass
@@ -73,7 +73,7 @@ def _report(found: Found, reading: Reading, progress: Progress) -> tuple[SetRepo
     problems: list[str] = []
     where = {"only": found.only, "shared_masks": found.shared_masks}
     pairs = matched(str(found.images), str(found.masks), notes, problems, **where)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         looks = list(progress(pool.map(lambda pair: _look(pair, reading), pairs), len(pairs)))
     problems += [line for look in looks for line in look.problems]
     expected = known.pairs if known else None

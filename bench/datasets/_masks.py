@@ -397,6 +397,8 @@ def reading_of(options: argparse.Namespace) -> Reading:
         try:
             found[field] = PairFiles.model_validate({field: parse(text)})
         except (BadYaml, ValidationError) as error:
-            wrong = error.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(error, ValidationError) else error
+            wrong = (
+                error.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(error, ValidationError) else error
+            )
             raise DataError([f"--{field} {text}: {wrong}"]) from None
     return Reading(foreground=found["foreground"].foreground, ignore=found["ignore"].ignore)

@@ -4,7 +4,6 @@ Names, counts and layouts are those of ``catalogue.yaml``; ``python -m bench.dat
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
@@ -15,6 +14,7 @@ from bench.datasets._masks import PairFiles
 from bench.datasets._packs import Found, find
 from bench.datasets.folder import Fraction, Pair, assemble, pairs_of, split
 from bench.transforms import TransformConfig
+from models._paths import expanded
 from models._registry import Missing, did_you_mean
 
 Names = Annotated[list[str], Field(min_length=1)]
@@ -53,11 +53,11 @@ class Config(PairFiles):
         return self.train or task.train, self.test or task.test
 
     def missing(self) -> Iterator[Missing]:
-        if not Path(self.root).is_dir():
+        if not expanded(self.root).is_dir():
             remedy = "give the folder that holds the benchmark sets, as in dataset.root=DIR"
-            yield Missing("data", "root", f"{self.root} is no folder", remedy)
+            yield Missing("data", "root", f"{expanded(self.root)} is no folder", remedy)
             return
-        there = {found.name for found in find(Path(self.root))}
+        there = {found.name for found in find(expanded(self.root))}
         for name in (name for names in self.sets() for name in names):
             parts = catalogue().sets[name].parts
             if name not in there and not (parts and there.issuperset(parts)):
@@ -69,7 +69,7 @@ class Config(PairFiles):
 
 def build(config: Config, transform: TransformConfig, progress: Progress = silent) -> Data:
     """Raises ``DataError`` with everything that is wrong with the sets and their files."""
-    found, notes, errors = find(Path(config.root)), [], []
+    found, notes, errors = find(expanded(config.root)), [], []
     pool, tests = ({name: _pairs(name, config, found, notes, errors) for name in names} for names in config.sets())
     if errors:
         raise DataError(errors)

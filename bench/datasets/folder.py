@@ -22,6 +22,7 @@ from bench.datasets import IGNORED, Data, DataError, Progress, Split, _cache, si
 from bench.datasets._images import EXTENSIONS, read_mask, read_pair
 from bench.datasets._masks import BINARY, OBJECT, Mask, PairFiles, Reading, Value, to_mask
 from bench.transforms import TransformConfig, resize_image, resize_mask
+from models._paths import expanded
 from models._registry import Missing
 
 LITTER = {"thumbs.db", "desktop.ini"}  # left behind by file browsers
@@ -63,22 +64,24 @@ class Config(PairFiles):
         if self.num_classes > 1 and self.foreground != "auto":
             raise ValueError("foreground is for masks of objects, and num_classes is above 1. Use classes instead")
         if self.classes and max(self.classes.values()) >= self.num_classes:
-            beyond = max(self.classes.values())
-            raise ValueError(f"classes names class {beyond}, and num_classes={self.num_classes} allows 0 to one less")
+            beyond, last = max(self.classes.values()), self.num_classes - 1
+            raise ValueError(
+                f"classes names class {beyond}. With num_classes={self.num_classes} they go from 0 to {last}"
+            )
         return self
 
     def reading(self) -> Reading:
         return super().reading()._replace(num_classes=self.num_classes, classes=tuple(self.classes.items()))
 
-    def folders(self) -> dict[str, str]:
+    def folders(self) -> dict[str, Path]:
         """The folders that have to exist, by the field that names them."""
         named = {f: getattr(self, f) for f in ("images", "masks", "test_images", "test_masks")}
-        return {field: path for field, path in named.items() if path is not None}
+        return {field: expanded(path) for field, path in named.items() if path is not None}
 
     def missing(self) -> Iterator[Missing]:
         for field, path in self.folders().items():
-            if not Path(path).is_dir():
-                what = "is no folder" if Path(path).exists() else "does not exist"
+            if not path.is_dir():
+                what = "is no folder" if path.exists() else "does not exist"
                 yield Missing("data", field, f"{path} {what}", self.how_to_get(field))
 
     def how_to_get(self, field: str) -> str:
@@ -95,8 +98,11 @@ def build(config: Config, transform: TransformConfig, progress: Progress = silen
     """Raises ``DataError`` with everything that is wrong with the folders, their files and the split."""
     notes: list[str] = []
     names = {"mask_suffix": config.mask_suffix, "recursive": config.recursive}
-    pool = pairs_of(config.images, config.masks, notes, **names)
-    tests = {"test": pairs_of(config.test_images, config.test_masks, notes, **names)} if config.test_images else {}
+    places = {field: str(path) for field, path in config.folders().items()}
+    pool = pairs_of(places["images"], places["masks"], notes, **names)
+    tests = {}
+    if config.test_images:
+        tests = {"test": pairs_of(places["test_images"], places["test_masks"], notes, **names)}
     shares = {"val": config.val, "test": config.test, "seed": config.split_seed}
     splits = split(len(pool), sum(map(len, tests.values())), **shares, where=config.images)
     readings = dict.fromkeys(("pairs", *tests), config.reading())

@@ -20,7 +20,9 @@ from bench.datasets import Data, DataError, Progress, _cache, silent, some
 from bench.datasets._masks import PairFiles
 from bench.datasets.folder import Fraction, Pair, assemble, pairs_of, split
 from bench.transforms import TransformConfig
+from models._paths import expanded
 from models._registry import Missing
+from models._weights import what_stands_in
 
 KINDS = {
     b"\xff\xd8\xff": ".jpg",
@@ -53,9 +55,9 @@ class Config(PairFiles):
     split_seed: NonNegativeInt = 0
 
     def missing(self) -> Iterator[Missing]:
-        if self.local is not None and not Path(self.local).is_dir():
+        if self.local is not None and not expanded(self.local).is_dir():
             remedy = f"hf download --repo-type dataset {self.id} --local-dir DIR, then dataset.local=DIR"
-            yield Missing("data", "local", f"{self.local} is no folder", remedy)
+            yield Missing("data", "local", f"{expanded(self.local)} is no folder", remedy)
 
 
 def build(config: Config, transform: TransformConfig, progress: Progress = silent) -> Data:
@@ -77,7 +79,7 @@ def build(config: Config, transform: TransformConfig, progress: Progress = silen
 
 def _snapshot(config: Config) -> Path:
     if config.local is not None:
-        return Path(config.local)
+        return expanded(config.local)
     try:
         return Path(
             snapshot_download(config.id, repo_type="dataset", revision=config.revision, allow_patterns="*.parquet")
@@ -142,7 +144,7 @@ def _opened(config: Config, file: Path, columns: list[str]) -> pyarrow.parquet.P
     try:
         table = pyarrow.parquet.ParquetFile(file)
     except pyarrow.ArrowException as error:
-        raise DataError([f"{file}: cannot be read as Parquet ({error})"]) from None
+        raise DataError([f"{file}: {what_stands_in(file) or f'cannot be read as Parquet ({error})'}"]) from None
     absent = [column for column in columns if column not in table.schema_arrow.names]
     if absent:
         there = f"Columns: {', '.join(table.schema_arrow.names)}. Set dataset.image and dataset.mask"

@@ -1,6 +1,6 @@
 """From records to what people look at: a leaderboard, its tables and its figures. Needs no Ray and no GPU."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.files import write_whole
@@ -14,10 +14,11 @@ FIGURES = "figures"
 KINDS = ("png", "svg", "pdf")
 
 
-def write(results: Results, folder: Path) -> list[Path]:
+def write(results: Results, folder: Path, say: Callable[[str], None] = lambda line: None) -> list[Path]:
     """Writes all that a report consists of and returns the paths; the same results give the same bytes.
 
-    Tables and the page always; comparisons and figures where there is something to compare and to show.
+    Tables and the page always; comparisons and figures where there is something to compare and to show. say: tells the
+    user a line.
     """
     from bench.report import plots  # matplotlib: a second that a process which draws nothing should not pay
 
@@ -34,11 +35,15 @@ def write(results: Results, folder: Path) -> list[Path]:
         if text:
             paths.append(folder / name)
             write_whole(paths[-1], lambda file: file.write(text.encode()))
-    for name, figure in plots.figures(results, board).items():
-        (folder / FIGURES).mkdir(exist_ok=True)
-        for kind in KINDS:
-            paths.append(folder / FIGURES / f"{name}.{kind}")
-            plots.save(figure, paths[-1])
+    texts = plots.texts_of(board)
+    if lacking := plots.undrawable(texts):
+        say(f"note: {lacking}")
+    with plots.fonts_for(texts):
+        for name, figure in plots.figures(results, board).items():
+            (folder / FIGURES).mkdir(exist_ok=True)
+            for kind in KINDS:
+                paths.append(folder / FIGURES / f"{name}.{kind}")
+                plots.save(figure, paths[-1])
     return paths
 
 

@@ -10,10 +10,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
 
 from bench import report
 from bench.config import ConfigError
+from bench.console import ArgumentParser, Console, complain, replace_what_streams_lack
 from bench.report import bundle, results, terminal
 from bench.report.against import against
 from bench.report.merge import merge
@@ -22,10 +22,12 @@ from bench.report.results import Results
 from bench.report.select import select
 from bench.run import LOG_WIDTH
 from bench.sweep import check_writable
+from models._paths import expanded
 
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0, 1 when ``--against`` finds something worse, or 2 when the input is wrong or nothing compares."""
+    replace_what_streams_lack()
     options = _parser().parse_args(_joined(arguments))
     width = None if sys.stdout.isatty() else LOG_WIDTH
     console = Console(file=sys.stdout, quiet=options.quiet, width=width, soft_wrap=True, highlight=False)
@@ -49,11 +51,11 @@ def main(arguments: list[str]) -> int:
                 check_writable(options.bundle.parent)
             other = merge_all([options.against], stack, say) if options.against else None
             if out is not None:
-                paths = report.write(found, out)
+                paths = report.write(found, out, say)
             if options.bundle:
                 count = bundle.pack(found, options.bundle, options.with_weights)
         except ConfigError as error:
-            print(error, file=sys.stderr)
+            complain(error)
             return 2
         if other is None:
             terminal.show(found.board(), console)
@@ -99,10 +101,10 @@ def _gate(new: Results, old: Results, console: Console) -> int:
     verdicts = against(new, old)
     terminal.show_verdicts(verdicts, console)
     if not verdicts.compared:
-        print("nothing could be compared: no configuration has comparable records in both", file=sys.stderr)
+        complain("nothing could be compared: no configuration has comparable records in both")
         return 2
     for finding in verdicts.worse:
-        print(f"WORSE: {finding.row}: {finding.quantity}: {finding.old} -> {finding.new}", file=sys.stderr)
+        complain(f"WORSE: {finding.row}: {finding.quantity}: {finding.old} -> {finding.new}")
     return 1 if verdicts.worse else 0
 
 
@@ -117,10 +119,14 @@ def _joined(arguments: list[str]) -> list[str]:
     return joined
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.report", description="Rebuild a leaderboard from records.")
-    parser.add_argument("results", nargs="+", type=Path, help="results folders or bundles, e.g. results/adapter_rank")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where the files go (default: the one folder itself)")
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m bench.report", description="Rebuild a leaderboard from records.")
+    parser.add_argument(
+        "results", nargs="+", type=expanded, help="results folders or bundles, e.g. results/adapter_rank"
+    )
+    parser.add_argument(
+        "--out", type=expanded, metavar="DIR", help="where the files go (default: the one folder itself)"
+    )
     parser.add_argument(
         "--where", action="append", default=[], metavar="COND", help="e.g. model.adapter.rank=8 or 'test.mae<0.1'"
     )
@@ -128,9 +134,11 @@ def _parser() -> argparse.ArgumentParser:
         "--sort", default="", metavar="KEY", help="e.g. test.s_measure, best first; -KEY is the reverse"
     )
     parser.add_argument("--predict", action="store_true", help="also predict GPU memory (seconds for every model)")
-    parser.add_argument("--bundle", type=Path, metavar="ZIP", help="pack results, tables and figures into one file")
+    parser.add_argument("--bundle", type=expanded, metavar="ZIP", help="pack results, tables and figures into one file")
     parser.add_argument("--with-weights", action="store_true", help="put what was learnt into the bundle too")
-    parser.add_argument("--against", type=Path, metavar="OLD", help="exit with 1 if these results are worse than OLD's")
+    parser.add_argument(
+        "--against", type=expanded, metavar="OLD", help="exit with 1 if these results are worse than OLD's"
+    )
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
     return parser
 

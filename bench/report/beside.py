@@ -57,8 +57,8 @@ def beside(
     """Published numbers only for real models on a complete known test set: beside stand-ins they would mislead."""
     names = next((images[t.trial_id]["name"] for t in trials if t.trial_id in images), None)
     rows = tuple(External(record, _difference(record, trials, names)) for record in external)
-    sizes = [_test_images(records.get(trial.trial_id)) for trial in trials]
-    test_sets = {published.test_set_of(trial.config, [n for n in sizes if n is not None]) for trial in trials}
+    sizes = {_test_images(records.get(trial.trial_id)) for trial in trials} - {None}
+    test_sets = {published.test_set_of(trial.config, sizes) for trial in trials}
     if embedded or len(test_sets) != 1 or None in test_sets:
         return Beside(rows)
     (test_set,) = test_sets

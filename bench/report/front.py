@@ -18,7 +18,6 @@ from bench.scores import METRICS
 from bench.statistics import product
 
 REPLICATES = 2000
-CHUNK = 100  # replicates at a time: bounds the memory that comparing all pairs takes
 
 
 def front_shares(
@@ -40,12 +39,25 @@ def front_shares(
         accuracy = accuracy + _of_images(known, rng)
     memory = _drawn(memories, rng)
     kept = np.zeros(len(rows))
-    for start in range(0, REPLICATES, CHUNK):
-        a, m = accuracy[start : start + CHUNK], memory[start : start + CHUNK]
-        better = (a[:, :, None] > a[:, None, :]) & (m[:, :, None] <= m[:, None, :])
-        cheaper = (a[:, :, None] >= a[:, None, :]) & (m[:, :, None] < m[:, None, :])
-        kept += (~(better | cheaper).any(axis=1)).sum(axis=0)
+    for a, m in zip(accuracy, memory):
+        kept += _on_front(a, m)
     return [float(share) for share in kept / REPLICATES]
+
+
+def _on_front(accuracy: np.ndarray, memory: np.ndarray) -> np.ndarray:
+    """Which of the places [rows] no other one beats: as accurate with less memory, or better with as much.
+
+    From the most accurate place on, and from the least memory among those of one accuracy, a place is beaten by one
+    before it with less memory, or by one of a higher accuracy with as much.
+    """
+    order = np.lexsort((memory, -accuracy))
+    a, m = accuracy[order], memory[order]
+    before = np.concatenate([[np.inf], np.minimum.accumulate(m)[:-1]])
+    first = np.concatenate([[True], a[1:] != a[:-1]])  # of its accuracy
+    better = before[np.maximum.accumulate(np.where(first, np.arange(len(a)), 0))]
+    kept = np.empty(len(a), dtype=bool)
+    kept[order] = (before >= m) & (better > m)
+    return kept
 
 
 def _drawn(cells: Sequence[Cell], rng: np.random.Generator) -> np.ndarray:

@@ -151,6 +151,7 @@ def _tables(board: Leaderboard, table: Table) -> Iterator[str]:
     accuracy = [column for column in shown if column.group == "accuracy"]
     rest = [column for column in shown if column.group in ("cost", "state")]
     of_metric = {column.metric: marks(table, column.metric) for column in shown if column.metric}
+    some_tied = {metric for metric, found in of_metric.items() if any("tied" in kinds for kinds in found.values())}
     where = "; ".join(f"{name} {value}" for name, value in table.environment.items())
 
     def cell(column: Column, number: int, row: Row) -> str:
@@ -162,9 +163,9 @@ def _tables(board: Leaderboard, table: Table) -> Iterator[str]:
             value = rf"\textbf{{{value}}}"
         elif "second" in found:
             value = rf"\underline{{{value}}}"
-        any_tied = column.metric and any("tied" in other for other in of_metric[column.metric].values())
         sign = r"\,\ensuremath{\approx}"
-        return value + width + (sign if "tied" in found else rf"\phantom{{{sign}}}" if any_tied else "")
+        room = rf"\phantom{{{sign}}}" if column.metric in some_tied else ""
+        return value + width + (sign if "tied" in found else room)
 
     for title, group in (("Accuracy", accuracy), ("Cost", rest)):
         parts = list(_parts(table.rows, axes)) if group else []

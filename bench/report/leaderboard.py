@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from statistics import fmean, stdev
 from types import MappingProxyType
 from typing import Any
@@ -363,24 +364,25 @@ def _compare(
     rows: Sequence[Row], images: Mapping[str, Mapping[str, Sequence]], looks: int
 ) -> tuple[dict[str, tuple[Comparison, ...]], int | None]:
     """Comparisons of all pairs of rows for each metric that is a mean over images, and how many images there are."""
-    known = [images[i] for row in rows for i in row.trial_ids if i in images]
-    if len(rows) < 2 or not known:
+    names = {i: tuple(images[i]["name"]) for row in rows for i in row.trial_ids if i in images}
+    if len(rows) < 2 or not names:
         return {}, None
-    names = known[0]["name"]
+    ((usual, _),) = Counter(names.values()).most_common(1)  # a table of other images must not hide all others
+    known = {i: images[i] for i in names if names[i] == usual}
     found = {}
     for metric in METRICS:
-        if not METRICS[metric].mean_of_images or metric not in known[0]:
+        if not METRICS[metric].mean_of_images or not any(metric in scores for scores in known.values()):
             continue
         scores = [
             {
-                seed: np.asarray(images[i][metric], dtype=float)
+                seed: np.asarray(known[i][metric], dtype=float)
                 for i, seed in zip(row.trial_ids, row.seeds)
-                if i in images and images[i]["name"] == names
+                if i in known and metric in known[i]
             }
             for row in rows
         ]
         found[metric] = tuple(compare(scores, looks=looks))
-    return found, len(names)
+    return found, len(usual)
 
 
 def _mark_front(rows: Sequence[Row], measure: str | None, metric: str) -> tuple[Row, ...]:
@@ -393,11 +395,12 @@ def _mark_front(rows: Sequence[Row], measure: str | None, metric: str) -> tuple[
         return (accuracy.mean, -memory.mean) if accuracy and memory else None
 
     places = [position(row) for row in rows]
-
-    def beaten(place: tuple[float, float]) -> bool:
-        return any(p is not None and p != place and p[0] >= place[0] and p[1] >= place[1] for p in places)
-
-    return tuple(replace(r, on_front=p is not None and not beaten(p)) for r, p in zip(rows, places))
+    front, least = set(), -inf  # from the most accurate on, a place is on it if it needs less memory than all before
+    for place in sorted({place for place in places if place is not None}, reverse=True):
+        if place[1] > least:
+            front.add(place)
+            least = place[1]
+    return tuple(replace(row, on_front=place in front) for row, place in zip(rows, places))
 
 
 def _all_have(rows: Sequence[Row], quantity: str) -> bool:

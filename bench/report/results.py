@@ -5,14 +5,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from bench import manifest
+from bench import manifest, schema
 from bench.config import ConfigError, Sweep
 from bench.external import ExternalRecord, load_external
 from bench.manifest import Predicted
-from bench.record import TrialRecord, load_all, load_images
+from bench.record import TrialRecord, load_all, read_images, read_series
 from bench.report.leaderboard import Leaderboard, summarise
+from bench.samples import read_samples
 from bench.sweep import Trial
 from models._registry import Missing
+
+
+NEWER = Missing("version", "", "its record was written by a newer version of the suite", "update the suite")
+"""What keeps a trial's record from being shown."""
 
 
 @dataclass(frozen=True)
@@ -71,22 +76,26 @@ def load(folder: Path) -> tuple[Results, list[str]]:
     else:
         sweep, trials, unread = manifest.understand(found, records)
         remarks = list(found.remarks)
-    remarks += [line for line in unread if line not in remarks]
+    remarks = list(dict.fromkeys([*remarks, *unread]))
     ids = {trial.trial_id for trial in trials}
     if other := len(records.keys() - ids) - len(unread) * (found is None):
         notes.append(f"{folder}: {other} records belong to other settings of the sweep and are left out")
     external, unreadable = load_external(folder)
     absent = {i: [Missing(**m.model_dump()) for m in items] for i, items in (found.absent if found else {}).items()}
     kept = {trial_id: record for trial_id, record in records.items() if trial_id in ids}
+    absent |= {trial_id: [NEWER] for trial_id in ids - kept.keys() if schema.newer(folder / f"{trial_id}.json")}
+    images, unusable = read_images(folder, kept)
+    for trial_id in kept:
+        unusable += [line for _, line in (read_series(folder, trial_id), read_samples(folder, trial_id)) if line]
     results = Results(
         sweep=sweep,
         trials=trials,
         records=kept,
-        images=load_images(folder, kept),
+        images=images,
         folders={trial_id: folder for trial_id in kept},
         absent={i: items for i, items in absent.items() if i in ids and i not in kept},
         external=external,
         predicted=dict(found.predicted) if found else {},
         remarks=remarks,
     )
-    return results, [*notes, *(f"{line}; left out" for line in unreadable)]
+    return results, [*notes, *(f"{line}; left out" for line in [*unusable, *unreadable])]

@@ -1,5 +1,6 @@
 """The Markdown around a leaderboard's tables: which differences hold, external methods, published numbers."""
 
+from bench.harmless import harmless
 from bench.report.beside import Beside
 from bench.report.columns import SHOWN, not_distinguishable
 from bench.report.leaderboard import Leaderboard, Table
@@ -12,9 +13,10 @@ ENOUGH_SEEDS = 5  # to resolve what a reader would call a clear difference
 
 def escape(text: str) -> str:
     """Text that Markdown shows as it is, in a table cell too."""
+    text = harmless(" ".join(text.splitlines()))
     for character in "\\`*_{}[]<>|#&~":
         text = text.replace(character, "\\" + character)
-    return " ".join(text.splitlines())
+    return text
 
 
 def differences(table: Table) -> list[str]:

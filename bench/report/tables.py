@@ -1,9 +1,8 @@
 """``Leaderboard`` -> Markdown for people and CSV for programs."""
 
-from dataclasses import asdict
-
 import pandas
 
+from bench.harmless import csv_cell
 from bench.report.cards import fit
 from bench.report.columns import ARROWS, Column, columns, marks, show, status
 from bench.report.leaderboard import Leaderboard, Row, Table, memory_noise_floor, unresolved
@@ -134,8 +133,8 @@ def as_frame(board: Leaderboard) -> pandas.DataFrame:
 
 
 def as_csv(board: Leaderboard) -> str:
-    """``as_frame`` as CSV; an empty field is unknown."""
-    return as_frame(board).to_csv(index=False, lineterminator="\n")
+    """``as_frame`` as CSV."""
+    return csv(as_frame(board))
 
 
 def comparisons_csv(board: Leaderboard) -> str:
@@ -148,11 +147,18 @@ def comparisons_csv(board: Leaderboard) -> str:
         names = [", ".join(row.labels) for row in table.rows]
         for metric, found in table.comparisons.items():
             for c in found:
-                facts = asdict(c) | {"first": names[c.first], "second": names[c.second], "resolved": c.resolved}
+                facts = vars(c) | {"first": names[c.first], "second": names[c.second], "resolved": c.resolved}
                 lines.append({"environment": number, "metric": metric, **facts, "images": table.images})
     if all(line["p"] is None for line in lines):
         return ""
-    return pandas.DataFrame(lines).to_csv(index=False, lineterminator="\n")
+    return csv(pandas.DataFrame(lines))
+
+
+def csv(frame: pandas.DataFrame) -> str:
+    """A table as CSV that no spreadsheet takes for formulas; an empty field is unknown."""
+    texts = [name for name in frame if any(isinstance(value, str) for value in frame[name])]
+    safe = frame.assign(**{name: frame[name].map(csv_cell) for name in texts})
+    return safe.rename(columns=csv_cell).to_csv(index=False, lineterminator="\n")
 
 
 def _environment_names(board: Leaderboard) -> list[str]:

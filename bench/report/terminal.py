@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from bench.harmless import harmless
 from bench.report.against import Verdict, Verdicts
 from bench.report.columns import ARROWS, Column, columns, marks
 from bench.report.leaderboard import Leaderboard, Table
@@ -111,7 +112,7 @@ def _marked(text: str, found: set[str]) -> Text:
 
 
 def _short(name: str) -> str:
-    printable = "".join(c if c.isprintable() else " " for c in name)
+    printable = harmless(name)
     return printable if len(printable) <= LONG_NAME else printable[: LONG_NAME - 1] + "…"
 
 

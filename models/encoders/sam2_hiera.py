@@ -4,7 +4,6 @@ Sizes: facebookresearch/sam2, ``sam2_hiera_{t,s,b+,l}.yaml``, as shipped in WZH0
 everything behind it are not used. SAM2 and SAM2.1 differ in their weights, not in this part of their shape.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -16,6 +15,7 @@ from timm.models.hieradet_sam2 import HieraDet
 from torch import Tensor, nn
 
 from models import _weights
+from models._paths import expanded, given_by
 from models._registry import Config as Base
 from models._registry import InvalidModel, Missing
 from models._size import in_words, misfit
@@ -45,6 +45,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 class Config(Base):
     any_aspect: ClassVar[bool] = True
+    shapeless: ClassVar[frozenset[str]] = frozenset({"release", "weights", "drop_path", "checkpointing"})
 
     name: Literal["sam2_hiera"] = "sam2_hiera"
     size: Literal["tiny", "small", "base_plus", "large"] = "large"
@@ -70,9 +71,8 @@ class Config(Base):
         if self.weights == "random":
             return None
         if self.weights != "pretrained":
-            return Path(self.weights)
-        if "SAM2_WEIGHTS" in os.environ:
-            given = Path(os.environ["SAM2_WEIGHTS"])
+            return expanded(self.weights)
+        if given := given_by("SAM2_WEIGHTS"):
             return given / self.file_name if given.is_dir() else given
         here = Path("weights") / self.file_name
         cached = try_to_load_from_cache(self.repository, self.file_name)

@@ -4,7 +4,6 @@ Sizes: facebookresearch/sam3, sam3/model_builder.py, ``_create_vit_backbone``; `
 single output map as in WZH0120/SAM3-UNet fdb21da, SAM3UNet.py. The neck and everything behind it are not used.
 """
 
-import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models import _weights
+from models._paths import expanded, given_by
 from models._registry import Config as Base
 from models._registry import InvalidModel, Missing
 from models._size import height_width, in_words, misfit
@@ -33,6 +33,7 @@ CHECKPOINT_PREFIXES = (
 
 class Config(Base):
     any_aspect: ClassVar[bool] = True
+    shapeless: ClassVar[frozenset[str]] = frozenset({"weights", "drop_path", "checkpointing", "residual"})
 
     name: Literal["sam3_vit"] = "sam3_vit"
     weights: str = "pretrained"
@@ -62,13 +63,13 @@ class Config(Base):
         if self.weights == "random":
             return None
         if self.weights != "pretrained":
-            return Path(self.weights)
+            return expanded(self.weights)
         return self.published_checkpoint()
 
     def published_checkpoint(self) -> Path:
         """Where ``pretrained`` lies: the environment, this directory, the Hub's cache, in this order."""
-        if "SAM3_WEIGHTS" in os.environ:
-            return Path(os.environ["SAM3_WEIGHTS"])
+        if given := given_by("SAM3_WEIGHTS"):
+            return given
         here = Path("weights/sam3.pt")
         cached = (try_to_load_from_cache("facebook/sam3", name) for name in ("sam3.pt", "model.safetensors"))
         found = [Path(path) for path in cached if isinstance(path, str)]

@@ -12,7 +12,7 @@ AugReg and SigLIP ViTs. The transform belongs to the trial and is not changed he
 import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import timm
 import torch
@@ -22,6 +22,7 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from models import _weights
+from models._paths import expanded
 from models._registry import Config as Base
 from models._registry import InvalidModel, Missing, did_you_mean
 
@@ -47,6 +48,8 @@ FAMILIES = {
 
 
 class Config(Base):
+    shapeless: ClassVar[frozenset[str]] = frozenset({"weights", "checkpointing"})
+
     name: Literal["timm_backbone"] = "timm_backbone"
     model: str = "vit_base_patch14_dinov2.lvd142m"
     """timm's name, with or without the tag of its weights."""
@@ -71,7 +74,7 @@ class Config(Base):
     def checkpoint(self) -> Path | None:
         """The checkpoint to load: ``None`` for random weights, and for pretrained ones that are not in the cache."""
         if self.weights not in ("pretrained", "random"):
-            return Path(self.weights)
+            return expanded(self.weights)
         repository = self._repository()
         if self.weights == "random" or repository is None:
             return None
@@ -180,7 +183,7 @@ class TimmBackbone(nn.Module):
         heads = tuple(f"{c}." for c in ((classifier,) if isinstance(classifier, str) else classifier))
         try:
             with torch.device("cpu"):  # where the checkpoint is, also while the trunk is a skeleton
-                found = inspect.getmodule(type(trunk)).checkpoint_filter_fn(_weights.read(path), trunk)
+                found = inspect.getmodule(type(trunk)).checkpoint_filter_fn(_weights.only(path), trunk)
             found = {name: value for name, value in found.items() if name in wanted or not name.startswith(heads)}
             trunk.load_state_dict(found)
         except (RuntimeError, KeyError, ValueError, AttributeError) as error:

@@ -108,6 +108,7 @@ def test_the_digest_sees_one_bit_of_the_frozen_weights(tiny):
     [
         (lambda path: path.unlink(), "no such file. Trained weights of over 512 MiB are not kept"),
         (lambda path: path.write_bytes(path.read_bytes()[:500]), "not a readable safetensors file"),
+        (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "Git LFS"),
         (lambda path: save_file({"x": torch.zeros(2)}, path), "holds no trained weights of this suite"),
         (lambda path: rewritten(path, lambda m: m.update(config="{}")), "its configuration is not of this version"),
         (lambda path: save_file({}, path, metadata=metadata(path)), "does not fit its own configuration"),

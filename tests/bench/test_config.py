@@ -1,9 +1,12 @@
 """Sweep files, good and bad: what is wrong is said in one line each, all at once, with where and what instead."""
 
+import itertools
+
 import pytest
 
 from bench.config import Axis, ConfigError, TrialConfig, load_sweep
 from bench.sweep import expand
+from bench.sweep_file import parse
 
 GOOD = """
 name: mine
@@ -247,6 +250,97 @@ def test_axes_of_whole_subtrees_have_labels(sweep):
 )
 def test_overrides_that_would_only_fail_later(sweep, override, expected):
     assert expected in errors(sweep, GOOD, override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["train.batch_size=2", "train={epochs: 1}"],
+            "'train.batch_size=2' and 'train={epochs: 1}' set the same field",
+        ),
+        (["model=unet", "model.width=4"], "'model.width=4' and 'model=unet' set the same field. Give one mapping, or"),
+        (["model.name=unet", "model={name: unet}"], "'model.name=unet' and 'model={name: unet}' set the same field"),
+        (["model.encoder.dim=8", "model={name: unet}"], "'model.encoder.dim=8' and 'model={name: unet}' set the same"),
+        (["train.epochs=1", "train.epochs=2"], "'train.epochs=1' and 'train.epochs=2' set the same field. Give one"),
+        (["train.epochs=1", "train.epochs=1"], "set the same field"),
+        (["seeds=0", "seeds=[1]"], "'seeds=0' and 'seeds=[1]' set the same field"),
+        (["model.adapter.rank=2", "model.adapter.rank=[4]"], "'model.adapter.rank=2' and 'model.adapter.rank=[4]' set"),
+        (["search=random", "search.name=grid"], "'search=random' and 'search.name=grid' set the same field"),
+        (["search={name: random, points: 3}", "search.points=2"], "set the same field"),
+        (["search.early_stopping={factor: 2}", "search.early_stopping=asha"], "set the same field"),
+    ],
+)
+def test_overrides_whose_order_would_decide_are_refused_in_either_order(sweep, overrides, expected):
+    said = errors(sweep, GOOD, *overrides)
+    assert expected in said and len(said.splitlines()) == 2
+    assert errors(sweep, GOOD, *reversed(overrides)).count("set the same field") == 1
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["dataset.name=folder", "dataset.images=a", "dataset.masks=b"],
+        ["dataset.masks=b", "dataset.images=a"],
+        ["model.encoder.name=sam3_vit_tiny", "model.name=sam2_unet", "model.encoder.depth=4"],
+        ["search=random", "search.points=1", "search.early_stopping=asha", "search.early_stopping.factor=2"],
+        ["model.adapter.rank=[2, 4]", "model.adapter.name=lora"],
+    ],
+)
+def test_the_order_of_overrides_means_nothing(sweep, overrides):
+    first = sweep(GOOD, *overrides)
+    assert all(sweep(GOOD, *order) == first for order in itertools.permutations(overrides))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("010", "'010' is 8 in YAML 1.1 and 10 in YAML 1.2. Write it as a decimal number"),
+        ("1:00", "'1:00' is a whole number in YAML 1.1 and a text in YAML 1.2"),
+        ("1:30", "in YAML 1.1"),
+        ("1:30.5", "'1:30.5' is a number in YAML 1.1"),
+        ("1_000", "'1_000' is a whole number in YAML 1.1"),
+        ("0b11", "'0b11' is a whole number in YAML 1.1"),
+        ("-0x10", "in YAML 1.1"),
+        ("08", "'08' is a text in YAML 1.1 and a whole number in YAML 1.2"),
+        ("0o17", "'0o17' is a text in YAML 1.1 and a whole number in YAML 1.2"),
+        ("yes", "'yes' is a truth value in YAML 1.1 and a text in YAML 1.2. Write true or false, or a text in quotes"),
+        ("Off", "'Off' is a truth value in YAML 1.1"),
+        ("2001-12-14", "'timestamp' is no kind of value here. Put a text in quotes"),
+        ("!!bool maybe", "'maybe' is not a truth value, as its tag says"),
+        ("!!int ''", "'' is not a whole number, as its tag says"),
+        ("!!int '-'", "'-' is not a whole number"),
+        ("!!int 010", "'010' is not a whole number"),
+        ("!!float ''", "'' is not a number, as its tag says"),
+        ("!!null 5", "'5' is not nothing, as its tag says"),
+        ("!!binary aGk=", "'binary' is no kind of value here"),
+        ("!own 3", "'!own' is no kind of value here"),
+    ],
+)
+def test_what_two_versions_of_yaml_read_differently_is_refused_where_it_stands(sweep, text, expected):
+    said = errors(sweep, GOOD.replace("size: 96", f"size: {text}"))
+    assert expected in said and "(line 7, column 21)" in said and len(said.splitlines()) == 1
+    said = errors(sweep, GOOD.replace("size: 96", f"? {text}\n    : 96").replace("{? ", "{? "))
+    assert expected in said
+    assert expected in errors(sweep, GOOD, f"train.epochs={text}")
+    assert expected in errors(sweep, GOOD, f"train.epochs=[3, {text}]")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("0x10", 16), ("7", 7), ("07", 7), ("!!int 7", 7), ("1e1", 10.0), ("1.", 1.0), (".5", 0.5), ("!!float 3", 3.0)]
+    + [("'010'", "010"), ("!!str 010", "010"), ('"yes"', "yes"), ("true", True), ("~", None), ("a:b", "a:b")],
+)
+def test_what_both_versions_read_alike_is_read(text, value):
+    assert parse(text) == value and parse(f"[{text}]") == [value] and type(parse(text)) is type(value)
+
+
+@pytest.mark.parametrize("label", ['"one\\ntwo"', '"one\\ttwo"', '"one\\u2028two"'])
+def test_labels_are_one_line(sweep, label):
+    said = errors(sweep, GOOD.replace("[4, 8]", f"{{{label}: 4}}"))
+    assert "axes.model.adapter.rank: the label 'one" in said and "is no line of text" in said
+    said = errors(sweep, GOOD.replace("seeds:", VARIANTS).replace("as it is", label))
+    assert "variants: the label 'one" in said
 
 
 def test_a_sum_in_bfloat16_without_autocast_would_change_nothing(sweep):

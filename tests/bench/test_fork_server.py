@@ -166,7 +166,8 @@ def test_none_of_its_trials_outlives_a_server_that_ends(request_of, tiny_with):
 
 def test_one_that_nobody_used_ends_at_once():
     with ForkServer() as server:
-        assert forked.UNTOUCHED.items() <= psutil.Process(server.process.pid).environ().items()
+        started = psutil.Process(server.process.pid)
+        assert forked.UNTOUCHED.items() <= wait_for(started.environ).items()  # empty while it is being started
     assert server.process.returncode == -signal.SIGTERM
 
 

@@ -230,6 +230,26 @@ PIECES = [
     "-.inf",
     "1e999",
 ]
+TAGS = ["!!bool", "!!int", "!!float", "!!null", "!!str", "!!map", "!!seq", "!!merge", "!!set", "!!binary", "!own", "!"]
+CONTENTS = [
+    "",
+    "''",
+    "'-'",
+    "maybe",
+    "yes",
+    "010",
+    "1:30",
+    "0x",
+    "0b1",
+    "1_0",
+    ".",
+    "+",
+    "[1]",
+    "{a: 1}",
+    "<<",
+    "=",
+    "~",
+]
 
 
 @st.composite
@@ -264,6 +284,16 @@ def test_sweeps_whose_parts_are_changed(said, text):
 @given(mutated_texts())
 def test_sweeps_whose_text_is_changed(said, text):
     said(text)
+
+
+@pytest.mark.parametrize("tag", ["", *TAGS])
+def test_no_tag_and_no_content_ends_in_a_traceback(said, tag):
+    """As a value, as a key, in a list, and in an override."""
+    for content in CONTENTS:
+        piece = f"{tag} {content}".strip()
+        for place in (f"epochs: {piece}", f"? {piece}\n        : 1", f"epochs: [{piece}]", f"epochs: {{{piece}: 1}}"):
+            said(GOOD_TEXT.replace("epochs: 1", place))
+        said(GOOD_TEXT, f"train.epochs={piece}")
 
 
 paths = st.sampled_from([".".join(map(str, p[3:])) for p in places(GOOD) if p[:3] == ("profiles", "embedded", "base")])

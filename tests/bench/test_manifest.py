@@ -4,14 +4,16 @@ import json
 import shutil
 
 import pytest
+from conftest import SWEEP
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench import manifest
-from bench.config import Axis, ConfigError, Sweep
+from bench import manifest, plan, run
+from bench.config import Axis, ConfigError, Sweep, load_sweep
 from bench.manifest import changes, label, reconstruct, understand, varied
 from bench.record import MANIFEST, TrialRecord, load_all
 from bench.report import results
+from bench.run import folder_name
 from bench.sweep import expand
 from models._registry import Missing
 
@@ -140,3 +142,31 @@ trees = st.recursive(leaves, lambda inner: st.dictionaries(st.sampled_from("abcn
 def test_changes_lead_from_one_configuration_to_the_other(base, other):
     merged = {**base, **other}
     assert manifest._changed(base, changes(base, merged)) == merged
+
+
+def test_two_sweeps_that_share_a_folders_name_do_not_mix(sweep, tmp_path, monkeypatch, capsys):
+    """Sweep ``a`` with profile ``b`` and sweep ``a-b`` have one folder; a sweep with other settings keeps its own."""
+    monkeypatch.chdir(tmp_path)
+    text = SWEEP.format(axis="model.adapter.rank: [1]")
+    name, question, *body = text.strip().splitlines()
+    (tmp_path / "two.yaml").write_text(
+        "\n".join(["name: a", question, "profiles:", "  b:", *("    " + b for b in body)])
+    )
+    (tmp_path / "one.yaml").write_text(text.replace("name: smoke", "name: a-b"))
+    assert folder_name(load_sweep(tmp_path / "two.yaml")) == folder_name(load_sweep(tmp_path / "one.yaml")) == "a-b"
+    mine = load_sweep(tmp_path / "two.yaml")
+    (tmp_path / "results" / "a-b").mkdir(parents=True)
+    manifest.of(mine, expand(mine)).save(tmp_path / "results" / "a-b")
+    before = (tmp_path / "results" / "a-b" / MANIFEST).read_bytes()
+    for command in (run.main, plan.main):
+        more = ["--dry-run"] if command is run.main else []
+        assert command([str(tmp_path / "one.yaml"), *more]) == 2
+        said = capsys.readouterr().err.strip()
+        assert said == (
+            "results/a-b: holds the results of sweep 'a', profile b, and this is sweep 'a-b', profile default. "
+            "Give name=NAME or --results DIR"
+        )
+    assert run.main([str(tmp_path / "one.yaml"), "--executor", "serial"]) == 2
+    assert (tmp_path / "results" / "a-b" / MANIFEST).read_bytes() == before
+    assert run.main([str(tmp_path / "two.yaml"), "--dry-run", "train.epochs=3", "model.adapter.rank=[1,2]"]) == 0
+    assert run.main([str(tmp_path / "one.yaml"), "--dry-run", "name=other"]) == 0

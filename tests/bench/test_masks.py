@@ -152,7 +152,9 @@ def test_soft_outlines_and_noise_of_lossy_files_are_no_labels(tmp_path):
 
 def test_colours_and_alpha_that_draw_different_things_are_refused():
     image = Image.merge("LA", (grey(disc() * 255), grey(~disc() * 255)))
-    with pytest.raises(DataError, match="m.png: its colours and its alpha channel both draw something, and not the same"):
+    with pytest.raises(
+        DataError, match="m.png: its colours and its alpha channel both draw something, and not the same"
+    ):
         to_mask(image, Path("m.png"))
 
 
@@ -326,7 +328,9 @@ def test_masks_of_which_all_that_counts_is_object_or_background_have_finite_scor
 
 def test_classes_leave_pixels_out_too(tmp_path):
     folders = folder_of(tmp_path, lambda: palette(np.where(RIM, 255, INSTANCES), VOC))
-    with pytest.raises(DataError, match=r"holds 255, but dataset.num_classes=3 allows 0 to 2. To leave pixels out: data"):
+    with pytest.raises(
+        DataError, match=r"holds 255, but dataset.num_classes=3 allows 0 to 2. To leave pixels out: data"
+    ):
         build(folders, num_classes=3)
     truth = build(folders, num_classes=3, ignore=[255]).test.ground_truth(0)
     assert np.array_equal(truth == IGNORED, RIM) and set(np.unique(truth)) == {IGNORED, 0, 1, 2}
@@ -397,9 +401,13 @@ def test_levels_that_are_almost_white_are_noted_for_the_mirror_protocol(tmp_path
     monkeypatch.chdir(tmp_path)
     folder_of(tmp_path, READ["254 and 2"])
     Path("sweep.yaml").write_text(SWEEP)
-    trials = {name: expand(load_sweep(Path("sweep.yaml"), None, [f"protocol.name={name}"])) for name in ("mirror", "sod")}
+    trials = {
+        name: expand(load_sweep(Path("sweep.yaml"), None, [f"protocol.name={name}"])) for name in ("mirror", "sod")
+    }
     (note,) = [line for line in prepare_data(trials["mirror"]) if "mirror" in line]
     assert note.startswith("2 masks of test hold levels from 129 to 254, background for the mirror protocol: pair 00")
     assert not any("mirror" in line for line in prepare_data(trials["sod"]))
     score.main(["--pred", "masks", "--gt", "masks", "--protocol", "mirror", "--name", "m", "--jobs", "1"])
-    assert "8 masks hold levels from 129 to 254, which are background for the mirror protocol" in capsys.readouterr().out
+    assert (
+        "8 masks hold levels from 129 to 254, which are background for the mirror protocol" in capsys.readouterr().out
+    )

@@ -3,6 +3,7 @@
 import csv
 
 import pytest
+import yaml
 from conftest import REPOSITORY
 
 from bench import plan as planner
@@ -87,6 +88,28 @@ def test_mistakes_are_said_before_anything_is_predicted(sweep_file, tmp_path, ca
     assert part in said.err and "Traceback" not in said.err and said.out == ""
 
 
+@pytest.mark.parametrize(
+    ("profiles", "arguments", "expected"),
+    [
+        (None, [], "default"),
+        (["small"], [], "small"),
+        (["small", "full", "large"], [], "full"),
+        (["small", "large"], [], "small"),
+        (["small", "full", "large"], ["--profile", "large"], "large"),
+    ],
+)
+def test_the_profile_is_full_where_there_is_one_and_else_the_first(
+    monkeypatch, tmp_path, capsys, profiles, arguments, expected
+):
+    monkeypatch.setattr(planner, "predict", lambda *_: Prediction(Footprint(dict.fromkeys(PARTS, GIB), "x", GIB)))
+    tree = yaml.safe_load(SWEEP)
+    content = tree.pop("profiles")["full"]
+    tree |= content if profiles is None else {"profiles": dict.fromkeys(profiles, content)}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    assert main([str(tmp_path / "own.yaml"), "--results", str(tmp_path), *arguments]) == 0
+    assert f"mine ({expected}): predicted peak" in capsys.readouterr().out
+
+
 def test_card_sizes():
     assert [card_size(text) for text in ("8", "8GB", "8 gb", "10.5")] == [8, 8, 8, 10.5]
     with pytest.raises(ConfigError):
@@ -129,7 +152,7 @@ ABLATIONS = sorted((REPOSITORY / "ablations").glob("*.yaml"))
 @pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
 def test_every_ablation_has_a_plan_at_full_size(monkeypatch, tmp_path, path, capsys):
     """All but the prediction itself, which would take seconds for each row; ``tests/test_ablations.py`` builds them."""
-    monkeypatch.setattr(planner, "sizes", lambda trials: {})
+    monkeypatch.setattr(planner, "sizes", lambda trials, progress: {})
     footprint = Footprint(dict.fromkeys(PARTS, GIB), "forward", 7 * GIB)
     monkeypatch.setattr(planner, "predict", lambda config, generation: Prediction(footprint))
     assert main([str(path), "--results", str(tmp_path), "--card", "8"]) == 0

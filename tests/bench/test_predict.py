@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from conftest import write_pairs
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
+from bench import checkpoint
 from bench.predict import main
 from bench.trial import run_trial
 
@@ -65,3 +68,28 @@ def test_wrong_input_is_one_line_and_code_2(trained, tmp_path, monkeypatch, caps
     assert main([names.get(a, a) for a in arguments]) == 2
     said = capsys.readouterr().err
     assert expected in said and "Traceback" not in said
+
+
+def test_weights_that_are_no_numbers_predict_nothing(trained, tmp_path, capsys):
+    path, images, _ = trained
+    tensors = load_file(path)
+    spoilt = [name for name in sorted(tensors) if name.endswith("head.bias") or name.endswith("running_var")][:2]
+    for name in spoilt:
+        tensors[name][0] = float("nan")
+    with safe_open(path, "pt") as file:
+        save_file(tensors, tmp_path / "nan.safetensors", metadata=file.metadata())
+    assert main([str(tmp_path / "nan.safetensors"), str(images), str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "nan.safetensors: its weights are not finite" in said and all(name in said for name in spoilt)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_answer_that_is_no_number_is_no_mask(trained, tmp_path, monkeypatch, capsys, recwarn):
+    path, images, _ = trained
+    config, model = checkpoint.load(path)
+    model.decoder.head.bias.data.fill_(float("inf"))
+    monkeypatch.setattr(checkpoint, "load", lambda path: (config, model))
+    assert main([str(path), str(images), str(tmp_path / "out")]) == 1
+    out, err = capsys.readouterr()
+    assert "wrote 0 masks" in out and err.count("the model's logits are not finite") == 12 and "pair 003.jpg: " in err
+    assert list((tmp_path / "out").iterdir()) == [] and not [w for w in recwarn if w.category is RuntimeWarning]

@@ -5,6 +5,7 @@ import argparse
 import pytest
 from fake_cuda import FakeCuda
 
+from bench import machine
 from bench.config import ConfigError, Sweep
 from bench.resources import Resources, add_options, check_parallel, resources_of
 
@@ -15,7 +16,7 @@ def asked(monkeypatch, tiny_with):
 
     def ask(arguments: str, device: str = "cuda", visible: int = 4) -> Resources:
         FakeCuda(monkeypatch, count=visible)
-        monkeypatch.setattr("os.cpu_count", lambda: 16)
+        monkeypatch.setattr("bench.resources.cores", lambda: 16)
         parser = argparse.ArgumentParser()
         add_options(parser)
         sweep = Sweep("name", "?", "default", tiny_with({"device": device}), (), (0,))
@@ -86,6 +87,21 @@ def test_what_cannot_be_is_one_line_that_names_the_option(asked, arguments, devi
     with pytest.raises(ConfigError, match=arguments.split()[0]) as caught:
         asked(arguments, device=device)
     assert expected in str(caught.value) and len(caught.value.lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("usable", "words"), [(16, "this machine has 16 cores"), (4, "this process may use 4 of 16 cores")]
+)
+def test_a_limit_below_the_machines_cores_is_said(monkeypatch, tiny_with, usable, words):
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    monkeypatch.setattr(machine, "_bound", lambda: usable)
+    monkeypatch.setattr(machine, "_quota", lambda group: None)
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    sweep = Sweep("name", "?", "default", tiny_with({"device": "cpu"}), (), (0,))
+    with pytest.raises(ConfigError, match=f"{words}. Allowed: 1 to {usable}"):
+        resources_of(parser.parse_args(["--cpus-per-trial", "17"]), sweep)
+    assert Resources(1).slots_here() == usable
 
 
 def test_every_gpu_needs_an_image_of_each_batch():

@@ -157,7 +157,9 @@ def test_when_scoring_fails_only_scoring_is_repeated(config, tmp_path, monkeypat
         patched.setattr(Checkpoints, "after_training", lambda self, memory: kept.append(memory) or after(self, memory))
         patched.setattr(sod, "measure", lambda *arguments: {"s_measure": np.nan})
         failed = run_trial(config, checkpoints=Checkpoints(tmp_path, 1e9))
-    assert failed.status == "error" and failed.error == "salient-val-0000: s_measure of this image is not a finite number"
+    assert (
+        failed.status == "error" and failed.error == "salient-val-0000: s_measure of this image is not a finite number"
+    )
     assert failed.notes == ["what it has learnt is kept: the same command repeats the scoring alone"]
     assert failed.curve == whole.curve
 

@@ -264,7 +264,11 @@ def with_value(value, dtype):
         (with_value(70000, np.int32), ".tif", "to 70000 are no probability. Allowed are floats from 0 to 1, and whole"),
         (lambda a: Image.fromarray((a / 64).astype(np.float32)), ".tif", "are no probability"),
         (lambda a: Image.fromarray((a / 255 - 0.5).astype(np.float32)), ".tif", "are no probability"),
-        (lambda a: Image.fromarray(np.stack([a, 255 - a, a], -1)), ".png", "is a picture in colours, not a map of grey"),
+        (
+            lambda a: Image.fromarray(np.stack([a, 255 - a, a], -1)),
+            ".png",
+            "is a picture in colours, not a map of grey",
+        ),
         (lambda a: Image.fromarray(np.stack([a, a], -1)), ".png", "is partly transparent"),
     ],
 )

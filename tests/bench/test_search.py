@@ -1,7 +1,6 @@
 """Search on simulated records, in which everything is known; two real sweeps at the end, one with Ray."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from bench import cluster, schedule, search
 from bench.config import Axis, ConfigError, Sweep, TrialConfig, load_sweep
 from bench.early_stopping import EarlyStopping
+from bench.machine import cores
 from bench.provenance import provenance
 from bench.record import CurvePoint, Timing, TrialRecord, load_all, write_table
 from bench.report.leaderboard import summarise
@@ -564,9 +564,17 @@ def test_without_optuna_it_says_what_to_install(monkeypatch):
         search.check(sweep, trials)
 
 
-def test_labels_low_and_high_are_still_labels(file):
-    axis = load_sweep(Path(file), overrides=["train.lr={low: 1e-5, high: 1e-3}"]).axes[1]
-    assert [label for label, _ in axis.points] == ["low", "high"] and axis.between is None
+@pytest.mark.parametrize("log", ["", ", log: 1", ", log: yes!", ", log: null"])
+@pytest.mark.parametrize("search", [[], ["search=random", "search.points=2"]])
+def test_low_and_high_without_a_truth_value_at_log_are_refused(file, log, search):
+    """They were two rows with these labels, also under a search."""
+    with pytest.raises(ConfigError, match="axes.train.lr: low and high are the ends of a range, which needs log: true"):
+        load_sweep(Path(file), overrides=[f"train.lr={{low: 1e-5, high: 1e-3{log}}}", *search])
+
+
+def test_labels_among_others_are_labels(file):
+    axis = load_sweep(Path(file), overrides=["train.lr={low: 1e-5, mid: 1e-4, high: 1e-3}"]).axes[1]
+    assert [label for label, _ in axis.points] == ["low", "mid", "high"] and axis.between is None
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -627,8 +635,8 @@ def test_a_dry_run_shows_what_comes_first(file, capsys):
 def test_trials_that_fall_behind_are_stopped_and_the_table_says_so(file, executor):
     """For real: the tiny rate loses against the large one at the first epoch, and its process is ended."""
     Path(file).write_text(FILE.replace("[1, 2, 4]", "[2]").replace("[1e-5, 1e-3]", "[1e-2, 1e-7]"))
-    cores = str(os.cpu_count())  # one after the other, so that the outcome is certain
-    arguments = [file, "search.early_stopping=asha", "--cpus-per-trial", cores, "--executor", executor]
+    all_cores = str(cores())  # one after the other, so that the outcome is certain
+    arguments = [file, "search.early_stopping=asha", "--cpus-per-trial", all_cores, "--executor", executor]
     if executor == "serial":
         assert main(arguments) == 0
     else:

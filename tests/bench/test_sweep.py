@@ -1,12 +1,16 @@
 import pytest
 import torch
+from conftest import SWEEP
+from safetensors.torch import load_file
 
-from bench.config import Axis, ConfigError, Sweep
+from bench.config import Axis, ConfigError, Sweep, TrialConfig
 from bench.record import TrialRecord
-from bench.run import _missing_lines
+from bench.run import _missing_lines, main
 from bench.sweep import absent_of, check_writable, expand, pending, prepare_data, prepare_weights, sizes
+from models import MODELS
 from models._encoder_decoder import ADAPTERS
 from models._skeleton import skeleton
+from models.encoders import sam3_vit_tiny
 
 
 @pytest.fixture
@@ -93,7 +97,7 @@ def test_weights_are_checked_without_memory_whatever_the_adapter(sweep, tiny_wit
     """Checking must leave the model a shape: adapters that follow the encoder's device would find two."""
     base = tiny_with({"model.adapter": {"name": adapter}, "model.frozen_weights": "nf4"})
     trials = expand(sweep._replace(base=base, axes=(Axis.over("model.decoder.width", {"8": 8}),)))
-    prepare_weights(trials)
+    assert prepare_weights(trials) == []
     shape = skeleton(base.model, 32, pretrained=True)
     assert all(p.is_meta for p in shape.parameters())
 
@@ -106,3 +110,57 @@ def test_weights_are_checked_before_any_trial(sweep, tiny_with, tmp_path):
         prepare_weights(expand(wrong))
     text = str(error.value)
     assert text.count("these are not the weights of this ViT") == 1 and "missing: blocks.0.attn.proj.bias" in text
+
+
+def test_where_weights_were_found_is_said_before_the_trials_start(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "smoke.yaml").write_text(SWEEP.format(axis="model.adapter.rank: [1, 2]"))
+    torch.save({"ema": load_file(sam3_vit_tiny.SHIPPED), "epoch": 3}, tmp_path / "mine.pt")
+    assert main(["smoke.yaml", "model.encoder.weights=mine.pt", "--executor", "serial", "--page-every", "off"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said.count("note: mine.pt: tensors were found under 'ema'") == 1
+
+
+def test_shapes_that_are_the_same_are_built_once(sweep, tiny_with, monkeypatch, tmp_path):
+    """What is loaded, left to chance or computed again changes no tensor's shape; what trains does change a count."""
+    built = []
+    monkeypatch.setattr("bench.sweep.skeleton", lambda *arguments: built.append(1) or skeleton(*arguments))
+    same = {
+        "model.encoder.drop_path": {"0": 0.0, "0.1": 0.1},
+        "model.encoder.weights": {"random": "random", "mine": str(tmp_path / "mine.pt")},
+        "model.encoder.checkpointing": {"on": True, "off": False},
+        "model.checkpoint_decoder": {"on": True, "off": False},
+        "train.lr": {"1e-3": 1e-3, "1e-4": 1e-4},
+    }
+    trials = expand(sweep._replace(axes=tuple(Axis.over(path, values) for path, values in same.items())))
+    counts = sizes(trials)
+    assert len(trials) == 96 and len(counts) == 96 and len(built) == 1
+    trials = expand(sweep._replace(axes=(Axis.over("model.tuned_blocks", {"none": "none", "all": "all"}),)))
+    assert len({size["trainable"] for size in sizes(trials).values()}) == 2 and len(built) == 3
+
+
+def test_encoders_of_shapes_are_copies(tiny):
+    first, second = (skeleton(tiny.model, 32) for _ in range(2))
+    first.encoder.trunk.blocks[0].requires_grad_(True)
+    del first.encoder.trunk.ln_pre
+    third = skeleton(tiny.model, 32)
+    names = {name: (value.shape, value.dtype) for name, value in second.named_parameters()}
+    real = MODELS.build(tiny.model, 32, False)
+    assert names == {name: (value.shape, value.dtype) for name, value in real.named_parameters()}
+    for model in (second, third):
+        trained = {name for name, value in model.named_parameters() if value.requires_grad}
+        assert trained == {name for name, value in real.named_parameters() if value.requires_grad}
+
+
+def test_a_dry_run_of_many_trials_compares_no_configurations_and_says_what_takes_long(tmp_path, monkeypatch, capsys):
+    """To look for a trial in a list is to compare its configuration with all that come before it."""
+    compared = []
+    monkeypatch.setattr(TrialConfig, "__eq__", lambda one, other: compared.append(1) or one is other)
+    monkeypatch.setattr("bench.run.MANY", 3)
+    monkeypatch.chdir(tmp_path)
+    axis = "model.adapter.rank: [1, 2, 3]\n  train.lr: [1e-3, 2e-3, 3e-3, 4e-3]"
+    (tmp_path / "smoke.yaml").write_text(SWEEP.format(axis=axis).replace("seeds: [0]", "seeds: [0, 1, 2, 3, 4]"))
+    assert main(["smoke.yaml", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "60 of 60 trials to run" in out and not compared
+    assert "counting the parameters of models: 3\n" in out

@@ -44,7 +44,7 @@ def files(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch):
     torch.set_num_threads(1)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr("bench.datasets._cache.cores", lambda: 1)
 
 
 def config(images, masks):

@@ -25,6 +25,7 @@ from bench.datasets import silent
 from bench.executor import Executor
 from bench.forked import ForkServer, Request, start
 from bench.interrupt import Interrupts
+from bench.machine import cores
 from bench.record import TrialRecord, load_all
 from bench.resources import Resources
 from bench.sweep import Trial
@@ -135,8 +136,7 @@ def bench_executor(benchmark, executor, epochs, tmp_path):
     out: it waits until the fork server, or Ray, has started."""
     bodies = [embedded(1)] + ([embedded(epochs)] if epochs > 1 else [embedded(n) for n in (2, 3, 4)])
     trials = [Trial(config, (str(index),)) for index, config in enumerate(bodies)]
-    cores = os.cpu_count() or 1
-    clock, resources = Clock(), Resources(threads=cores)
+    clock, resources = Clock(), Resources(threads=cores())
     work = Work(trials, tmp_path, clock, say=print)
 
     def run():
@@ -147,7 +147,7 @@ def bench_executor(benchmark, executor, epochs, tmp_path):
 
     with ExitStack() as stack:
         if executor == "ray on a cluster":
-            cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cores, "object_store_memory": 10**8})
+            cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cores(), "object_store_memory": 10**8})
             stack.callback(cluster.shutdown)
             resources = replace(resources, address=cluster.address)
         benchmark.pedantic(run, rounds=1)

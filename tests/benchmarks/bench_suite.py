@@ -80,7 +80,7 @@ def bench_loading(benchmark, tmp_path, source):
                 Image.open(images / f"{name}.jpg").convert("RGB"),
                 Image.open(masks / f"{name}.png").convert("L"),
             )
-            pairs.append((resize_image(image, 336), resize_mask(mask, 336, "bicubic")))
+            pairs.append((resize_image(image, 336), resize_mask(np.asarray(mask), 336, "bicubic")))
         return tuple(torch.from_numpy(np.stack(arrays)) for arrays in zip(*pairs))
 
     def load(read):

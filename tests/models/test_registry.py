@@ -3,6 +3,7 @@ from pydantic import ValidationError
 
 from models import MODELS
 from models._encoder_decoder import DECODERS
+from models._skeleton import skeleton
 
 
 def test_a_file_is_an_entry_and_machinery_is_not():
@@ -37,3 +38,34 @@ def test_configs_are_closed_strict_and_immutable():
 def test_json_round_trip_gives_the_same_config():
     config = MODELS.parse({"name": "sam3_unet", "adapter": {"placement": [3, 1]}, "tuned_blocks": "last:2"})
     assert MODELS.parse(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "changes"),
+    [
+        ({"name": "sam3_unet", "encoder": {"name": "sam3_vit_tiny"}}, 32, {"drop_path": 0.3, "checkpointing": True}),
+        ({"name": "sam3_unet", "encoder": {"name": "sam3_vit_tiny"}}, 32, {"weights": "x", "residual": "bfloat16"}),
+        (
+            {"name": "sam2_unet", "encoder": {"name": "sam2_hiera", "size": "tiny"}},
+            64,
+            {"release": "2.1", "weights": "x", "drop_path": 0.2, "checkpointing": True},
+        ),
+        (
+            {"name": "sam3_unet", "encoder": {"name": "timm_backbone", "model": "test_vit"}, "adapter": "lora"},
+            32,
+            {"weights": "random", "checkpointing": False},
+        ),
+    ],
+)
+def test_models_of_one_shape_have_the_same_tensors(model, size, changes):
+    config = MODELS.parse(model)
+    other = MODELS.parse(
+        {**model, "checkpoint": "y", "checkpoint_decoder": True, "encoder": model["encoder"] | changes}
+    )
+    assert changes.keys() <= type(config.encoder).shapeless and config.shape() == other.shape() and config != other
+    tensors = [
+        {n: (v.shape, v.dtype, v.requires_grad) for n, v in skeleton(c, size).named_parameters()}
+        for c in (config, other)
+    ]
+    assert tensors[0] == tensors[1]
+    assert MODELS.parse({**model, "decoder": "fpn"}).shape() != config.shape()

@@ -149,7 +149,7 @@ def test_a_disk_that_refuses_is_a_plain_sentence(checkpoint, tmp_path, monkeypat
 
 
 def test_failure_while_writing_leaves_nothing_behind(checkpoint, cache, monkeypatch):
-    def full(tensors, path):
+    def full(tensors, path, metadata):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 

@@ -108,6 +108,86 @@ def test_what_is_no_state_dict_is_an_error(tmp_path, content):
         load(tmp_path / "odd.pt")
 
 
+def within(trunk, name):
+    """A checkpoint as training code saves it, and what is said of it beside its path."""
+    lightning = {f"model.{n}": v for n, v in trunk.items()} | {"loss.weight": torch.zeros(1)}
+    compiled = {f"module._orig_mod.{n}": v for n, v in trunk.items()}
+    inside = {n.replace("blocks.0.", "blocks.0._orig_mod."): v for n, v in trunk.items()}
+    wrong = {n: torch.zeros(2) for n in trunk}
+    under = "tensors were found under "
+    return {
+        **{key: ({key: trunk, "epoch": 3}, f"{under}'{key}'") for key in _weights.NESTED},
+        "lightning": ({"state_dict": lightning, "loops": {}}, f"{under}'state_dict', 'model.' left out of their names"),
+        "both": ({"net": compiled}, f"{under}'net', '_orig_mod.' and 'module.' left out of their names"),
+        "compiled": (compiled, "'_orig_mod.' and 'module.' left out of their names"),
+        "one layer compiled": (inside, "'_orig_mod.' left out of their names"),
+        "all by lightning": ({f"model.{n}": v for n, v in trunk.items()}, "'model.' left out of their names"),
+        "another model beside": ({"ema": wrong, "model": trunk}, f"{under}'model'"),
+        "an optimiser beside": ({"model": trunk, "optimizer": {"state": {0: torch.zeros(1)}}}, f"{under}'model'"),
+        "Meta's names": ({"ema": {PREFIX + n: v for n, v in trunk.items()}}, f"{under}'ema'"),
+        "plain": (trunk, None),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*_weights.NESTED, "lightning", "both", "compiled", "one layer compiled", "all by lightning"]
+    + ["another model beside", "an optimiser beside", "Meta's names", "plain"],
+)
+def test_tensors_are_found_where_training_code_puts_them_and_it_is_said(tmp_path, trunk, name):
+    content, note = within(trunk, name)
+    torch.save(content, tmp_path / "mine.pt")
+    for _ in range(2):  # the second time they come from the cache
+        with _weights.notes() as notes:
+            count, loaded, rope = load(tmp_path / "mine.pt")
+        assert count == len(trunk) - 2
+        assert all(torch.equal(value, rope.get(n, trunk[n])) for n, value in loaded.items())
+        assert notes == ([f"{tmp_path / 'mine.pt'}: {note}"] if note else [])
+
+
+def test_which_of_two_models_is_meant_is_not_guessed(tmp_path, trunk):
+    torch.save({"model": trunk, "ema": {n: v + 1 for n, v in trunk.items()}}, tmp_path / "two.pt")
+    with pytest.raises(_weights.WeightsError, match="two.pt: .* under 'model' and 'ema'. Save the one that you mean"):
+        load(tmp_path / "two.pt")
+    with pytest.raises(_weights.WeightsError, match="under 'model' and 'ema'"):
+        _weights.only(tmp_path / "two.pt")
+    double = trunk | {f"_orig_mod.{n}": v for n, v in trunk.items()}
+    torch.save(double, tmp_path / "double.pt")
+    with pytest.raises(_weights.WeightsError, match="twice, with and without '_orig_mod.'"):
+        load(tmp_path / "double.pt")
+
+
+def test_tensors_under_another_key_are_not_looked_for_and_the_keys_are_named(tmp_path, trunk):
+    torch.save({"generator": trunk, "epoch": 3}, tmp_path / "odd.pt")
+    with pytest.raises(_weights.WeightsError, match="holds 'generator', 'epoch', and no tensors by name"):
+        load(tmp_path / "odd.pt")
+
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1\nsize 12345\n"
+PAGE = "\n<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</title></head></html>"
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.safetensors"])
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [(LFS, "is a pointer of Git LFS.* Run 'git lfs pull'"), (PAGE, "is a web page.* Download it in a browser")]
+    + [(f"\ufeff  {PAGE}".upper(), "is a web page"), ("<html>", "is a web page")],
+)
+def test_what_was_saved_in_place_of_a_checkpoint_says_what_it_is(tmp_path, name, content, what):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(_weights.WeightsError, match=f"{name}: {what}"):
+        load(tmp_path / name)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path, trunk):
+    trunk["ln_pre.weight"][3] = float("nan")
+    torch.save(trunk, tmp_path / "nan.pt")
+    with pytest.raises(_weights.WeightsError, match=r"nan.pt: its weights are no numbers \(NaN\): ln_pre.weight"):
+        load(tmp_path / "nan.pt")
+    with pytest.raises(_weights.WeightsError, match="ln_pre.weight"):
+        _weights.only(tmp_path / "nan.pt")
+
+
 def test_pretrained_is_looked_for_in_the_environment_then_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SAM3_WEIGHTS", raising=False)

@@ -11,12 +11,14 @@ import hashlib
 import html as markup
 import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from bench.harmless import harmless
 from bench.report.leaderboard import Leaderboard
 from bench.report.page.content import content
 from bench.report.page.pictures import samples
@@ -33,7 +35,7 @@ def html(results: Results, board: Leaderboard) -> str:
     """The whole page."""
     data = content(results, board)
     parts = {
-        "title": markup.escape(board.name),
+        "title": markup.escape(harmless(board.name)),
         "style": _asset("page.css"),
         "plotly": _packed_plotly(),
         "script": _script(),
@@ -45,9 +47,17 @@ def html(results: Results, board: Leaderboard) -> str:
 
 
 def _json(data: Any) -> str:
-    """JSON that stays inside its ``<script>`` element whatever it holds."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    """JSON that stays inside its ``<script>`` element whatever it holds, and whose texts turn and hide nothing."""
+    text = json.dumps(_harmless(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return re.sub("[<>&\u2028\u2029\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _harmless(data: Any) -> Any:
+    if isinstance(data, str):
+        return harmless(data, keep="\n\t\u2028\u2029")  # line ends do no more than that in a page
+    if isinstance(data, Mapping):
+        return {_harmless(name): _harmless(value) for name, value in data.items()}
+    return [_harmless(value) for value in data] if isinstance(data, list | tuple) else data
 
 
 @cache

@@ -1,9 +1,13 @@
 """``Results`` and their leaderboard -> figures. The only folder that imports matplotlib."""
 
+import re
+
+import bench.report.plots.no_backend  # noqa: F401  # before whatever imports matplotlib
 from matplotlib.figure import Figure
 
 from bench.report.leaderboard import Leaderboard
 from bench.report.plots.axis_curves import axis_curves
+from bench.report.plots.fonts import fonts_for, texts_of, undrawable
 from bench.report.plots.heat_map import heat_map
 from bench.report.plots.memory import memory_comparison, memory_curves, memory_plan
 from bench.report.plots.memory_series import memory_series, trial_memory
@@ -16,13 +20,16 @@ from bench.report.results import Results
 
 __all__ = [
     "figures",
+    "fonts_for",
     "memory_accuracy",
     "memory_comparison",
     "memory_curves",
     "memory_plan",
     "save",
+    "texts_of",
     "trial_memory",
     "trial_samples",
+    "undrawable",
 ]
 
 
@@ -34,7 +41,7 @@ def figures(results: Results, board: Leaderboard) -> dict[str, Figure]:
         suffix = f"_environment_{number}" if number > 1 else ""
         found[f"memory_accuracy{suffix}"] = memory_accuracy(board, table, results.images)
         for axis in range(len(board.axes)):
-            name = board.axes[axis].removeprefix("model.").replace(".", "_")
+            name = re.sub(r"\W", "_", board.axes[axis].removeprefix("model."))
             found[f"axis_{name}{suffix}"] = axis_curves(results, board, table, axis)
         found[f"heat_map{suffix}"] = heat_map(board, table)
         found[f"placement{suffix}"] = placement(results, board, table)

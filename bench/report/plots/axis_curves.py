@@ -77,10 +77,10 @@ def axis_curves(results: Results, board: Leaderboard, table: Table, axis: int) -
         rest = row.labels[:axis] + row.labels[axis + 1 :]
         groups.setdefault(rest, {})[row.labels[axis]] = row
     values = _numbers(results, board.axes[axis], labels)
-    if values and max(text_width(label, 8) for label in labels) > LONGEST_TICK:
-        values = None
-    draw = _curves if values else _dots
     with house_style():
+        if values and max(text_width(label, 8) for label in labels) > LONGEST_TICK:
+            values = None
+        draw = _curves if values else _dots
         return draw(results, board, table, axis, panels, groups, values or dict(zip(labels, range(len(labels)))))
 
 

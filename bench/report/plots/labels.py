@@ -25,7 +25,7 @@ def label(axes: Axes, names: Sequence[str], ink: Sequence[tuple[float, float]], 
     drawn = axes.transData.transform(np.asarray(ink, float)) * scale
     frame = axes.get_window_extent().extents * scale
     points, lines = drawn[: len(names)], drawn[len(names) :]
-    boxes: list[np.ndarray] = []
+    boxes = np.empty((0, 4))
     offsets: dict[int, tuple[float, float]] = {}
     for i in sorted(range(len(names)), key=lambda i: (_room(points, i), i)):
         half = np.array([72 * text_width(names[i], size) / 2 + 1, size * LINE / 2])
@@ -41,7 +41,7 @@ def label(axes: Axes, names: Sequence[str], ink: Sequence[tuple[float, float]], 
         if not found:
             return False
         _, _, offsets[i], box = min(found, key=lambda place: place[:2])
-        boxes.append(box)
+        boxes = np.vstack([boxes, box])
     for i, (dx, dy) in sorted(offsets.items()):
         far = math.hypot(max(0, abs(dx) - 36 * text_width(names[i], size)), dy) > LINKED
         link = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3} if far else None
@@ -56,11 +56,11 @@ def _room(points: np.ndarray, i: int) -> float:
     return float(np.hypot(*(others - points[i]).T).min()) if len(others) else 0.0
 
 
-def _fits(box: np.ndarray, frame: np.ndarray, points: np.ndarray, boxes: Sequence[np.ndarray]) -> bool:
+def _fits(box: np.ndarray, frame: np.ndarray, points: np.ndarray, boxes: np.ndarray) -> bool:
     inside = (box[:2] >= frame[:2]).all() and (box[2:] <= frame[2:]).all()
     wide = box + np.array([-1, -1, 1, 1]) * MARKER
-    free = all(box[0] >= b[2] or box[2] <= b[0] or box[1] >= b[3] or box[3] <= b[1] for b in boxes)
-    return bool(inside and free and not _inside(wide, points))
+    beside = ((box[:2] >= boxes[:, 2:]) | (box[2:] <= boxes[:, :2])).any(axis=1)
+    return bool(inside and beside.all() and not _inside(wide, points))
 
 
 def _inside(box: np.ndarray, points: np.ndarray) -> int:

@@ -108,6 +108,8 @@ def _of_row(results: Results, trial_ids: Sequence[str], name: str) -> Series | N
 
 def _read(columns: Mapping[str, list], record: TrialRecord, name: str) -> Series | None:
     for reading, (baseline, what) in READINGS.items():
+        if reading not in columns:
+            continue
         phases, peaks, start = {}, {}, 0.0
         for phase, points in groupby(zip(columns["phase"], columns["seconds"], columns[reading]), key=lambda p: p[0]):
             memory = record.memory.get(phase)

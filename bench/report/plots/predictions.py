@@ -10,7 +10,7 @@ from PIL import Image
 from bench.report.leaderboard import Leaderboard, Row, Table
 from bench.report.plots.style import GREY, SMALL_SIZE, WIDTH, accuracy, canvas, house_style, row_name, wrap
 from bench.report.results import Results
-from bench.samples import Sample, load_samples
+from bench.samples import LONG_SIDE, Sample, load_samples
 from bench.scores import METRICS
 
 GROUPS = ("best", "median", "worst")
@@ -82,7 +82,7 @@ def sample_comparison(results: Results, board: Leaderboard, table: Table) -> Fig
         note += f"; the first {len(shown)} of {len(found)} rows"
     with house_style():
         side = (WIDTH - NAME_WIDTH - 0.2) / MOST_IMAGES
-        tallest = max(np.divide(*_size(s.image)[::-1]) for s in shown[0][1])
+        tallest = max(_height(sample.image) for sample in shown[0][1])
         height = (2 + len(shown)) * (side * min(tallest, 1.0) + 0.16)
         figure = canvas(board, table, height, title="The same test images for all rows", note=note).figure
         panels = figure.subplots(2 + len(shown), columns, squeeze=False)
@@ -115,14 +115,27 @@ def _shared(results: Results, row: Row) -> list[Sample]:
     return []
 
 
-def _size(picture: bytes) -> tuple[int, int]:
-    with Image.open(io.BytesIO(picture)) as image:
-        return image.size
+def _pixels(picture: bytes) -> np.ndarray | None:
+    """uint8 [H, W, 3]; ``None`` for what is no thumbnail of ours."""
+    try:
+        with Image.open(io.BytesIO(picture), formats=("JPEG", "PNG")) as image:
+            return np.asarray(image.convert("RGB")) if max(image.size) <= LONG_SIDE else None
+    except (OSError, ValueError, SyntaxError):  # as PIL calls damaged files
+        return None
+
+
+def _height(picture: bytes) -> float:
+    """Of a picture that is 1 wide."""
+    pixels = _pixels(picture)
+    return 1.0 if pixels is None else pixels.shape[0] / pixels.shape[1]
 
 
 def _show(axes: Axes, picture: bytes) -> None:
-    with Image.open(io.BytesIO(picture)) as image:
-        axes.imshow(np.asarray(image.convert("RGB")), interpolation="antialiased")
+    pixels = _pixels(picture)
+    if pixels is None:
+        axes.text(0.5, 0.5, "damaged", transform=axes.transAxes, ha="center", va="center", fontsize=7, color=GREY)
+    else:
+        axes.imshow(pixels, interpolation="antialiased")
     for spine in axes.spines.values():
         spine.set(visible=True, linewidth=0.4, edgecolor=GREY)
 

@@ -4,6 +4,7 @@ Colours are those of Okabe and Ito (Color Universal Design, 2008), which readers
 apart. Whatever a colour says, a marker, a line style, a hatch or a shade says too, so that figures survive greyscale.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,7 +63,9 @@ METADATA = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"Creati
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    with matplotlib.rc_context(STYLE):
+    """The look of all figures. Characters that no font has are said once, by who writes the figures."""
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         yield
 
 

@@ -1,0 +1,50 @@
+"""How commands speak to people: what others wrote is made harmless, and what a stream cannot hold is replaced."""
+
+import argparse
+import io
+import sys
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import rich.console
+from rich.console import ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from bench.harmless import harmless
+
+KEPT = "\n\t"
+"""What a text of several lines may hold."""
+
+
+class Console(rich.console.Console):
+    """A console on which texts can neither move the cursor nor turn the direction of writing; its own colours can."""
+
+    def render_str(self, text: str, **look: Any) -> Text:
+        """Strings are harmless before their width is measured."""
+        return super().render_str(harmless(text, KEPT), **look)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Whatever else is printed is harmless when it is drawn."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=harmless(segment.text, KEPT))
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser whose errors repeat what was typed without doing what it says."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(harmless(message, KEPT))
+
+
+def complain(*lines: object) -> None:
+    """Prints lines on standard error."""
+    print(*(harmless(str(line), KEPT) for line in lines), sep="\n", file=sys.stderr)
+
+
+def replace_what_streams_lack() -> None:
+    """From here on, characters that the encoding of standard output or error lacks are replaced by a question mark or
+    by their number. Every command begins with it."""
+    for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's is something else, and takes all of Unicode
+            stream.reconfigure(errors=errors)

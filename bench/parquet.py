@@ -1,0 +1,85 @@
+"""Parquet files read as strangers may have written them: what cannot be used is left out, with a line, and no error."""
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow
+import pyarrow.parquet
+from pyarrow import types
+
+LARGEST_NUMBER = 1e100
+"""Whatever is measured is far below; figures and statistics of more overflow."""
+MOST_ROWS = 5_000_000
+Columns = dict[str, list]
+
+
+class Kind(NamedTuple):
+    """What a column holds: in words, its types in Arrow, and which of its values can be."""
+
+    words: str
+    types: tuple[Callable[[pyarrow.DataType], bool], ...]
+    can_be: Callable[[Any], bool]
+
+
+def _is_there(value: Any) -> bool:
+    return value is not None
+
+
+def _is_number(value: Any) -> bool:
+    return value is not None and math.isfinite(value) and abs(value) <= LARGEST_NUMBER
+
+
+def _is_number_or_nothing(value: Any) -> bool:
+    return value is None or _is_number(value)
+
+
+def _lists_texts(kind: pyarrow.DataType) -> bool:
+    return types.is_list(kind) and types.is_string(kind.value_type)
+
+
+TEXT = Kind("texts", (types.is_string, types.is_large_string), _is_there)
+TEXTS = Kind("lists of texts", (_lists_texts,), _is_there)
+NUMBER = Kind("numbers", (types.is_floating, types.is_integer), _is_number)
+READING = Kind("numbers or nothing", (*NUMBER.types, types.is_null), _is_number_or_nothing)
+BYTES = Kind("bytes", (types.is_binary, types.is_large_binary), _is_there)
+
+
+def read(path: Path, known: Mapping[str, Kind], required: Collection[str], others: Kind) -> tuple[Columns | None, str]:
+    """The columns of a file, or ``None`` and a line that says why not; no line where there is no file.
+
+    known: what the columns of these names hold, of which the file must have the ``required`` ones; others: what any
+    further column holds. A file without rows has no columns.
+    """
+    if not path.exists():
+        return None, ""
+    try:
+        if not path.is_file():
+            raise ValueError("it is no regular file")
+        with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            if file.metadata.num_rows > MOST_ROWS:
+                raise ValueError(f"it has {file.metadata.num_rows:,} rows")
+            table = file.read()
+        return _checked(table, known, required, others) if len(table) else {}, ""
+    except Exception as error:  # whatever Arrow trips over in a damaged file
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return None, f"{path}: cannot be used ({reason})"
+
+
+def _checked(table: pyarrow.Table, known: Mapping[str, Kind], required: Collection[str], others: Kind) -> Columns:
+    """The table's columns. Raises ``ValueError`` for one that is missing, there twice, or holds something else."""
+    if missing := [name for name in required if name not in table.column_names]:
+        raise ValueError(f"it has no column {', '.join(missing)}")
+    if len(set(table.column_names)) < len(table.column_names):
+        raise ValueError("it has two columns of one name")
+    columns = {}
+    for name in table.column_names:
+        kind, column = known.get(name, others), table.column(name)
+        if not any(fits(column.type) for fits in kind.types):
+            raise ValueError(f"its column {name} holds {column.type}, not {kind.words}")
+        columns[name] = column.to_pylist()
+        wrong = next((value for value in columns[name] if not kind.can_be(value)), kind)
+        if wrong is not kind:
+            raise ValueError(f"its column {name} holds {wrong}, not {kind.words}")
+    return columns
