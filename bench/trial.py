@@ -7,6 +7,7 @@ output how it goes on (``bench.telling``), and leaves its record. Where a proces
 import dataclasses
 import gc
 import os
+import select
 import sys
 import threading
 import time
@@ -374,10 +375,13 @@ def seldom(call: Callable[[], Any], seconds: float = SIGN_OF_LIFE_SECONDS) -> Ca
     return maybe
 
 
-def end_with(driver: int) -> None:
-    """A driver that was killed cannot end its trials: they would run beside those of the next one."""
-    while os.getppid() == driver:
-        time.sleep(0.5)
+def end_with(parent: int) -> None:
+    """Ends this process with the one that forked it, and when nobody listens any more: a driver that was killed cannot
+    end its trials, which would run beside those of the next one, and who forked them may be stopped."""
+    listener = select.poll()
+    listener.register(1, 0)  # a connection that is closed, or broken, is told without being asked for
+    while os.getppid() == parent and not listener.poll(500):
+        pass
     os._exit(1)
 
 

@@ -202,7 +202,7 @@ def test_a_server_does_not_touch_a_gpu(tiny_with, parts):
 
 def test_on_a_mac_a_trial_gets_a_fresh_interpreter(monkeypatch, request_of, tiny_with, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys\nif 'bench.fork_server' in sys.orig_argv:\n    sys.platform = 'darwin'\n"
+        "import psutil, sys\nif 'bench.fork_server' in sys.orig_argv:\n    sys.platform = 'darwin'\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     config = tiny_with({"train.epochs": 2})
