@@ -22,6 +22,7 @@ from typing import Any
 
 import psutil
 
+from bench.family import end, is_dead
 from bench.files import OwnFolder
 
 LONGEST_FOLDER = 70  # the whole path of a Unix socket has room for about a hundred characters
@@ -167,7 +168,7 @@ class Forked(Process):
                 with suppress(FileNotFoundError):
                     self.connection.connect(address)
                     break
-                if time.monotonic() > patience or (self.server is not None and _is_dead(self.server)):
+                if time.monotonic() > patience or (self.server is not None and is_dead(self.server)):
                     raise FileNotFoundError(address)
                 time.sleep(0.02)
             self.connection.sendall(f"{request.to_json()}\n".encode())
@@ -213,7 +214,7 @@ class Forked(Process):
     def _is_overdue(self) -> bool:
         """The server tells of an end at once, and a trial ends soon after its server: what is not told is not to be."""
         now = time.monotonic()
-        if self._due is None and (_is_dead(self.server) or (self.trial is not None and _is_dead(self.trial))):
+        if self._due is None and (is_dead(self.server) or (self.trial is not None and is_dead(self.trial))):
             self._due = now + END_SECONDS
         return self._due is not None and now > self._due
 
@@ -233,24 +234,6 @@ def _process(pid_file: Path) -> psutil.Process | None:
     with suppress(OSError, ValueError, psutil.Error):
         return psutil.Process(int(pid_file.read_text()))
     return None
-
-
-def _is_dead(process: psutil.Process | None) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return process is None or not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    return True
-
-
-def end(process: psutil.Process | None) -> None:
-    """Kills a process that leads a group, with its group, unless its number is another's by now; waits for its death.
-
-    One that the kernel does not let go, in a call that nothing interrupts, is left after ``END_SECONDS``.
-    """
-    deadline = time.monotonic() + END_SECONDS
-    while not _is_dead(process) and time.monotonic() < deadline:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        time.sleep(0.01)
 
 
 class Parallel(Process):

@@ -56,6 +56,8 @@ class Work:
         """What became of the trials that ended here, on disk or not."""
         self.problems: list[str] = []
         """What could not be written."""
+        self.died: str | None = None
+        """What has died of that which runs the trials, so that the others cannot run."""
         self.asked = asked
         self._say, self._limits, self._stopping = say, limits, stopping
         self._waiting = list(range(len(trials)))
