@@ -6,6 +6,11 @@ in float32 as published; ``--precision``, ``--compile`` and ``--fused`` change w
 out: it has benchmarks of its own.
 """
 
+from bench import command
+
+if __name__ == "__main__":
+    command.begin()  # the imports below take seconds
+
 import argparse
 import ast
 import hashlib
@@ -22,6 +27,7 @@ from torch import Tensor, nn
 
 from bench.compare_memory import check_upstream, upstream_network
 from bench.config import ConfigError, TrialConfig, with_value
+from bench.files import TargetError, check_targets, write_whole
 from bench.sweep import check_writable
 from bench.train import batch_loss, make_optimiser
 from bench.transforms import to_input, to_target
@@ -30,6 +36,7 @@ from models._encoder_decoder import upstream_state
 from models._registry import Config, InvalidModel
 from models._size import height_width
 
+FILE = "speed_comparison.md"
 FULL = {
     "model": {"name": "sam3_unet", "encoder": {"weights": "random"}},
     "dataset": "procedural",
@@ -69,8 +76,9 @@ def main(arguments: list[str]) -> int:
     try:
         config = _config(options)
         check_upstream(options.upstream, "SAM3UNet.py", "train.py")
+        check_targets([options.results / FILE])
         check_writable(options.results)
-    except ConfigError as error:
+    except (ConfigError, TargetError) as error:
         print(error, file=sys.stderr)
         return 2
     shared = {"config": config.model_dump(mode="json"), "steps": options.steps + 1}
@@ -88,7 +96,8 @@ def main(arguments: list[str]) -> int:
             print(f"round {number + 1}, {name}: {_per_step(found[name][-1:]):.3f} s per step", flush=True)
     lines, equal = _conclusion(found["upstream"], found["here"], options, config)
     print("\n".join(lines))
-    (options.results / "speed_comparison.md").write_text("\n".join(["# Training speed", "", *lines, ""]))
+    page = "\n".join(["# Training speed", "", *lines, ""])
+    write_whole(options.results / FILE, lambda file: file.write(page.encode()))
     return 0 if equal or config.train.precision != "float32" else 1
 
 
@@ -258,4 +267,4 @@ def _conclusion(
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main))

@@ -1,5 +1,10 @@
 """The data before any trial: ``python -m bench.data list``, ``check ROOT``, ``fetch NAME`` and ``recipe TASK``."""
 
+from bench import command
+
+if __name__ == "__main__":
+    command.begin()  # the imports below take seconds
+
 import argparse
 import json
 import sys
@@ -13,6 +18,7 @@ from rich.table import Table
 from bench.datasets._catalogue import BenchmarkSet, catalogue
 from bench.datasets._check import SetReport, as_json, check
 from bench.datasets._fetch import FetchError, download
+from bench.files import TargetError, check_targets, write_whole
 from bench.progress import loading
 from models._registry import did_you_mean
 
@@ -26,7 +32,7 @@ def main(arguments: list[str]) -> int:
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, soft_wrap=True, highlight=False)
     try:
         return options.run(options, console)
-    except UsageError as error:
+    except (UsageError, TargetError) as error:
         print(error, file=sys.stderr)
         return 2
 
@@ -84,6 +90,8 @@ def _check(options: argparse.Namespace, console: Console) -> int:
     if not options.root.is_dir():
         what = "is no folder" if options.root.exists() else "does not exist"
         raise UsageError(f"{options.root} {what}. Give the folder that holds the sets")
+    if options.json:
+        check_targets([options.json], options.root.rglob("*"))
     try:
         reports = check(options.root, options.exif, loading(console))
     except OSError as error:
@@ -102,7 +110,9 @@ def _check(options: argparse.Namespace, console: Console) -> int:
         _tell(report, console)
     if options.json:
         try:
-            options.json.write_text(json.dumps(as_json(reports), indent=1, ensure_ascii=False), encoding="utf-8")
+            text = json.dumps(as_json(reports), indent=1, ensure_ascii=False)
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(options.json, lambda file: file.write(text.encode()))
         except OSError as error:
             raise UsageError(f"{options.json}: cannot be written ({error})") from None
     return 1 if any(report.problems for report in reports) else 0
@@ -191,4 +201,4 @@ def _recipe(options: argparse.Namespace, console: Console) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main))

@@ -8,6 +8,7 @@ they show: those are noted by number while they are children still.
 """
 
 import os
+import select
 import signal
 import time
 from contextlib import suppress
@@ -18,6 +19,7 @@ import psutil
 
 MARK = "SAM3_BENCH_DRIVER"
 END_SECONDS = 10.0
+POLL_MILLISECONDS = 500
 
 
 def is_dead(process: psutil.Process | None) -> bool:
@@ -37,6 +39,20 @@ def end(process: psutil.Process | None) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         time.sleep(0.01)
+
+
+def end_with(parent: int, listener: int | None = None) -> None:
+    """Ends this process with the one that started it: a driver that was killed cannot end its trials, which would run
+    beside those of the next one.
+
+    listener: a descriptor whose other end is who listens; that end tells, too, for the parent may be stopped.
+    """
+    connection = select.poll()
+    if listener is not None:
+        connection.register(listener, 0)  # that it is closed, or broken, is told without being asked for
+    while os.getppid() == parent and not connection.poll(POLL_MILLISECONDS):
+        pass
+    os._exit(1)
 
 
 class Family:

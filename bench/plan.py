@@ -3,6 +3,11 @@
 Everything here is predicted (``bench.predicted_memory``); nothing is measured, and the two never share a column.
 """
 
+from bench import command
+
+if __name__ == "__main__":
+    command.begin()  # the imports below take seconds
+
 import argparse
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +20,7 @@ from rich.markup import escape as rich_escape
 from rich.table import Table
 
 from bench.config import ConfigError, Sweep, TrialConfig, load_sweep, with_value
+from bench.files import TargetError, check_targets, write_whole
 from bench.footprint import PARTS
 from bench.predicted_memory import CONTEXT_BYTES, USABLE, Prediction, Unpredictable, fits, predict, prediction_key
 from bench.report import plots
@@ -26,6 +32,7 @@ from models._registry import InvalidModel
 GIB = 2**30
 CARDS = (6, 8, 12, 16, 24, 40, 80)
 LARGEST_BATCH = 4096
+FILES = ("plan.md", "plan.csv", *(f"{name}.{kind}" for name in ("plan", "plan_curves") for kind in ("png", "svg")))
 CURVES = {
     "model.adapter.rank": (4, 8, 16, 32, 64, 128),
     "model.adapter.placement": ("none", "last:8", "last:16", "every:2", "all"),
@@ -57,9 +64,10 @@ def main(arguments: list[str]) -> int:
         trials = expand(sweep)
         sizes(trials)  # says everything that cannot be built, at once
         folder = options.results / folder_name(sweep)
+        check_targets([folder / name for name in FILES], [options.sweep])
         check_writable(folder)
         rows = plan(trials, card, lambda text: console.print(text, markup=False))
-    except ConfigError as error:
+    except (ConfigError, TargetError) as error:
         print(error, file=sys.stderr)
         return 2
     console.print(_terminal(sweep, rows, card))
@@ -67,7 +75,7 @@ def main(arguments: list[str]) -> int:
     frame = as_frame(sweep, rows, card)
     paths = {folder / "plan.md": markdown(sweep, rows, card), folder / "plan.csv": frame.to_csv(index=False)}
     for path, text in paths.items():
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, lambda file, text=text: file.write(text.encode()))
     predicted = [(row.labels, row.prediction) for row in rows if row.prediction]
     figures = {"plan": plots.memory_plan(sweep.question, predicted, CARDS)} if predicted else {}
     if options.curves:
@@ -232,4 +240,4 @@ def as_frame(sweep: Sweep, rows: Sequence[PlanRow], card: float | None) -> panda
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main))

@@ -1,9 +1,15 @@
 """Masks for a folder of images, from what a trial has learnt: ``python -m bench.predict FILE IMAGES OUT``."""
 
+from bench import command
+
+if __name__ == "__main__":
+    command.begin()  # the imports below take seconds
+
 import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,12 +21,14 @@ from bench.datasets import DataError
 from bench.datasets._images import read_image
 from bench.datasets.folder import pictures
 from bench.evaluate import to_answer
+from bench.files import TargetError, check_targets, write_whole
 from bench.progress import loading
 from bench.transforms import resize_image, to_input
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0 a mask for every image, 1 some image could not be read, 2 the input is wrong."""
+    """Exit code: 0 a mask for every image, 1 some image could not be read, 2 the input is wrong, or a mask would replace
+    an image."""
     parser = argparse.ArgumentParser(prog="python -m bench.predict", description=__doc__.split(":")[0])
     parser.add_argument("checkpoint", type=Path, help="<trial_id>.safetensors, as it lies beside a trial's record")
     parser.add_argument("images", type=Path, help="a folder of images")
@@ -31,9 +39,13 @@ def main(arguments: list[str]) -> int:
     console = Console(soft_wrap=True, highlight=False)
     try:
         files = _files(options)
+        if options.out.is_dir() and options.out.samefile(options.images):
+            raise TargetError(f"{options.out}: holds the images. Give another folder for the masks")
         config, model = checkpoint.load(options.checkpoint)
         options.out.mkdir(parents=True, exist_ok=True)
-    except (checkpoint.CheckpointError, DataError, OSError) as error:
+        targets = {path: options.out / f"{path.stem}.png" for path in files}
+        check_targets(targets.values(), [options.checkpoint, *files])
+    except (checkpoint.CheckpointError, DataError, TargetError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
 
@@ -55,7 +67,7 @@ def main(arguments: list[str]) -> int:
             logits = model(to_input(pixels.to(device), config.transform.normalisation))[0]
         for (path, image), one in zip(images, logits):
             answer = to_answer(one, (image.height, image.width), protocol)
-            Image.fromarray(answer).save(options.out / f"{path.stem}.png")
+            write_whole(targets[path], partial(Image.fromarray(answer).save, format="PNG"))
     console.print(f"wrote {len(files) - len(unreadable)} masks to {options.out}", markup=False)
     for line in unreadable:
         print(line, file=sys.stderr)
@@ -88,4 +100,4 @@ def _readable(files: list[Path], unreadable: list[str]) -> Iterator[tuple[Path, 
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main))

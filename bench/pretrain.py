@@ -4,6 +4,11 @@ The task is dense but not one of the benchmark's: name the material of every pix
 the outlines, in painted scenes of their own (``bench.datasets._scenes.materials``). Only the encoder is kept.
 """
 
+from bench import command
+
+if __name__ == "__main__":
+    command.begin()  # the imports below take seconds
+
 import argparse
 import os
 import sys
@@ -12,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from bench.datasets import _scenes
+from bench.files import TargetError, check_targets, write_whole
 from bench.transforms import to_input
 from models._registry import Config
 from models.encoders import sam3_vit_tiny
@@ -87,6 +93,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--out", type=Path, default=sam3_vit_tiny.SHIPPED)
     options = parser.parse_args(arguments)
+    try:
+        check_targets([options.out])
+    except TargetError as error:
+        print(error, file=sys.stderr)
+        return 2
 
     config = sam3_vit_tiny.Config(weights="random", drop_path=0.0)
     encoder, final_loss = pretrain(config, options.seed, options.steps)
@@ -97,10 +108,10 @@ def main(arguments: list[str]) -> int:
         "final_loss": f"{final_loss:.4f}",
         "torch": torch.__version__,
     }
-    save_file(weights, options.out, metadata=about)
+    write_whole(options.out, lambda file: file.write(save(weights, metadata=about)))
     print(f"{options.out}: {options.out.stat().st_size / 2**20:.1f} MiB, {about}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main))

@@ -247,7 +247,10 @@ def _damaged(paths: Mapping[str, Path]) -> tuple[Path, str] | None:
 
 
 def load(path: Path) -> TrialRecord:
-    """Raises ``ValidationError`` for a file that is no record."""
+    """Raises ``ValidationError`` for a file that is no record, and ``OSError`` for what is no regular file: a pipe would
+    be waited for."""
+    if path.exists() and not path.is_file():
+        raise OSError("it is no regular file")
     return TrialRecord.model_validate_json(path.read_bytes())
 
 

@@ -400,7 +400,7 @@ class _Reporter(tune.Callback):
             self.processes[_index(trial)] = tuple(result["process"])
         elif "ended" in result:
             self.ended[_index(trial)] = result["ended"]
-            if result["lost"]:
+            if result.get("lost"):
                 self.lost.add(_index(trial))
         elif "problem" in result:
             self.work.note(_index(trial), result["problem"])

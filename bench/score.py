@@ -3,12 +3,19 @@
 Files are paired by stem. The same PNG files give what upstream's eval.py (sod) or HetNet's eval.py (mirror) prints.
 """
 
+from bench import command
+
+if __name__ == "__main__":
+    command.begin()  # the imports below take seconds
+
 import argparse
 import hashlib
 import multiprocessing
 import os
 import re
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -23,13 +30,13 @@ from rich.console import Console
 from rich.progress import track
 
 from bench.datasets import DataError, some
-from bench.external import FOLDER, ExternalRecord, load_external
+from bench.external import FOLDER, ExternalRecord, load_external, targets
+from bench.family import end_with
+from bench.files import TargetError, check_targets
 from bench.predictions import LISTED, UNREADABLE, Pair, check_sizes, find_pairs, grey
 from bench.protocol import ProtocolConfig
 from bench.provenance import provenance
 from bench.scores import METRICS, Measured, collect, measure
-
-INTERRUPTED = 130
 
 
 class Result(NamedTuple):
@@ -43,7 +50,7 @@ class Result(NamedTuple):
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0 scored, 2 the input is wrong, 130 interrupted."""
+    """Exit code: 0 scored, 2 the input is wrong."""
     options = _parser().parse_args(arguments)
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     protocol = ProtocolConfig(name=options.protocol, minmax=not options.no_minmax)
@@ -51,6 +58,7 @@ def main(arguments: list[str]) -> int:
     try:
         folder = _target(options, name)
         pairs = find_pairs(options.pred, options.gt)
+        check_targets(targets(folder, name), [path for pair in pairs for path in pair[1:]])
         check_sizes(pairs)
         record = score_folder(pairs, protocol, name, options, console)
         folder.mkdir(parents=True, exist_ok=True)
@@ -58,12 +66,12 @@ def main(arguments: list[str]) -> int:
     except DataError as error:
         print(*error.errors, sep="\n", file=sys.stderr)
         return 2
+    except TargetError as error:
+        print(error, file=sys.stderr)
+        return 2
     except OSError as error:
         print(f"{error.filename}: {os.strerror(error.errno)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        console.print("interrupted: nothing was written")
-        return INTERRUPTED
     _show(console, record)
     console.print(f"wrote {', '.join(map(str, paths))}", markup=False)
     if options.into:
@@ -139,12 +147,19 @@ def _mapper(jobs: int) -> Iterator[Callable[..., Iterable[Any]]]:
         return
     # a forked process has all imports done; elsewhere forking is not safe
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as executor:
+    with ProcessPoolExecutor(jobs, context, _begin_worker, (os.getpid(),)) as executor:
         try:
             yield executor.map
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _begin_worker(parent: int) -> None:
+    """Signals are for the parent, with which this process ends, however that ends: its queue would not tell."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
 
 
 def _target(options: argparse.Namespace, name: str) -> Path:
@@ -194,4 +209,4 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main))

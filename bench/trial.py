@@ -7,7 +7,6 @@ output how it goes on (``bench.telling``), and leaves its record. Where a proces
 import dataclasses
 import gc
 import os
-import select
 import sys
 import threading
 import time
@@ -28,6 +27,7 @@ from bench.class_scores import score_classes
 from bench.config import TrialConfig
 from bench.datasets import DATASETS, DataError, Split
 from bench.evaluate import predict
+from bench.family import end_with
 from bench.forked import Request
 from bench.latency import latency
 from bench.memory import MeasurementSpoiled, MemoryConfig, MemoryMonitor, conditions
@@ -330,7 +330,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def run_requested(request: Request) -> None:
     """Runs a trial in this process, which is its own and ends with the one that started it."""
-    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=end_with, args=(os.getppid(), 1), daemon=True).start()
     config = TrialConfig.model_validate_json(request.config)
     with suppress(OSError):  # as a list of processes shows it, on Linux
         Path("/proc/self/comm").write_text(f"trial-{config.trial_id[:8]}")
@@ -373,16 +373,6 @@ def seldom(call: Callable[[], Any], seconds: float = SIGN_OF_LIFE_SECONDS) -> Ca
             call()
 
     return maybe
-
-
-def end_with(parent: int) -> None:
-    """Ends this process with the one that forked it, and when nobody listens any more: a driver that was killed cannot
-    end its trials, which would run beside those of the next one, and who forked them may be stopped."""
-    listener = select.poll()
-    listener.register(1, 0)  # a connection that is closed, or broken, is told without being asked for
-    while os.getppid() == parent and not listener.poll(500):
-        pass
-    os._exit(1)
 
 
 if __name__ == "__main__":
