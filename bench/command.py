@@ -69,6 +69,7 @@ class _Stream:
     def __init__(self, stream: TextIO | None, name: str, told: TextIO | None = None) -> None:
         self._name, self._told = name, told
         self._stream = stream
+        self.lost = stream is None
         if stream is None:
             self._stream = open(os.devnull, "w")
             self._say("it is closed")
@@ -93,6 +94,7 @@ class _Stream:
             self._stream.flush()  # what is left, for Python would try again at its end
 
     def _lose(self, error: OSError) -> None:
+        self.lost = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())  # for those, too, who write without asking here
         os.close(nowhere)

@@ -196,8 +196,8 @@ def _recipe(options: argparse.Namespace, console: Console) -> int:
     print(f"# Metrics of the papers' table: {', '.join(task.metrics)} (protocol {task.protocol})")
     for variant in task.variants:
         print(f"# Also: dataset.train=[{','.join(variant.train)}] dataset.test=[{','.join(variant.test)}]")
-    print(yaml.safe_dump(sweep, sort_keys=False, default_flow_style=None, width=120), end="")
-    return 0
+    print(yaml.safe_dump(sweep, sort_keys=False, default_flow_style=None, width=120), end="", flush=True)
+    return 1 if getattr(sys.stdout, "lost", False) else 0  # the output is all that there is
 
 
 if __name__ == "__main__":

@@ -17,8 +17,7 @@ from bench.family import is_dead
 NAMES = {"raylet": "raylet", "gcs_server": "GCS"}
 ASK_SECONDS = 2.0
 SILENT_SECONDS = 45.0
-"""How long Ray may leave questions unanswered, or take this machine for dead. After 60 s without its GCS, Ray would
-end this process itself, without a word of ours."""
+"""How long Ray may leave questions unanswered."""
 MOST_PER_LOOK = 2.0
 
 
@@ -26,7 +25,7 @@ class RayWatch:
     """Looks after Ray within the ``with``. ``problem`` says what has become of it."""
 
     def __init__(self, ask: Callable[[], bool], started: Iterable[psutil.Process] = ()) -> None:
-        """ask: asks Ray whether this machine is one of its nodes; it may take long, and raise anything.
+        """ask: asks Ray whether this machine is one of its living nodes; it may take long, and raise anything.
         started: the processes of a Ray that was started here."""
         self.ask = ask
         self.watched: dict[str, psutil.Process] = {}
@@ -34,8 +33,7 @@ class RayWatch:
             with suppress(psutil.NoSuchProcess):
                 if process.name() in NAMES:
                     self.watched[NAMES[process.name()]] = process
-        self._answered = threading.Event()
-        self._left = threading.Event()
+        self._answered, self._given_up, self._left = threading.Event(), threading.Event(), threading.Event()
         self._silent, self._looked = 0.0, time.monotonic()
         self._thread = threading.Thread(target=self._ask_on, name="watch Ray", daemon=True)
 
@@ -48,13 +46,20 @@ class RayWatch:
 
     def _ask_on(self) -> None:
         while not self._left.wait(ASK_SECONDS):
-            with suppress(Exception):
-                if self.ask():
-                    self._answered.set()
+            self._ask()
+
+    def _ask(self) -> None:
+        with suppress(Exception):  # Ray raises what it likes
+            (self._answered if self.ask() else self._given_up).set()
 
     def has_died(self) -> bool:
-        """Whether a process of Ray that was started here is dead."""
-        return any(map(is_dead, self.watched.values()))
+        """As far as it is known without asking."""
+        return self._given_up.is_set() or any(map(is_dead, self.watched.values()))
+
+    def dies(self) -> bool:
+        """The same, after Ray was asked, which may take as long as Ray likes."""
+        self._ask()
+        return self.has_died()
 
     def problem(self) -> str | None:
         """What has become of Ray, in words; ``None`` while it lives. Call often: time in which nobody calls, because
@@ -62,6 +67,8 @@ class RayWatch:
         for name, process in self.watched.items():
             if is_dead(process):
                 return f"Ray's {name} (process {process.pid}) {_how(process)}"
+        if self._given_up.is_set():
+            return "Ray takes this machine for dead: its raylet does not answer"
         now = time.monotonic()
         self._silent += min(now - self._looked, MOST_PER_LOOK)
         self._looked = now
@@ -69,7 +76,8 @@ class RayWatch:
             self._answered.clear()
             self._silent = 0.0
         if self._silent > SILENT_SECONDS:
-            return f"Ray has not answered for {SILENT_SECONDS:.0f} s, or takes this machine for dead"
+            self._given_up.set()
+            return f"Ray has not answered for {SILENT_SECONDS:.0f} s"
         return None
 
 

@@ -14,14 +14,17 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # before Ray is loaded: no call may start another when ours has died
+# Before Ray is loaded. No call may start another Ray when ours has died, and Ray may not end this process for want of
+# its GCS: ``RayWatch`` is sooner, and says so.
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "3600")
 
 import ray
 from ray import tune
@@ -262,7 +265,7 @@ def _tune(
     """Raises ``RayDied``."""
     below = server and server.folder  # which is removed even if this driver is killed
     for attempt in itertools.count(1):
-        reporter = _Reporter(work, may_lose_nodes=resources.address is not None, has_died=watch.has_died)
+        reporter = _Reporter(work, may_lose_nodes=resources.address is not None, watch=watch)
         made = OwnFolder() if below is None else tempfile.TemporaryDirectory(dir=below, ignore_cleanup_errors=True)
         with made as scratch:
             tuner = tune.Tuner(
@@ -360,9 +363,9 @@ class _Reporter(tune.Callback):
     """Hands on what Tune tells, writes the records that come back, kills what is overdue, and settles the trials that
     ended."""
 
-    def __init__(self, work: Work, *, may_lose_nodes: bool, has_died: Callable[[], bool] = lambda: False) -> None:
-        """has_died: whether Ray has; what became of the trials is not known then."""
-        self.work, self.may_lose_nodes, self.has_died = work, may_lose_nodes, has_died
+    def __init__(self, work: Work, *, may_lose_nodes: bool, watch: RayWatch = RayWatch(lambda: True)) -> None:
+        """watch: knows whether Ray has died; what has become of the trials is not known then."""
+        self.work, self.may_lose_nodes, self.watch = work, may_lose_nodes, watch
         self.left = threading.Event()
         """Nobody waits for Tune any more: nothing that it tells counts from here on."""
         self.where: dict[int, str] = {}  # the node of each trial
@@ -418,13 +421,13 @@ class _Reporter(tune.Callback):
             self._ended(index, reason)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._go_on()
+        self._go_on(died=self.watch.dies())
         index = _index(trial)
         self._end(index)  # nobody waits for it any more
         self._ended(index, _why(trial))
 
-    def _go_on(self) -> None:
-        if self.left.is_set() or self.has_died():
+    def _go_on(self, died: bool = False) -> None:
+        if died or self.left.is_set() or self.watch.has_died():
             raise _Left
 
     def _end(self, index: int) -> None:
