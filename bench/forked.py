@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ MOST_SAID = 10_000  # characters of what a process that died has written to stan
 PATIENCE_SECONDS = 20.0
 """How long a server that was just started may need until it listens: far less, but machines are busy."""
 POLL_SECONDS = 0.25
+DYING_SECONDS = 5.0
 END_SECONDS = 10.0
 """How long a process may take for its end, and its server to tell of it, before it is killed from here."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -174,7 +176,8 @@ class Forked(Process):
             self.connection.sendall(f"{request.to_json()}\n".encode())
         except OSError as error:
             self.connection.close()
-            end(self.server)
+            if isinstance(error, FileNotFoundError | TimeoutError):
+                end(self.server)  # it is stopped, or hangs; a dead one is replaced
             said = f"{self._complaints()}\nthe process that starts trials cannot be reached: {error}"
             raise OSError(said.strip()) from None
 
@@ -191,8 +194,9 @@ class Forked(Process):
                     return
                 else:
                     yield line
-        end(self.trial)  # it may be stopped, or have closed its output
-        end(self.server)  # and so may this; a dead one is replaced
+        end(self.trial)  # it may be stopped
+        if self._is_overdue():
+            end(self.server)  # and so may this; a dead one is replaced
         self.said = self._complaints()
 
     def _lines(self) -> Iterator[str]:
@@ -219,6 +223,10 @@ class Forked(Process):
         return self._due is not None and now > self._due
 
     def _complaints(self) -> str:
+        """What the server has said; one that dies is left the time to say it."""
+        patience = time.monotonic() + DYING_SECONDS
+        while not is_dead(self.server) and time.monotonic() < patience:
+            time.sleep(0.02)
         with suppress(OSError):
             return self.complaints.read_text(errors="replace").strip()[-MOST_SAID:]
         return ""
@@ -245,19 +253,27 @@ class Parallel(Process):
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._complaints, "text": True}
         command = [sys.executable, "-m", "bench.ranks"]
         self._child = subprocess.Popen(command, start_new_session=True, **pipes)  # Ctrl-C is for the driver
-        on_start(psutil.Process(self._child.pid))
+        self._process = psutil.Process(self._child.pid)
+        on_start(self._process)
         with suppress(BrokenPipeError):  # it died before it had read its trial; how, is said at the end
             self._child.stdin.write(f"{request.to_json()}\n")
             self._child.stdin.flush()  # and left open: its end would end the child
 
     def __iter__(self) -> Iterator[str]:
+        ended = threading.Thread(target=self._end_its_ranks, daemon=True)
+        ended.start()
         with self._complaints, self._child:
             yield from self._child.stdout
-            os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
-            self.kill()  # its ranks, if it was killed: they may be stopped. Until it is waited for, its number is its own
+            ended.join()  # it needs a number that nobody else can have yet
             self.exit_code = self._child.wait()
             self._complaints.seek(0)
             self.said = self._complaints.read().decode(errors="replace")
+
+    def _end_its_ranks(self) -> None:
+        """When it has ended: if it was killed, they may be stopped, and hold the output open."""
+        while not is_dead(self._process):
+            time.sleep(0.05)
+        self.kill()
 
     def kill(self) -> None:
         with suppress(ProcessLookupError, PermissionError):  # a Mac refuses to kill a group of dead processes
