@@ -5,6 +5,7 @@ Ray only schedules. Points, identity, resuming, records and tables are ours and 
 see the results folder: the files of a record come back through Ray.
 """
 
+import atexit
 import dataclasses
 import io
 import itertools
@@ -122,12 +123,15 @@ def connected(resources: Resources, trials: list[Trial], family: Family) -> Iter
 
 
 def _shut_down(family: Family) -> None:
-    """Ray's own way out, which may wait for ever for a Ray that is dead."""
+    """Ray's own way out, which may wait for ever for a Ray that is dead, and would once more when Python ends."""
     thread = threading.Thread(target=ray.shutdown, name="shut down Ray", daemon=True)
     thread.start()
     thread.join(LEAVE_SECONDS)
     if thread.is_alive():
         family.end()
+        thread.join(LEAVE_SECONDS)
+    if thread.is_alive():
+        atexit.unregister(ray.shutdown)
 
 
 def _answers(address: str) -> None:
@@ -168,6 +172,12 @@ def ask(
     """
     configs = [trial.config.model_dump_json() for trial in trials]
     asked = {node: _ask_one(node, configs, resources, sources, validated_by) for node in nodes}
+    waiting = list(asked.values())
+    with RayWatch(_is_a_node) as watch:
+        while waiting:
+            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_SECONDS)
+            if problem := watch.problem():
+                raise ConfigError(f"--address {resources.address}: {problem}")
     looks, silent = {}, []
     for node, answer in asked.items():
         try:

@@ -6,7 +6,10 @@ runs when the blow falls.
 """
 
 import os
+import re
+import shutil
 import signal
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -48,8 +51,9 @@ class Drill:
 
     def __init__(self, folder, start, axis, *arguments, **variables):
         self.results, self.again = folder / "results" / "smoke", (folder, axis, *arguments)
-        self.mark = uuid4().hex
-        self.driver = start(folder, axis, *arguments, END_SECONDS="2", **{MARK: self.mark}, **variables)
+        self.mark, self.folders = uuid4().hex, Path(tempfile.mkdtemp(dir="/tmp"))  # short, for sockets
+        variables |= {MARK: self.mark, "END_SECONDS": "2", "TMPDIR": str(self.folders)}
+        self.driver = start(folder, axis, *arguments, **variables)
         self.process = psutil.Process(self.driver.pid)
         self.family = set()
 
@@ -74,6 +78,8 @@ class Drill:
         out, err = self.driver.communicate(timeout=LIMIT)
         assert "Traceback" not in out + err, err
         wait_for(lambda: not self.alive(), seconds=10)
+        assert not list(self.folders.glob("sam3-bench-*"))
+        shutil.rmtree(self.folders)
         return out, err
 
     def alive(self):
@@ -98,7 +104,8 @@ def test_a_fork_server_that_is_killed_during_its_imports_costs_nothing(here, sta
     drill = Drill(here, start, "train.epochs: [1]", "--executor", "serial", **customise(here, DIES))
     out, err = drill.ends()
     assert drill.driver.returncode == 0 and (here / "killed").exists() and err == "", err
-    assert "note: 1 seed 0: the process that starts trials was killed; the trial is started once more" in out
+    how = "(was killed|cannot be reached: .*)"  # it may have died in the midst of being asked
+    assert re.search(f"note: 1 seed 0: the process that starts trials {how}; the trial is started once more", out), out
     drill.goes_on(run)
 
 
