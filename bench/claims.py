@@ -1,4 +1,5 @@
-"""Which driver runs a trial: a lock of the operating system, so that two on one results folder share the work.
+"""Which process has something to do that others must not do, too: which driver runs a trial, so that two on one
+results folder share the work. It is a lock of the operating system.
 
 The lock is what counts, not the file: the kernel drops it when its process dies, however that happens, and no clock has
 a say. It also works between machines where the folder's file system has locks, as NFS does.
@@ -14,14 +15,17 @@ ATTEMPTS = 100
 
 
 class Claim:
-    """A trial that is this process's to run, until ``release``."""
+    """Something that is this process's to do, until ``release``."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self.path, self._descriptor = path, descriptor
+    def __init__(self, path: Path, descriptor: int, own_folder: bool) -> None:
+        self.path, self._descriptor, self.own_folder = path, descriptor, own_folder
 
     @classmethod
-    def take(cls, path: Path) -> "Claim | None":
-        """``None`` if somebody else has it. Raises ``OSError`` where there can be no lock."""
+    def take(cls, path: Path, own_folder: bool = True) -> "Claim | None":
+        """``None`` if somebody else has it. own_folder: the folder is there for locks, and goes when it is empty.
+
+        Raises ``OSError`` where there can be no lock.
+        """
         for _ in range(ATTEMPTS):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +37,7 @@ class Claim:
                 if _is_at(descriptor, path):
                     os.truncate(descriptor, 0)
                     os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
-                    return cls(path, descriptor)
+                    return cls(path, descriptor, own_folder)
             except BlockingIOError:
                 os.close(descriptor)
                 return None
@@ -44,12 +48,14 @@ class Claim:
         return None  # so many come and go here that it is surely somebody's
 
     def release(self) -> None:
-        """Removes the file while the lock is still held, so that nobody locks one that is about to go."""
+        """Removes the file while the lock is still held, so that nobody locks one that is about to go; and its folder,
+        if that was made for locks and holds nothing else."""
         with suppress(OSError):
             self.path.unlink()
         os.close(self._descriptor)
-        with suppress(OSError):  # not empty
-            self.path.parent.rmdir()
+        if self.own_folder:
+            with suppress(OSError):  # not empty
+                self.path.parent.rmdir()
 
 
 def owner(path: Path) -> str:

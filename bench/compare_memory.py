@@ -5,6 +5,11 @@ need the same memory as real ones. ``--upstream DIR`` also measures the authors'
 give. ``--cpu`` compares small models with their real allocations on a CPU instead, followed by the tracker.
 """
 
+from bench import command
+
+if __name__ == "__main__":
+    command.begin()  # the imports below take seconds
+
 import argparse
 import ast
 import importlib.util
@@ -22,8 +27,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.config import ConfigError, TrialConfig, with_value
-from bench.console import ArgumentParser, complain, replace_what_streams_lack
+from bench.console import ArgumentParser, complain
 from bench.device import device_of, float32_products
+from bench.files import TargetError, check_targets, write_whole
 from bench.footprint import Tracker, follow_step
 from bench.generations import DEFAULT, here
 from bench.harmless import harmless
@@ -100,7 +106,6 @@ class Measured(Config):
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0 all within the goal, 1 some are not or failed, 2 there is no GPU or the input is wrong."""
-    replace_what_streams_lack()
     options = _parser().parse_args(arguments)
     if options.one:
         print(_train(json.loads(sys.stdin.read())).model_dump_json())
@@ -117,8 +122,9 @@ def main(arguments: list[str]) -> int:
     try:
         if options.upstream:
             check_upstream(options.upstream, UPSTREAM)
+        check_targets(paths)
         check_writable(folder)
-    except ConfigError as error:
+    except (ConfigError, TargetError) as error:
         complain(error)
         return 2
     where = "CPU, small models" if options.cpu else torch.cuda.get_device_name()
@@ -312,12 +318,13 @@ def write(rows: Sequence[Measured], where: str, paths: Sequence[Path]) -> None:
         f"{len(known)} of {len(rows)} measured on {where}; {within} within {GOAL:.0%} of the measured peak allocated."
     )
     csv, page, *figures = paths
-    csv.write_text(as_frame(rows).to_csv(index=False), encoding="utf-8")
-    page.write_text("\n".join(["# Memory: predicted and measured", "", facts, "", *table, ""]), encoding="utf-8")
+    write_whole(csv, lambda file: file.write(as_frame(rows).to_csv(index=False).encode()))
+    text = "\n".join(["# Memory: predicted and measured", "", facts, "", *table, ""])
+    write_whole(page, lambda file: file.write(text.encode()))
     pairs = [(r.predicted_allocated_bytes, r.memory.torch_allocated_bytes) for r in rows if r.off is not None]
     for path in figures:
         plots.save(plots.memory_comparison(pairs, where, GOAL), path)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main))

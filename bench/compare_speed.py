@@ -6,6 +6,11 @@ in float32 as published, with TF32 where upstream's import allows it; ``--precis
 change what runs here. Loading of images is left out: it has benchmarks of its own.
 """
 
+from bench import command
+
+if __name__ == "__main__":
+    command.begin()  # the imports below take seconds
+
 import argparse
 import hashlib
 import json
@@ -22,8 +27,9 @@ from torch import Tensor
 
 from bench.compare_memory import UPSTREAM, check_upstream, function_of, upstream_network
 from bench.config import ConfigError, TrialConfig, with_value
-from bench.console import ArgumentParser, complain, replace_what_streams_lack
+from bench.console import ArgumentParser, complain
 from bench.device import device_of, float32_products, tf32_flags
+from bench.files import TargetError, check_targets, write_whole
 from bench.sweep import check_writable
 from bench.train import batch_loss, make_optimiser
 from bench.transforms import to_input, to_target
@@ -33,6 +39,7 @@ from models._paths import expanded
 from models._registry import Config
 from models._size import height_width
 
+FILE = "speed_comparison.md"
 FULL = {
     "model": {"name": "sam3_unet", "encoder": {"weights": "random"}},
     "dataset": "procedural",
@@ -68,7 +75,6 @@ class Measured(Config):
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0 measured, 1 a process failed or float32 losses differ, 2 the input is wrong."""
-    replace_what_streams_lack()
     options = _parser().parse_args(arguments)
     if options.one:
         print(measure(Task.model_validate_json(sys.stdin.read())).model_dump_json())
@@ -76,8 +82,9 @@ def main(arguments: list[str]) -> int:
     try:
         config = _config(options)
         check_upstream(options.upstream, {**UPSTREAM, "train.py": "structure_loss"})
+        check_targets([options.results / FILE])
         check_writable(options.results)
-    except ConfigError as error:
+    except (ConfigError, TargetError) as error:
         complain(error)
         return 2
     shared = {"config": config.model_dump(mode="json"), "steps": options.steps + 1}
@@ -95,7 +102,8 @@ def main(arguments: list[str]) -> int:
             print(f"round {number + 1}, {name}: {_per_step(found[name][-1:]):.3f} s per step", flush=True)
     lines, equal = _conclusion(found["upstream"], found["here"], options, config)
     print("\n".join(lines))
-    (options.results / "speed_comparison.md").write_text("\n".join(["# Training speed", "", *lines, ""]))
+    page = "\n".join(["# Training speed", "", *lines, ""])
+    write_whole(options.results / FILE, lambda file: file.write(page.encode()))
     return 0 if equal or config.train.precision != "float32" else 1
 
 
@@ -264,4 +272,4 @@ def _tf32(measured: Sequence[Measured]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main))

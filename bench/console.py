@@ -1,7 +1,6 @@
-"""How commands speak to people: what others wrote is made harmless, and what a stream cannot hold is replaced."""
+"""How commands speak to people: what others wrote is made harmless."""
 
 import argparse
-import io
 import sys
 from collections.abc import Iterable
 from typing import Any, NoReturn
@@ -40,11 +39,3 @@ class ArgumentParser(argparse.ArgumentParser):
 def complain(*lines: object) -> None:
     """Prints lines on standard error."""
     print(*(harmless(str(line), KEPT) for line in lines), sep="\n", file=sys.stderr)
-
-
-def replace_what_streams_lack() -> None:
-    """From here on, characters that the encoding of standard output or error lacks are replaced by a question mark or
-    by their number. Every command begins with it."""
-    for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
-        if isinstance(stream, io.TextIOWrapper):  # a notebook's is something else, and takes all of Unicode
-            stream.reconfigure(errors=errors)

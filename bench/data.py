@@ -1,5 +1,10 @@
 """The data before any trial: ``python -m bench.data list``, ``check ROOT``, ``fetch NAME`` and ``recipe TASK``."""
 
+from bench import command
+
+if __name__ == "__main__":
+    command.begin()  # the imports below take seconds
+
 import argparse
 import json
 import sys
@@ -8,12 +13,13 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
-from bench.console import ArgumentParser, Console, complain, replace_what_streams_lack
+from bench.console import ArgumentParser, Console, complain
 from bench.datasets import DataError
 from bench.datasets._catalogue import BenchmarkSet, catalogue
 from bench.datasets._check import SetReport, as_json, check
 from bench.datasets._fetch import FetchError, download
 from bench.datasets._masks import add_options, reading_of
+from bench.files import TargetError, check_targets, write_whole
 from bench.progress import loading
 from models._paths import expanded
 from models._registry import did_you_mean
@@ -24,12 +30,11 @@ SHOWN = 20  # lines of one kind
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0 all is well, 1 the data have problems or a person must act, 2 the input is wrong."""
-    replace_what_streams_lack()
     options = _parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, soft_wrap=True, highlight=False)
     try:
         return options.run(options, console)
-    except UsageError as error:
+    except (UsageError, TargetError) as error:
         complain(error)
         return 2
 
@@ -88,6 +93,8 @@ def _check(options: argparse.Namespace, console: Console) -> int:
     if not options.root.is_dir():
         what = "is no folder" if options.root.exists() else "does not exist"
         raise UsageError(f"{options.root} {what}. Give the folder that holds the sets")
+    if options.json:
+        check_targets([options.json], options.root.rglob("*"))
     try:
         reading = reading_of(options)._replace(exif=options.exif)
         reports = check(options.root, reading, loading(console))
@@ -109,7 +116,9 @@ def _check(options: argparse.Namespace, console: Console) -> int:
         _tell(report, console)
     if options.json:
         try:
-            options.json.write_text(json.dumps(as_json(reports), indent=1, ensure_ascii=False), encoding="utf-8")
+            text = json.dumps(as_json(reports), indent=1, ensure_ascii=False)
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(options.json, lambda file: file.write(text.encode()))
         except OSError as error:
             raise UsageError(f"{options.json}: cannot be written ({error})") from None
     return 1 if any(report.problems for report in reports) else 0
@@ -193,9 +202,9 @@ def _recipe(options: argparse.Namespace, console: Console) -> int:
     print(f"# Metrics of the papers' table: {', '.join(task.metrics)} (protocol {task.protocol})")
     for variant in task.variants:
         print(f"# Also: dataset.train=[{','.join(variant.train)}] dataset.test=[{','.join(variant.test)}]")
-    print(yaml.safe_dump(sweep, sort_keys=False, default_flow_style=None, width=120), end="")
-    return 0
+    print(yaml.safe_dump(sweep, sort_keys=False, default_flow_style=None, width=120), end="", flush=True)
+    return 1 if getattr(sys.stdout, "lost", False) else 0  # the output is all that there is
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main))

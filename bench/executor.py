@@ -8,6 +8,7 @@ from bench import schedule
 from bench.config import ConfigError
 from bench.cost import longest_first
 from bench.datasets import Progress
+from bench.family import Family
 from bench.forked import ForkServer
 from bench.interrupt import Interrupts
 from bench.resources import Resources, check_parallel
@@ -37,10 +38,15 @@ class Executor(ExitStack):
         super().__init__()
         self.resources, self.by_ray, self.counts, self.sources = resources, by_ray, counts, sources
         self.validated_by = validated_by
+        self.family = Family()
         self.nodes: list = []
         self.ready = None  # what a cluster's nodes said
         self.server: ForkServer | None = None
         self.servers: list = []  # on a cluster's nodes
+
+    def __enter__(self) -> "Executor":
+        self.enter_context(self.family)
+        return super().__enter__()
 
     @property
     def at_once(self) -> int:
@@ -59,7 +65,7 @@ class Executor(ExitStack):
             return absent_of(trials)
         if self.ready is None:
             ray = _ray()
-            self.nodes = self.enter_context(ray.connected(self.resources, list(trials)))
+            self.nodes = self.enter_context(ray.connected(self.resources, list(trials), self.family))
             self.servers = ray.start_servers(self.nodes, _kinds(trials))
             self.ready = ray.ask(self.nodes, list(trials), self.resources, self.sources, self.validated_by)
         # points that a search proposes later differ in settings, not in weights or data
@@ -88,8 +94,8 @@ class Executor(ExitStack):
             return
         ray = _ray()
         if not self.nodes:
-            self.nodes = self.enter_context(ray.connected(resources, list(work.trials)))
-        ray.run_on_ray(work, interrupts, resources, self.nodes, self.server)
+            self.nodes = self.enter_context(ray.connected(resources, list(work.trials), self.family))
+        ray.run_on_ray(work, interrupts, resources, self.nodes, self.server, self.family)
 
     def _start_server(self, trials: Sequence[Trial]) -> None:
         """Once. A cluster's nodes have theirs, and a trial on several GPUs has a process for each."""

@@ -3,8 +3,14 @@
 Needs the extra ``onnx`` (``pip install -e '.[onnx]'``). Images go in normalised, as ``bench.transforms`` makes them.
 """
 
+from bench import command
+
+if __name__ == "__main__":
+    command.begin()  # the imports below take seconds
+
 import logging
 import sys
+import tempfile
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from bench import checkpoint
-from bench.console import ArgumentParser, complain, replace_what_streams_lack
+from bench.console import ArgumentParser, complain
+from bench.files import TargetError, check_targets
 from bench.harmless import harmless
 from models._paths import expanded
 from models._size import height_width
@@ -35,7 +42,8 @@ class _Answer(nn.Module):
 
 
 def export(model: nn.Module, image_size: int | tuple[int, int], path: Path) -> float:
-    """Writes ``images [B, 3, H, W] -> logits [B, 1, H, W]``, B free; returns the largest difference to torch.
+    """Writes ``images [B, 3, H, W] -> logits [B, 1, H, W]``, B free, whole or not at all; returns the largest difference
+    to torch.
 
     The difference is taken in onnxruntime on the CPU, on normal noise, for one image and for a batch of three.
     """
@@ -56,14 +64,18 @@ def export(model: nn.Module, image_size: int | tuple[int, int], path: Path) -> f
             output_names=["logits"],
             dynamic_shapes={"images": {0: batch}},
         )
-    program.save(path, external_data=_bytes(model) > 2**30)  # one protobuf file holds at most 2 GiB
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    difference = 0.0
-    for count in (1, 3):
-        images = torch.randn(count, 3, *height_width(image_size), generator=torch.Generator().manual_seed(count))
-        (found,) = session.run(None, {"images": images.numpy()})
-        with torch.no_grad():
-            difference = max(difference, float(np.abs(found - answer(images).numpy()).max()))
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        whole = Path(folder) / path.name
+        program.save(whole, external_data=_bytes(model) > 2**30)  # one protobuf file holds at most 2 GiB
+        session = onnxruntime.InferenceSession(str(whole), providers=["CPUExecutionProvider"])
+        difference = 0.0
+        for count in (1, 3):
+            images = torch.randn(count, 3, *height_width(image_size), generator=torch.Generator().manual_seed(count))
+            (found,) = session.run(None, {"images": images.numpy()})
+            with torch.no_grad():
+                difference = max(difference, float(np.abs(found - answer(images).numpy()).max()))
+        for file in whole.parent.iterdir():  # one, or two where the weights lie beside it
+            file.replace(path.with_name(file.name))
     return difference
 
 
@@ -72,8 +84,8 @@ def _bytes(model: nn.Module) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0 written and equal to torch within 1e-3, 1 written but different, 2 the input is wrong."""
-    replace_what_streams_lack()
+    """Exit code: 0 written and equal to torch within 1e-3, 1 written but different, 2 the input is wrong, or the file
+    cannot be written."""
     parser = ArgumentParser(prog="python -m bench.export", description=__doc__.split(":")[0])
     parser.add_argument("checkpoint", type=expanded, help="<trial_id>.safetensors, as it lies beside a trial's record")
     parser.add_argument("out", type=expanded, help="the ONNX file to write")
@@ -83,12 +95,13 @@ def main(arguments: list[str]) -> int:
         complain(f"not installed: {', '.join(absent)}. Get them with pip install -e '.[onnx]'")
         return 2
     try:
+        check_targets([options.out, options.out.with_name(f"{options.out.name}.data")], [options.checkpoint])
         config, model = checkpoint.load(options.checkpoint)
         options.out.parent.mkdir(parents=True, exist_ok=True)
-    except (checkpoint.CheckpointError, OSError) as error:
+        difference = export(model, config.transform.size, options.out)
+    except (checkpoint.CheckpointError, TargetError, OSError) as error:
         complain(error)
         return 2
-    difference = export(model, config.transform.size, options.out)
     agrees = difference <= TOLERANCE
     verdict = "agrees with torch" if agrees else f"DIFFERS from torch by more than {TOLERANCE}"
     size = f"{options.out.stat().st_size / 2**20:.1f} MiB"
@@ -97,4 +110,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main))

@@ -51,12 +51,17 @@ class ExternalRecord(Config):
 
     def save(self, folder: Path) -> list[Path]:
         """Writes both files into ``folder`` and returns their paths; the JSON comes last."""
-        paths = [folder / f"{self.name}.images.parquet", folder / f"{self.name}.json"]
+        paths = targets(folder, self.name)
         if self.image_scores is not None:
             write_table(self.image_scores, paths[0])
         text = self.model_dump_json(indent=1)
         write_whole(paths[1], lambda file: file.write(text.encode()))
         return paths
+
+
+def targets(folder: Path, name: str) -> list[Path]:
+    """The files of a record of this name: scores of images, and the record."""
+    return [folder / f"{name}.images.parquet", folder / f"{name}.json"]
 
 
 def load_external(sweep_folder: Path) -> tuple[list[ExternalRecord], list[str]]:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from bench.config import ConfigError, TrialConfig
 from bench.datasets import Data, DataError, Split, _cache
 from bench.feature_store import Entry, FeatureStore, Stored, bytes_of
+from bench.files import TargetError, check_targets
 from bench.record import FeatureCache
 from bench.sweep import Trial, model_key
 from bench.transforms import TransformConfig, to_input
@@ -52,7 +53,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def choose(options: argparse.Namespace) -> None:
-    """Tells the processes of all trials. Raises ``ConfigError`` for a bound or a folder that cannot be."""
+    """Tells the processes of all trials. Raises ``ConfigError`` for a bound or a folder that cannot be. A dry run makes
+    no folder."""
     for name in (FOLDER, LIMIT):
         os.environ.pop(name, None)
     if not options.feature_cache_gib > 0:
@@ -65,11 +67,15 @@ def choose(options: argparse.Namespace) -> None:
     auto = options.feature_cache == "auto"
     try:
         folder = _cache.root() / "features" if auto else expanded(options.feature_cache)
-        folder.mkdir(parents=True, exist_ok=True)
+        if getattr(options, "dry_run", False):
+            check_targets([folder / FOLDER])  # any name
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
     except DataError as error:
         raise ConfigError(*error.errors) from None
-    except OSError as error:
-        raise ConfigError(f"--feature-cache {folder}: {error.strerror}. Give auto, off or a folder") from None
+    except (OSError, TargetError) as error:
+        reason = getattr(error, "strerror", error)
+        raise ConfigError(f"--feature-cache {folder}: {reason}. Give auto, off or a folder") from None
     os.environ[FOLDER] = str(folder.resolve())
     os.environ[LIMIT] = str(options.feature_cache_gib)
 

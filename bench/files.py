@@ -1,25 +1,156 @@
-"""Files that appear whole or not at all, for all who write some. Imports nothing that takes long."""
+"""Files that appear whole or not at all, targets that a command may write to, and folders that go with their process.
 
+For all who write. Imports nothing that takes long.
+"""
+
+import fcntl
 import os
+import re
+import shutil
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+UNFINISHED = re.compile(r"\..+\.(csv|html|json|md|onnx|parquet|pdf|png|safetensors|svg|tex|zip)\.[a-z0-9_]{8}")
+"""Name of a file that ``write_whole`` has not finished."""
+PREFIX = "sam3-bench-"
+"""Of the names of all folders in the machine's temporary folder."""
+LOCK = "lock"
+KINDS = {
+    stat.S_ISDIR: "a folder",
+    stat.S_ISFIFO: "a pipe",
+    stat.S_ISSOCK: "a socket",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+}
+
+
+class TargetError(ValueError):
+    """A file that a command must not or cannot write, in one line."""
+
+
+def check_targets(targets: Iterable[Path], inputs: Iterable[Path] = ()) -> None:
+    """Raises ``TargetError`` unless every target can be written without loss of anything but an older file.
+
+    A target is refused where it exists and is no regular file, where it is one of the inputs, and where its folder
+    takes no files. Links are followed: what counts is the file to which they lead. Nothing is written or made.
+
+    inputs: files that the command reads; they are looked at only if a target exists.
+    """
+    there: dict[tuple[int, int], Path] = {}
+    for path in targets:
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            _check_folder(path)
+            continue
+        except OSError as error:
+            raise TargetError(f"{path}: cannot be written ({error.strerror})") from None
+        for is_kind, kind in KINDS.items():
+            if is_kind(found.st_mode):
+                raise TargetError(f"{path}: is {kind}, which no file may replace. Give the name of a file")
+        _check_folder(path)
+        there[found.st_dev, found.st_ino] = path
+    if not there:
+        return
+    for given in inputs:
+        with suppress(OSError):
+            found = given.stat()
+            if (found.st_dev, found.st_ino) in there:
+                target = there[found.st_dev, found.st_ino]
+                what = "is" if given == target else f"is the same file as {given},"
+                raise TargetError(f"{target}: {what} an input, which would be lost. Give another place to write to")
+
+
+def _check_folder(path: Path) -> None:
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise TargetError(f"{path}: cannot be written: {folder} is no folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise TargetError(f"{path}: cannot be written: {folder} takes no files from this user")
+
 
 def write_whole(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
-    """Writes a file whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+    """Writes a file whole or not at all. A link in its place is replaced; the file to which it leads stays as it is."""
+    with _unfinished(path) as file:
         try:
             fill(file)
             file.flush()
             os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o644)
+            os.replace(file.name, path)
         except BaseException:
-            os.unlink(file.name)
+            with suppress(FileNotFoundError):
+                os.unlink(file.name)
             raise
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+
+
+def _unfinished(path: Path) -> IO[bytes]:
+    """A temporary file beside ``path``, locked for as long as it is open: nobody may take it for a dead process's."""
+    while True:
+        file = tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)
+        with suppress(OSError):  # a file system without locks, where nothing is removed either
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # somebody removed it before it was locked
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes the files below a results folder that ``write_whole`` had not finished when its process was killed.
+
+    What a living process writes is locked and stays, also that of another driver on the same folder.
+    """
+    for path in [*folder.glob(".*"), *folder.glob("*/.*"), *folder.glob("*/*/.*")]:
+        if UNFINISHED.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            with suppress(OSError), path.open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+
+class OwnFolder:
+    """A temporary folder that goes with the processes that have it: with the ``with``, or, where they are killed, when
+    the next one is made.
+
+    A lock tells: the kernel drops it with the last process that holds it. A child that gets ``descriptor`` holds it,
+    too.
+    """
+
+    def __init__(self, parent: str | None = None) -> None:
+        """parent: by default the machine's temporary folder."""
+        place = Path(parent or tempfile.gettempdir())
+        _remove_abandoned(place)
+        hidden = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=place))  # until it is locked
+        self.descriptor = os.open(hidden / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        with suppress(OSError):
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+        self.path = hidden.rename(place / hidden.name[1:])
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, *problem: Any) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self.descriptor)
+
+
+def _remove_abandoned(place: Path) -> None:
+    for folder in place.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            if folder.lstat().st_uid != os.getuid():
+                continue
+            descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)  # which follows no links
+            finally:
+                os.close(descriptor)
 
 
 def set_aside(path: Path, word: str = "corrupt") -> Path:

@@ -6,8 +6,8 @@ milliseconds, and the memory that a trial adds is the trial's.
 
 ``python -m bench.fork_server SOCKET`` reads the trials to prepare for (a JSON list of configurations) from standard
 input, and ends when that is closed. Who connects to the Unix socket sends a ``bench.forked.Request`` as one line of
-JSON, and keeps the connection open for as long as the trial shall live. What the trial tells (``bench.telling``) comes
-back through it; the last line says how its process ended.
+JSON, and keeps the connection open for as long as the trial shall live. The first line that comes back names the
+trial's process; then comes what the trial tells (``bench.telling``), and the last line says how its process ended.
 
 Nothing here may touch a GPU or start a thread: CUDA and OpenMP do not survive a fork. Where that cannot be had, the
 fork becomes a fresh interpreter (``python -m bench.trial``): on a Mac, whose own libraries do not survive it either,
@@ -30,6 +30,9 @@ from typing import IO, NoReturn
 from bench.forked import VISIBLE, Request
 
 FORKS_AS_IT_IS = sys.platform != "darwin"
+PEER_SECONDS = 5.0
+"""How long the server waits for who asks for a trial, or hears of its end: a process that is stopped, perhaps. The
+others' trials wait meanwhile."""
 
 
 @dataclass
@@ -70,11 +73,14 @@ class _Server:
 
     def _accept(self) -> None:
         connection, _ = self.listener.accept()
-        with connection.makefile(encoding="utf-8") as lines:
+        connection.settimeout(PEER_SECONDS)
+        text = ""
+        with suppress(OSError), connection.makefile(encoding="utf-8") as lines:
             text = lines.readline()
         if not text.endswith("\n"):  # who asked is gone
             connection.close()
             return
+        connection.settimeout(None)  # as the trial needs it
         complaints = tempfile.TemporaryFile()
         sentinel, alive = os.pipe()
         pid = os.fork()
@@ -99,6 +105,7 @@ class _Server:
         child.complaints.seek(0)
         said = child.complaints.read().decode(errors="replace")
         last = json.dumps({"exit_code": os.waitstatus_to_exitcode(status), "said": said})
+        child.connection.settimeout(PEER_SECONDS)
         with suppress(OSError):
             child.connection.sendall(f"\n{last}\n".encode())  # it may have died within a line
         self.selector.unregister(child.sentinel)
@@ -116,6 +123,7 @@ class _Server:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.dup2(connection.fileno(), 1)
             os.dup2(complaints.fileno(), 2)
+            os.write(1, f"{json.dumps({'pid': os.getpid()})}\n".encode())
             for other in self.children:
                 other.close()
             request = Request.from_json(text)

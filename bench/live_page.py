@@ -32,7 +32,7 @@ class LivePage:
         self.folder, self.every, self.say = folder, every, say
         self.running: set[str] = set()
         self.changed, self.failed = False, False
-        self._stopped = threading.Event()
+        self._stopped, self._writing = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._run, name="live page", daemon=True)
 
     def __enter__(self) -> "LivePage":
@@ -43,9 +43,11 @@ class LivePage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Returns when nothing is being written any more: the final report comes next."""
-        self._stopped.set()
-        if self.every is not None:
+        """Returns when nothing is being written any more: the final report comes next. On the way out of an error or an
+        interrupt no page is waited for that is only being made."""
+        with self._writing:
+            self._stopped.set()
+        if self.every is not None and error is None:
             self._thread.join()
 
     def of(self, trials: Sequence[Trial]) -> "_Round":
@@ -70,7 +72,9 @@ class LivePage:
                 found, _ = results.load(self.folder)
                 found = replace(found, running=frozenset(self.running))
                 text = page.html(found, found.board()).encode()
-                write_whole(self.folder / page.NAME, lambda file: file.write(text))
+                with self._writing:
+                    if not self._stopped.is_set():
+                        write_whole(self.folder / page.NAME, lambda file: file.write(text))
         except Exception as error:  # no picture of the results may end the results
             if not self.failed:
                 self.say(f"note: the page could not be rebuilt ({type(error).__name__}: {error}); the sweep goes on")

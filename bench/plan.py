@@ -3,6 +3,11 @@
 Everything here is predicted (``bench.predicted_memory``); nothing is measured, and the two never share a column.
 """
 
+from bench import command
+
+if __name__ == "__main__":
+    command.begin()  # the imports below take seconds
+
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +19,8 @@ from rich.table import Table
 
 from bench import manifest
 from bench.config import ConfigError, Sweep, TrialConfig, load_sweep, with_value
-from bench.console import ArgumentParser, Console, complain, replace_what_streams_lack
+from bench.console import ArgumentParser, Console, complain
+from bench.files import TargetError, check_targets, write_whole
 from bench.footprint import PARTS
 from bench.generations import DEFAULT, GENERATIONS, MIB, Generation, here
 from bench.predicted_memory import USABLE, Prediction, Unpredictable, fits, predict, prediction_key
@@ -29,6 +35,7 @@ from models._registry import InvalidModel, did_you_mean
 GIB = 2**30
 CARDS = (6, 8, 12, 16, 24, 40, 80)
 LARGEST_BATCH = 4096
+FILES = ("plan.md", "plan.csv", *(f"{name}.{kind}" for name in ("plan", "plan_curves") for kind in ("png", "svg")))
 CURVES = {
     "model.adapter.rank": (4, 8, 16, 32, 64, 128),
     "model.adapter.placement": ("none", "last:8", "last:16", "every:2", "all"),
@@ -52,7 +59,6 @@ class PlanRow:
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0, 1 when no point at all could be predicted, or 2 when the input is wrong."""
-    replace_what_streams_lack()
     options = _parser().parse_intermixed_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, soft_wrap=True, highlight=False)
     try:
@@ -63,9 +69,10 @@ def main(arguments: list[str]) -> int:
         sizes(trials, loading(console, COUNTING, MANY))  # says everything that cannot be built, at once
         folder = options.results / folder_name(sweep)
         manifest.check_owner(folder, sweep)
+        check_targets([folder / name for name in FILES], [options.sweep])
         check_writable(folder)
         rows = plan(trials, card, lambda text: console.print(text, markup=False), generation)
-    except ConfigError as error:
+    except (ConfigError, TargetError) as error:
         complain(error)
         return 2
     console.print(_terminal(sweep, rows, card))
@@ -73,7 +80,7 @@ def main(arguments: list[str]) -> int:
     frame = as_frame(sweep, rows, card)
     paths = {folder / "plan.md": markdown(sweep, rows, card, generation), folder / "plan.csv": csv(frame)}
     for path, text in paths.items():
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, lambda file, text=text: file.write(text.encode()))
     predicted = [(row.labels, row.prediction) for row in rows if row.prediction]
     texts = [sweep.question, *(label for row in rows for label in row.labels)]
     if lacking := plots.undrawable(texts):
@@ -272,4 +279,4 @@ def as_frame(sweep: Sweep, rows: Sequence[PlanRow], card: float | None) -> panda
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main))

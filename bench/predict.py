@@ -1,21 +1,28 @@
 """Masks for a folder of images, from what a trial has learnt: ``python -m bench.predict FILE IMAGES OUT``."""
 
+from bench import command
+
+if __name__ == "__main__":
+    command.begin()  # the imports below take seconds
+
 import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 from PIL import Image
 
 from bench import checkpoint
-from bench.console import ArgumentParser, Console, complain, replace_what_streams_lack
+from bench.console import ArgumentParser, Console, complain
 from bench.datasets import DataError
 from bench.datasets._images import Rule, read_image
 from bench.datasets.folder import pictures
 from bench.device import device_of, float32_products
 from bench.evaluate import to_answer
+from bench.files import TargetError, check_targets, write_whole
 from bench.machine import cores
 from bench.progress import loading
 from bench.scores import NotFinite
@@ -24,8 +31,8 @@ from models._paths import expanded
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0 a mask for every image, 1 some image could not be read or answered, 2 the input is wrong."""
-    replace_what_streams_lack()
+    """Exit code: 0 a mask for every image, 1 some image could not be read or answered, 2 the input is wrong, or a mask
+    would replace an image."""
     parser = ArgumentParser(prog="python -m bench.predict", description=__doc__.split(":")[0])
     parser.add_argument("checkpoint", type=expanded, help="<trial_id>.safetensors, as it lies beside a trial's record")
     parser.add_argument("images", type=expanded, help="a folder of images")
@@ -36,9 +43,13 @@ def main(arguments: list[str]) -> int:
     console = Console(soft_wrap=True, highlight=False)
     try:
         files = _files(options)
+        if options.out.is_dir() and options.out.samefile(options.images):
+            raise TargetError(f"{options.out}: holds the images. Give another folder for the masks")
         config, model = checkpoint.load(options.checkpoint)
         options.out.mkdir(parents=True, exist_ok=True)
-    except (checkpoint.CheckpointError, DataError, OSError) as error:
+        targets = {path: options.out / f"{path.stem}.png" for path in files}
+        check_targets(targets.values(), [options.checkpoint, *files])
+    except (checkpoint.CheckpointError, DataError, TargetError, OSError) as error:
         complain(error)
         return 2
 
@@ -66,7 +77,7 @@ def main(arguments: list[str]) -> int:
             except NotFinite as error:
                 failed.append(f"{path}: {error}; no mask is written")
                 continue
-            Image.fromarray(answer).save(options.out / f"{path.stem}.png")
+            write_whole(targets[path], partial(Image.fromarray(answer).save, format="PNG"))
     console.print(f"wrote {len(files) - len(failed)} masks to {options.out}", markup=False)
     for line in failed:
         complain(line)
@@ -99,4 +110,4 @@ def _readable(files: list[Path], rule: Rule, unreadable: list[str]) -> Iterator[
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main))

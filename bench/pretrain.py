@@ -4,18 +4,24 @@ The task is dense but not one of the benchmark's: name the material of every pix
 the outlines, in painted scenes of their own (``bench.datasets._scenes.materials``). Only the encoder is kept.
 """
 
+from bench import command
+
+if __name__ == "__main__":
+    command.begin()  # the imports below take seconds
+
 import sys
 import time
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from bench.console import ArgumentParser, replace_what_streams_lack
+from bench.console import ArgumentParser, complain
 from bench.datasets import _scenes
+from bench.files import TargetError, check_targets, write_whole
 from bench.harmless import harmless
 from bench.machine import cores
 from bench.transforms import to_input
@@ -83,12 +89,16 @@ def pretrain(config: Config, seed: int, steps: int) -> tuple[nn.Module, float]:
 
 
 def main(arguments: list[str]) -> int:
-    replace_what_streams_lack()
     parser = ArgumentParser(prog="python -m bench.pretrain", description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--out", type=expanded, default=sam3_vit_tiny.SHIPPED)
     options = parser.parse_args(arguments)
+    try:
+        check_targets([options.out])
+    except TargetError as error:
+        complain(error)
+        return 2
 
     config = sam3_vit_tiny.Config(weights="random", drop_path=0.0)
     encoder, final_loss = pretrain(config, options.seed, options.steps)
@@ -99,10 +109,10 @@ def main(arguments: list[str]) -> int:
         "final_loss": f"{final_loss:.4f}",
         "torch": torch.__version__,
     }
-    save_file(weights, options.out, metadata=about)
+    write_whole(options.out, lambda file: file.write(save(weights, metadata=about)))
     print(harmless(f"{options.out}: {options.out.stat().st_size / 2**20:.1f} MiB, {about}"))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main))

@@ -5,16 +5,19 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray import tune
 
+from bench.family import end
 from bench.files import contents
 from bench.forked import VISIBLE, ForkServer, Request, start
 
+SAME_SECONDS = 1.0  # within which two readings of the start of one process agree
 CODE = Path(__file__).resolve().parent.parent
 
 
@@ -50,15 +53,34 @@ def trial(config: dict[str, Any]) -> None:
         settings = {key: point[key] for key in ("threads", "checkpoint_seconds", "gpus")}
         place = {"trials_at_once": at_once, "node": name if mirror else None}
         request = Request(point["trial"], folder, visible_devices=os.environ.get(VISIBLE), **settings, **place)
-        process = start(request, server)
+
+        def tell(process: psutil.Process) -> None:
+            tune.report({"process": [process.pid, process.create_time()], "node": node_id})
+
+        try:
+            process = start(request, server, tell)
+        except OSError as error:
+            tune.report({"ended": str(error), "lost": True, "node": node_id})
+            return
         for line in process:
             tune.report({**(json.loads(line) if line.strip() else {"alive": True}), "node": node_id})
             if mirror and (problem := mirror.send()):
                 tune.report({"problem": problem, "node": node_id})
         if process.exit_code != 0:
-            tune.report({"ended": process.how_it_ended, "node": node_id})
+            tune.report({"ended": process.how_it_ended, "lost": process.exit_code is None, "node": node_id})
         elif mirror:
             tune.report({"files": contents(Path(folder)), "node": node_id})
+
+
+def end_trial(number: int, started: float) -> None:
+    """Kills a trial's process on this machine, by its number, unless that is another's by now.
+
+    started: when the process was, in seconds since the epoch.
+    """
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(number)
+        if abs(process.create_time() - started) < SAME_SECONDS:
+            end(process)
 
 
 @contextmanager

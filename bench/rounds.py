@@ -30,6 +30,8 @@ class Rounds:
         """What became of the trials that this run has ended, on disk or not."""
         self.problems: list[str] = []
         """What could not be written."""
+        self.died: str | None = None
+        """What has died of that which runs the trials."""
         self.absent: dict[str, list[Missing]] = {}
         """What keeps trials from running on this machine, by trial id."""
 
@@ -56,9 +58,10 @@ class Rounds:
         limits: Limits,
         checkpoint_seconds: float,
     ) -> search.Plan:
-        """Runs rounds until nothing is left to run or somebody stops them; returns what the search has come to."""
+        """Runs rounds until nothing is left to run, somebody stops them, or nothing can run any more; returns what the
+        search has come to."""
         stopping = self.early_stopping(plan.trials)
-        while plan.next and not interrupts.asked:
+        while plan.next and not interrupts.asked and not self.died:
             self.tried |= {trial.trial_id for trial in plan.next}
             self.write_manifest(plan.trials)
             trials = self.executor.in_order(plan.next)
@@ -80,6 +83,7 @@ class Rounds:
                     work.release()
             self.ended |= work.records
             self.problems += work.problems
+            self.died = work.died
             before, plan = plan.next, self.next()
             if plan.next == before:  # nothing came of it, and nothing would
                 break

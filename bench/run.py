@@ -1,10 +1,15 @@
 """The whole benchmark, from a sweep file to a leaderboard: ``python -m bench.run ablations/adapter_rank.yaml``."""
 
+from bench import command
+
+if __name__ == "__main__":
+    command.begin()  # the imports below take seconds
+
 import argparse
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.markup import escape
@@ -12,12 +17,13 @@ from rich.table import Table
 
 from bench import external, features, manifest, report, resume, schema, search, watch
 from bench.config import ConfigError, Sweep, load_sweep
-from bench.console import ArgumentParser, Console, complain, replace_what_streams_lack
+from bench.console import ArgumentParser, Console, complain
 from bench.executor import Executor
-from bench.interrupt import Interrupts, Terminated
+from bench.files import TargetError, check_targets, remove_unfinished
+from bench.interrupt import INTERRUPTED, Interrupts, Terminated
 from bench.live_page import LivePage
 from bench.progress import loading
-from bench.record import TrialRecord, load_all, set_aside_damaged
+from bench.record import MANIFEST, TrialRecord, load_all, set_aside_damaged, unsaved
 from bench.report import results, terminal
 from bench.report.predictions import keep_predictions
 from bench.resources import add_options, resources_of
@@ -28,7 +34,6 @@ from bench.work import Limits
 from models._paths import expanded
 from models._registry import Missing
 
-INTERRUPTED = 130
 GOES_ON = "what was finished is kept, the same command goes on from there"
 FAILED = ("error", "diverged")
 """What lacks a number that was asked for. ``oom`` and ``over budget`` are answers."""
@@ -38,12 +43,11 @@ COUNTING, MANY = "counting the parameters of models", 200
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0 every trial that can run here is ok or oom, 1 some trial failed, diverged or could not be saved, 2
-    the input is wrong or nothing can run, 130 interrupted.
+    """Exit code: 0 every trial that can run here is ok or oom, 1 some trial failed, diverged or could not be saved, or
+    Ray died, 2 the input is wrong or nothing can run, 130 interrupted.
 
     Trials that lack weights, data or a device stay out, are said loudly, and are rows ``missing`` of the table.
     """
-    replace_what_streams_lack()
     options = _parser().parse_intermixed_args(arguments)
     width = None if sys.stdout.isatty() else LOG_WIDTH
     console = Console(file=sys.stdout, quiet=options.quiet, width=width, soft_wrap=True, highlight=False)
@@ -52,62 +56,74 @@ def main(arguments: list[str]) -> int:
         console.print(line, markup=False)
 
     try:
-        sweep = load_sweep(options.sweep, options.profile, options.overrides)
-        candidates = expand(sweep)
-        search.check(sweep, candidates)
-        watch.check_trackers(sweep.track, options.executor)
-        counts = sizes(candidates, loading(console, COUNTING, MANY))
-        resources, sources = resources_of(options, sweep), parse(options.fetch)
-        limits, checkpoint_seconds = _limits(options)
-        features.choose(options)
-        page_seconds = _page_seconds(options)
-        folder = options.results / folder_name(sweep)
-        if newer := schema.newer_in(folder, folder / external.FOLDER):
-            raise ConfigError(*newer)
-        manifest.check_owner(folder, sweep)
-        records, broken = load_all(folder)
-        for line in broken:
-            say(f"note: {line}")
-        if options.dry_run:
-            _show_plan(console, sweep, counts, records, folder)
-            return 0
-        check_cache()
-        by_ray, need = options.executor == "ray", search.needs_validation(sweep)
-        with Executor(resources, by_ray, counts, sources, need) as executor, Interrupts() as interrupts:
-            unfinished = pending(candidates, search.settled(sweep, records))
-            if unfinished and len(absent := executor.absent(unfinished)) == len(candidates):
-                where = f"{sweep.name}, profile {sweep.profile}"
-                raise ConfigError(f"{where}: cannot run here", *_missing_lines(absent))
-            check_writable(folder)
-            before, *_ = search.plan(sweep, search.settled(sweep, records))
-            for line in set_aside_damaged(dict.fromkeys(trial.trial_id for trial in [*candidates, *before]), folder):
-                say(f"note: {line}; it is run again")
-            rounds = Rounds(sweep, folder, executor, say)
-            plan = rounds.next()
-            settled = rounds.settled()
-            unfinished = pending(candidates, settled) if plan.next else []
-            absent = executor.absent(unfinished)
-            able = [trial for trial in unfinished if trial.trial_id not in absent]
-            prepared = executor.prepare(able, loading(console))
-            for note in [*prepared, *features.outlook(able)]:
-                say(f"note: {note}")
-            done = len(plan.trials) - len(pending(plan.trials, settled))
-            say(
-                f"{sweep.name} ({sweep.profile}): {len(plan.next)} of {len(plan.trials)} trials to run, "
-                f"{done} done before; records in {folder}"
-            )
-            if skipped := _skipping(plan.trials, rounds.absent):
-                complain(skipped, *_missing_lines(rounds.absent))
-            for line in _checkpoint_notes(plan.trials, plan.next, folder):
-                say(f"note: {line}")
-            with LivePage(folder, page_seconds, say) as page:
-                plan = rounds.run(plan, console, page, interrupts, limits, checkpoint_seconds)
-    except ConfigError as error:
+        with Interrupts(patient=False) as interrupts:
+            return _run(options, console, say, interrupts)
+    except (ConfigError, TargetError) as error:
         complain(error)
         return 2
     except KeyboardInterrupt as interrupt:
         say(f"{'terminated' if isinstance(interrupt, Terminated) else 'interrupted'}: {GOES_ON}")
         return INTERRUPTED
+
+
+def _run(options: argparse.Namespace, console: Console, say: Callable[[str], None], interrupts: Interrupts) -> int:
+    """Returns the exit code. Raises ``ConfigError`` and ``TargetError``."""
+    sweep = load_sweep(options.sweep, options.profile, options.overrides)
+    candidates = expand(sweep)
+    search.check(sweep, candidates)
+    watch.check_trackers(sweep.track, options.executor)
+    counts = sizes(candidates, loading(console, COUNTING, MANY))
+    resources, sources = resources_of(options, sweep), parse(options.fetch)
+    limits, checkpoint_seconds = _limits(options)
+    features.choose(options)
+    page_seconds = _page_seconds(options)
+    folder = options.results / folder_name(sweep)
+    if newer := schema.newer_in(folder, folder / external.FOLDER):
+        raise ConfigError(*newer)
+    manifest.check_owner(folder, sweep)
+    records, broken = load_all(folder)
+    for line in broken:
+        say(f"note: {line}")
+    if options.dry_run:
+        _show_plan(console, sweep, counts, records, folder)
+        return 0
+    check_cache()
+    if folder.is_dir():  # else there is nothing to lose
+        check_targets([folder / MANIFEST, *report.targets(folder)], [options.sweep])
+    by_ray, need = options.executor == "ray", search.needs_validation(sweep)
+    with Executor(resources, by_ray, counts, sources, need) as executor:
+        unfinished = pending(candidates, search.settled(sweep, records))
+        if unfinished and len(absent := executor.absent(unfinished)) == len(candidates):
+            where = f"{sweep.name}, profile {sweep.profile}"
+            raise ConfigError(f"{where}: cannot run here", *_missing_lines(absent))
+        check_writable(folder)
+        for place in (folder, unsaved()):
+            remove_unfinished(place)
+        before, *_ = search.plan(sweep, search.settled(sweep, records))
+        for line in set_aside_damaged(dict.fromkeys(trial.trial_id for trial in [*candidates, *before]), folder):
+            say(f"note: {line}; it is run again")
+        rounds = Rounds(sweep, folder, executor, say)
+        plan = rounds.next()
+        settled = rounds.settled()
+        unfinished = pending(candidates, settled) if plan.next else []
+        absent = executor.absent(unfinished)
+        able = [trial for trial in unfinished if trial.trial_id not in absent]
+        prepared = executor.prepare(able, loading(console))
+        for note in [*prepared, *features.outlook(able)]:
+            say(f"note: {note}")
+        done = len(plan.trials) - len(pending(plan.trials, settled))
+        say(
+            f"{sweep.name} ({sweep.profile}): {len(plan.next)} of {len(plan.trials)} trials to run, "
+            f"{done} done before; records in {folder}"
+        )
+        if skipped := _skipping(plan.trials, rounds.absent):
+            complain(skipped, *_missing_lines(rounds.absent))
+        for line in _checkpoint_notes(plan.trials, plan.next, folder):
+            say(f"note: {line}")
+        with interrupts.patience(), LivePage(folder, page_seconds, say) as page:
+            plan = rounds.run(plan, console, page, interrupts, limits, checkpoint_seconds)
+        if rounds.died:
+            complain(f"{rounds.died}: no trials can run; {GOES_ON}")
 
     records, problems = load_all(folder)[0] | rounds.ended, rounds.problems
     try:
@@ -132,7 +148,8 @@ def main(arguments: list[str]) -> int:
         say(f"interrupted: {GOES_ON}")
         return INTERRUPTED
     statuses = {records[trial.trial_id].status for trial in plan.trials if trial.trial_id in records}
-    return 1 if problems or statuses & set(FAILED) or rounds.tried - records.keys() else 0
+    failed = problems or rounds.died or statuses & set(FAILED) or rounds.tried - records.keys()
+    return 1 if failed else 0
 
 
 def _checkpoint_notes(trials: list[Trial], to_run: list[Trial], folder: Path) -> list[str]:
@@ -267,4 +284,4 @@ def _show_plan(
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main))

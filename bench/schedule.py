@@ -11,13 +11,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 
-from bench.forked import ForkServer, Process, Request, start
+from bench.forked import END_SECONDS, ForkServer, Process, Request, start
 from bench.telling import hear
 from bench.work import Work
 
 POLL_SECONDS = 0.25
-END_SECONDS = 10
-"""How long to wait for the end of a process that was killed."""
 
 
 def run_serially(work: Work, server: ForkServer | None, *, threads: int, gpus_per_trial: int = 1) -> None:
@@ -31,19 +29,21 @@ def run_serially(work: Work, server: ForkServer | None, *, threads: int, gpus_pe
             time.sleep(POLL_SECONDS)
             continue
         work.started(index)
-        work.settle(index, _run(work, index, threads, gpus_per_trial, server))
+        reason, own = _run(work, index, threads, gpus_per_trial, server)
+        if own or not work.once_more(index, reason):
+            work.settle(index, reason)
 
 
-def _run(work: Work, index: int, threads: int, gpus: int, server: ForkServer | None) -> str:
-    """Returns how the trial's process ended."""
+def _run(work: Work, index: int, threads: int, gpus: int, server: ForkServer | None) -> tuple[str, bool]:
+    """Returns how the trial's process ended, and whether that was its own doing and not that of who forks trials."""
     config = work.trials[index].config.model_dump_json()
     request = Request(config, str(work.folder), threads, work.checkpoint_seconds, gpus=gpus)
     try:
         process = start(request, server and server.address)
     except OSError as error:
-        return str(error)
+        return str(error), False
     _follow(work, index, process)
-    return process.how_it_ended
+    return process.how_it_ended, process.exit_code is not None
 
 
 def _follow(work: Work, index: int, process: Process) -> None:
@@ -63,11 +63,13 @@ def _follow(work: Work, index: int, process: Process) -> None:
                     hear(line, partial(work.epoch, index), partial(work.alive, index))
     except BaseException:
         process.kill()
-        reader.join(END_SECONDS)
+        reader.join(3 * END_SECONDS)  # for its end, and for those of two processes that do not end by themselves
         raise
 
 
 def _read(source: Iterable[str], lines: "queue.Queue[str | None]") -> None:
-    for line in source:
-        lines.put(line)
-    lines.put(None)
+    try:
+        for line in source:
+            lines.put(line)
+    finally:
+        lines.put(None)

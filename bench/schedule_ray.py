@@ -5,18 +5,27 @@ Ray only schedules. Points, identity, resuming, records and tables are ours and 
 see the results folder: the files of a record come back through Ray.
 """
 
+import atexit
 import dataclasses
 import io
+import itertools
 import logging
 import os
+import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+# Before Ray is loaded. No call may start another Ray when ours has died, and Ray may not end this process for want of
+# its GCS: ``RayWatch`` is sooner, and says so.
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "3600")
 
 import ray
 from ray import tune
@@ -25,10 +34,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bench import cluster, ray_actors, ray_worker, resume
 from bench.config import ConfigError
+from bench.family import Family
+from bench.files import OwnFolder
 from bench.forked import ForkServer, place_for_sockets
 from bench.interrupt import Interrupts
 from bench.machine import cores
 from bench.provenance import COMMIT, commit_in_words
+from bench.ray_watch import RayWatch
 from bench.resources import Resources
 from bench.sources import Source
 from bench.sweep import Trial
@@ -40,6 +52,9 @@ SOCKETS_BELOW = len("/ray/session_2025-12-02_12-00-00_000000_4194304/sockets/pla
 OBJECT_STORE_BYTES = 100 * 2**20  # only small dictionaries go through Ray
 CONNECT_SECONDS = 5
 ALIVE_SECONDS = 60
+POLL_SECONDS = 0.25
+LEAVE_SECONDS = 10
+"""How long Tune and Ray may take to come to their end when they are told to."""
 ATTEMPTS = 3
 """How often a trial is started whose node dies."""
 ASKING_GPUS = 0.01
@@ -64,15 +79,25 @@ class Node:
     slots: int  # trials that it runs at once
 
 
+class RayDied(Exception):
+    """What has become of Ray while trials ran."""
+
+
 @contextmanager
-def connected(resources: Resources, trials: list[Trial]) -> Iterator[list[Node]]:
+def connected(resources: Resources, trials: list[Trial], family: Family) -> Iterator[list[Node]]:
     """Ray for the body, started on this machine or joined at ``resources.address``, and its nodes that fit a trial.
 
+    family: knows the processes that a Ray on this machine starts, and ends what is left of one that has died.
     Raises ``ConfigError`` where that fails, and for a cluster without such a node.
     """
     os.environ.update(QUIET)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    with tempfile.TemporaryDirectory(prefix="sam3-bench-") as staged, _own_folder() as own:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with ExitStack() as stack:
+        staged = stack.enter_context(OwnFolder()) if resources.address else None
+        own = stack.enter_context(_own_folder())
+        stack.enter_context(redirect_stdout(io.StringIO()))  # Tune prints tables, and Ray its complaints, at any time
+        stack.callback(_shut_down, family)
         try:
             if resources.address is None:
                 local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
@@ -80,22 +105,33 @@ def connected(resources: Resources, trials: list[Trial]) -> Iterator[list[Node]]
                 ray.init(address="local", num_cpus=cores(), num_gpus=resources.gpus, **own, **local, **quiet)
             else:
                 _answers(resources.address)
-                cluster.stage(trials, Path(staged))
+                cluster.stage(trials, staged)
                 variables = {**QUIET, **SPARED, COMMIT: commit_in_words()}
-                environment = {"working_dir": staged, "env_vars": variables}
+                environment = {"working_dir": str(staged), "env_vars": variables}
                 ray.init(address=resources.address, runtime_env=environment, **quiet)
         except Exception as error:  # Ray raises what it likes, and the user can but read it
             raise ConfigError(*_why_not(error, resources.address)) from None
-        try:
-            nodes = [node for node in _nodes(resources) if node.slots]
-            if not nodes:
-                needs = f"{resources.threads} cores" + f", {resources.gpus_per_trial} GPUs" * bool(
-                    resources.gpus_per_trial
-                )
-                raise ConfigError(f"--address {resources.address}: no node there has what a trial needs ({needs})")
-            yield nodes
         finally:
-            ray.shutdown()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)  # Ray has put its own in
+        family.note()
+        nodes = [node for node in _nodes(resources) if node.slots]
+        if not nodes:
+            needs = f"{resources.threads} cores" + f", {resources.gpus_per_trial} GPUs" * bool(resources.gpus_per_trial)
+            raise ConfigError(f"--address {resources.address}: no node there has what a trial needs ({needs})")
+        yield nodes
+
+
+def _shut_down(family: Family) -> None:
+    """Ray's own way out, which may wait for ever for a Ray that is dead, and would once more when Python ends."""
+    thread = threading.Thread(target=ray.shutdown, name="shut down Ray", daemon=True)
+    thread.start()
+    thread.join(LEAVE_SECONDS)
+    if thread.is_alive():
+        family.end()
+        thread.join(LEAVE_SECONDS)
+    if thread.is_alive():
+        atexit.unregister(ray.shutdown)
 
 
 @contextmanager
@@ -111,8 +147,8 @@ def _own_folder() -> Iterator[dict[str, str]]:
     elif place_for_sockets(SOCKETS_BELOW) == Path(usual):
         yield {"_temp_dir": str(Path(usual, "ray"))}  # as Ray would choose, but for a TMPDIR that is empty
     else:
-        with tempfile.TemporaryDirectory(prefix="sam3-bench-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-            yield {"_temp_dir": folder}
+        with OwnFolder("/tmp") as folder:
+            yield {"_temp_dir": str(folder)}
 
 
 def _answers(address: str) -> None:
@@ -153,6 +189,12 @@ def ask(
     """
     configs = [trial.config.model_dump_json() for trial in trials]
     asked = {node: _ask_one(node, configs, resources, sources, validated_by) for node in nodes}
+    waiting = list(asked.values())
+    with RayWatch(_is_a_node) as watch:
+        while waiting:
+            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_SECONDS)
+            if problem := watch.problem():
+                raise ConfigError(f"--address {resources.address}: {problem}")
     looks, silent = {}, []
     for node, answer in asked.items():
         try:
@@ -193,13 +235,15 @@ def run_on_ray(
     resources: Resources,
     nodes: list[Node],
     server: ForkServer | None,
+    family: Family,
 ) -> None:
     """Every trial in a process of its own with ``resources.threads`` cores and, on a GPU, a whole one or several.
 
     server: forks these processes on this machine; on a cluster there is one on each node (``start_servers``).
-    Leaves one record for each that was not another driver's. A trial whose node died starts anew on another one.
+    family: the processes that were started for it, Ray's too.
+    Leaves one record for each that was not another driver's. A trial whose node died starts anew on another one. If Ray
+    itself dies, what has become of it is ``work.died``, and what ran is dead when this returns.
     """
-    interrupts.listen()  # Ray has put its own in
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     trials = work.trials
     places = {node.node_id: (node.name, min(len(trials), node.slots)) for node in nodes}
@@ -219,8 +263,16 @@ def run_on_ray(
         for index, trial in enumerate(trials)
     ]
     at_once = sum(slots for _, slots in places.values())
-    with _keeper(work) if resources.address else nullcontext() as keeper:
-        _tune(work, [{**point, "keeper": keeper} for point in points], resources, nodes, server, at_once)
+    try:
+        with (
+            RayWatch(_is_a_node, () if resources.address else family.note()) as watch,
+            _keeper(work) if resources.address else nullcontext() as keeper,
+        ):
+            points = [{**point, "keeper": keeper} for point in points]
+            _tune(work, points, resources, nodes, server, at_once, interrupts, watch)
+    except RayDied as died:
+        work.died = str(died)
+        family.end()
 
 
 def _tune(
@@ -230,23 +282,64 @@ def _tune(
     nodes: list[Node],
     server: ForkServer | None,
     at_once: int,
+    interrupts: Interrupts,
+    watch: RayWatch,
 ) -> None:
-    for attempts_left in reversed(range(ATTEMPTS)):
-        reporter = _Reporter(work, may_lose_nodes=resources.address is not None)
-        below = server and server.folder  # which is removed even if this driver is killed
-        with tempfile.TemporaryDirectory(prefix="sam3-bench-", dir=below) as scratch, redirect_stdout(io.StringIO()):
-            tune.Tuner(
+    """Raises ``RayDied``."""
+    below = server and server.folder  # which is removed even if this driver is killed
+    for attempt in itertools.count(1):
+        reporter = _Reporter(work, may_lose_nodes=resources.address is not None, watch=watch)
+        made = OwnFolder() if below is None else tempfile.TemporaryDirectory(dir=below, ignore_cleanup_errors=True)
+        with made as scratch:
+            tuner = tune.Tuner(
                 tune.with_resources(ray_worker.trial, {"cpu": resources.threads, "gpu": resources.gpus_per_trial}),
                 tune_config=tune.TuneConfig(
                     search_alg=ConcurrencyLimiter(_Next(work, points, server), at_once),
                     num_samples=len(points),
                     reuse_actors=False,  # a reused process carries its peaks along
                 ),
-                run_config=tune.RunConfig(storage_path=scratch, verbose=0, callbacks=[reporter]),
-            ).fit()  # prints tables of its own even when told to be quiet
-        reporter.settle_rest(nodes, last=not attempts_left)
+                run_config=tune.RunConfig(storage_path=str(scratch), verbose=0, callbacks=[reporter]),
+            )
+            _fit(tuner, reporter, interrupts, watch)
+        reporter.settle_rest(nodes, last=attempt >= ATTEMPTS)
         if work.over:
             break
+
+
+def _fit(tuner: tune.Tuner, reporter: "_Reporter", interrupts: Interrupts, watch: RayWatch) -> None:
+    """Runs Tune in a thread, so that this one hears signals at once and sees whether Ray lives: within Ray it may do
+    neither. Raises ``RayDied``, and what Tune raises."""
+    raised: list[Exception] = []
+    problem: str | None = None
+
+    def fit() -> None:
+        try:
+            tuner.fit()
+        except _Left:
+            pass
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=fit, name="Tune", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive() and not (problem := watch.problem()):
+            thread.join(POLL_SECONDS)
+            interrupts.check()
+    finally:
+        reporter.left.set()
+        if not watch.has_died():  # else it may wait within Ray for ever
+            thread.join(LEAVE_SECONDS)
+    if problem := problem or watch.problem():
+        raise RayDied(problem)
+    if raised:
+        raise raised[0]
+
+
+def _is_a_node() -> bool:
+    """Whether this machine is a living node, as Ray says."""
+    here = ray.get_runtime_context().get_node_id()
+    return any(node["NodeID"] == here and node["Alive"] for node in ray.nodes())
 
 
 @contextmanager
@@ -285,36 +378,56 @@ class _Next(Searcher):
         pass
 
 
+class _Left(BaseException):
+    """Ends Tune from within. No ``Exception``: Tune would stop its trials first, one by one, and wait for them."""
+
+
 class _Reporter(tune.Callback):
     """Hands on what Tune tells, writes the records that come back, kills what is overdue, and settles the trials that
     ended."""
 
-    def __init__(self, work: Work, *, may_lose_nodes: bool) -> None:
-        self.work, self.may_lose_nodes = work, may_lose_nodes
+    def __init__(self, work: Work, *, may_lose_nodes: bool, watch: RayWatch = RayWatch(lambda: True)) -> None:
+        """watch: knows whether Ray has died; what has become of the trials is not known then."""
+        self.work, self.may_lose_nodes, self.watch = work, may_lose_nodes, watch
+        self.left = threading.Event()
+        """Nobody waits for Tune any more: nothing that it tells counts from here on."""
         self.where: dict[int, str] = {}  # the node of each trial
+        self.processes: dict[int, tuple[int, float]] = {}  # number and start of each trial's process
+        self.killed: set[int] = set()
         self.ended: dict[int, str] = {}  # how processes ended that left no record
+        self.lost: set[int] = set()  # those that ended with the process that forks trials
         self.died: dict[int, str] = {}  # trials that may have died with their node, and what Ray says
 
     def __getstate__(self) -> dict:
         return {}  # Tune pickles its callbacks in order to restore them; we resume from records instead
 
     def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
+        self._go_on()
         self.work.tick()
         for trial in trials:
-            if trial.status == "RUNNING" and self.work.overdue(_index(trial)):
+            index = _index(trial)
+            if trial.status == "RUNNING" and index not in self.killed and self.work.overdue(index):
+                self.killed.add(index)
                 ray.kill(trial.temporary_state.ray_actor)
+                self._end(index)
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._go_on()
         self.work.started(_index(trial))
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        self._go_on()
         if "node" in result:
             self.where[_index(trial)] = result["node"]
         if "files" in result:
             self.work.receive(_index(trial), result["files"])
             result["files"].clear()  # Tune would keep and write what it was told
+        elif "process" in result:
+            self.processes[_index(trial)] = tuple(result["process"])
         elif "ended" in result:
             self.ended[_index(trial)] = result["ended"]
+            if result.get("lost"):
+                self.lost.add(_index(trial))
         elif "problem" in result:
             self.work.note(_index(trial), result["problem"])
         elif "epoch" in result:
@@ -324,11 +437,32 @@ class _Reporter(tune.Callback):
             self.work.alive(_index(trial))
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._go_on()
         index = _index(trial)
-        self._ended(index, self.ended.pop(index, "the process ended without a record"))
+        reason = self.ended.pop(index, "the process ended without a record")
+        if index not in self.lost or not self.work.once_more(index, reason):
+            self._ended(index, reason)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._ended(_index(trial), f"the process died. Ray says: {trial.get_error()}")
+        self._go_on(died=self.watch.dies())
+        index = _index(trial)
+        self._end(index)  # nobody waits for it any more
+        self._ended(index, _why(trial))
+
+    def _go_on(self, died: bool = False) -> None:
+        if died or self.left.is_set() or self.watch.has_died():
+            raise _Left
+
+    def _end(self, index: int) -> None:
+        """Ends a trial's process itself: its worker is dead, and who has forked it may be, too, or be stopped."""
+        if index not in self.processes:
+            return
+        if self.may_lose_nodes:
+            there = NodeAffinitySchedulingStrategy(self.where[index], soft=False)
+            options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": there}
+            ray.remote(ray_worker.end_trial).options(**options).remote(*self.processes[index])
+        else:
+            ray_worker.end_trial(*self.processes[index])
 
     def _ended(self, index: int, reason: str) -> None:
         if self.may_lose_nodes and not self.work.has_ended(index) and not self.work.overdue(index):
@@ -363,6 +497,16 @@ def _is_alive(node_id: str) -> bool:
     except ray.exceptions.RayError:  # a timeout is one, too
         return False
     return True
+
+
+def _why(trial: Any) -> str:
+    """Why the worker of a trial died: what Ray says, and last a line of our own."""
+    try:
+        said = Path(trial.error_file).read_text(errors="replace").partition("\n")[2].strip()
+    except (OSError, TypeError):  # Ray has written none
+        said = ""
+    how = "Ray's process that waits for the trial died (often the kernel's doing, when memory runs out)"
+    return f"{said}\n{how}".strip()
 
 
 def _index(trial: Any) -> int:

@@ -3,12 +3,19 @@
 Files are paired by stem. The same PNG files give what upstream's eval.py (sod) or HetNet's eval.py (mirror) prints.
 """
 
+from bench import command
+
+if __name__ == "__main__":
+    command.begin()  # the imports below take seconds
+
 import argparse
 import hashlib
 import multiprocessing
 import os
 import re
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -22,10 +29,12 @@ import torch
 from rich.progress import track
 
 from bench import schema
-from bench.console import ArgumentParser, Console, complain, replace_what_streams_lack
+from bench.console import ArgumentParser, Console, complain
 from bench.datasets import DataError, first_lines, some
 from bench.datasets._masks import BINARY, Reading, add_options, reading_of
-from bench.external import FOLDER, ExternalRecord, load_external
+from bench.external import FOLDER, ExternalRecord, load_external, targets
+from bench.family import end_with
+from bench.files import TargetError, check_targets
 from bench.machine import cores
 from bench.predictions import LISTED, Found, Kind, Pair, find_pairs, full_scales, look, read
 from bench.protocol import ProtocolConfig
@@ -33,12 +42,9 @@ from bench.provenance import provenance
 from bench.scores import METRICS, Measured, NotFinite, collect, measure
 from models._paths import expanded
 
-INTERRUPTED = 130
-
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0 scored, 2 the input is wrong, 130 interrupted."""
-    replace_what_streams_lack()
+    """Exit code: 0 scored, 2 the input is wrong."""
     options = _parser().parse_args(arguments)
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     protocol = ProtocolConfig(name=options.protocol, minmax=not options.no_minmax)
@@ -47,21 +53,19 @@ def main(arguments: list[str]) -> int:
         reading = reading_of(options)
         folder = _target(options, name)
         pairs = find_pairs(options.pred, options.gt, options.mask_suffix, options.recursive)
+        check_targets(targets(folder, name), [path for pair in pairs for path in pair[1:]])
         record = score_folder(pairs, reading, protocol, name, options, console)
         folder.mkdir(parents=True, exist_ok=True)
         paths = record.save(folder)
     except DataError as error:
         complain(*first_lines(error.errors))
         return 2
-    except NotFinite as error:
+    except (NotFinite, TargetError) as error:
         complain(error)
         return 2
     except OSError as error:
         complain(f"{error.filename}: {os.strerror(error.errno)}")
         return 2
-    except KeyboardInterrupt:
-        console.print("interrupted: nothing was written")
-        return INTERRUPTED
     _show(console, record)
     console.print(f"wrote {', '.join(map(str, paths))}", markup=False)
     if options.into:
@@ -154,12 +158,19 @@ def _mapper(jobs: int) -> Iterator[Callable[..., Iterable[Any]]]:
         return
     # a forked process has all imports done; elsewhere forking is not safe
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as executor:
+    with ProcessPoolExecutor(jobs, context, _begin_worker, (os.getpid(),)) as executor:
         try:
             yield executor.map
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _begin_worker(parent: int) -> None:
+    """Signals are for the parent, with which this process ends, however that ends: its queue would not tell."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
 
 
 def _target(options: argparse.Namespace, name: str) -> Path:
@@ -217,4 +228,4 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main))

@@ -7,19 +7,21 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
-from filelock import FileLock
 from pyarrow import fs
 
+from bench.claims import Claim
 from bench.config import ConfigError
 from models._paths import expanded
 
 SCHEMES = ("s3", "gs", "hdfs", "hf", "https", "file")
 TIMEOUT_SECONDS = 60
+POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,11 @@ def _fetch(path: Path, uri: str) -> None:
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.parent / f".{path.name}.lock"):
-        if path.exists():  # another process was faster
+    lock = path.parent / f".{path.name}.lock"
+    while (claim := Claim.take(lock, own_folder=False)) is None:  # another process fetches it
+        time.sleep(POLL_SECONDS)
+    try:
+        if path.exists():
             return
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             copy = Path(folder) / path.name
@@ -78,6 +83,8 @@ def _fetch(path: Path, uri: str) -> None:
                     raise FileNotFoundError("there is nothing")
                 fs.copy_files(place, str(copy), source_filesystem=system, destination_filesystem=fs.LocalFileSystem())
             os.replace(copy, path)
+    finally:
+        claim.release()
 
 
 def _open(uri: str) -> tuple[fs.FileSystem, str]:

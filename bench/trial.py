@@ -28,6 +28,7 @@ from bench.config import TrialConfig
 from bench.datasets import DATASETS, DataError, Split
 from bench.device import device_of, float32_products
 from bench.evaluate import predict
+from bench.family import end_with
 from bench.forked import Request
 from bench.latency import latency
 from bench.memory import MeasurementSpoiled, MemoryMonitor, conditions
@@ -319,7 +320,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def run_requested(request: Request) -> None:
     """Runs a trial in this process, which is its own and ends with the one that started it."""
-    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=end_with, args=(os.getppid(), 1), daemon=True).start()
     config = TrialConfig.model_validate_json(request.config)
     with suppress(OSError):  # as a list of processes shows it, on Linux
         Path("/proc/self/comm").write_text(f"trial-{config.trial_id[:8]}")
@@ -361,13 +362,6 @@ def seldom(call: Callable[[], Any], seconds: float = SIGN_OF_LIFE_SECONDS) -> Ca
             call()
 
     return maybe
-
-
-def end_with(driver: int) -> None:
-    """A driver that was killed cannot end its trials: they would run beside those of the next one."""
-    while os.getppid() == driver:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,8 @@ class Work:
         """What became of the trials that ended here, on disk or not."""
         self.problems: list[str] = []
         """What could not be written."""
+        self.died: str | None = None
+        """What has died of that which runs the trials, so that the others cannot run."""
         self.asked = asked
         self._say, self._limits, self._stopping = say, limits, stopping
         self._waiting = list(range(len(trials)))
@@ -65,6 +67,7 @@ class Work:
         self._started: dict[int, float] = {}
         self._alive: dict[int, float] = {}
         self._verdicts: dict[int, str] = {}
+        self._second: set[int] = set()  # trials that were handed out once more
         self._said: set[str] = set()
         self._clock, self._looked, self._next_look = 0.0, time.monotonic(), 0.0
 
@@ -167,6 +170,20 @@ class Work:
         self._started.pop(index, None)
         self._release(index)
         self._waiting.append(index)
+
+    def once_more(self, index: int, reason: str) -> bool:
+        """Hands a trial out again whose process was lost by no fault of its own; it goes on from its last checkpoint.
+
+        Returns false where it has to be settled instead: after its second loss, where it has left a record, and where
+        it was to be ended anyway.
+        """
+        kept = (unsaved() / self._path(index).name).exists()
+        if index in self._second or index in self._verdicts or kept or self.has_ended(index):
+            return False
+        self._second.add(index)
+        self.note(index, f"{reason.strip().splitlines()[-1]}; the trial is started once more, from its last checkpoint")
+        self.again(index)
+        return True
 
     def release(self) -> None:
         """Gives up what is still claimed: somebody else may go on with it."""

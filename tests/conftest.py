@@ -1,15 +1,18 @@
 """Small things that many tests need. Nothing here needs a GPU, weights, a network or data."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import settings
@@ -118,7 +121,45 @@ seeds: [0]
 RANKS = "model.adapter.rank: [1, 4]"
 
 
-PNG_ONLY = "import sys, bench.report, bench.run; bench.report.KINDS = ('png',); sys.exit(bench.run.main(sys.argv[1:]))"
+PNG_ONLY = """
+from bench import command
+command.begin()
+import os, sys
+import bench.forked, bench.report, bench.run
+bench.forked.END_SECONDS = float(os.environ.get("END_SECONDS", 10))
+bench.report.KINDS = ("png",)
+sys.exit(command.run(bench.run.main))
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The folder from which the sweep of a drill is run."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def customise(folder, code):
+    """Variables with which Python runs ``code`` before anything else, in the driver and in every trial."""
+    (folder / "site").mkdir(exist_ok=True)
+    (folder / "site" / "sitecustomize.py").write_text(code)
+    return {"PYTHONPATH": os.pathsep.join([str(folder / "site"), str(REPOSITORY)])}
+
+
+def processes(driver, name):
+    """Those that a driver has started, by the start of their names in a list of processes."""
+    found = []
+    for process in driver.children(recursive=True):
+        with suppress(psutil.Error):  # it has just ended
+            if any(word.startswith(name) for word in (process.name(), *process.cmdline()[:1])):
+                found.append(process)
+    return found
+
+
+def finished(folder):
+    """Content of all records that are results; what was finished must never change."""
+    contents = {path.name: path.read_bytes() for path in folder.glob("[0-9a-f]*.json")}
+    return {name: content for name, content in contents.items() if json.loads(content)["status"] == "ok"}
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What may go wrong while a sweep runs, done on purpose: every trial ends as one row, nothing finished is lost or
 repeated, the exit code tells, and the table says what happened. Random moments are drawn from a seed."""
 
-import json
 import random
 import re
 import signal
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import RANKS, REPOSITORY, SWEEP, wait_for
+from conftest import RANKS, SWEEP, customise, finished, processes, wait_for
 
 from bench.config import TrialConfig, load_sweep
 from bench.datasets import _cache
@@ -29,13 +28,6 @@ KILLED = {"serial": "trial-", "ray": "ray::ImplicitFunc"}
 """Whose end is that of a trial: its process, or the worker of Ray that waits for it."""
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """The folder from which the sweep of the drill is run."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def write_sweep(axis):
     Path("smoke.yaml").write_text(SWEEP.format(axis=axis))
     return expand(load_sweep(Path("smoke.yaml")))
@@ -52,18 +44,6 @@ def serially(here):
     return run
 
 
-def customise(folder, code):
-    """Variables with which Python runs ``code`` before anything else, in the driver and in every trial."""
-    (folder / "site").mkdir(exist_ok=True)
-    (folder / "site" / "sitecustomize.py").write_text(code)
-    return {"PYTHONPATH": f"{folder / 'site'}:{REPOSITORY}"}
-
-
-def processes(driver, name):
-    """Those that a driver has started, by the start of their names in a list of processes."""
-    return [p for p in driver.children(recursive=True) if any(n.startswith(name) for n in (p.name(), *p.cmdline()[:1]))]
-
-
 def newest_checkpoints(folder):
     return {path.parent.name: path.name for path in sorted(folder.glob(".resume/*/epoch-*.safetensors"))}
 
@@ -72,12 +52,6 @@ def in_training(folder, before, moment):
     """Waits until some trial has kept an epoch more than ``before``, and then for a random moment of its next ones."""
     wait_for(lambda: newest_checkpoints(folder).items() - before.items())
     time.sleep(moment)
-
-
-def finished(folder):
-    """Content of all records that are results; what was finished must never change."""
-    contents = {path.name: path.read_bytes() for path in folder.glob("[0-9a-f]*.json")}
-    return {name: content for name, content in contents.items() if json.loads(content)["status"] == "ok"}
 
 
 @pytest.mark.slow

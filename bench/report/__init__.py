@@ -12,6 +12,12 @@ from bench.report.tables import as_csv, comparisons_csv, markdown
 FIGURES = "figures"
 """Folder of the figures, below that of the report."""
 KINDS = ("png", "svg", "pdf")
+NAMES = (page.NAME, "leaderboard.md", "leaderboard.csv", "leaderboard.tex", "comparisons.csv")
+
+
+def targets(folder: Path) -> list[Path]:
+    """Files that ``write`` writes there, beside figures, of which the results decide."""
+    return [*(folder / name for name in NAMES), folder / FIGURES / "figure.png"]
 
 
 def write(results: Results, folder: Path, say: Callable[[str], None] = lambda line: None) -> list[Path]:
@@ -23,15 +29,9 @@ def write(results: Results, folder: Path, say: Callable[[str], None] = lambda li
     from bench.report import plots  # matplotlib: a second that a process which draws nothing should not pay
 
     board = results.board()
-    contents = {
-        page.NAME: page.html(results, board),
-        "leaderboard.md": markdown(board),
-        "leaderboard.csv": as_csv(board),
-        "leaderboard.tex": latex(board),
-        "comparisons.csv": comparisons_csv(board),
-    }
+    texts = (page.html(results, board), markdown(board), as_csv(board), latex(board), comparisons_csv(board))
     paths = []
-    for name, text in contents.items():
+    for name, text in zip(NAMES, texts, strict=True):
         if text:
             paths.append(folder / name)
             write_whole(paths[-1], lambda file: file.write(text.encode()))

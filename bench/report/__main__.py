@@ -3,9 +3,15 @@
 A folder or a bundle may be given wherever results are. The same records give the same files, byte for byte.
 """
 
+from bench import command
+
+if __name__ == "__main__":
+    command.begin()  # the imports below take seconds
+
 import argparse
+import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +19,8 @@ from pathlib import Path
 
 from bench import report
 from bench.config import ConfigError
-from bench.console import ArgumentParser, Console, complain, replace_what_streams_lack
+from bench.console import ArgumentParser, Console, complain
+from bench.files import TargetError, check_targets, remove_unfinished
 from bench.report import bundle, results, terminal
 from bench.report.against import against
 from bench.report.merge import merge
@@ -27,7 +34,6 @@ from models._paths import expanded
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0, 1 when ``--against`` finds something worse, or 2 when the input is wrong or nothing compares."""
-    replace_what_streams_lack()
     options = _parser().parse_args(_joined(arguments))
     width = None if sys.stdout.isatty() else LOG_WIDTH
     console = Console(file=sys.stdout, quiet=options.quiet, width=width, soft_wrap=True, highlight=False)
@@ -37,6 +43,8 @@ def main(arguments: list[str]) -> int:
 
     with ExitStack() as stack:
         try:
+            out = _out(options)
+            _check_targets(options, out)
             if options.predict:
                 for folder in filter(Path.is_dir, options.results):
                     keep_predictions(folder, results.load(folder)[0].trials, say)
@@ -44,9 +52,9 @@ def main(arguments: list[str]) -> int:
             if options.predict:  # what has no sweep.json to keep them in
                 found = replace(found, predicted=predictions(found.trials, found.predicted, say))
             found = select(found, options.where, options.sort)
-            out = _out(options)
             if out is not None:
                 check_writable(out)
+                remove_unfinished(out)
             if options.bundle:
                 check_writable(options.bundle.parent)
             other = merge_all([options.against], stack, say) if options.against else None
@@ -54,7 +62,7 @@ def main(arguments: list[str]) -> int:
                 paths = report.write(found, out, say)
             if options.bundle:
                 count = bundle.pack(found, options.bundle, options.with_weights)
-        except ConfigError as error:
+        except (ConfigError, TargetError) as error:
             complain(error)
             return 2
         if other is None:
@@ -95,6 +103,24 @@ def _out(options: argparse.Namespace) -> Path | None:
             "say where the files go, as in --out DIR: a selection does not replace the sweep's own report"
         )
     return options.results[0]
+
+
+def _check_targets(options: argparse.Namespace, out: Path | None) -> None:
+    """Raises ``TargetError`` for what would be written over a result, or over what is no file."""
+    targets = [] if out is None else report.targets(out)
+    if options.bundle:
+        targets.append(options.bundle)
+    given = filter(None, [*options.results, options.against])
+    check_targets(targets, itertools.chain.from_iterable(_read_from(path) for path in given))
+
+
+def _read_from(path: Path) -> Iterator[Path]:
+    """The files that a report of ``path`` is made from: the bundle, or all in the folder that are no report."""
+    if path.is_file():
+        yield path
+    else:
+        reports = {*report.targets(path), *(path / report.FIGURES).glob("*")}
+        yield from (file for file in path.rglob("*") if file not in reports)
 
 
 def _gate(new: Results, old: Results, console: Console) -> int:
@@ -144,4 +170,4 @@ def _parser() -> ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main))

@@ -5,7 +5,6 @@ The same results give the same bytes: files are sorted and carry no dates.
 
 import platform
 import stat
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from typing import IO
 from bench import manifest, report
 from bench.config import ConfigError
 from bench.external import FOLDER
-from bench.files import write_whole
+from bench.files import OwnFolder, write_whole
 from bench.report.results import Results
 
 ENVIRONMENT = "environment.txt"
@@ -35,8 +34,9 @@ def pack(results: Results, path: Path, with_weights: bool = False) -> int:
     Records, per-image scores, samples and memory series, ``sweep.json``, the report, and the packages of this machine
     (each record names those of its own). Checkpoints only ``with_weights``.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        staging = Path(folder)
+    with OwnFolder() as own:
+        staging = own / "bundle"
+        staging.mkdir()
         report.write(results, staging)
         manifest.of(results.sweep, results.trials, results.absent, results.predicted, list(results.remarks)).save(
             staging
@@ -66,8 +66,8 @@ def opened(path: Path) -> Iterator[Path]:
     if not path.is_file():
         yield path
         return
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / path.stem
+    with OwnFolder() as own:
+        target = own / (path.stem or "bundle")
         target.mkdir()
         try:
             with zipfile.ZipFile(path) as archive:
@@ -99,14 +99,14 @@ def _unpack(path: Path, archive: zipfile.ZipFile, target: Path) -> None:
             f"{path}: would unpack to {total / 2**30:.1f} GiB in {len(entries)} files. "
             f"At most {LARGEST_BYTES // 2**30} GiB in {MOST_FILES} files are taken"
         )
-    seen: set[str] = set()
+    seen: set[tuple[str, ...]] = set()
     for entry in entries:
         parts = PurePosixPath(entry.filename).parts
         outside = entry.filename.startswith("/") or "\\" in entry.filename or ".." in parts or ":" in entry.filename
         kind = stat.S_IFMT(entry.external_attr >> 16)
-        if outside or not parts or kind not in (0, stat.S_IFREG, stat.S_IFDIR) or entry.filename in seen:
+        if outside or not parts or kind not in (0, stat.S_IFREG, stat.S_IFDIR) or parts in seen:
             raise ConfigError(f"{path}: holds {entry.filename!r}, which no bundle does; nothing was unpacked")
-        seen.add(entry.filename)
+        seen.add(parts)  # by another spelling it is the same file
     for entry in entries:
         place = target.joinpath(*PurePosixPath(entry.filename).parts)
         if entry.is_dir():

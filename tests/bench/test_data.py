@@ -155,3 +155,13 @@ def test_the_command_line_ends_with_the_code(tmp_path):
         [sys.executable, "-m", "bench.data", "check", str(tmp_path / "no")], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+def test_a_report_replaces_no_file_of_the_data_and_no_device(capsys, tmp_path):
+    put(tmp_path, "TestDataset/CVC-300/images", "TestDataset/CVC-300/masks", count=2)
+    image = next((tmp_path / "TestDataset/CVC-300/images").iterdir())
+    content = image.read_bytes()
+    for target, expected in ((image, "is an input, which would be lost"), ("/dev/null", "is a device")):
+        code, out, err = run(capsys, "check", tmp_path, "--json", target)
+        assert (code, out) == (2, "") and expected in err
+    assert image.read_bytes() == content

@@ -37,3 +37,20 @@ def test_wrong_input_is_one_line(tmp_path, capsys):
     pytest.importorskip("onnxruntime")
     assert export.main([str(tmp_path / "gone.safetensors"), str(tmp_path / "y.onnx")]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_nothing_is_lost_and_nothing_begun_where_the_file_cannot_be_written(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(export.checkpoint, "load", lambda path: pytest.fail("it has begun"))
+    trained = tmp_path / "trained.safetensors"
+    trained.write_bytes(b"learnt")
+    (tmp_path / "link.onnx").symlink_to(trained)
+    for out, expected in (
+        (trained, "is an input, which would be lost"),
+        (tmp_path / "link.onnx", f"is the same file as {trained}, an input"),
+        (tmp_path, "is a folder, which no file may replace"),
+        (trained / "below.onnx", "cannot be written"),
+    ):
+        assert export.main([str(trained), str(out)]) == 2
+        assert expected in capsys.readouterr().err
+    assert trained.read_bytes() == b"learnt"

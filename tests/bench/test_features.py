@@ -270,6 +270,17 @@ def test_the_command_line_says_so_before_any_work(given, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("--feature-cache")
 
 
+def test_a_dry_run_makes_no_folder_for_features(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(features.FOLDER, "")  # and what is set in here goes with the test
+    junk = tmp_path / "junk"
+    given = ["--feature-cache", str(junk), "--results", str(tmp_path / "results")]
+    assert main(["ablations/decoder_width.yaml", "--dry-run", *given]) == 0
+    assert list(tmp_path.iterdir()) == []
+    junk.write_text("a file")
+    assert main(["ablations/decoder_width.yaml", "--dry-run", *given]) == 2
+    assert f"--feature-cache {junk}" in capsys.readouterr().err
+
+
 def test_the_outlook_names_rows_and_reasons(frozen, cache):
     configs = [frozen(), frozen({"model.decoder.width": 16}), frozen({"model.adapter.placement": "all"})]
     lines = features.outlook([Trial(config, (label,)) for config, label in zip(configs, "abc")])

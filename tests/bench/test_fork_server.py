@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +17,8 @@ import pytest
 import torch
 from conftest import wait_for
 
-from bench import fork_server, forked
+from bench import files, fork_server, forked
+from bench.family import is_dead
 from bench.forked import Forked, ForkServer, Request, start
 from bench.record import load_all, load_images
 from bench.trial import run_trial
@@ -244,7 +246,7 @@ def test_a_server_does_not_touch_a_gpu(tiny_with, parts):
 
 def test_on_a_mac_a_trial_gets_a_fresh_interpreter(monkeypatch, request_of, tiny_with, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys\nif 'bench.fork_server' in sys.orig_argv:\n    sys.platform = 'darwin'\n"
+        "import psutil, sys\nif 'bench.fork_server' in sys.orig_argv:\n    sys.platform = 'darwin'\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     config = tiny_with({"train.epochs": 2})
@@ -288,3 +290,71 @@ def test_asking_a_socket_that_is_not_there_ends(monkeypatch, request_of, tiny, t
     with pytest.raises(OSError, match="cannot be reached"):
         Forked(str(tmp_path / "none"), request_of(tiny))
     assert time.monotonic() - began < 5
+
+
+def test_a_server_that_is_stopped_is_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setattr(forked, "END_SECONDS", 0.2)
+    with ForkServer() as server:
+        process = psutil.Process(server.process.pid)
+        opened = [file.path for file in process.open_files()]
+        assert str(server.folder / files.LOCK) in opened, "its folder stays while it lives"
+        process.suspend()
+        wait_for(lambda: process.status() == psutil.STATUS_STOPPED)
+    assert server.process.returncode == -signal.SIGKILL and not server.folder.exists()
+
+
+def test_a_trial_ends_with_who_asked_for_it_even_if_its_server_is_stopped(request_of, tiny_with):
+    with ForkServer() as server:
+        run = start(request_of(tiny_with({"train.epochs": 100_000})), server.address)
+        process = started(server)
+        lines = iter(run)
+        next(lines)  # it runs
+        server.process.send_signal(signal.SIGSTOP)
+        run.connection.close()
+        wait_for(lambda: is_dead(process), seconds=10)
+        server.process.send_signal(signal.SIGCONT)
+
+
+def test_who_asks_and_says_nothing_does_not_hold_up_the_others(monkeypatch, tmp_path):
+    monkeypatch.setattr(fork_server, "PEER_SECONDS", 0.1)
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as silent:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        silent.connect(str(tmp_path / "s"))
+        served = fork_server._Server(listener)
+        served._accept()
+        assert not served.children
+        served.selector.close()
+
+
+def test_what_a_server_said_before_it_died_is_in_the_row(request_of, tiny, monkeypatch, tmp_path):
+    asked = tmp_path / "asked"
+    (tmp_path / "sitecustomize.py").write_text(f"""
+import os, sys, time
+class Breaks:
+    def find_spec(self, name, path=None, target=None):
+        if name == "bench.trial":
+            while not os.path.exists({str(asked)!r}):
+                time.sleep(0.01)
+            raise ImportError("a library is broken")
+if "bench.fork_server" in sys.orig_argv:
+    sys.meta_path.insert(0, Breaks())
+""")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    with ForkServer() as server:
+        run = start(request_of(tiny), server.address)
+        asked.touch()
+        assert list(run) == [] and run.exit_code is None
+    assert "a library is broken" in run.how_it_ended and run.how_it_ended.endswith(forked.SERVER_DIED)
+
+
+def test_the_ranks_of_a_trial_end_with_it_even_if_they_are_stopped(request_of, tiny, monkeypatch, tmp_path):
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\nsleep 60 &\necho $!\nkill -STOP $!\nkill -KILL $$\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    told = []
+    run = start(request_of(tiny, gpus=2), None, told.append)
+    (rank,) = run
+    assert run.exit_code == -signal.SIGKILL and told
+    wait_for(lambda: not psutil.pid_exists(int(rank)) or is_dead(psutil.Process(int(rank))), seconds=10)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import console, data, plan, predict, run, score
+from bench.command import _Stream
 from bench.harmless import csv_cell, harmless
 from bench.report import __main__ as report
 from bench.report import page, terminal
@@ -157,8 +158,8 @@ def narrow(monkeypatch):
 
     def replace_streams(encoding):
         streams = {name: io.TextIOWrapper(io.BytesIO(), encoding=encoding) for name in ("stdout", "stderr")}
-        for name, stream in streams.items():
-            monkeypatch.setattr(sys, name, stream)
+        monkeypatch.setattr(sys, "stderr", _Stream(streams["stderr"], "standard error"))
+        monkeypatch.setattr(sys, "stdout", _Stream(streams["stdout"], "standard output", told=sys.stderr))
 
         def written(name):
             streams[name].flush()

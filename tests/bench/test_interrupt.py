@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from bench import interrupt
 from bench.interrupt import Interrupts, Terminated
 
 
@@ -19,12 +20,13 @@ def test_ctrl_c_asks_first_and_stops_then():
 
 
 def test_sigterm_is_known_as_such_even_if_a_library_raises_its_own_interrupt():
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Terminated), Interrupts():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
         except KeyboardInterrupt:
             raise KeyboardInterrupt from None
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_it_listens_again_after_a_library_has_put_its_own_handler_in():
@@ -33,3 +35,30 @@ def test_it_listens_again_after_a_library_has_put_its_own_handler_in():
         interrupts.listen()
         os.kill(os.getpid(), signal.SIGINT)
         assert interrupts.asked
+
+
+def test_without_patience_the_first_ctrl_c_stops_and_what_a_library_swallows_is_not_lost():
+    with pytest.raises(KeyboardInterrupt), Interrupts(patient=False) as interrupts:
+        with interrupts.patience():
+            os.kill(os.getpid(), signal.SIGINT)
+        interrupts.check()
+        assert interrupts.asked and not interrupts.patient
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            pass  # as a library may
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)  # it is on its way out
+        interrupts.check()
+
+
+def test_a_way_out_that_takes_too_long_can_be_cut_short(monkeypatch):
+    left = []
+    monkeypatch.setattr(interrupt.os, "_exit", left.append)
+    monkeypatch.setattr(interrupt, "STOP_SECONDS", -1.0)
+    with pytest.raises(Terminated), Interrupts():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert left == [130]

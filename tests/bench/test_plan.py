@@ -266,3 +266,10 @@ def test_a_point_that_cannot_be_predicted_is_a_row_that_says_so(tmp_path, capsys
     path.write_text(f"{head}      zero-shot: {shot}\n")
     assert main([str(path), "--results", str(tmp_path)]) == 1
     assert "nothing in it trains" in (tmp_path / "mixed-full" / "plan.md").read_text()
+
+
+def test_a_plan_replaces_nothing_that_is_no_file(sweep_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(planner, "plan", lambda *what: pytest.fail("it has begun"))
+    (tmp_path / "mine-full" / "plan.md").mkdir(parents=True)
+    assert main([str(sweep_file), "--results", str(tmp_path)]) == 2
+    assert "plan.md: is a folder, which no file may replace" in capsys.readouterr().err

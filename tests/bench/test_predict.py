@@ -93,3 +93,35 @@ def test_an_answer_that_is_no_number_is_no_mask(trained, tmp_path, monkeypatch, 
     out, err = capsys.readouterr()
     assert "wrote 0 masks" in out and err.count("the model's logits are not finite") == 12 and "pair 003.jpg: " in err
     assert list((tmp_path / "out").iterdir()) == [] and not [w for w in recwarn if w.category is RuntimeWarning]
+
+
+@pytest.mark.parametrize("out", ["images", "link", "below/../images"])
+def test_masks_do_not_replace_the_images_that_they_are_of(trained, tmp_path, monkeypatch, capsys, out):
+    path, images, _ = trained
+    monkeypatch.chdir(images.parent)
+    (images.parent / "below").mkdir()
+    (images.parent / "link").symlink_to("images")
+    Image.new("RGB", (17, 60), "white").save(images / "photo.png")
+    before = {file.name: file.read_bytes() for file in images.iterdir()}
+    assert main([str(path), "images", out]) == 2
+    assert capsys.readouterr().err == f"{out}: holds the images. Give another folder for the masks\n"
+    assert before == {file.name: file.read_bytes() for file in images.iterdir()}
+
+
+def test_a_mask_replaces_an_older_one_but_no_image_and_no_folder(trained, tmp_path, capsys):
+    path, images, _ = trained
+    photo, out = images / "photo.png", images / "masks"
+    Image.new("RGB", (17, 60), "white").save(photo)
+    content = photo.read_bytes()
+    assert main([str(path), str(images), str(out)]) == main([str(path), str(images), str(out)]) == 0
+    mask = out / "photo.png"
+    mask.unlink()
+    mask.hardlink_to(photo)
+    capsys.readouterr()
+    assert main([str(path), str(images), str(out)]) == 2
+    assert f"{mask}: is the same file as {photo}, an input, which would be lost" in capsys.readouterr().err
+    mask.unlink()
+    mask.mkdir()
+    assert main([str(path), str(images), str(out)]) == 2
+    assert f"{mask}: is a folder, which no file may replace" in capsys.readouterr().err
+    assert photo.read_bytes() == content

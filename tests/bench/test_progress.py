@@ -1,6 +1,7 @@
 """What is seen while a sweep runs: the live table, the lines of a log, the page."""
 
 import io
+import threading
 import time
 from pathlib import Path
 
@@ -238,3 +239,24 @@ def test_off_is_off(tiny, tmp_path, built):
         live.of(expand(sweep)).started(0)
         time.sleep(0.1)
     assert built == [] and not Path(tmp_path / page.NAME).exists()
+
+
+def test_on_the_way_out_no_page_is_waited_for_and_none_is_written_any_more(tiny, tmp_path, monkeypatch):
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def html(found, board):
+        begun.set()
+        goes_on.wait(60)
+        return "page"
+
+    monkeypatch.setattr(page, "html", html)
+    monkeypatch.setattr(live_page, "POLL_SECONDS", 0.01)
+    sweep = sweep_of(tiny, 1)
+    manifest.of(sweep, expand(sweep)).save(tmp_path)
+    with pytest.raises(KeyboardInterrupt), LivePage(tmp_path, 0.01, print) as live:
+        live.of(expand(sweep))
+        assert begun.wait(60)
+        raise KeyboardInterrupt
+    goes_on.set()
+    live._thread.join(60)
+    assert not (tmp_path / page.NAME).exists()

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pandas
@@ -78,3 +79,9 @@ def test_the_same_trial_of_another_sweep_is_taken_over_if_it_is_finished(tmp_pat
 def test_per_image_scores_are_read_back_for_the_trials_that_have_them(tmp_path):
     example().save(tmp_path)
     assert load_images(tmp_path, ["abc", "none"]) == {"abc": example().image_scores}
+
+
+def test_a_pipe_in_the_place_of_a_record_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "0123456789ab.json")
+    records, broken = load_all(tmp_path)
+    assert not records and broken == [f"{tmp_path}/0123456789ab.json: not a readable record (is no regular file)"]

@@ -1,6 +1,7 @@
 """``python -m bench.report``: from folders and bundles to the same tables, and a gate against older results."""
 
 import json
+import os
 import shutil
 import stat
 import zipfile
@@ -396,3 +397,40 @@ def test_predictions_are_kept_in_the_manifest_and_shown(tmp_path):
     assert load_all(folder)[1] == [] and results.load(folder)[1] == []
     frame = pandas.read_csv(folder / "leaderboard.csv")
     assert frame["fits_card_gb"][0] == 8 and frame["fits_by"][0] == "predicted"
+
+
+# --- what is not written over
+
+
+@pytest.mark.parametrize("out", ["itself", "a record", "sweep.json", "device", "pipe", "folder", "a name for a report"])
+def test_a_bundle_or_a_report_replaces_no_result_and_nothing_that_is_no_file(few, tmp_path, capsys, out):
+    folder = write(few, tmp_path / "sweep")
+    packed = tmp_path / "packed.zip"
+    assert main([str(folder), "--bundle", str(packed), "--quiet"]) == 0
+    record = next(folder.glob("[0-9a-f]*.json"))
+    os.mkfifo(tmp_path / "pipe")
+    before = contents(folder) | contents(packed.parent)
+    given, arguments, expected = {
+        "itself": (packed, ["--bundle", packed], "is an input, which would be lost"),
+        "a record": (folder, ["--bundle", record], "is an input, which would be lost"),
+        "sweep.json": (folder, ["--bundle", folder / "sweep.json"], "is an input, which would be lost"),
+        "device": (folder, ["--bundle", "/dev/null"], "is a device"),
+        "pipe": (folder, ["--bundle", tmp_path / "pipe"], "is a pipe"),
+        "folder": (folder, ["--bundle", tmp_path], "is a folder"),
+        "a name for a report": (folder, [], "is a folder"),
+    }[out]
+    if out == "a name for a report":
+        (folder / "leaderboard.csv").mkdir()
+    assert main([str(given), *map(str, arguments)]) == 2
+    said = capsys.readouterr().err
+    assert expected in said and len(said.splitlines()) == 1
+    assert before == contents(folder) | contents(packed.parent)
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_a_bundle_that_names_a_file_in_two_ways_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        archive.writestr("sweep.json", "{}")
+        archive.writestr("./sweep.json", "{}")
+    with pytest.raises(ConfigError, match="which no bundle does"), bundle.opened(tmp_path / "two.zip"):
+        pass

@@ -1,12 +1,15 @@
 """The same sweep on a Ray cluster: two nodes on one machine, neither of which is told where the results lie."""
 
 import json
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from conftest import wait_for
@@ -15,6 +18,7 @@ from ray.cluster_utils import Cluster
 from bench import cluster, ray_worker, resume, schedule_ray
 from bench.cluster import Look
 from bench.config import load_sweep
+from bench.ray_watch import RayWatch
 from bench.record import TrialRecord, load_all
 from bench.run import main
 from bench.sweep import expand
@@ -203,3 +207,63 @@ def test_a_ray_that_is_not_installed_says_so_too(monkeypatch, capsys):
     monkeypatch.delattr("bench.schedule_ray")
     assert main(["nodes.yaml"]) == 2
     assert "Ray cannot be loaded" in capsys.readouterr().err
+
+
+def told(tmp_path, watch=None):
+    """A reporter with a trial that runs, its watcher, and the trial as Tune knows it."""
+    watcher = Silent()
+    watcher.started = lambda index: None
+    said: list[str] = []
+    work = Work(expand(load_sweep(Path("nodes.yaml"))), tmp_path, watcher, say=said.append)
+    reporter = schedule_ray._Reporter(work, may_lose_nodes=False, **({"watch": watch} if watch else {}))
+    trial = SimpleNamespace(config={"point": {"index": work.take()}}, error_file=str(tmp_path / "error.txt"))
+    reporter.on_trial_start(1, [trial], trial)
+    return reporter, watcher, trial, said
+
+
+def test_a_trial_whose_fork_server_died_is_handed_out_once_more_here_too(tmp_path):
+    reporter, watcher, trial, said = told(tmp_path)
+    for _ in range(2):
+        reporter.on_trial_result(1, [trial], trial, {"ended": "the server was killed", "lost": True, "node": "a"})
+        reporter.on_trial_complete(1, [trial], trial)
+    reporter.work.release()
+    assert len(said) == 1 and "the server was killed; the trial is started once more" in said[0]
+    assert watcher.ended == {0: "the server was killed"}, "but once"
+
+
+def test_a_worker_of_ray_that_died_is_named_and_its_trial_is_ended(tmp_path):
+    reporter, watcher, trial, _ = told(tmp_path)
+    Path(trial.error_file).write_text("Failure # 1 (occurred at noon)\nThe actor died unexpectedly.\n")
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
+        process.send_signal(signal.SIGSTOP)
+        started = psutil.Process(process.pid).create_time()
+        reporter.on_trial_result(1, [trial], trial, {"process": [process.pid, started], "node": "a"})
+        reporter.on_trial_error(1, [trial], trial)
+        assert process.wait(5) == -signal.SIGKILL
+    reporter.work.release()
+    how = "Ray's process that waits for the trial died (often the kernel's doing, when memory runs out)"
+    assert watcher.ended == {0: f"The actor died unexpectedly.\n{how}"}
+
+
+def test_a_number_that_is_another_processes_by_now_is_left_alone():
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
+        ray_worker.end_trial(process.pid, psutil.Process(process.pid).create_time() - 60)
+        assert process.poll() is None
+        process.kill()
+
+
+@pytest.mark.parametrize("how", ["Ray is found dead", "the driver has left"])
+def test_what_tune_tells_when_ray_has_died_settles_no_trial(tmp_path, how):
+    watch = RayWatch(lambda: how != "Ray is found dead")
+    reporter, watcher, trial, _ = told(tmp_path, watch)
+    if how == "the driver has left":
+        reporter.left.set()
+    with pytest.raises(schedule_ray._Left):
+        reporter.on_trial_error(1, [trial], trial)
+    for event in (reporter.on_trial_complete, reporter.on_trial_start):
+        with pytest.raises(schedule_ray._Left):
+            event(1, [trial], trial)
+    with pytest.raises(schedule_ray._Left):
+        reporter.on_step_begin(1, [trial])
+    reporter.work.release()
+    assert not watcher.ended and not list(tmp_path.glob("*.json"))

@@ -6,11 +6,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow.parquet
 import pytest
+from conftest import wait_for
 from PIL import Image
 
 from bench.external import load_external
+from bench.family import is_dead
 from bench.score import main
 
 # The papers' own scripts, run outside the project on the files of write_files, printing twelve digits.
@@ -323,3 +326,24 @@ def test_as_a_command(files):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "0.7714   s_measure" in done.stdout and Path("results/external/m.json").exists()
+
+
+def test_scores_replace_no_folder_and_no_mask(files, capsys):
+    predictions, masks = files
+    Path("results/external/mine.json").mkdir(parents=True)
+    assert run("--pred", predictions, "--gt", masks, "--name", "mine") == 2
+    assert "mine.json: is a folder, which no file may replace" in capsys.readouterr().err
+
+
+def test_its_workers_end_with_it_however_it_ends(tmp_path):
+    predictions, masks = write_files(tmp_path, count=200)
+    command = [sys.executable, "-m", "bench.score", "--pred", predictions, "--gt", masks, "--jobs", "2"]
+    process = subprocess.Popen([*map(str, command)], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    workers = wait_for(lambda: psutil.Process(process.pid).children())
+    for worker in workers:
+        worker.suspend()  # so that they cannot finish
+    process.kill()
+    process.wait()
+    for worker in workers:
+        worker.resume()
+    wait_for(lambda: all(map(is_dead, workers)), seconds=10)

@@ -80,3 +80,12 @@ def test_on_one_machine_too(tiny, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == f"missing x, and {nowhere} cannot be fetched: there is nothing\n"
     assert main(["s.yaml", "--fetch", f"x={nowhere}", "--fetch", "y"]) == 2
     assert "--fetch 'y': PATH=URI is needed" in capsys.readouterr().err
+
+
+def test_a_fetch_leaves_no_lock_and_removes_no_folder_of_the_users(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "file").write_text("content")
+    assert fetch([Source(str(tmp_path / "mine" / "x"), (tmp_path / "nowhere").as_uri())])
+    assert list((tmp_path / "mine").iterdir()) == []
+    assert not fetch([Source(str(tmp_path / "mine" / "x"), (tmp_path / "file").as_uri())])
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["x"]

@@ -21,7 +21,9 @@ def test_equals_upstreams_torchvision_pipeline(image):
     assert torch.equal(got, expected) and got.is_contiguous()
     mask = image.convert("L")
     expected = functional.to_tensor(functional.resize(mask, (28, 28), interpolation=bicubic))
-    assert torch.equal(to_target(torch.from_numpy(resize_mask(np.asarray(mask), 28, "bicubic")[None].copy()))[0], expected)
+    assert torch.equal(
+        to_target(torch.from_numpy(resize_mask(np.asarray(mask), 28, "bicubic")[None].copy()))[0], expected
+    )
 
 
 def test_bicubic_masks_are_soft_and_nearest_ones_are_not():

@@ -248,3 +248,33 @@ def test_without_locks_the_driver_goes_on_and_warns(trials, tmp_path, monkeypatc
     work, said = driver(trials, tmp_path)
     assert [work.take() for _ in range(3)] == [0, 1, 2]
     assert len(said) == 1 and "do not run two drivers on it" in said[0]
+
+
+def test_a_trial_that_was_lost_is_handed_out_once_more_and_no_third_time(trials, tmp_path):
+    work, said = driver(trials[:1], tmp_path)
+    work.started(work.take())
+    assert work.once_more(0, "what it said\nthe process that starts trials was killed\n") and not work.over
+    again = "the process that starts trials was killed; the trial is started once more, from its last checkpoint"
+    assert said == [f"note: point seed 0: {again}"]
+    assert work.take() == 0
+    work.started(0)
+    assert not work.once_more(0, "again") and work.over
+    work.settle(0, "lost twice")
+    assert work.watcher.records[0].error == "lost twice" and not (tmp_path / ".resume").exists()
+
+
+@pytest.mark.parametrize("why", ["it has its record", "its record is kept elsewhere", "it was overdue"])
+def test_a_trial_that_has_ended_is_not_run_again_because_its_server_died(trials, tmp_path, monkeypatch, clock, why):
+    monkeypatch.setenv("SAM3_BENCH_CACHE", str(tmp_path / "cache"))
+    work, said = driver(trials[:1], tmp_path, limits=Limits(trial=60))
+    work.started(work.take())
+    if why == "it was overdue":
+        run_for(work, clock, 61, alive=[0])
+        assert work.overdue(0)
+    else:
+        folder = tmp_path if why == "it has its record" else unsaved()
+        folder.mkdir(parents=True, exist_ok=True)
+        leave(trials[0], folder)
+    assert not work.once_more(0, "the process that starts trials was killed") and not said
+    work.settle(0, "")
+    assert work.watcher.records[0].status == ("error" if why == "it was overdue" else "ok")

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import text_to_path
 
+from bench.files import write_whole
 from bench.report.leaderboard import GIB, MEMORY_MEASURES, Cell, Leaderboard, Row, Table, measured_memory
 from bench.scores import METRICS
 
@@ -78,7 +80,7 @@ def lay_out(figure: Figure) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as its suffix says (png, svg or pdf); the same figure gives the same bytes.
+    """Writes a figure whole or not at all, as its suffix says (png, svg or pdf); the same figure gives the same bytes.
 
     ``Figure.savefig`` would draw it twice and lay it out each time; here its layout is final with the first file.
     """
@@ -86,11 +88,12 @@ def save(figure: Figure, path: Path) -> None:
         lay_out(figure)
         metadata = METADATA[path.suffix]
         if path.suffix == ".png":
-            FigureCanvasAgg(figure).print_png(path, metadata=metadata)
+            draw = FigureCanvasAgg(figure).print_png
         elif path.suffix == ".svg":
-            FigureCanvasSVG(figure).print_svg(path, metadata=metadata)
+            draw = FigureCanvasSVG(figure).print_svg
         else:
-            FigureCanvasPdf(figure).print_pdf(path, metadata=metadata)
+            draw = FigureCanvasPdf(figure).print_pdf
+        write_whole(path, partial(draw, metadata=metadata))
 
 
 @dataclass(frozen=True)
