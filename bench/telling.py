@@ -14,14 +14,23 @@ from bench.train import Epoch
 
 @contextmanager
 def telling() -> Iterator[tuple[Callable[[Epoch], None], Callable[[], None]]]:
-    """Two functions that tell an epoch and a sign of life. What a library prints meanwhile goes to standard error."""
+    """Two functions that tell an epoch and a sign of life. What a library prints meanwhile goes to standard error.
+
+    Where nobody listens any more, they end the process: as an exception that would become the trial's record.
+    """
     listens = sys.stdout
 
+    def say(line: str) -> None:
+        try:
+            print(line, file=listens, flush=True)
+        except OSError:
+            os._exit(1)
+
     def tell(epoch: Epoch) -> None:
-        print(json.dumps(dataclasses.asdict(epoch)), file=listens, flush=True)
+        say(json.dumps(dataclasses.asdict(epoch)))
 
     def alive() -> None:
-        print(file=listens, flush=True)
+        say("")
 
     with redirect_stdout(sys.stderr):
         yield tell, alive

@@ -27,7 +27,7 @@ from bench.sweep import expand
 from bench.work import Limits, Work
 
 LONG = "train.epochs: [30, 1]"
-EARLY = ("--checkpoint-every", "0s")
+EARLY = ("--checkpoint-every", "0s", "--page-every", "off")
 LIMIT = 60  # seconds from the blow to the end of the driver, on a busy machine
 MARK = "SAM3_BENCH_DRILL"
 
@@ -52,7 +52,7 @@ class Drill:
     def __init__(self, folder, start, axis, *arguments, **variables):
         self.results, self.again = folder / "results" / "smoke", (folder, axis, *arguments)
         self.mark, self.folders = uuid4().hex, Path(tempfile.mkdtemp(dir="/tmp"))  # short, for sockets
-        variables |= {MARK: self.mark, "END_SECONDS": "2", "TMPDIR": str(self.folders)}
+        variables |= {MARK: self.mark, "END_SECONDS": "1", "TMPDIR": str(self.folders)}
         self.driver = start(folder, axis, *arguments, **variables)
         self.process = psutil.Process(self.driver.pid)
         self.family = set()

@@ -31,7 +31,9 @@ def begin():
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
 
 
 def parent(begin, seconds, **options):
@@ -69,6 +71,21 @@ def test_the_end_of_a_leader_is_that_of_its_group_even_if_it_is_stopped(begin):
     wait_for(lambda: is_dead(child), seconds=10)
     end(child)  # of the dead nothing is asked
     end(None)
+
+
+@pytest.mark.parametrize("end", ["of the parent", "of the listener"])
+def test_a_process_ends_with_its_parent_and_with_who_listens(begin, end):
+    code = "import os; from bench.family import end_with; print(os.getpid(), flush=True); end_with(os.getppid(), 1)"
+    if end == "of the listener":
+        child = begin([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        child.stdout.readline()
+        child.stdout.close()
+        assert child.wait(10) == 1
+    else:
+        shell = begin(["sh", "-c", f"{sys.executable} -c '{code}'; true"], stdout=subprocess.PIPE, text=True)
+        process = psutil.Process(int(shell.stdout.readline()))
+        shell.kill()
+        wait_for(lambda: is_dead(process), seconds=10)
 
 
 def test_who_counts_as_dead(begin):

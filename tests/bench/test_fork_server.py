@@ -303,7 +303,7 @@ def test_a_server_that_is_stopped_is_not_waited_for_for_ever(monkeypatch):
     assert server.process.returncode == -signal.SIGKILL and not server.folder.exists()
 
 
-def test_a_trial_ends_with_who_asked_for_it_even_if_its_server_is_stopped(request_of, tiny_with):
+def test_a_trial_ends_with_who_asked_for_it_even_if_its_server_is_stopped(request_of, tiny_with, tmp_path):
     with ForkServer() as server:
         run = start(request_of(tiny_with({"train.epochs": 100_000})), server.address)
         process = started(server)
@@ -312,6 +312,7 @@ def test_a_trial_ends_with_who_asked_for_it_even_if_its_server_is_stopped(reques
         server.process.send_signal(signal.SIGSTOP)
         run.connection.close()
         wait_for(lambda: is_dead(process), seconds=10)
+        assert not list(tmp_path.glob("*.json")), "that nobody listens is no result"
         server.process.send_signal(signal.SIGCONT)
 
 
@@ -358,3 +359,21 @@ def test_the_ranks_of_a_trial_end_with_it_even_if_they_are_stopped(request_of, t
     (rank,) = run
     assert run.exit_code == -signal.SIGKILL and told
     wait_for(lambda: not psutil.pid_exists(int(rank)) or is_dead(psutil.Process(int(rank))), seconds=10)
+
+
+def test_that_nobody_listens_ends_a_trial_and_is_no_result():
+    """As an exception it would be caught, and written as the trial's record."""
+    code = """
+import sys
+from bench.telling import telling
+with telling() as (tell, alive):
+    try:
+        alive()
+    except OSError:
+        print("a record of nonsense", file=sys.stderr)
+"""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")

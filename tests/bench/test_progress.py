@@ -242,11 +242,12 @@ def test_off_is_off(tiny, tmp_path, built):
 
 
 def test_on_the_way_out_no_page_is_waited_for_and_none_is_written_any_more(tiny, tmp_path, monkeypatch):
-    begun, goes_on = threading.Event(), threading.Event()
+    begun, goes_on, made = threading.Event(), threading.Event(), threading.Event()
 
     def html(found, board):
         begun.set()
-        goes_on.wait(60)
+        assert goes_on.wait(60)
+        made.set()
         return "page"
 
     monkeypatch.setattr(page, "html", html)
@@ -259,4 +260,4 @@ def test_on_the_way_out_no_page_is_waited_for_and_none_is_written_any_more(tiny,
         raise KeyboardInterrupt
     goes_on.set()
     live._thread.join(60)
-    assert not (tmp_path / page.NAME).exists()
+    assert made.is_set() and not (tmp_path / page.NAME).exists()
