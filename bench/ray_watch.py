@@ -19,6 +19,7 @@ ASK_SECONDS = 2.0
 SILENT_SECONDS = 45.0
 """How long Ray may leave questions unanswered."""
 MOST_PER_LOOK = 2.0
+EXIT_SECONDS = 2.0
 
 
 class RayWatch:
@@ -82,9 +83,12 @@ class RayWatch:
 
 
 def _how(process: psutil.Process) -> str:
-    """It is this process's child, and nobody else has waited for it."""
+    """It is this process's child, and nobody else has waited for it.
+
+    Its first thread may be dead before its others are, and only the death of all gives the exit status.
+    """
     with suppress(psutil.Error):
-        code = process.wait(0)
+        code = process.wait(EXIT_SECONDS)
         if code is not None and code < 0:
             return f"was killed by {signal.Signals(-code).name}"
     return "has ended"

@@ -27,9 +27,9 @@ settings.register_profile("explore")
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 """The same examples in every run, so that what passed passes; ``HYPOTHESIS_PROFILE=explore`` looks for new ones."""
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # workers side by side, and what they start, must not take each other's cores
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
+"""Tests side by side, and what they start, must not take each other's cores, and sums come in the same order."""
 
 
 @pytest.fixture(autouse=True, scope="session")
