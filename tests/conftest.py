@@ -15,9 +15,11 @@ import numpy as np
 import psutil
 import pytest
 import torch
+import warm
 from hypothesis import settings
 from PIL import Image
 
+from bench import forked, ranks
 from bench.config import TrialConfig, with_value
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -27,6 +29,7 @@ settings.register_profile("explore")
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 """The same examples in every run, so that what passed passes; ``HYPOTHESIS_PROFILE=explore`` looks for new ones."""
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background ignores it
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 """Tests side by side, and what they start, must not take each other's cores, and sums come in the same order."""
@@ -52,6 +55,19 @@ def _same_start() -> Iterator[None]:
     yield
     torch.use_deterministic_algorithms(False)
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def interpreters() -> None:
+    """A test that asks for this, or ``every_kind``, gets its processes as users do: each is a new interpreter."""
+
+
+@pytest.fixture(autouse=True)
+def _warm_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What starts trials is forked from a process that has imported everything, as trials are."""
+    if not {"interpreters", "every_kind"} & set(request.fixturenames):
+        monkeypatch.setattr(forked, "subprocess", warm.HERE)
+        monkeypatch.setattr(ranks, "subprocess", warm.HERE)
 
 
 @pytest.fixture
@@ -147,11 +163,12 @@ def customise(folder, code):
 
 
 def processes(driver, name):
-    """Those that a driver has started, by the start of their names in a list of processes."""
+    """Those that a driver has started, by the start of their names in a list of processes, or of what Python runs."""
     found = []
     for process in driver.children(recursive=True):
         with suppress(psutil.Error):  # it has just ended
-            if any(word.startswith(name) for word in (process.name(), *process.cmdline()[:1])):
+            command = process.cmdline()
+            if any(word.startswith(name) for word in (process.name(), *command[:1], " ".join(command[2:]))):
                 found.append(process)
     return found
 
@@ -169,6 +186,7 @@ def start(request):
     None outlives its test.
     """
     program = ["-m", "bench.run"] if "every_kind" in request.fixturenames else ["-c", PNG_ONLY]
+    warm_ones = not {"interpreters", "every_kind"} & set(request.fixturenames)
     drivers = []
 
     def begin(folder: Path, axis: str, *arguments: str, **variables: str) -> subprocess.Popen:
@@ -180,7 +198,8 @@ def start(request):
             "text": True,
             "env": {**os.environ, **variables},
         }
-        drivers.append(subprocess.Popen(command, cwd=folder, start_new_session=True, **options))
+        popen = warm.Popen if warm_ones else subprocess.Popen
+        drivers.append(popen(command, cwd=folder, start_new_session=True, **options))
         return drivers[-1]
 
     yield begin

@@ -1,10 +1,10 @@
 """Every sweep file that ships: it loads, its models can be built, it says what to expect, at every profile."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import warm
 import yaml
 
 from bench.config import load_sweep
@@ -54,7 +54,7 @@ def test_full_is_upstreams_recipe_with_three_seeds(path):
 
 def test_a_full_run_without_weights_data_and_gpu_says_what_to_do(tmp_path):
     command = [sys.executable, "-m", "bench.run", str(FILES[0]), "--profile", "full"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    done = warm.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     for part in ("weights/sam3.pt does not exist", "hf download facebook/sam3", "DUTS-TR", "unpack it into data/"):
         assert part in done.stderr

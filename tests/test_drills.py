@@ -243,7 +243,7 @@ def test_a_ray_that_does_not_start_says_why_and_names_the_way_without(here, run)
     assert re.search(r"Ray does not start: .+\n  -> add --executor serial, which needs no Ray", said), said
 
 
-def test_without_ray_there_is_the_serial_executor(here, run):
+def test_without_ray_there_is_the_serial_executor(interpreters, here, run):
     (here / "site" / "ray").mkdir(parents=True)
     (here / "site" / "ray" / "__init__.py").write_text("raise ImportError('not here')")
     code, said = run(here, RANKS, **customise(here, ""))

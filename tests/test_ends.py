@@ -70,7 +70,7 @@ class Drill:
         return trial
 
     def server(self):
-        (server,) = [p for p in self.process.children() if "bench.fork_server" in p.cmdline()]
+        (server,) = processes(self.process, "bench.fork_serv")
         return server
 
     def ends(self):
@@ -102,7 +102,7 @@ class Drill:
         assert kept.items() <= finished(self.results).items() and not (self.results / ".resume").exists()
 
 
-def test_a_fork_server_that_is_killed_during_its_imports_costs_nothing(here, start, run):
+def test_a_fork_server_that_is_killed_during_its_imports_costs_nothing(interpreters, here, start, run):
     drill = Drill(here, start, "train.epochs: [1]", "--executor", "serial", **customise(here, DIES))
     out, err = drill.ends()
     assert drill.driver.returncode == 0 and (here / "killed").exists() and err == "", err

@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from collections import namedtuple
 
 import numpy as np
 import pytest
+import warm
 from conftest import write_pairs
 from PIL import Image
 
@@ -126,7 +126,7 @@ assert not notes
 def test_several_processes_that_start_at_once_make_it_once(cache, tmp_path):
     log = tmp_path / "log"
     command = [sys.executable, "-c", ONE_OF_SEVERAL, str(log)]
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    processes = [warm.Popen(command, stderr=warm.PIPE, text=True) for _ in range(3)]
     said = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], said
     assert sorted(map(int, log.read_text().split())) == list(range(8))

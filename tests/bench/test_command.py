@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import warm
 from conftest import RANKS, SWEEP, customise, finished, processes, wait_for
 
 import bench
@@ -123,7 +124,7 @@ def test_every_command_begins_and_ends_so():
 def test_a_sweep_whose_reader_has_ended_goes_on(here):
     (here / "smoke.yaml").write_text(SWEEP.format(axis=RANKS))
     command = [sys.executable, "-m", "bench.run", "smoke.yaml", "--executor", "serial", "--page-every", "off"]
-    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    driver = warm.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert "2 of 2 trials to run" in driver.stdout.readline()
     driver.stdout.close()
     err = driver.stderr.read()
@@ -154,7 +155,9 @@ os.fsync = fsync
 
 
 @pytest.mark.parametrize(("name", "word"), [("SIGINT", "interrupted"), ("SIGTERM", "terminated")])
-def test_a_signal_while_it_imports_or_writes_the_report_is_one_line_and_leaves_no_file(here, run, name, word):
+def test_a_signal_while_it_imports_or_writes_the_report_is_one_line_and_leaves_no_file(
+    interpreters, here, run, name, word
+):
     code, said = run(here, "train.epochs: [1]", **customise(here, IMPORTS.format(name=name)))
     assert (code, said) == (130, f"{word}: nothing was begun\n") and not (here / "results").exists()
 
@@ -171,7 +174,7 @@ def test_a_signal_while_it_imports_or_writes_the_report_is_one_line_and_leaves_n
     assert not [path for path in folder.rglob(".*") if path.is_file()] and len(finished(folder)) == 1
 
 
-def test_a_second_sigterm_does_not_disturb_the_way_out(here, start):
+def test_a_second_sigterm_does_not_disturb_the_way_out(interpreters, here, start):
     code = """
 import os, signal, subprocess
 real = subprocess.Popen.terminate
@@ -191,7 +194,7 @@ subprocess.Popen.terminate = terminate
 
 def test_a_recipe_that_does_not_arrive_is_no_success(here):
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
+        done = warm.run(
             [sys.executable, "-m", "bench.data", "recipe", "salient"], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert done.returncode == 1 and re.fullmatch("note: standard output takes nothing .*\n", done.stderr)

@@ -1,11 +1,11 @@
 """``python -m bench.data``: what it shows, what it finds wrong, and how it ends."""
 
 import json
-import subprocess
 import sys
 
 import numpy as np
 import pytest
+import warm
 import yaml
 from conftest import write_pairs
 from PIL import Image
@@ -151,7 +151,7 @@ def test_unknown_names(capsys, arguments, expected):
 
 
 def test_the_command_line_ends_with_the_code(tmp_path):
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-m", "bench.data", "check", str(tmp_path / "no")], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr

@@ -166,7 +166,7 @@ def test_none_of_its_trials_outlives_a_server_that_ends(request_of, tiny_with):
     assert not process.is_running() and server.process.returncode == 0 and not server.folder.exists()
 
 
-def test_one_that_nobody_used_ends_at_once():
+def test_one_that_nobody_used_ends_at_once(interpreters):
     with ForkServer() as server:
         started = psutil.Process(server.process.pid)
         assert forked.UNTOUCHED.items() <= wait_for(started.environ).items()  # empty while it is being started
@@ -244,7 +244,7 @@ def test_a_server_does_not_touch_a_gpu(tiny_with, parts):
     assert done.returncode == 0, done.stderr
 
 
-def test_on_a_mac_a_trial_gets_a_fresh_interpreter(monkeypatch, request_of, tiny_with, tmp_path):
+def test_on_a_mac_a_trial_gets_a_fresh_interpreter(interpreters, monkeypatch, request_of, tiny_with, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import psutil, sys\nif 'bench.fork_server' in sys.orig_argv:\n    sys.platform = 'darwin'\n"
     )
@@ -328,7 +328,7 @@ def test_who_asks_and_says_nothing_does_not_hold_up_the_others(monkeypatch, tmp_
         served.selector.close()
 
 
-def test_what_a_server_said_before_it_died_is_in_the_row(request_of, tiny, monkeypatch, tmp_path):
+def test_what_a_server_said_before_it_died_is_in_the_row(interpreters, request_of, tiny, monkeypatch, tmp_path):
     asked = tmp_path / "asked"
     (tmp_path / "sitecustomize.py").write_text(f"""
 import os, sys, time

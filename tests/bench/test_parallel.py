@@ -6,6 +6,7 @@ import signal
 import psutil
 import pytest
 import torch
+from conftest import processes
 from fake_cuda import FakeCuda
 from hypothesis import given
 from hypothesis import strategies as st
@@ -117,13 +118,12 @@ def test_the_death_of_a_rank_ends_the_others_and_is_said_and_the_trial_goes_on(p
 
     def kill_rank_1(epoch):
         if epoch.epoch == 3:
-            ranks = [c for c in psutil.Process().children(recursive=True) if "bench.rank" in c.cmdline()]
-            (victim,) = [c for c in ranks if c.cmdline()[c.cmdline().index("bench.rank") + 1] == "1"]
+            (victim,) = processes(psutil.Process(), "bench.rank 1")
             os.kill(victim.pid, signal.SIGKILL)
 
     record = run_parallel(request_of(config, checkpoint_seconds=0.0), on_epoch=kill_rank_1)
     assert record.status == "error" and "rank 1 of 2" in record.error and "SIGKILL" in record.error
-    assert not [c for c in psutil.Process().children(recursive=True) if "bench.rank" in " ".join(c.cmdline())]
+    assert not processes(psutil.Process(), "bench.rank ")
     assert list(resume.place(tmp_path, config.trial_id).iterdir())
 
     told = []

@@ -320,7 +320,6 @@ def test_mistakes_in_foreground_and_ignore_are_one_line(files, capsys):
         assert expected in error and error.count("\n") == 1
 
 
-@pytest.mark.slow
 def test_as_a_command(files):
     command = [sys.executable, "-m", "bench.score", "--pred", files[0], "--gt", files[1], "--name", "m", "--jobs", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -1,7 +1,6 @@
 """Search on simulated records, in which everything is known; two real sweeps at the end, one with Ray."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
+import warm
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -641,7 +641,7 @@ def test_trials_that_fall_behind_are_stopped_and_the_table_says_so(file, executo
         assert main(arguments) == 0
     else:
         command = [sys.executable, "-m", "bench.run", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = warm.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     records = load_all(Path("results/searched"))[0].values()
     assert sorted(record.status for record in records) == ["ok", "stopped early"]
