@@ -1,6 +1,8 @@
 """Small things that many tests need. Nothing here needs a GPU, weights, a network or data."""
 
+import gc
 import json
+import math
 import os
 import signal
 import subprocess
@@ -16,7 +18,7 @@ import psutil
 import pytest
 import torch
 import warm
-from hypothesis import settings
+from hypothesis import is_hypothesis_test, settings
 from PIL import Image
 
 from bench import forked, ranks
@@ -24,13 +26,41 @@ from bench.config import TrialConfig, with_value
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-settings.register_profile("same", derandomize=True)
-settings.register_profile("explore")
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
-"""The same examples in every run, so that what passed passes; ``HYPOTHESIS_PROFILE=explore`` looks for new ones."""
+FULL = False
+"""Whether properties are tried on all of their examples, and not on a tenth: in a run of what is slow (``-m slow``)."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before test modules are imported, whose decorators ask ``examples``."""
+    global FULL
+    FULL = config.option.markexpr == "slow"
+    settings.register_profile("same", derandomize=True, max_examples=examples(100))
+    settings.register_profile("explore", max_examples=examples(100))
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+    """The same examples in every run, so that what passed passes; ``HYPOTHESIS_PROFILE=explore`` looks for new ones."""
+
+
+def examples(number: int) -> int:
+    """How many of a property's examples are tried in this run."""
+    return number if FULL else math.ceil(number / 10)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A run of what is slow tries all properties, too."""
+    for item in items:
+        if FULL and hasattr(item, "obj") and is_hypothesis_test(item.obj):
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Trials collect garbage before they measure memory, which is quick if the tests themselves do not count."""
+    gc.collect()
+    gc.freeze()
+
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background ignores it
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 torch.set_num_threads(1)
 """Tests side by side, and what they start, must not take each other's cores, and sums come in the same order."""
 
@@ -59,13 +89,13 @@ def _same_start() -> Iterator[None]:
 
 @pytest.fixture
 def interpreters() -> None:
-    """A test that asks for this, or ``every_kind``, gets its processes as users do: each is a new interpreter."""
+    """A test that asks for this gets its processes as users do: each is a new interpreter."""
 
 
 @pytest.fixture(autouse=True)
 def _warm_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What starts trials is forked from a process that has imported everything, as trials are."""
-    if not {"interpreters", "every_kind"} & set(request.fixturenames):
+    if "interpreters" not in request.fixturenames:
         monkeypatch.setattr(forked, "subprocess", warm.HERE)
         monkeypatch.setattr(ranks, "subprocess", warm.HERE)
 
@@ -185,12 +215,13 @@ def start(request):
 
     None outlives its test.
     """
-    program = ["-m", "bench.run"] if "every_kind" in request.fixturenames else ["-c", PNG_ONLY]
-    warm_ones = not {"interpreters", "every_kind"} & set(request.fixturenames)
     drivers = []
+    popen = subprocess.Popen if "interpreters" in request.fixturenames else warm.Popen
 
-    def begin(folder: Path, axis: str, *arguments: str, **variables: str) -> subprocess.Popen:
+    def begin(folder: Path, axis: str, *arguments: str, as_a_user: bool = False, **variables: str) -> subprocess.Popen:
+        """as_a_user: by a new interpreter, with figures of every kind."""
         (folder / "smoke.yaml").write_text(SWEEP.format(axis=axis))
+        program = ["-m", "bench.run"] if as_a_user else ["-c", PNG_ONLY]
         command = [sys.executable, *program, "smoke.yaml", *arguments]
         options = {
             "stdout": subprocess.PIPE,
@@ -198,8 +229,8 @@ def start(request):
             "text": True,
             "env": {**os.environ, **variables},
         }
-        popen = warm.Popen if warm_ones else subprocess.Popen
-        drivers.append(popen(command, cwd=folder, start_new_session=True, **options))
+        begins = subprocess.Popen if as_a_user else popen
+        drivers.append(begins(command, cwd=folder, start_new_session=True, **options))
         return drivers[-1]
 
     yield begin
@@ -213,7 +244,7 @@ def start(request):
 def run(start):
     """The same, to its end: exit code and all that was said."""
 
-    def to_the_end(folder: Path, axis: str, *arguments: str, **variables: str) -> tuple[int, str]:
+    def to_the_end(folder: Path, axis: str, *arguments: str, **variables: Any) -> tuple[int, str]:
         process = start(folder, axis, *arguments, **variables)
         out, err = process.communicate(timeout=240)
         return process.returncode, out + err

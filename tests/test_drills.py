@@ -173,7 +173,6 @@ os.fsync = fsync
     assert "1/1" in (folder / "leaderboard.md").read_text() and len(list(folder.glob("*.parquet"))) == 3
 
 
-@pytest.mark.slow
 def test_two_drivers_share_a_sweep_and_run_nothing_twice(here, start):
     """On a clock that runs backwards, too: nothing that decides anything asks it."""
     code = """

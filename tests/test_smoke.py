@@ -14,7 +14,7 @@ from bench.run import main
 
 
 def test_from_sweep_file_to_leaderboard_with_ray_then_again_then_without(every_kind, tmp_path, run):
-    code, said = run(tmp_path, RANKS)
+    code, said = run(tmp_path, RANKS, as_a_user=True)
     assert code == 0, said
     folder = tmp_path / "results" / "smoke"
     records, broken = load_all(folder)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ def triples(seed, count=3, classes=4, size=(6, 9)):
     return [(f"im {i}", draw(), draw()) for i in range(count)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(seed=st.integers(0, 10**6), classes=st.integers(2, 6))
 def test_equals_counting_pixels_in_sets(seed, classes):
     made = triples(seed, classes=classes)

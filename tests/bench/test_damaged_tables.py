@@ -7,7 +7,7 @@ import shutil
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import write_pairs
+from conftest import examples, write_pairs
 from hypothesis import given
 from hypothesis import settings as settings_of
 from hypothesis import strategies as st
@@ -148,7 +148,7 @@ def test_readings_without_a_measure_are_no_figure(made, shown):
     assert notes == []
 
 
-@settings_of(HOSTILE, max_examples=60)
+@settings_of(HOSTILE, max_examples=examples(60))
 @given(st.data())
 def test_whatever_is_damaged_the_readers_do_not_raise(made, tmp_path, data):
     folder, trial_id = made

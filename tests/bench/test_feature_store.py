@@ -10,6 +10,7 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
+from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,7 +51,7 @@ def test_made_once(tmp_path):
     assert maker.calls == 1 and opened["a"].bytes == ROWS * ROW_BYTES
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
     order=st.permutations([1, 2, 3]),

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import examples
 from fake_cuda import FakeCuda
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -197,7 +198,7 @@ def test_a_model_that_is_only_scored_keeps_no_flips(frozen, cache, monkeypatch):
 # --- flips ------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(
     hflip=st.sampled_from([0.0, 0.3, 1.0]),
     vflip=st.sampled_from([0.0, 0.6, 1.0]),

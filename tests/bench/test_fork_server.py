@@ -191,7 +191,7 @@ def test_a_long_name_of_the_temporary_folder_does_no_harm(monkeypatch, tmp_path)
 
 
 PREPARED = """
-import sys, tempfile
+import json, os, sys, tempfile
 import torch
 from pathlib import Path
 asked = []
@@ -206,41 +206,49 @@ if sys.argv[1] == "gpu":  # as NVML would say it
 import bench.trial
 from bench import forked
 from bench.late_imports import import_for
-config = sys.stdin.read()
-import_for([config])
-if sys.argv[1] == "gpu":
-    assert torch.cuda.is_available() and not asked, asked
-    sys.exit()
-threads = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")} - {"jemalloc_bg_thd"}
-assert len(threads) == 1, threads  # Arrow's allocator has one, and knows of forks
-before = set(sys.modules)
-from bench.trial import run_requested
-run_requested(forked.Request(config, tempfile.mkdtemp(), 1, 0.0))
-print("late", *sorted(set(sys.modules) - before))
+configs = json.load(sys.stdin)
+def prepare(config):
+    import_for([config])
+    if sys.argv[1] == "gpu":
+        assert torch.cuda.is_available() and not asked, asked
+    else:
+        run(config)
+def run(config):
+    threads = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")} - {"jemalloc_bg_thd"}
+    assert len(threads) == 1, threads  # Arrow's allocator has one, and knows of forks
+    before = set(sys.modules)
+    from bench.trial import run_requested
+    run_requested(forked.Request(config, tempfile.mkdtemp(), 1, 0.0))
+    print("late", *sorted(set(sys.modules) - before), flush=True)
+for config in configs:  # each in a fork, so that what one imports is not there for the next
+    child = os.fork()
+    if not child:
+        prepare(config)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 """
 
 
-def prepared(config, machine):
+def prepared(configs, machine):
     environment = {**os.environ, **forked.UNTOUCHED}
     command = [sys.executable, "-c", PREPARED, machine]
-    return subprocess.run(command, input=config.model_dump_json(), capture_output=True, text=True, env=environment)
+    said = json.dumps([config.model_dump_json() for config in configs])
+    return subprocess.run(command, input=said, capture_output=True, text=True, env=environment)
 
 
 PEFT = {"model.adapter": {"name": "lora", "rank": 2}}
 INT8 = {"model.frozen_weights": "int8", "model.decoder": {"name": "segformer"}}
 
 
-@pytest.mark.parametrize("parts", [INT8, PEFT])
-def test_a_trial_imports_nothing_late_and_its_server_has_no_threads(tiny_with, parts):
+def test_a_trial_imports_nothing_late_and_its_server_has_no_threads(tiny_with):
     """What a body imports would count as its memory and its time."""
-    done = prepared(tiny_with(parts), "cpu")
+    done = prepared([tiny_with(INT8), tiny_with(PEFT)], "cpu")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().splitlines()[-1] == "late"
+    assert [line for line in done.stdout.splitlines() if line.startswith("late")] == ["late", "late"]
 
 
-@pytest.mark.parametrize("parts", [{}, INT8])
-def test_a_server_does_not_touch_a_gpu(tiny_with, parts):
-    done = prepared(tiny_with(parts), "gpu")
+def test_a_server_does_not_touch_a_gpu(tiny_with):
+    done = prepared([tiny_with({}), tiny_with(INT8)], "gpu")
     assert done.returncode == 0, done.stderr
 
 

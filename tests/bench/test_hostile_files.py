@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import write_pairs
+from conftest import examples, write_pairs
 from hypothesis import given
 from hypothesis import settings as settings_of
 from hypothesis import strategies as st
@@ -122,7 +122,7 @@ def prepared(folders, command, monkeypatch, tmp_path):
     return execute
 
 
-@settings_of(HOSTILE, max_examples=80)
+@settings_of(HOSTILE, max_examples=examples(80))
 @given(st.data())
 def test_damaged_images_and_masks_are_named_or_read(prepared, command, folders, tmp_path, data):
     suffix = data.draw(st.sampled_from(list(FORMATS)))
@@ -255,7 +255,7 @@ def changed_records(draw, text):
     return json.dumps(tree).encode()
 
 
-@settings_of(HOSTILE, max_examples=40)
+@settings_of(HOSTILE, max_examples=examples(40))
 @given(st.data())
 def test_changed_records_are_read_or_set_aside(command, finished, data):
     folder = finished / "results" / "mine"
@@ -276,7 +276,7 @@ def test_changed_records_are_read_or_set_aside(command, finished, data):
         path.write_bytes(good)
 
 
-@settings_of(HOSTILE, max_examples=30)
+@settings_of(HOSTILE, max_examples=examples(30))
 @given(st.data())
 def test_changed_scores_of_others_are_read_or_left_out(command, finished, folders, data):
     external = finished / "results" / "mine" / "external"
@@ -318,7 +318,7 @@ def test_the_checkpoint_itself_is_read(command, pictured):
     assert command(predict.main, *pictured, "--device", "cpu")[0] == 0
 
 
-@settings_of(HOSTILE, max_examples=60)
+@settings_of(HOSTILE, max_examples=examples(60))
 @given(st.data())
 def test_damaged_checkpoints_are_refused(command, pictured, tmp_path, data):
     path, images, out = pictured
@@ -328,7 +328,7 @@ def test_damaged_checkpoints_are_refused(command, pictured, tmp_path, data):
     assert code == 0 or "bad.safetensors" in said
 
 
-@settings_of(HOSTILE, max_examples=40)
+@settings_of(HOSTILE, max_examples=examples(40))
 @given(st.data())
 def test_checkpoints_of_changed_configurations_are_refused(command, pictured, tmp_path, data):
     """Its configuration comes from the file: it must not make the reader build something giant."""
@@ -355,7 +355,7 @@ def torch_file(content):
     return file.getvalue()
 
 
-@settings_of(HOSTILE, max_examples=20)
+@settings_of(HOSTILE, max_examples=examples(20))
 @given(st.data())
 def test_damaged_weights_are_refused(command, finished, tmp_path, data):
     good = torch_file({"blocks.0.norm1.weight": torch.ones(64), "pos_embed": torch.zeros(1, 10, 64)})
@@ -399,7 +399,7 @@ LINES = {
 }
 
 
-@settings_of(HOSTILE, max_examples=150)
+@settings_of(HOSTILE, max_examples=examples(150))
 @given(st.data())
 def test_command_lines(command, finished, tmp_path, monkeypatch, data):
     monkeypatch.chdir(tmp_path)

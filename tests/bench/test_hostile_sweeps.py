@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import psutil
 import pytest
 import yaml
+from conftest import examples
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -265,7 +266,7 @@ def mutated_texts(draw):
 
 
 HOSTILE = settings(
-    max_examples=250,
+    max_examples=examples(250),
     derandomize=True,
     deadline=None,
     database=None,
@@ -303,7 +304,7 @@ keys = st.one_of(
 texts = st.one_of(values.map(lambda v: yaml.safe_dump(v, default_flow_style=True).strip()), st.sampled_from(PIECES))
 
 
-@settings(HOSTILE, max_examples=150)
+@settings(HOSTILE, max_examples=examples(150))
 @given(st.lists(st.builds("{}={}".format, keys, texts), min_size=1, max_size=2))
 def test_overrides_are_changed(said, overrides):
     overrides = [text for text in overrides if "\u0000" not in text and "\ud800" not in text]  # no shell can pass them

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -42,7 +43,7 @@ def by_hand(prediction, mask):
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(MAPS, arrays(np.uint8, (6, 7), elements=st.sampled_from([0, 90, 254, 255])))
 def test_equals_the_formulas_wherever_they_are_defined(prediction, mask):
     if prediction.min() == prediction.max():

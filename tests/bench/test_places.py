@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import warm
 from conftest import RANKS, SWEEP, write_pairs
 
 from bench import schedule_ray, score
@@ -95,9 +94,8 @@ def test_ray_needs_a_home_and_the_line_says_so(tmp_path):
     (tmp_path / "smoke.yaml").write_text(SWEEP.format(axis=RANKS))
     code = "import pwd, sys\ndef unknown(number): raise KeyError(number)\npwd.getpwuid = unknown\n"
     code += "from bench import run; sys.exit(run.main(['smoke.yaml']))"
-    environment = {name: value for name, value in os.environ.items() if name != "HOME"}
-    done = warm.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    (line,) = done.stderr.splitlines()
+    done = python(code, tmp_path, HOME=None)
+    (line,) = done.stderr.decode().splitlines()
     assert done.returncode == 2 and "Set HOME to a folder, or add --executor serial" in line
 
 

@@ -188,7 +188,6 @@ def test_every_kind_of_model_in_the_ablations_can_be_predicted():
     assert unpredictable == []
 
 
-@pytest.mark.slow
 def test_the_largest_batch_of_a_real_model(sweep_file):
     base = load_sweep(sweep_file, "full").base
     card = (predict(base).device + 3 * 2**20) / USABLE / GIB  # a card that is just larger than batch 2 needs

@@ -234,7 +234,6 @@ def test_upstreams_setting_comes_to_what_its_own_network_does(full):
     assert prediction.allocated <= prediction.reserved < prediction.device
 
 
-@pytest.mark.slow
 def test_the_goals_of_the_recipes_are_met(full):
     narrow = {"train.precision": "bfloat16", "model.frozen_weights": "bfloat16", "model.encoder.residual": "bfloat16"}
     assert predict(with_value(full, narrow)).allocated <= 2.3 * GIB

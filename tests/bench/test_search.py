@@ -9,6 +9,7 @@ import optuna
 import pytest
 import torch
 import warm
+from conftest import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -105,7 +106,7 @@ def smooth(trial):
 # --- the grid, as ever ------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.data())
 def test_without_a_search_the_plan_is_the_grid_in_its_order(data):
     sweep = sweep_of(seeds=(0, 1, 2))
@@ -144,7 +145,7 @@ A_BUDGET_AND_ASHA = {
 }
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(searches, st.integers(0, 12), st.integers(1, 3))
 @example(A_BUDGET_AND_ASHA, 1, 1)  # the seeds of the trial that was done took the place of another's
 def test_an_interrupted_search_comes_to_the_same_trials_and_repeats_none(fields, killed_after, at_once):
@@ -173,7 +174,7 @@ def test_an_interrupted_search_comes_to_the_same_trials_and_repeats_none(fields,
         assert sorted(ids(before + after)) == sorted(ids(order))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 30), st.integers(0, 9))
 def test_random_search_draws_points_without_replacement(ranks, rates, points, seed):
     plan, records, _ = play(sweep_of(ranks, rates, seeds=(0,), name="random", points=points, seed=seed))
@@ -220,7 +221,7 @@ def test_trials_that_cannot_run_here_are_left_out_and_hold_nothing_up():
 # --- ranges -----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.floats(1e-6, 1e3), st.floats(1.01, 1e4), st.booleans(), st.floats(0, 1))
 def test_a_range_gives_values_within_it_that_survive_their_label(low, ratio, log, share):
     axis = Axis.within("train.lr", Range(low=low, high=low * ratio, log=log))
@@ -230,7 +231,7 @@ def test_a_range_gives_values_within_it_that_survive_their_label(low, ratio, log
     assert axis.chosen(axis.choice(label)) == (label, changes)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.integers(1, 40), st.integers(1, 100), st.booleans(), st.floats(0, 1))
 def test_a_range_of_whole_numbers_gives_whole_numbers(low, width, log, share):
     axis = Axis.within("model.adapter.rank", Range(low=low, high=low + width, log=log))
@@ -272,7 +273,7 @@ def test_optuna_finds_the_best_more_often_than_chance():
     assert np.mean(learnt) > np.mean(chance) and sum(value > 0.895 for value in learnt) >= 3
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=examples(6), deadline=None)
 @given(st.integers(0, 11), st.integers(0, 3))
 def test_an_interrupted_optuna_search_proposes_what_an_uninterrupted_one_does(killed_after, seed):
     fields = {"name": "optuna", "points": 12, "batch": 3, "seed": seed, "early_stopping": "asha"}
@@ -378,7 +379,7 @@ def tell(stopping: EarlyStopping, trial: Trial, losses) -> int:
     return len(losses)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(st.integers(1, 3), st.integers(2, 4), st.integers(0, 10_000))
 def test_stops_the_trials_that_optunas_own_successive_halving_prunes(grace, factor, seed):
     """Against an independent implementation of the paper, trials one after the other."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -32,7 +33,7 @@ def test_holm_by_hand():
     assert holm([]) == [] and holm([0.7, 0.8]) == [1, 1]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_keeps_the_order_and_is_milder_than_bonferroni(ps):
     adjusted = holm(ps)

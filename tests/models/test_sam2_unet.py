@@ -46,7 +46,6 @@ def test_sizes_are_those_of_timms_registry(size):
     assert shape(ours) == shape(theirs)
 
 
-@pytest.mark.slow
 def test_the_full_size_model_really_builds_and_runs():
     config = MODELS.parse({"name": "sam2_unet", "encoder": {"size": "large", "weights": "random"}})
     model = MODELS.build(config, 352, False).eval()

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +156,12 @@ def _height(lines: Sequence[tuple[str, float, str]]) -> float:
 
 def text_width(text: str, size: float) -> float:
     """Inches that a line of text takes."""
-    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), False)
+    return _text_width(text, size, tuple(matplotlib.rcParams["font.family"]))
+
+
+@lru_cache(maxsize=20_000)  # all figures of a report have the same heading, and similar names
+def _text_width(text: str, size: float, families: tuple[str, ...]) -> float:
+    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(family=list(families), size=size), False)
     return width / 72
 
 
