@@ -52,7 +52,18 @@ def run(main: Callable[[list[str]], int]) -> int:
         print(f"{_word(isinstance(stopped, Terminated))}: what was not finished is not kept")
     sys.stdout.flush()
     sys.stderr.flush()
+    if _skips_exit_handlers:
+        os._exit(code)
     return code
+
+
+_skips_exit_handlers = False
+
+
+def skip_exit_handlers() -> None:
+    """Ends the command without what libraries do when Python ends: it would wait for ever."""
+    global _skips_exit_handlers
+    _skips_exit_handlers = True
 
 
 def _word(terminated: bool) -> str:

@@ -5,8 +5,8 @@ Ray only schedules. Points, identity, resuming, records and tables are ours and 
 see the results folder: the files of a record come back through Ray.
 """
 
-import atexit
 import dataclasses
+import gc
 import io
 import itertools
 import logging
@@ -32,7 +32,7 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from bench import cluster, ray_actors, ray_worker, resume
+from bench import cluster, command, ray_actors, ray_worker, resume
 from bench.config import ConfigError
 from bench.family import Family
 from bench.files import OwnFolder
@@ -123,7 +123,7 @@ def connected(resources: Resources, trials: list[Trial], family: Family) -> Iter
 
 
 def _shut_down(family: Family) -> None:
-    """Ray's own way out, which may wait for ever for a Ray that is dead, and would once more when Python ends."""
+    """Ray's own way out, which may wait for ever for a Ray that is dead, and so may what it does when Python ends."""
     thread = threading.Thread(target=ray.shutdown, name="shut down Ray", daemon=True)
     thread.start()
     thread.join(LEAVE_SECONDS)
@@ -131,7 +131,7 @@ def _shut_down(family: Family) -> None:
         family.end()
         thread.join(LEAVE_SECONDS)
     if thread.is_alive():
-        atexit.unregister(ray.shutdown)
+        command.skip_exit_handlers()
 
 
 @contextmanager
@@ -271,6 +271,7 @@ def run_on_ray(
             points = [{**point, "keeper": keeper} for point in points]
             _tune(work, points, resources, nodes, server, at_once, interrupts, watch)
     except RayDied as died:
+        gc.freeze()  # what Tune leaves behind calls Ray when it is collected, in any thread, and would wait for ever
         work.died = str(died)
         family.end()
 

@@ -360,9 +360,7 @@ def end(program: Program) -> NoReturn:
     except BaseException:
         traceback.print_exc()
         code = 1
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+    threading._shutdown()
     atexit._run_exitfuncs()
     with suppress(OSError, ValueError):  # a pipe whose reader has ended, or a stream that is closed
         sys.stdout.flush()

@@ -161,7 +161,9 @@ def text_width(text: str, size: float) -> float:
 
 @lru_cache(maxsize=20_000)  # all figures of a report have the same heading, and similar names
 def _text_width(text: str, size: float, families: tuple[str, ...]) -> float:
-    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(family=list(families), size=size), False)
+    width, _, _ = text_to_path.get_text_width_height_descent(
+        text, FontProperties(family=list(families), size=size), False
+    )
     return width / 72
 
 
