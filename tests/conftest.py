@@ -47,14 +47,17 @@ def examples(number: int) -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A run of what is slow tries all properties, too."""
+    """Whole runs come first, for they take longest, and no worker shall wait for another at the end. A run of what is
+    slow tries all properties, too."""
+    items.sort(key=lambda item: item.path.parent.name != "tests")
     for item in items:
         if FULL and hasattr(item, "obj") and is_hypothesis_test(item.obj):
             item.add_marker(pytest.mark.slow)
 
 
-def pytest_collection_finish() -> None:
-    """Trials collect garbage before they measure memory, which is quick if the tests themselves do not count."""
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_old_to_collect() -> None:
+    """Trials collect garbage before they measure memory, which is quick if what was there before does not count."""
     gc.collect()
     gc.freeze()
 
@@ -87,17 +90,15 @@ def _same_start() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+forked.subprocess = ranks.subprocess = warm.HERE
+"""Fork servers and ranks are forked from a process that has imported everything, as trials are."""
+
+
 @pytest.fixture
-def interpreters() -> None:
-    """A test that asks for this gets its processes as users do: each is a new interpreter."""
-
-
-@pytest.fixture(autouse=True)
-def _warm_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What starts trials is forked from a process that has imported everything, as trials are."""
-    if "interpreters" not in request.fixturenames:
-        monkeypatch.setattr(forked, "subprocess", warm.HERE)
-        monkeypatch.setattr(ranks, "subprocess", warm.HERE)
+def interpreters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that asks for this gets fork servers and ranks as users do: each is a new interpreter."""
+    monkeypatch.setattr(forked, "subprocess", subprocess)
+    monkeypatch.setattr(ranks, "subprocess", subprocess)
 
 
 @pytest.fixture
@@ -105,11 +106,16 @@ def every_kind() -> None:
     """A test that asks for this gets its figures as users do."""
 
 
+@pytest.fixture
+def png() -> None:
+    """A test that asks for this gets its figures as PNG."""
+
+
 @pytest.fixture(autouse=True)
-def _figures_as_png_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than most of what tests want to see; SVG and PDF are most of that."""
+def _figures_where_they_are_looked_at(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are always made, and written where a test asks for it: that takes longer than most of what tests do."""
     if "every_kind" not in request.fixturenames:
-        monkeypatch.setattr("bench.report.KINDS", ("png",))
+        monkeypatch.setattr("bench.report.KINDS", ("png",) if "png" in request.fixturenames else ())
 
 
 @pytest.fixture
@@ -167,13 +173,13 @@ seeds: [0]
 RANKS = "model.adapter.rank: [1, 4]"
 
 
-PNG_ONLY = """
+RUN = """
 from bench import command
 command.begin()
 import os, sys
 import bench.forked, bench.report, bench.run
 bench.forked.END_SECONDS = float(os.environ.get("END_SECONDS", 10))
-bench.report.KINDS = ("png",)
+bench.report.KINDS = ()
 sys.exit(command.run(bench.run.main))
 """
 
@@ -210,18 +216,19 @@ def finished(folder):
 
 
 @pytest.fixture
-def start(request):
+def start():
     """``start(folder, axis, *arguments, VARIABLE=value)`` runs the smoke sweep in a process of its own.
 
     None outlives its test.
     """
     drivers = []
-    popen = subprocess.Popen if "interpreters" in request.fixturenames else warm.Popen
 
-    def begin(folder: Path, axis: str, *arguments: str, as_a_user: bool = False, **variables: str) -> subprocess.Popen:
-        """as_a_user: by a new interpreter, with figures of every kind."""
+    def begin(
+        folder: Path, axis: str, *arguments: str, interpreter: bool = False, as_a_user: bool = False, **variables: str
+    ) -> subprocess.Popen:
+        """interpreter: by a new one, and so is all that it starts; as_a_user: with figures of every kind, too."""
         (folder / "smoke.yaml").write_text(SWEEP.format(axis=axis))
-        program = ["-m", "bench.run"] if as_a_user else ["-c", PNG_ONLY]
+        program = ["-m", "bench.run"] if as_a_user else ["-c", RUN]
         command = [sys.executable, *program, "smoke.yaml", *arguments]
         options = {
             "stdout": subprocess.PIPE,
@@ -229,7 +236,7 @@ def start(request):
             "text": True,
             "env": {**os.environ, **variables},
         }
-        begins = subprocess.Popen if as_a_user else popen
+        begins = subprocess.Popen if interpreter or as_a_user else warm.Popen
         drivers.append(begins(command, cwd=folder, start_new_session=True, **options))
         return drivers[-1]
 

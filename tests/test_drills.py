@@ -131,7 +131,7 @@ def test_a_trial_that_hangs_is_ended_and_the_sweep_goes_on(here):
             if not hung:
                 hung.extend(processes(psutil.Process(), "trial-"))
                 hung[0].suspend()
-                work._limits = Limits(silence=3)
+                work._limits = Limits(silence=1.5)
 
         def finished(self, index, record):
             work._limits = Limits()  # the next may take its time to start
@@ -141,15 +141,15 @@ def test_a_trial_that_hangs_is_ended_and_the_sweep_goes_on(here):
         run_serially(work, server, threads=1)
     records = [load_all(folder)[0][trial.trial_id] for trial in trials]
     assert [r.status for r in records] == ["error", "ok"], records[1].error
-    assert records[0].error == "no sign of life for 3 s (--stall-limit); killed"
+    assert records[0].error == "no sign of life for 2 s (--stall-limit); killed"
     assert not hung[0].is_running()
 
 
 def test_a_time_limit_is_for_each_trial_and_its_row_says_it(serially, here, capsys):
-    assert serially("train.epochs: [100000]", "--trial-time-limit", "8s") == 1
+    assert serially("train.epochs: [100000]", "--trial-time-limit", "3s") == 1
     table = (here / "results" / "smoke" / "leaderboard.md").read_text()
-    assert "Row 100000: timed out after 8 s (--trial-time-limit)" in table and "0/1 (1 error)" in table
-    assert "[1/1] 100000 seed 0: error: timed out after 8 s (--trial-time-limit)" in capsys.readouterr().out
+    assert "Row 100000: timed out after 3 s (--trial-time-limit)" in table and "0/1 (1 error)" in table
+    assert "[1/1] 100000 seed 0: error: timed out after 3 s (--trial-time-limit)" in capsys.readouterr().out
 
 
 def test_a_disk_that_is_full_costs_no_result(here, run):
@@ -242,10 +242,10 @@ def test_a_ray_that_does_not_start_says_why_and_names_the_way_without(here, run)
     assert re.search(r"Ray does not start: .+\n  -> add --executor serial, which needs no Ray", said), said
 
 
-def test_without_ray_there_is_the_serial_executor(interpreters, here, run):
+def test_without_ray_there_is_the_serial_executor(here, run):
     (here / "site" / "ray").mkdir(parents=True)
     (here / "site" / "ray" / "__init__.py").write_text("raise ImportError('not here')")
-    code, said = run(here, RANKS, **customise(here, ""))
+    code, said = run(here, RANKS, interpreter=True, **customise(here, ""))
     assert (
         code == 2
         and "Ray cannot be loaded: not here. Install it (pip install -e .), or add --executor serial" in said

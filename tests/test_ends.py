@@ -102,8 +102,8 @@ class Drill:
         assert kept.items() <= finished(self.results).items() and not (self.results / ".resume").exists()
 
 
-def test_a_fork_server_that_is_killed_during_its_imports_costs_nothing(interpreters, here, start, run):
-    drill = Drill(here, start, "train.epochs: [1]", "--executor", "serial", **customise(here, DIES))
+def test_a_fork_server_that_is_killed_during_its_imports_costs_nothing(here, start, run):
+    drill = Drill(here, start, "train.epochs: [1]", "--executor", "serial", interpreter=True, **customise(here, DIES))
     out, err = drill.ends()
     assert drill.driver.returncode == 0 and (here / "killed").exists() and err == "", err
     how = "(was killed|cannot be reached: .*)"  # it may have died in the midst of being asked

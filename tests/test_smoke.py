@@ -99,8 +99,12 @@ def test_wrong_input_ends_with_code_2_and_no_traceback(tmp_path, monkeypatch, ca
 
 @pytest.mark.parametrize("executor", ["ray", "serial"])
 def test_paths_are_those_that_the_user_typed(tmp_path, run, executor):
-    """Relative to where the command was given, whatever directory an executor starts its processes in."""
+    """Relative to where the command was given, whatever directory an executor starts its processes in. Also below a
+    folder for temporary files that leaves no room for the names of sockets, and nothing of them is left there."""
     write_pairs(tmp_path / "pairs", 12)
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
     folders = ("dataset.images=pairs/images", "dataset.masks=pairs/masks")
-    code, said = run(tmp_path, RANKS, "model.adapter.rank=[2]", *folders, "--executor", executor)
+    code, said = run(tmp_path, RANKS, *folders, "--executor", executor, TMPDIR=str(deep))
     assert code == 0, said
+    assert not list(deep.glob("sam3-bench-*")) and not (deep / "ray").exists()

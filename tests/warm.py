@@ -4,7 +4,8 @@ torch, Ray and others for two to five seconds.
 ``warm.Popen`` and ``warm.run`` are ``subprocess.Popen`` and ``subprocess.run`` for ``python -m MODULE`` and
 ``python -c CODE``. What such a program starts by ``subprocess`` in ``bench.forked`` and ``bench.ranks`` is forked, too,
 by a child of its own. Other programs get their own interpreter, and so do all of them on macOS, whose libraries do not survive a
-fork. A test of what an interpreter does from its start, imports included, asks for the fixture ``interpreters``.
+fork. A test of what an interpreter does from its start, imports included, uses ``subprocess``,
+the fixture ``interpreters`` or ``start(..., interpreter=True)``.
 
 ``python tests/warm.py`` is the process that forks. It reads requests from the socket that is its standard input, and
 ends when that is closed.

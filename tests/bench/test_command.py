@@ -155,10 +155,8 @@ os.fsync = fsync
 
 
 @pytest.mark.parametrize(("name", "word"), [("SIGINT", "interrupted"), ("SIGTERM", "terminated")])
-def test_a_signal_while_it_imports_or_writes_the_report_is_one_line_and_leaves_no_file(
-    interpreters, here, run, name, word
-):
-    code, said = run(here, "train.epochs: [1]", **customise(here, IMPORTS.format(name=name)))
+def test_a_signal_while_it_imports_or_writes_the_report_is_one_line_and_leaves_no_file(here, run, name, word):
+    code, said = run(here, "train.epochs: [1]", interpreter=True, **customise(here, IMPORTS.format(name=name)))
     assert (code, said) == (130, f"{word}: nothing was begun\n") and not (here / "results").exists()
 
     folder = here / "results" / "smoke"
@@ -174,7 +172,7 @@ def test_a_signal_while_it_imports_or_writes_the_report_is_one_line_and_leaves_n
     assert not [path for path in folder.rglob(".*") if path.is_file()] and len(finished(folder)) == 1
 
 
-def test_a_second_sigterm_does_not_disturb_the_way_out(interpreters, here, start):
+def test_a_second_sigterm_does_not_disturb_the_way_out(here, start):
     code = """
 import os, signal, subprocess
 real = subprocess.Popen.terminate
@@ -183,7 +181,7 @@ def terminate(process):  # of the process that forks trials
     real(process)
 subprocess.Popen.terminate = terminate
 """
-    driver = start(here, "train.epochs: [100000]", "--executor", "serial", **customise(here, code))
+    driver = start(here, "train.epochs: [100000]", "--executor", "serial", interpreter=True, **customise(here, code))
     process = psutil.Process(driver.pid)
     (trial,) = wait_for(lambda: processes(process, "trial-"))
     driver.send_signal(signal.SIGTERM)

@@ -190,7 +190,7 @@ def test_a_damaged_table_of_a_method_scored_from_files_leaves_it_out(made, tmp_p
     assert notes[0].startswith(f"{path}: cannot be used (")
 
 
-def test_the_command_says_it_and_ends_well(made, tmp_path, capsys):
+def test_the_command_says_it_and_ends_well(png, made, tmp_path, capsys):
     folder, trial_id = made
     shutil.copytree(folder, tmp_path / "made")
     for kind in KINDS:

@@ -75,7 +75,8 @@ def test_the_end_of_a_leader_is_that_of_its_group_even_if_it_is_stopped(begin):
 
 @pytest.mark.parametrize("end", ["of the parent", "of the listener"])
 def test_a_process_ends_with_its_parent_and_with_who_listens(begin, end):
-    code = "import os; from bench.family import end_with; print(os.getpid(), flush=True); end_with(os.getppid(), 1)"
+    code = "import os; from bench.family import end_with; parent = os.getppid(); "
+    code += "print(os.getpid(), flush=True); end_with(parent, 1)"
     if end == "of the listener":
         child = begin([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         child.stdout.readline()
