@@ -230,12 +230,14 @@ class _Own:
     """The socket of the process that forks for this one."""
 
     source: socket.socket | None = None
+    process: subprocess.Popen | None = None
 
     def __call__(self) -> socket.socket:
-        if self.source is None:
+        """Starts that process with the first program, and again where a test has killed it."""
+        if self.source is None or (self.process and self.process.poll() is not None):
             self.source, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with there:
-                subprocess.Popen([INTERPRETER, __file__], stdin=there, start_new_session=True)
+                self.process = subprocess.Popen([INTERPRETER, __file__], stdin=there, start_new_session=True)
         return self.source
 
 

@@ -2,10 +2,10 @@
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import optuna
 import pytest
 import torch
 import warm
@@ -28,6 +28,10 @@ from bench.statistics import compare, holm
 from bench.sweep import Trial, expand, pending
 from bench.train import Epoch
 
+with suppress(ImportError):
+    import optuna
+NEEDS_OPTUNA = pytest.mark.skipif("optuna" not in globals(), reason="needs optuna (pip install -e '.[search]')")
+OPTUNA = pytest.param("optuna", marks=NEEDS_OPTUNA)
 BASE = TrialConfig.model_validate(
     {
         "model": {"name": "sam3_unet", "encoder": "sam3_vit_tiny", "decoder": {"width": 8}},
@@ -245,7 +249,7 @@ def test_log_means_equal_ratios():
     assert Range(low=0.0, high=1.0, log=False).at(0.25) == 0.25
 
 
-@pytest.mark.parametrize("name", ["random", "optuna"])
+@pytest.mark.parametrize("name", ["random", OPTUNA])
 def test_search_over_ranges(name):
     axes = (
         Axis.within("train.lr", Range(low=1e-5, high=1e-2, log=True)),
@@ -261,6 +265,7 @@ def test_search_over_ranges(name):
 # --- Optuna -----------------------------------------------------------------------------------------------------------
 
 
+@NEEDS_OPTUNA
 def test_optuna_finds_the_best_more_often_than_chance():
     def best_found(name, seed):
         sweep = sweep_of(10, 10, seeds=(0,), name=name, points=24, batch=4, seed=seed)
@@ -273,6 +278,7 @@ def test_optuna_finds_the_best_more_often_than_chance():
     assert np.mean(learnt) > np.mean(chance) and sum(value > 0.895 for value in learnt) >= 3
 
 
+@NEEDS_OPTUNA
 @settings(max_examples=examples(6), deadline=None)
 @given(st.integers(0, 11), st.integers(0, 3))
 def test_an_interrupted_optuna_search_proposes_what_an_uninterrupted_one_does(killed_after, seed):
@@ -288,6 +294,7 @@ def test_an_interrupted_optuna_search_proposes_what_an_uninterrupted_one_does(ki
     assert ids(again.trials) == ids(whole.trials) and len(order) == 12 and len(after) == 12 - killed_after
 
 
+@NEEDS_OPTUNA
 def test_optuna_runs_on_the_validation_split_alone():
     def searched(test_score):
         sweep = sweep_of(5, 5, seeds=(0,), name="optuna", points=12)
@@ -379,6 +386,7 @@ def tell(stopping: EarlyStopping, trial: Trial, losses) -> int:
     return len(losses)
 
 
+@NEEDS_OPTUNA
 @settings(max_examples=examples(80), deadline=None)
 @given(st.integers(1, 3), st.integers(2, 4), st.integers(0, 10_000))
 def test_stops_the_trials_that_optunas_own_successive_halving_prunes(grace, factor, seed):
@@ -524,7 +532,11 @@ def file(tmp_path, monkeypatch):
         (["search.early_stopping.name=median"], "should be 'asha'"),
         (["search.early_stopping.factor=1"], "greater than or equal to 2"),
         (["search.early_stopping=asha", "dataset.val=0"], "search.early_stopping looks at the validation split"),
-        (["search=optuna", "search.points=2", "dataset.val=0"], "search.name: optuna looks at the validation split"),
+        pytest.param(
+            ["search=optuna", "search.points=2", "dataset.val=0"],
+            "search.name: optuna looks at the validation split",
+            marks=NEEDS_OPTUNA,
+        ),
     ],
 )
 def test_mistakes_are_said_before_any_trial_runs(file, capsys, arguments, expected):
@@ -544,7 +556,9 @@ def test_a_cluster_is_asked_for_the_validation_split_too():
 @pytest.mark.parametrize(
     ("name", "axis", "problem"),
     [
-        ("optuna", "dataset.side: [32, 64]", "the score on the validation split is compared"),
+        pytest.param(
+            "optuna", "dataset.side: [32, 64]", "the score on the validation split is compared", marks=NEEDS_OPTUNA
+        ),
         ("random, early_stopping: asha", "train.loss: [structure_loss, bce_loss]", "the validation loss is compared"),
         ("random, early_stopping: asha", "train.epochs: [4, 8]", "the validation loss is compared"),
         ("grid, early_stopping: asha", "train: {a: {epochs: 4}, b: {epochs: 8}}", "train.epochs changes what it means"),
@@ -600,6 +614,7 @@ def quick(monkeypatch):
     return rounds
 
 
+@NEEDS_OPTUNA
 def test_a_search_runs_in_rounds_to_its_end_and_again_runs_nothing(file, quick, capsys):
     arguments = [file, "search=optuna", "search.points=5", "search.batch=2", RANGED, "--executor", "serial"]
     assert main(arguments) == 0
