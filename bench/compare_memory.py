@@ -180,7 +180,8 @@ def compare_on_cpu(changes: dict[str, Any]) -> Measured:
     with Tracker(cuda=False) as tracker:
         model = MODELS.build(config.model, config.transform.size, True).train()
         optimiser = make_optimiser(model, config.train, foreach=False)
-        real = follow_step(tracker, model, optimiser, *_batch(config, torch.device("cpu")), config)
+        images, masks = _batch(config, torch.device("cpu"))  # held here, as in a prediction, in every version of Python
+        real = follow_step(tracker, model, optimiser, images, masks, config)
     return Measured(
         label=label(changes),
         predicted_allocated_bytes=fake_footprint(config, cuda=False).allocated,

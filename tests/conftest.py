@@ -3,6 +3,7 @@
 import gc
 import json
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ import warm
 from hypothesis import is_hypothesis_test, settings
 from PIL import Image
 
-from bench import forked, ranks
+from bench import forked, ranks, score
 from bench.config import TrialConfig, with_value
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -66,6 +68,18 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in t
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 torch.set_num_threads(1)
 """Tests side by side, and what they start, must not take each other's cores, and sums come in the same order."""
+
+
+RAY_HAS_RUN = False
+"""Set by tests that are Ray's driver themselves: its library ends what is forked from their process later."""
+
+
+@pytest.fixture(autouse=True)
+def _no_fork_after_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``bench.score``, which never runs in a process with Ray, forks its workers."""
+    if RAY_HAS_RUN:
+        spawn = multiprocessing.get_context("spawn")
+        monkeypatch.setattr(score, "multiprocessing", SimpleNamespace(get_context=lambda method: spawn))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -74,7 +74,8 @@ def tracked(config: TrialConfig):
     with Tracker(cuda=False) as tracker:
         model = MODELS.build(config.model, config.transform.size, True).train()
         optimiser = make_optimiser(model, config.train, foreach=False)
-        return follow_step(tracker, model, optimiser, *batch_of(config), config)
+        images, masks = batch_of(config)  # held here, as in a prediction, in every version of Python
+        return follow_step(tracker, model, optimiser, images, masks, config)
 
 
 CHANGES = {

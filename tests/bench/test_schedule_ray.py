@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import conftest
 import psutil
 import pytest
 import ray
@@ -49,6 +50,11 @@ def machines() -> Iterator[Cluster]:
         made.add_node(num_cpus=1, **STORE)
     yield made
     made.shutdown()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _ray_runs_in_this_process() -> None:
+    conftest.RAY_HAS_RUN = True
 
 
 @pytest.fixture(autouse=True)
