@@ -18,7 +18,7 @@ from bench.memory import Memory
 from bench.record import CurvePoint, Timing, TrialRecord
 from bench.report import plots
 from bench.report.front import front_shares
-from bench.report.plots import style
+from bench.report.plots import predictions, style
 from bench.report.plots.axis_curves import axis_curves
 from bench.report.plots.heat_map import heat_map
 from bench.report.plots.placement import placement
@@ -368,6 +368,20 @@ def test_samples_are_those_of_the_best_row_and_rows_are_compared_on_the_same_ima
     assert any("rank 2, seed 0" in text.get_text() for text in figures["samples"].texts)
     shown = [axes for axes in figures["sample_comparison"].axes if axes.images]
     assert len(shown) == 4 * 2  # image, mask and two rows, of the two images that are shared
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_rows_that_samples_leave_out_are_counted(tiny, tmp_path, monkeypatch, count):
+    monkeypatch.setattr(predictions, "MOST_ROWS", 2)
+    sweep = sweep_of(tiny, Axis.over("model.adapter.rank", {str(r): r for r in range(1, count + 1)}), seeds=(0,))
+    trials = expand(sweep)
+    results = results_of(sweep, [record(t, 0.5, 1.0) for t in trials], folder=tmp_path)
+    for trial in trials:
+        write_samples(tmp_path, trial.trial_id)
+    board = results.board()
+    figure = predictions.sample_comparison(results, board, board.tables[0])
+    said = " ".join(text.get_text() for text in figure.texts)
+    assert ("the first 2 of 3 rows" in said) == (count == 3) and ("the first 2 of" in said) == (count == 3)
 
 
 def test_the_series_ends_where_the_record_has_its_peak(tiny, tmp_path):
