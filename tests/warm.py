@@ -3,9 +3,9 @@ torch, Ray and others for two to five seconds.
 
 ``warm.Popen`` and ``warm.run`` are ``subprocess.Popen`` and ``subprocess.run`` for ``python -m MODULE`` and
 ``python -c CODE``. What such a program starts by ``subprocess`` in ``bench.forked`` and ``bench.ranks`` is forked, too,
-by a child of its own. Other programs get their own interpreter, and so do all of them on macOS, whose libraries do not survive a
-fork. A test of what an interpreter does from its start, imports included, uses ``subprocess``,
-the fixture ``interpreters`` or ``start(..., interpreter=True)``.
+by a child of its own. Other programs get their own interpreter, and so do all of them on macOS, whose libraries do not
+survive a fork. A test of what an interpreter does from its start, imports included, uses ``subprocess``, the fixture
+``interpreters`` or ``start(..., interpreter=True)``.
 
 ``python tests/warm.py`` is the process that forks. It reads requests from the socket that is its standard input, and
 ends when that is closed.
@@ -71,10 +71,10 @@ class Forked:
         self._lock = threading.Lock()
         self._theirs: list[int] = []
         self._text = text
-        descriptors = {0: self._pipe(stdin, 0), 1: self._pipe(stdout, 1)}
-        descriptors[2] = descriptors[1] if stderr == subprocess.STDOUT else self._pipe(stderr, 2)
-        self.stdin, self.stdout, self.stderr = self._ours
-        descriptors |= {number: number for number in pass_fds}
+        descriptors = {number: number for number in pass_fds}
+        descriptors[0], self.stdin = self._ends(stdin, 0)
+        descriptors[1], self.stdout = self._ends(stdout, 1)
+        descriptors[2], self.stderr = self._ends(stderr, 2)
         self._told, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         request = {
             "args": [os.fspath(arg) for arg in args[1:]],
@@ -90,25 +90,19 @@ class Forked:
             os.close(number)
         self.pid = json.loads(self._told.recv(LARGEST))["pid"]
 
-    def _pipe(self, wanted: Any, number: int) -> int:
-        """The child's end of what is wanted for its descriptor ``number``; ours is appended to ``_ours``."""
-        if number == 0:
-            self._ours: list[IO | None] = []
-        ours = None
+    def _ends(self, wanted: Any, number: int) -> tuple[int, IO | None]:
+        """The program's end of what is wanted for its descriptor ``number``, and ours of a pipe."""
         if wanted == PIPE:
             reader, writer = os.pipe()
-            theirs, mine, mode = (reader, writer, "w") if number == 0 else (writer, reader, "r")
-            ours = open(mine, mode) if self._text else open(mine, f"{mode}b")
+            theirs, ours, mode = (reader, writer, "w") if number == 0 else (writer, reader, "r")
             self._theirs.append(theirs)
-        elif wanted == DEVNULL:
-            theirs = os.open(os.devnull, os.O_RDWR)
-            self._theirs.append(theirs)
-        elif wanted is None:
-            theirs = number
-        else:
-            theirs = wanted if isinstance(wanted, int) else wanted.fileno()
-        self._ours.append(ours)
-        return theirs
+            return theirs, open(ours, mode if self._text else f"{mode}b")
+        if wanted == DEVNULL:
+            self._theirs.append(os.open(os.devnull, os.O_RDWR))
+            return self._theirs[-1], None
+        if wanted is None:
+            return number, None
+        return (wanted if isinstance(wanted, int) else wanted.fileno()), None
 
     def poll(self) -> int | None:
         with self._lock:
@@ -182,11 +176,10 @@ class Forked:
         self.wait()
 
 
-class Subprocess(types.SimpleNamespace):
+class Subprocess:
     """What is used of the module ``subprocess``, with programs that are forked by one source."""
 
-    PIPE, DEVNULL, STDOUT = PIPE, DEVNULL, subprocess.STDOUT
-    CompletedProcess, TimeoutExpired = CompletedProcess, TimeoutExpired
+    PIPE, DEVNULL, TimeoutExpired = PIPE, DEVNULL, TimeoutExpired
 
     def __init__(self, source: Callable[[], socket.socket]) -> None:
         """source: gives the socket of the process that forks, which is started when it is first needed."""
@@ -252,8 +245,9 @@ Popen, run = HERE.Popen, HERE.run
 class Source:
     """Forks what is asked for through ``control``, and tells how each of them ended."""
 
-    def __init__(self, control: socket.socket) -> None:
-        self.control = control
+    def __init__(self, control: socket.socket, variables: dict[str, str]) -> None:
+        """variables: those that imports have set, which a new interpreter would have, too."""
+        self.control, self.variables = control, variables
         self.children: dict[int, socket.socket] = {}
         self.woken, self.wakes = os.pipe()
         os.set_blocking(self.wakes, False)
@@ -308,10 +302,10 @@ class Source:
             os.setsid()
         os.chdir(request["cwd"])
         os.environ.clear()
-        os.environ.update(ADDED | request["env"])
+        os.environ.update(self.variables | request["env"])
         tempfile.tempdir = None
         random.seed()
-        numpy.random.seed()
+        sys.modules["numpy"].random.seed()
         sys.stdin = sys.__stdin__ = open(0, closefd=False)
         sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)
         sys.stderr = sys.__stderr__ = open(2, "w", errors="backslashreplace", buffering=1, closefd=False)
@@ -329,7 +323,7 @@ class Source:
                 nowhere = os.open(os.devnull, os.O_RDWR)
                 for number in request["descriptors"]:
                     os.dup2(nowhere, number)
-                return Source(there).serve()
+                return Source(there, self.variables).serve()
             there.close()
             _own.source = here
         _customise()
@@ -373,27 +367,25 @@ def end(program: Program) -> NoReturn:
 
 def main() -> Program | None:
     """Imports all that programs of this project import, and forks."""
-    global ADDED, numpy
-    before = dict(os.environ)
-    os.environ |= {"OMP_NUM_THREADS": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
-    import numpy
+    from bench import forked
 
+    before = dict(os.environ)
+    os.environ |= forked.UNTOUCHED
     import bench.fork_server
-    import bench.forked
     import bench.late_imports
     import bench.rank
-    import bench.ranks
     import bench.report.page
     import bench.report.plots
     import bench.run
     import bench.schedule_ray
-    import bench.trial
+    import bench.trial  # noqa: F401
+    from bench import ranks
 
-    bench.forked.subprocess = bench.ranks.subprocess = Subprocess(_own)
-    ADDED = {name: value for name, value in os.environ.items() if name not in before}
+    forked.subprocess = ranks.subprocess = Subprocess(_own)
+    added = {name: value for name, value in os.environ.items() if name not in before}
     gc.collect()
     gc.freeze()
-    return Source(socket.socket(fileno=os.dup(0))).serve()
+    return Source(socket.socket(fileno=os.dup(0)), added).serve()
 
 
 if __name__ == "__main__":
