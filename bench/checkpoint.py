@@ -20,9 +20,9 @@ from bench.config import TrialConfig, recorded
 from bench.datasets import some
 from bench.machine import free_bytes
 from models import MODELS
-from models._registry import InvalidModel
-from models._skeleton import skeleton
-from models._weights import WeightsError, what_stands_in
+from models.core.registry import InvalidModel
+from models.core.skeleton import skeleton
+from models.core.weights import WeightsError, what_stands_in
 
 FORMAT = "sam3-bench trained weights, version 1"
 LARGEST_BYTES = 512 * 2**20

@@ -5,7 +5,7 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from models._encoder_decoder import part_of
+from models.core.encoder_decoder import part_of
 
 
 class CheckFailed(Exception):

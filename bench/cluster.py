@@ -17,7 +17,7 @@ from bench.datasets import DATASETS, DataError
 from bench.files import write_whole
 from bench.sources import Source, fetch
 from bench.sweep import Trial, absent_of, data_key, prepare_data, prepare_weights
-from models._registry import Missing
+from models.core.registry import Missing
 
 SMALL_BYTES = 16 * 2**20
 """Weight files up to this size, named by a relative path, travel with the code."""

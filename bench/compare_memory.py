@@ -39,9 +39,9 @@ from bench.report import plots
 from bench.sweep import check_writable
 from bench.train import batch_loss, make_optimiser
 from models import MODELS
-from models._paths import expanded
-from models._registry import Config, InvalidModel
-from models._size import height_width
+from models.core.paths import expanded
+from models.core.registry import Config, InvalidModel
+from models.core.size import height_width
 
 STEPS = 3
 GOAL = 0.05

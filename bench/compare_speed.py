@@ -34,10 +34,10 @@ from bench.sweep import check_writable
 from bench.train import batch_loss, make_optimiser
 from bench.transforms import to_input, to_target
 from models import MODELS
-from models._encoder_decoder import upstream_state
-from models._paths import expanded
-from models._registry import Config
-from models._size import height_width
+from models.core.encoder_decoder import upstream_state
+from models.core.paths import expanded
+from models.core.registry import Config
+from models.core.size import height_width
 
 FILE = "speed_comparison.md"
 FULL = {

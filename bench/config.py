@@ -24,7 +24,7 @@ from bench.sweep_file import BadYaml, parse, read
 from bench.train import TrainConfig
 from bench.transforms import TransformConfig
 from models import MODELS
-from models._registry import Config, Missing, Registry, did_you_mean
+from models.core.registry import Config, Missing, Registry, did_you_mean
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 """Of a sweep and of a profile: they become a folder below the results."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from bench.sweep import Trial
-from models._size import height_width
+from models.core.size import height_width
 
 
 def predicted_cost(trial: Trial, counts: Mapping[str, int]) -> float:

@@ -21,8 +21,8 @@ from bench.datasets._fetch import FetchError, download
 from bench.datasets._masks import add_options, reading_of
 from bench.files import TargetError, check_targets, write_whole
 from bench.progress import loading
-from models._paths import expanded
-from models._registry import did_you_mean
+from models.core.paths import expanded
+from models.core.registry import did_you_mean
 
 LOG_WIDTH = 160
 SHOWN = 20  # lines of one kind

@@ -15,7 +15,7 @@ from bench.resources import Resources, check_parallel
 from bench.sources import Source, fetch
 from bench.sweep import Trial, absent_of, prepare_data, prepare_weights
 from bench.work import Work
-from models._registry import Config, Missing
+from models.core.registry import Config, Missing
 
 
 class Executor(ExitStack):

@@ -23,8 +23,8 @@ from bench import checkpoint
 from bench.console import ArgumentParser, complain
 from bench.files import TargetError, check_targets
 from bench.harmless import harmless
-from models._paths import expanded
-from models._size import height_width
+from models.core.paths import expanded
+from models.core.size import height_width
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-3

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from bench import schema
 from bench.files import write_whole
 from bench.record import is_beyond, read_images, write_table
-from models._registry import Config
+from models.core.registry import Config
 
 FOLDER = "external"
 

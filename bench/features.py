@@ -26,11 +26,11 @@ from bench.files import TargetError, check_targets
 from bench.record import FeatureCache
 from bench.sweep import Trial, model_key
 from bench.transforms import TransformConfig, to_input
-from models._features import Continued, NoFrozenPrefix, frozen_prefix
-from models._paths import expanded
-from models._registry import InvalidModel
-from models._size import height_width
-from models._skeleton import skeleton
+from models.core.frozen_prefix import Continued, NoFrozenPrefix, frozen_prefix
+from models.core.paths import expanded
+from models.core.registry import InvalidModel
+from models.core.size import height_width
+from models.core.skeleton import skeleton
 
 FORMAT = 1
 FOLDER, LIMIT = "SAM3_BENCH_FEATURES", "SAM3_BENCH_FEATURES_GIB"

@@ -9,7 +9,7 @@ from PIL import Image
 
 import bench.sod  # noqa: F401
 from bench.config import TrialConfig
-from models._skeleton import skeleton
+from models.core.skeleton import skeleton
 
 
 def import_for(configs: Iterable[str]) -> None:

@@ -18,7 +18,7 @@ from bench.files import write_whole
 from bench.record import MANIFEST, TrialRecord, is_beyond
 from bench.search_settings import SearchConfig
 from bench.sweep import Trial
-from models._registry import Config, Missing
+from models.core.registry import Config, Missing
 
 NO_QUESTION = "(unknown: no sweep.json)"
 NOT_THERE = "–"
@@ -47,7 +47,7 @@ class TrialEntry(Config):
 
 
 class MissingEntry(Config):
-    """``models._registry.Missing`` as it is written."""
+    """``models.core.registry.Missing`` as it is written."""
 
     kind: str
     field: str

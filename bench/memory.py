@@ -17,7 +17,7 @@ from pydantic import PositiveFloat
 
 from bench import sampler
 from bench.device import tf32_flags
-from models._registry import Config
+from models.core.registry import Config
 
 POLL_SECONDS = 2.0
 END_SECONDS = 10.0

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from bench.checks import CheckFailed, tensor_digest
-from models._registry import InvalidModel
+from models.core.registry import InvalidModel
 
 T = TypeVar("T")
 STRIDE = 1_000_003

@@ -29,8 +29,8 @@ from bench.report import plots
 from bench.report.tables import csv, escape
 from bench.run import COUNTING, LOG_WIDTH, MANY, folder_name
 from bench.sweep import Trial, check_writable, expand, sizes
-from models._paths import expanded
-from models._registry import InvalidModel, did_you_mean
+from models.core.paths import expanded
+from models.core.registry import InvalidModel, did_you_mean
 
 GIB = 2**30
 CARDS = (6, 8, 12, 16, 24, 40, 80)

@@ -27,7 +27,7 @@ from bench.machine import cores
 from bench.progress import loading
 from bench.scores import NotFinite
 from bench.transforms import resize_image, to_input
-from models._paths import expanded
+from models.core.paths import expanded
 
 
 def main(arguments: list[str]) -> int:

@@ -16,8 +16,8 @@ from bench.config import TrialConfig
 from bench.footprint import Footprint, Tracker, follow_step
 from bench.generations import DEFAULT, Generation
 from bench.train import make_optimiser
-from models._size import height_width
-from models._skeleton import skeleton
+from models.core.size import height_width
+from models.core.skeleton import skeleton
 
 FLASH_HEAD_DIM = 256
 USABLE = 0.98

@@ -25,8 +25,8 @@ from bench.files import TargetError, check_targets, write_whole
 from bench.harmless import harmless
 from bench.machine import cores
 from bench.transforms import to_input
-from models._paths import expanded
-from models._registry import Config
+from models.core.paths import expanded
+from models.core.registry import Config
 from models.encoders import sam3_vit_tiny
 
 SEED = 20251202

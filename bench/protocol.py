@@ -6,7 +6,7 @@ Two protocols. ``sod`` (salient and camouflaged objects, polyps, marine animals)
 
 from typing import Literal
 
-from models._registry import Config
+from models.core.registry import Config
 
 
 class ProtocolConfig(Config):

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt, model_validator
 from bench.config import TrialConfig
 from bench.scores import METRICS, OF_PROTOCOL
 from models import MODELS
-from models._registry import Config
+from models.core.registry import Config
 
 FILE = Path(__file__).with_suffix(".yaml")
 NOT_SCORED = ("weights", "checkpointing")

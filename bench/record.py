@@ -17,7 +17,7 @@ from bench.files import set_aside, write_whole
 from bench.memory import Memory, MemoryConditions
 from bench.schema import NewerVersion
 from bench.search_settings import EarlyStoppingConfig
-from models._registry import Config
+from models.core.registry import Config
 
 MANIFEST = "sweep.json"
 """Lies beside the records and is none: what the sweep asked (``bench.manifest``)."""

@@ -15,7 +15,7 @@ from bench.progress import Display
 from bench.record import TrialRecord, adopt, load_all, load_images
 from bench.sweep import Trial
 from bench.work import Limits, Work
-from models._registry import Missing
+from models.core.registry import Missing
 
 
 class Rounds:

@@ -31,8 +31,8 @@ from bench.rounds import Rounds
 from bench.sources import parse
 from bench.sweep import Trial, absent_of, check_cache, check_writable, expand, pending, sizes
 from bench.work import Limits
-from models._paths import expanded
-from models._registry import Missing
+from models.core.paths import expanded
+from models.core.registry import Missing
 
 GOES_ON = "what was finished is kept, the same command goes on from there"
 FAILED = ("error", "diverged")

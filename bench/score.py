@@ -40,7 +40,7 @@ from bench.predictions import LISTED, Found, Kind, Pair, find_pairs, full_scales
 from bench.protocol import ProtocolConfig
 from bench.provenance import provenance
 from bench.scores import METRICS, Measured, NotFinite, collect, measure
-from models._paths import expanded
+from models.core.paths import expanded
 
 
 def main(arguments: list[str]) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from models._registry import Config
+from models.core.registry import Config
 
 LARGEST_SEARCH_SEED = 2**32 - 1
 DIGITS = 3

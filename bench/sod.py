@@ -3,7 +3,7 @@
 import numpy as np
 
 from bench.datasets import IGNORED
-from models._partial import module_of
+from models.core.partial_import import module_of
 
 # py_sod_metrics/__init__ imports scikit-learn for measures that are not used here: a second in every process
 maps, curves_of = module_of("py_sod_metrics", "sod_metrics"), module_of("py_sod_metrics", "fmeasurev2")

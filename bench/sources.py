@@ -17,7 +17,7 @@ from pyarrow import fs
 
 from bench.claims import Claim
 from bench.config import ConfigError
-from models._paths import expanded
+from models.core.paths import expanded
 
 SCHEMES = ("s3", "gs", "hdfs", "hf", "https", "file")
 TIMEOUT_SECONDS = 60

@@ -11,11 +11,11 @@ from pathlib import Path
 from bench.config import MOST_ERRORS, MOST_POINTS, ConfigError, Sweep, TrialConfig, with_value
 from bench.datasets import DATASETS, DataError, Progress, _cache, first_lines, silent, some
 from bench.record import TrialRecord
-from models._encoder_decoder import parameter_counts
-from models._registry import InvalidModel, Missing
-from models._skeleton import skeleton
-from models._weights import WeightsError
-from models._weights import notes as weight_notes
+from models.core.encoder_decoder import parameter_counts
+from models.core.registry import InvalidModel, Missing
+from models.core.skeleton import skeleton
+from models.core.weights import WeightsError
+from models.core.weights import notes as weight_notes
 
 MOST_PARAMETERS = 10**11
 

@@ -16,8 +16,8 @@ from bench.datasets import Data, Split
 from bench.losses import CLASS_LOSSES, LOSSES
 from bench.parallel import Share, check_ranks_agree, distribute
 from bench.transforms import TransformConfig, flip, has_ignored, to_input, to_target
-from models._encoder_decoder import layers_of, part_of
-from models._registry import Config
+from models.core.encoder_decoder import layers_of, part_of
+from models.core.registry import Config
 
 
 class TrainConfig(Config):

@@ -10,8 +10,8 @@ from scipy.ndimage import distance_transform_edt
 from torch import Generator, Tensor
 
 from bench.datasets import IGNORED
-from models._registry import Config
-from models._size import Size, height_width
+from models.core.registry import Config
+from models.core.size import Size, height_width
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 

@@ -40,9 +40,9 @@ from bench.scores import NotFinite, Scores, score
 from bench.telling import telling
 from bench.train import Diverged, Epoch, train
 from models import MODELS
-from models._encoder_decoder import parameter_counts
-from models._registry import InvalidModel
-from models._weights import WeightsError
+from models.core.encoder_decoder import parameter_counts
+from models.core.registry import InvalidModel
+from models.core.weights import WeightsError
 
 Item = TypeVar("Item")
 EXPLAINED = (CheckFailed, DataError, InvalidModel, MeasurementSpoiled, NotFinite, WeightsError)

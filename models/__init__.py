@@ -7,6 +7,6 @@ supervision and enter only the loss. ``Config.num_classes`` is 1 for object agai
 the number of classes (softmax). A model without trainable parameters is not trained, only scored.
 """
 
-from models._registry import Registry
+from models.core.registry import Registry
 
 MODELS = Registry("models", "model")

@@ -9,19 +9,19 @@ from typing import Literal
 
 from segmentation_models_pytorch import DeepLabV3Plus
 
-from models import _smp
+from models.core import smp
 
 STRIDE = 16
 
 
-class Config(_smp.Config):
+class Config(smp.Config):
     name: Literal["deeplabv3plus"] = "deeplabv3plus"
     backbone: str = "resnet50"
 
 
-def build(config: Config, image_size: int, pretrained: bool) -> _smp.SmpNetwork:
+def build(config: Config, image_size: int, pretrained: bool) -> smp.SmpNetwork:
     """Raises ``InvalidModel`` for sizes that are no multiple of the output stride."""
     network = DeepLabV3Plus(
         config.backbone, encoder_weights=None, encoder_output_stride=STRIDE, classes=config.num_classes
     )
-    return _smp.assemble(network, config, image_size, STRIDE, pretrained)
+    return smp.assemble(network, config, image_size, STRIDE, pretrained)

@@ -9,9 +9,9 @@ The recipe of WZH0120/SAM2-UNet 01598e5, train.py, differs from SAM3-UNet's in t
 
 from typing import ClassVar, Literal
 
-from models import _encoder_decoder
-from models._encoder_decoder import ADAPTERS, DECODERS, ENCODERS, Upstream, build  # noqa: F401
-from models._names import Names
+from models.core import encoder_decoder
+from models.core.encoder_decoder import ADAPTERS, DECODERS, ENCODERS, Upstream, build  # noqa: F401
+from models.core.names import Names
 
 NAMES = Names(
     prefixes=(
@@ -30,7 +30,7 @@ NAMES = Names(
 )
 
 
-class Config(_encoder_decoder.Config):
+class Config(encoder_decoder.Config):
     upstream: ClassVar[Upstream] = Upstream(
         NAMES, "SAM2_UNET_WEIGHTS", "SAM2-UNet.pth", "https://github.com/WZH0120/SAM2-UNet"
     )

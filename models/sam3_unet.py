@@ -5,9 +5,9 @@ With the defaults it has 449,009,057 parameters, 2,771,361 of them trainable.
 
 from typing import ClassVar, Literal
 
-from models import _encoder_decoder
-from models._encoder_decoder import ADAPTERS, DECODERS, ENCODERS, Upstream, build  # noqa: F401
-from models._names import Names
+from models.core import encoder_decoder
+from models.core.encoder_decoder import ADAPTERS, DECODERS, ENCODERS, Upstream, build  # noqa: F401
+from models.core.names import Names
 
 NAMES = Names(
     prefixes=(
@@ -20,7 +20,7 @@ NAMES = Names(
 )
 
 
-class Config(_encoder_decoder.Config):
+class Config(encoder_decoder.Config):
     upstream: ClassVar[Upstream] = Upstream(
         NAMES, "SAM3_UNET_WEIGHTS", "SAM3-UNet-20.pth", "https://github.com/WZH0120/SAM3-UNet"
     )

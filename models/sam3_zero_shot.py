@@ -30,10 +30,10 @@ from timm.data.constants import (
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from models import _weights
-from models._paths import expanded
-from models._registry import Config as Base
-from models._registry import InvalidModel, Missing
+from models.core import weights
+from models.core.paths import expanded
+from models.core.registry import InvalidModel, Missing
+from models.core.registry import Config as Base
 from models.encoders import sam3_vit
 
 PACKAGES = ("sam3", "triton", "pycocotools", "psutil", "einops", "iopath", "ftfy", "regex", "torchvision")
@@ -156,12 +156,12 @@ def _network(vocabulary: Path) -> nn.Module:
 
 def _load(network: nn.Module, path: Path) -> nn.Module:
     """Fills the network from sam3.pt. What else the file holds is not an error, what it lacks is, unlike in sam3."""
-    state = {k.removeprefix(PREFIX): v for k, v in _weights.only(path).items() if k.startswith(PREFIX)}
+    state = {k.removeprefix(PREFIX): v for k, v in weights.only(path).items() if k.startswith(PREFIX)}
     try:
         lacking = network.load_state_dict(state, strict=False).missing_keys
     except RuntimeError as error:
-        raise _weights.WeightsError(f"{path}: {' '.join(str(error).split())[:500]}") from None
+        raise weights.WeightsError(f"{path}: {' '.join(str(error).split())[:500]}") from None
     if lacking:
         some = ", ".join(sorted(lacking)[:5])
-        raise _weights.WeightsError(f"{path}: {len(lacking)} tensors of SAM3 are missing, such as {some}")
+        raise weights.WeightsError(f"{path}: {len(lacking)} tensors of SAM3 are missing, such as {some}")
     return network

@@ -9,16 +9,16 @@ from typing import Literal
 
 from segmentation_models_pytorch import Segformer
 
-from models import _smp
+from models.core import smp
 
 
-class Config(_smp.Config):
+class Config(smp.Config):
     name: Literal["segformer"] = "segformer"
     backbone: str = "mit_b2"
 
 
-def build(config: Config, image_size: int, pretrained: bool) -> _smp.SmpNetwork:
+def build(config: Config, image_size: int, pretrained: bool) -> smp.SmpNetwork:
     """Raises ``InvalidModel`` for sizes that are no multiple of 4."""
     network = Segformer(config.backbone, encoder_weights=None, classes=config.num_classes)
     network.requires_divisible_input_shape = False
-    return _smp.assemble(network, config, image_size, 4, pretrained)
+    return smp.assemble(network, config, image_size, 4, pretrained)

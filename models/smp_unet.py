@@ -7,14 +7,14 @@ from typing import Literal
 
 from segmentation_models_pytorch import Unet
 
-from models import _smp
+from models.core import smp
 
 
-class Config(_smp.Config):
+class Config(smp.Config):
     name: Literal["smp_unet"] = "smp_unet"
     backbone: str = "resnet34"
 
 
-def build(config: Config, image_size: int, pretrained: bool) -> _smp.SmpNetwork:
+def build(config: Config, image_size: int, pretrained: bool) -> smp.SmpNetwork:
     network = Unet(config.backbone, encoder_weights=None, classes=config.num_classes)
-    return _smp.assemble(network, config, image_size, 1, pretrained)
+    return smp.assemble(network, config, image_size, 1, pretrained)

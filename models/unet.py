@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models._registry import Config as Base
+from models.core.registry import Config as Base
 
 LEVELS = 5
 

@@ -16,7 +16,7 @@ OWNERS = {
     "pynvml": {"bench.sampler"},
     "py_sod_metrics": {"bench.sod"},
     "matplotlib": {"bench.report.plots"},
-    "torchao": {"models._frozen"},
+    "torchao": {"models.core.frozen"},
 }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models._registry import Registry
+from models.core.registry import Registry
 
 DATASETS = Registry("bench.datasets", "dataset")
 

@@ -22,8 +22,8 @@ from filelock import FileLock
 
 from bench.datasets import DataError, Progress
 from bench.machine import cores
-from models._paths import NoCacheFolder, cache_folder
-from models._size import height_width
+from models.core.paths import NoCacheFolder, cache_folder
+from models.core.size import height_width
 
 FORMAT = 3
 ARRAYS = ("images.npy", "masks.npy")

@@ -8,7 +8,7 @@ import yaml
 from pydantic import Field, PositiveInt
 
 from bench.datasets._masks import Reading
-from models._registry import Config
+from models.core.registry import Config
 
 TaskName = Literal["salient", "mirror", "camouflage", "marine", "polyp"]
 PATH = Path(__file__).parent / "catalogue.yaml"

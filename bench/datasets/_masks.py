@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, ValidationError, model_validator
 from bench.datasets import IGNORED, DataError, some
 from bench.datasets._images import Rule, deep_values, to_8_bits
 from bench.sweep_file import BadYaml, parse
-from models._registry import Config, did_you_mean
+from models.core.registry import Config, did_you_mean
 
 OBJECT = 128  # py_sod_metrics: above it is object
 BINARY = "0 and 255"

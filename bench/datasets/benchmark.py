@@ -14,8 +14,8 @@ from bench.datasets._masks import PairFiles
 from bench.datasets._packs import Found, find
 from bench.datasets.folder import Fraction, Pair, assemble, pairs_of, split
 from bench.transforms import TransformConfig
-from models._paths import expanded
-from models._registry import Missing, did_you_mean
+from models.core.paths import expanded
+from models.core.registry import Missing, did_you_mean
 
 Names = Annotated[list[str], Field(min_length=1)]
 

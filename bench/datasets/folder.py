@@ -22,8 +22,8 @@ from bench.datasets import IGNORED, Data, DataError, Progress, Split, _cache, si
 from bench.datasets._images import EXTENSIONS, read_mask, read_pair
 from bench.datasets._masks import BINARY, OBJECT, Mask, PairFiles, Reading, Value, to_mask
 from bench.transforms import TransformConfig, resize_image, resize_mask
-from models._paths import expanded
-from models._registry import Missing
+from models.core.paths import expanded
+from models.core.registry import Missing
 
 LITTER = {"thumbs.db", "desktop.ini"}  # left behind by file browsers
 TEST_FRACTION = 0.2

@@ -20,9 +20,9 @@ from bench.datasets import Data, DataError, Progress, _cache, silent, some
 from bench.datasets._masks import PairFiles
 from bench.datasets.folder import Fraction, Pair, assemble, pairs_of, split
 from bench.transforms import TransformConfig
-from models._paths import expanded
-from models._registry import Missing
-from models._weights import what_stands_in
+from models.core.paths import expanded
+from models.core.registry import Missing
+from models.core.weights import what_stands_in
 
 KINDS = {
     b"\xff\xd8\xff": ".jpg",

@@ -12,8 +12,8 @@ from pydantic import Field, NonNegativeInt
 
 from bench.datasets import Data, Progress, Split, _cache, _scenes, silent
 from bench.transforms import TransformConfig, resize_image, resize_mask
-from models._registry import Config as Base
-from models._size import LARGEST_SIDE
+from models.core.registry import Config as Base
+from models.core.size import LARGEST_SIDE
 
 
 def _materials(rng: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndarray]:

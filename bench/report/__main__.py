@@ -29,7 +29,7 @@ from bench.report.results import Results
 from bench.report.select import select
 from bench.run import LOG_WIDTH
 from bench.sweep import check_writable
-from models._paths import expanded
+from models.core.paths import expanded
 
 
 def main(arguments: list[str]) -> int:

@@ -21,8 +21,8 @@ from bench.scores import MAIN_METRICS, METRICS, main_metric
 from bench.search_settings import SearchConfig
 from bench.statistics import Comparison, compare, half_width
 from bench.sweep import Trial
-from models._registry import Missing
-from models._size import in_words
+from models.core.registry import Missing
+from models.core.size import in_words
 
 GIB = 2**30
 _MEASURES = ("device (NVML)", "torch reserved", "torch allocated", "peak RSS above baseline (CPU)")

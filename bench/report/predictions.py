@@ -7,7 +7,7 @@ from bench import generations, manifest
 from bench.manifest import Predicted
 from bench.predicted_memory import Unpredictable, predict, prediction_key
 from bench.sweep import Trial
-from models._registry import InvalidModel
+from models.core.registry import InvalidModel
 
 
 def keep_predictions(folder: Path, trials: Sequence[Trial], tell: Callable[[str], None]) -> None:

@@ -13,7 +13,7 @@ from bench.record import TrialRecord, load_all, read_images, read_series
 from bench.report.leaderboard import Leaderboard, summarise
 from bench.samples import read_samples
 from bench.sweep import Trial
-from models._registry import Missing
+from models.core.registry import Missing
 
 
 NEWER = Missing("version", "", "its record was written by a newer version of the suite", "update the suite")

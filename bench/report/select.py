@@ -11,7 +11,7 @@ from bench.manifest import value_at
 from bench.report.leaderboard import Leaderboard, Row
 from bench.report.results import Results
 from bench.scores import METRICS
-from models._registry import did_you_mean
+from models.core.registry import did_you_mean
 
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "!=": lambda a, b: a != b,

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from models._placement import Placement
-from models._registry import Config as Base
-from models._registry import InvalidModel
+from models.core.placement import Placement
+from models.core.registry import InvalidModel
+from models.core.registry import Config as Base
 
 
 class Config(Base):

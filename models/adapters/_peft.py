@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from models._registry import InvalidModel
+from models.core.registry import InvalidModel
 
 NAME = "adapter"
 """What peft calls the weights, so that their names have this part."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import adapters
-from models._registry import InvalidModel
+from models.core.registry import InvalidModel
 
 TEMPERATURE = 0.1
 

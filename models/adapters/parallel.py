@@ -14,7 +14,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from models import adapters
-from models._registry import InvalidModel
+from models.core.registry import InvalidModel
 
 
 class Config(adapters.Config):

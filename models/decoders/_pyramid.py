@@ -11,8 +11,8 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models._partial import module_of
-from models._registry import InvalidModel
+from models.core.partial_import import module_of
+from models.core.registry import InvalidModel
 
 LayerNorm2d = module_of("timm", "layers").LayerNorm2d
 

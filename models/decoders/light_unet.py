@@ -16,7 +16,7 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models._registry import Config as Base
+from models.core.registry import Config as Base
 
 
 class Config(Base):

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models._registry import Config as Base
+from models.core.registry import Config as Base
 
 
 class Config(Base):

@@ -18,7 +18,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models._registry import Config as Base
+from models.core.registry import Config as Base
 
 LEVELS = 4
 

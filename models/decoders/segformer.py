@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from segmentation_models_pytorch.decoders.segformer.decoder import SegformerDecoder
 
-from models._registry import Config as Base
+from models.core.registry import Config as Base
 from models.decoders._pyramid import LEVELS, Pyramid
 from models.decoders._smp_head import SmpHead
 

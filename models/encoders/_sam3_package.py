@@ -7,7 +7,7 @@ declare in full and which do not exist on CPU-only and mac installs. The image e
 
 from types import ModuleType
 
-from models._partial import module_of
+from models.core.partial_import import module_of
 
 
 def sam3_module(name: str) -> ModuleType:

@@ -14,11 +14,11 @@ from timm.models import checkpoint
 from timm.models.hieradet_sam2 import HieraDet
 from torch import Tensor, nn
 
-from models import _weights
-from models._paths import expanded, given_by
-from models._registry import Config as Base
-from models._registry import InvalidModel, Missing
-from models._size import in_words, misfit
+from models.core import weights
+from models.core.paths import expanded, given_by
+from models.core.registry import InvalidModel, Missing
+from models.core.registry import Config as Base
+from models.core.size import in_words, misfit
 
 CHECKPOINT_PREFIXES = ("image_encoder.trunk.", "")
 TIMM_NAMES = ((".mlp.layers.0.", ".mlp.fc1."), (".mlp.layers.1.", ".mlp.fc2."))
@@ -147,7 +147,7 @@ class SAM2Hiera(nn.Module):
     def load_pretrained(self) -> int:
         """Loads the checkpoint that the config names; returns the number of tensors (0: random by request)."""
         path = self.config.checkpoint()
-        return 0 if path is None else _weights.load(self.trunk, path, CHECKPOINT_PREFIXES, convert=to_timm)
+        return 0 if path is None else weights.load(self.trunk, path, CHECKPOINT_PREFIXES, convert=to_timm)
 
 
 def to_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -15,11 +15,11 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models import _weights
-from models._paths import expanded, given_by
-from models._registry import Config as Base
-from models._registry import InvalidModel, Missing
-from models._size import height_width, in_words, misfit
+from models.core import weights
+from models.core.paths import expanded, given_by
+from models.core.registry import InvalidModel, Missing
+from models.core.registry import Config as Base
+from models.core.size import height_width, in_words, misfit
 from models.encoders import _sam3_hf
 from models.encoders._sam3_package import sam3_module
 
@@ -189,7 +189,7 @@ class SAM3ViT(nn.Module):
         path = self.config.checkpoint()
         if path is None:
             return 0
-        return _weights.load(self.trunk, path, CHECKPOINT_PREFIXES, convert=_sam3_hf.to_meta)
+        return weights.load(self.trunk, path, CHECKPOINT_PREFIXES, convert=_sam3_hf.to_meta)
 
 
 def rope_table(head_dim: int, grid: tuple[int, int], window: int) -> Tensor:

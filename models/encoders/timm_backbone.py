@@ -21,10 +21,10 @@ from pydantic import field_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
-from models import _weights
-from models._paths import expanded
-from models._registry import Config as Base
-from models._registry import InvalidModel, Missing, did_you_mean
+from models.core import weights
+from models.core.paths import expanded
+from models.core.registry import InvalidModel, Missing, did_you_mean
+from models.core.registry import Config as Base
 
 CHECKPOINT_NAMES = ("model.safetensors", "pytorch_model.bin")
 
@@ -176,19 +176,19 @@ class TimmBackbone(nn.Module):
             return 0
         path = self.config.checkpoint()
         if path is None:
-            raise _weights.WeightsError("; ".join(f"{m.what}: {m.remedy}" for m in self.config.missing()))
+            raise weights.WeightsError("; ".join(f"{m.what}: {m.remedy}" for m in self.config.missing()))
         trunk = timm.create_model(self.config.model, **self.options)  # without slots, under timm's names
         wanted = trunk.state_dict().keys()
         classifier = trunk.pretrained_cfg["classifier"] or ()
         heads = tuple(f"{c}." for c in ((classifier,) if isinstance(classifier, str) else classifier))
         try:
             with torch.device("cpu"):  # where the checkpoint is, also while the trunk is a skeleton
-                found = inspect.getmodule(type(trunk)).checkpoint_filter_fn(_weights.only(path), trunk)
+                found = inspect.getmodule(type(trunk)).checkpoint_filter_fn(weights.only(path), trunk)
             found = {name: value for name, value in found.items() if name in wanted or not name.startswith(heads)}
             trunk.load_state_dict(found)
         except (RuntimeError, KeyError, ValueError, AttributeError) as error:
             reason = " ".join(str(error).split())[:500]
-            raise _weights.WeightsError(f"{path}: these are not the weights of {self.config.model}: {reason}") from None
+            raise weights.WeightsError(f"{path}: these are not the weights of {self.config.model}: {reason}") from None
         self._adopt(trunk)
         return len(found)
 

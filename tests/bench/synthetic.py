@@ -15,7 +15,7 @@ from bench.record import CurvePoint, MemoryAtFailure, Provenance, Timing, TrialR
 from bench.report.results import Results
 from bench.scores import OF_PROTOCOL
 from bench.sweep import Trial, expand
-from models._registry import Missing
+from models.core.registry import Missing
 
 GIB = 2**30
 IMAGES = 40

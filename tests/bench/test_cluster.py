@@ -14,7 +14,7 @@ from bench.ray_actors import Keeper
 from bench.record import load, load_images
 from bench.sweep import Trial
 from bench.trial import run_trial
-from models._registry import Missing
+from models.core.registry import Missing
 
 DATA = Missing("data", "dataset.images", "nope does not exist", "give the folder")
 GPU = Missing("device", "device", "no GPU", "run where there is one")

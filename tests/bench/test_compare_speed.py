@@ -16,7 +16,7 @@ from bench.config import TrialConfig, with_value
 from bench.device import tf32_flags
 from bench.losses import structure_loss
 from models import MODELS
-from models._encoder_decoder import upstream_state
+from models.core.encoder_decoder import upstream_state
 
 NETWORK = """
 import json

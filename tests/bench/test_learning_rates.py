@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from bench.train import TrainConfig, _groups
 from bench.trial import run_trial
 from models import MODELS
-from models._encoder_decoder import part_of
+from models.core.encoder_decoder import part_of
 
 TINY = {
     "name": "sam3_unet",

@@ -15,7 +15,7 @@ from bench.record import MANIFEST, TrialRecord, load_all
 from bench.report import results
 from bench.run import folder_name
 from bench.sweep import expand
-from models._registry import Missing
+from models.core.registry import Missing
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from bench.parallel import Share, distribute
 from bench.ranks import _failure, run_parallel
 from bench.record import TrialRecord
 from bench.trial import run_trial
-from models._registry import InvalidModel
+from models.core.registry import InvalidModel
 
 
 @pytest.fixture

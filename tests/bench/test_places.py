@@ -15,10 +15,11 @@ from bench.config import TrialConfig
 from bench.datasets import DATASETS, DataError, _cache
 from bench.forked import LONGEST_SOCKET, place_for_sockets
 from bench.run import main
-from models import MODELS, _weight_cache
-from models._encoder_decoder import ENCODERS
-from models._paths import expanded
-from models._weights import WeightsError
+from models import MODELS
+from models.core import weight_cache
+from models.core.encoder_decoder import ENCODERS
+from models.core.paths import expanded
+from models.core.weights import WeightsError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -135,7 +136,7 @@ def test_variables_and_the_home_stand_for_what_they_are_here(variables, tmp_path
 )
 def test_the_folder_of_caches(variables, tmp_path, values, expected):
     variables(**values)
-    assert _cache.root() == tmp_path / expected and _weight_cache.root() == tmp_path / expected / "weights"
+    assert _cache.root() == tmp_path / expected and weight_cache.root() == tmp_path / expected / "weights"
 
 
 def test_a_cache_below_a_variable_without_a_value_is_refused(variables):
@@ -143,7 +144,7 @@ def test_a_cache_below_a_variable_without_a_value_is_refused(variables):
     with pytest.raises(DataError, match=r"^\$NOPE/cache: .* \$NOPE stands for nothing here. Set SAM3_BENCH_CACHE"):
         _cache.root()
     with pytest.raises(WeightsError, match="stands for nothing here"):
-        _weight_cache.root()
+        weight_cache.root()
 
 
 def test_weights_and_data_are_found_and_the_trial_stays_as_it_was_written(variables, tmp_path, tiny):

@@ -8,8 +8,8 @@ from bench.record import TrialRecord
 from bench.run import _missing_lines, main
 from bench.sweep import absent_of, check_writable, expand, pending, prepare_data, prepare_weights, sizes
 from models import MODELS
-from models._encoder_decoder import ADAPTERS
-from models._skeleton import skeleton
+from models.core.encoder_decoder import ADAPTERS
+from models.core.skeleton import skeleton
 from models.encoders import sam3_vit_tiny
 
 

@@ -32,7 +32,7 @@ from bench.sweep import Trial
 from bench.train import Epoch
 from bench.trial import run_trial
 from bench.work import Work
-from models import _weights
+from models.core import weights
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WIDTHS = (8, 16, 32, 64)
@@ -166,8 +166,8 @@ def bench_weights(benchmark, way, tmp_path, monkeypatch):
     module, path = nn.Linear(10_000, 10_000), tmp_path / "large.pt"
     torch.save(module.state_dict(), path)
     if way == "mapped":
-        _weights.load(module, path)
-        benchmark(_weights.load, module, path)
+        weights.load(module, path)
+        benchmark(weights.load, module, path)
     else:
         benchmark(lambda: module.load_state_dict(torch.load(path, weights_only=True)))
 

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from bench.checks import GradientCheck, check_frozen, frozen_digests
 from models import MODELS
-from models._encoder_decoder import ADAPTERS, ENCODERS, parameter_counts, part_of
-from models._placement import resolve
-from models._registry import InvalidModel
-from models._skeleton import skeleton
+from models.core.encoder_decoder import ADAPTERS, ENCODERS, parameter_counts, part_of
+from models.core.placement import resolve
+from models.core.registry import InvalidModel
+from models.core.skeleton import skeleton
 
 DEPTH, DIM, HIDDEN, SIDE = 4, 16, 74, 32
 SMALL = {

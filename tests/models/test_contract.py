@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from models import MODELS
-from models._encoder_decoder import ADAPTERS, DECODERS, ENCODERS, Config, parameter_counts, part_of
-from models._registry import InvalidModel
-from models._skeleton import skeleton
+from models.core.encoder_decoder import ADAPTERS, DECODERS, ENCODERS, Config, parameter_counts, part_of
+from models.core.registry import InvalidModel
+from models.core.skeleton import skeleton
 
 REGISTRIES = (MODELS, ENCODERS, ADAPTERS, DECODERS)
 ENTRIES = [(registry, name) for registry in REGISTRIES for name in registry.names()]
@@ -73,7 +73,7 @@ def test_adapters_sit_where_placed_and_only_they_and_the_decoder_train(name, pla
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
     assert trained and {part_of(n) for n in trained} <= {"adapter", "decoder"}
     adapted = {int(found[1]) for n in trained if (found := re.search(r"\.(?:blocks|rungs)\.(\d+)\.", n))}
-    from models._placement import resolve
+    from models.core.placement import resolve
 
     assert adapted == set(resolve(config.adapter.placement, 8))
 

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from models import MODELS
-from models._encoder_decoder import DECODERS
-from models._registry import InvalidModel
-from models._skeleton import skeleton
+from models.core.encoder_decoder import DECODERS
+from models.core.registry import InvalidModel
+from models.core.skeleton import skeleton
 from models.decoders._pyramid import Pyramid
 
 

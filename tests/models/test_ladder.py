@@ -8,9 +8,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 
 from models import MODELS
-from models._encoder_decoder import ADAPTERS, ENCODERS
-from models._registry import InvalidModel
 from models.adapters.ladder import Ladder, Rung
+from models.core.encoder_decoder import ADAPTERS, ENCODERS
+from models.core.registry import InvalidModel
 
 SIDE = 64
 

@@ -20,9 +20,9 @@ from torch import nn
 
 from bench.losses import structure_loss, weighted_structure_loss
 from models import MODELS
-from models._encoder_decoder import upstream_state
-from models._names import renamed
 from models.adapters.bottleneck import BottleneckAdapter
+from models.core.encoder_decoder import upstream_state
+from models.core.names import renamed
 from models.decoders import rfb_unet
 from models.encoders import sam2_hiera
 

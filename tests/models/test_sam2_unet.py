@@ -5,9 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from models import MODELS
-from models._encoder_decoder import ENCODERS, parameter_counts
-from models._registry import InvalidModel
-from models._skeleton import skeleton
+from models.core.encoder_decoder import ENCODERS, parameter_counts
+from models.core.registry import InvalidModel
+from models.core.skeleton import skeleton
 from models.decoders.rfb_unet import ReceptiveFieldBlock
 from models.encoders import sam2_hiera
 

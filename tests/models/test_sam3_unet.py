@@ -8,11 +8,11 @@ import torch
 from torch.nn import functional as F
 
 from models import MODELS
-from models._encoder_decoder import ENCODERS, parameter_counts
-from models._registry import InvalidModel
-from models._skeleton import skeleton
 from models.adapters.bottleneck import BottleneckAdapter
 from models.adapters.bottleneck import Config as Bottleneck
+from models.core.encoder_decoder import ENCODERS, parameter_counts
+from models.core.registry import InvalidModel
+from models.core.skeleton import skeleton
 from models.decoders.light_unet import Config as LightUNetConfig
 from models.decoders.light_unet import LightUNet, Up
 

@@ -13,9 +13,10 @@ from bench.report.tables import markdown
 from bench.sweep import expand
 from bench.transforms import to_input
 from bench.trial import run_trial
-from models import MODELS, _weights, sam3_zero_shot
-from models._encoder_decoder import parameter_counts
-from models._skeleton import skeleton
+from models import MODELS, sam3_zero_shot
+from models.core import weights
+from models.core.encoder_decoder import parameter_counts
+from models.core.skeleton import skeleton
 
 
 class Processor:
@@ -127,7 +128,7 @@ def test_incomplete_weights_are_an_error_and_the_rest_of_the_file_is_not(tmp_pat
     assert (sam3_zero_shot._load(network, tmp_path / "sam3.pt").weight == 1).all()
     del state["detector.bias"]
     torch.save(state, tmp_path / "sam3.pt")
-    with pytest.raises(_weights.WeightsError, match="1 tensors of SAM3 are missing, such as bias"):
+    with pytest.raises(weights.WeightsError, match="1 tensors of SAM3 are missing, such as bias"):
         sam3_zero_shot._load(network, tmp_path / "sam3.pt")
 
 

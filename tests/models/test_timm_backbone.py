@@ -7,11 +7,12 @@ import timm
 import torch
 from torch import nn
 
-from models import MODELS, _weights
-from models._encoder_decoder import ADAPTERS, ENCODERS
-from models._placement import resolve
-from models._registry import InvalidModel
-from models._skeleton import skeleton
+from models import MODELS
+from models.core import weights
+from models.core.encoder_decoder import ADAPTERS, ENCODERS
+from models.core.placement import resolve
+from models.core.registry import InvalidModel
+from models.core.skeleton import skeleton
 
 MODELS_OF_EACH_FAMILY = {
     "vit_tiny_patch16_224": 64,  # a class token
@@ -199,7 +200,7 @@ def test_wrong_weights_are_an_error(tmp_path, change):
     torch.save(
         {"foreign": {"x": torch.zeros(1)}, "incomplete": incomplete, "more": more}[change], tmp_path / "wrong.pt"
     )
-    with pytest.raises(_weights.WeightsError, match="wrong.pt: these are not the weights of test_vit"):
+    with pytest.raises(weights.WeightsError, match="wrong.pt: these are not the weights of test_vit"):
         encoder("test_vit", 64, weights=str(tmp_path / "wrong.pt")).load_pretrained()
 
 
@@ -208,7 +209,7 @@ def test_weights_that_are_not_there_are_missing_and_never_downloaded(tmp_path, m
     config = ENCODERS.parse("timm_backbone")
     (missing,) = config.missing()
     assert missing.kind == "weights" and "hf download timm/vit_base_patch14_dinov2.lvd142m" in missing.remedy
-    with pytest.raises(_weights.WeightsError, match="not in the Hugging Face cache"):
+    with pytest.raises(weights.WeightsError, match="not in the Hugging Face cache"):
         encoder("test_vit", 64, weights="pretrained").load_pretrained()
     (missing,) = ENCODERS.parse({"name": "timm_backbone", "weights": str(tmp_path / "no.pt")}).missing()
     assert "no.pt does not exist" in missing.what

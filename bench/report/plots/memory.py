@@ -21,7 +21,7 @@ from bench.report.plots.style import (
     shorten,
     wrap,
 )
-from models._size import in_words
+from models.core.size import in_words
 
 PART_LOOKS = dict(
     zip(

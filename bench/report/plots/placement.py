@@ -24,9 +24,9 @@ from bench.report.plots.style import (
     spread_in_words,
 )
 from bench.report.results import Results
-from models._placement import resolve
-from models._registry import InvalidModel
-from models._skeleton import skeleton
+from models.core.placement import resolve
+from models.core.registry import InvalidModel
+from models.core.skeleton import skeleton
 
 ROW_HEIGHT = 0.23  # inches
 LONGEST_LABEL = 1.9

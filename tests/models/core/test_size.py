@@ -5,10 +5,10 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from models import MODELS
-from models._encoder_decoder import ENCODERS
-from models._registry import InvalidModel
-from models._size import Size, in_words, misfit
-from models._skeleton import skeleton
+from models.core.encoder_decoder import ENCODERS
+from models.core.registry import InvalidModel
+from models.core.size import Size, in_words, misfit
+from models.core.skeleton import skeleton
 from models.encoders import sam2_hiera, sam3_vit
 from models.encoders._sam3_package import sam3_module
 

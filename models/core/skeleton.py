@@ -8,8 +8,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from models import MODELS
-from models._registry import Config, InvalidModel
-from models._size import in_words
+from models.core.registry import Config, InvalidModel
+from models.core.size import in_words
 
 
 class _ReadableConstants(TorchFunctionMode):

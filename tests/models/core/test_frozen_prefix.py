@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from models import MODELS
-from models._encoder_decoder import ENCODERS
-from models._features import NUMBERED, Continued, NoFrozenPrefix, frozen_prefix
+from models.core.encoder_decoder import ENCODERS
+from models.core.frozen_prefix import NUMBERED, Continued, NoFrozenPrefix, frozen_prefix
 
 TINY = {"name": "sam3_vit_tiny", "weights": "random", "depth": 4, "global_blocks": (1, 2), "drop_path": 0.0}
 ENCODERS_AND_SIZES = [

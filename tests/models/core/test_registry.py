@@ -2,8 +2,8 @@ import pytest
 from pydantic import ValidationError
 
 from models import MODELS
-from models._encoder_decoder import DECODERS
-from models._skeleton import skeleton
+from models.core.encoder_decoder import DECODERS
+from models.core.skeleton import skeleton
 
 
 def test_a_file_is_an_entry_and_machinery_is_not():

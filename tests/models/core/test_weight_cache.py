@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from models import _weight_cache, _weights
+from models.core import weight_cache, weights
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def checkpoint(tmp_path):
 
 def loaded(path):
     layer = nn.Linear(40, 30)
-    assert _weights.load(layer, path, ("part.", "")) == 2
+    assert weights.load(layer, path, ("part.", "")) == 2
     return layer
 
 
@@ -45,7 +45,7 @@ def test_holds_the_modules_tensors_alone_and_is_made_once(checkpoint, cache, mon
     assert same(loaded(path), layer)
     (file,) = cache.iterdir()
     assert load_file(file).keys() == {"weight", "bias"} and file.stat().st_size < path.stat().st_size / 3
-    monkeypatch.setattr(_weights, "read", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(weights, "read", lambda path: pytest.fail("read again"))
     assert same(loaded(path), layer)
 
 
@@ -77,9 +77,9 @@ import sys, torch
 from pathlib import Path
 from torch import nn
 from bench.checks import frozen_digests
-from models import _weights
+from models.core import weights
 layer = nn.Linear(2048, 2048)
-_weights.load(layer, Path(sys.argv[1]))
+weights.load(layer, Path(sys.argv[1]))
 layer.requires_grad_(False).to("cpu")
 layer(torch.randn(3, 2048)), frozen_digests(layer)
 print("used", flush=True)
@@ -94,7 +94,7 @@ for line in open("/proc/self/smaps"):
 print(kib["Rss:"], kib["Private_Clean:"] + kib["Private_Dirty:"])
 """
     loaded_here = nn.Linear(2048, 2048)
-    _weights.load(loaded_here, tmp_path / "large.pt")
+    weights.load(loaded_here, tmp_path / "large.pt")
     (file,) = cache.iterdir()
     command = [sys.executable, "-c", code, str(tmp_path / "large.pt"), file.name]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -136,7 +136,7 @@ def test_damaged_file_is_set_aside_and_made_anew(checkpoint, cache, damage):
 
 def test_wrong_checkpoint_leaves_no_file(tmp_path, cache):
     torch.save({"weight": torch.zeros(3)}, tmp_path / "wrong.pt")
-    with pytest.raises(_weights.WeightsError, match="1 missing: bias"):
+    with pytest.raises(weights.WeightsError, match="1 missing: bias"):
         loaded(tmp_path / "wrong.pt")
     assert not cache.exists()
 
@@ -144,7 +144,7 @@ def test_wrong_checkpoint_leaves_no_file(tmp_path, cache):
 def test_a_disk_that_refuses_is_a_plain_sentence(checkpoint, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("SAM3_BENCH_CACHE", str(tmp_path / "file"))
-    with pytest.raises(_weights.WeightsError, match="cannot be used.*set SAM3_BENCH_CACHE to a folder with room"):
+    with pytest.raises(weights.WeightsError, match="cannot be used.*set SAM3_BENCH_CACHE to a folder with room"):
         loaded(checkpoint[0])
 
 
@@ -153,8 +153,8 @@ def test_failure_while_writing_leaves_nothing_behind(checkpoint, cache, monkeypa
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_weight_cache, "save_file", full)
-    with pytest.raises(_weights.WeightsError, match="No space left"):
+    monkeypatch.setattr(weight_cache, "save_file", full)
+    with pytest.raises(weights.WeightsError, match="No space left"):
         loaded(checkpoint[0])
     assert list(cache.iterdir()) == []
 
@@ -162,20 +162,20 @@ def test_failure_while_writing_leaves_nothing_behind(checkpoint, cache, monkeypa
 def test_several_may_start_at_once(checkpoint, cache, monkeypatch):
     """All find no file, all make it, the last rename wins, and each has whole tensors."""
     path, layer = checkpoint
-    read, together = _weights.read, threading.Barrier(4)
+    read, together = weights.read, threading.Barrier(4)
 
     def read_together(path):
         together.wait(timeout=20)
         return read(path)
 
-    monkeypatch.setattr(_weights, "read", read_together)
+    monkeypatch.setattr(weights, "read", read_together)
     with ThreadPoolExecutor(4) as pool:
         assert all(same(other, layer) for other in pool.map(loaded, [path] * 4))
     assert len(list(cache.iterdir())) == 1
 
 
 def test_lies_where_the_environment_says(tmp_path, monkeypatch):
-    assert _weight_cache.root() == tmp_path / "cache" / "weights"
+    assert weight_cache.root() == tmp_path / "cache" / "weights"
     monkeypatch.delenv("SAM3_BENCH_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert _weight_cache.root() == tmp_path / "xdg" / "sam3-bench" / "weights"
+    assert weight_cache.root() == tmp_path / "xdg" / "sam3-bench" / "weights"

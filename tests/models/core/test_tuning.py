@@ -6,9 +6,9 @@ from torch import nn
 
 from bench.checks import check_frozen, frozen_digests
 from models import MODELS
-from models._encoder_decoder import _chosen, layers_of, part_of
-from models._registry import InvalidModel
-from models._skeleton import skeleton
+from models.core.encoder_decoder import _chosen, layers_of, part_of
+from models.core.registry import InvalidModel
+from models.core.skeleton import skeleton
 
 DEPTH = 4
 ENCODER = {"name": "sam3_vit_tiny", "weights": "random", "depth": DEPTH, "dim": 16, "global_blocks": [1, 3]}

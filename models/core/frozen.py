@@ -8,7 +8,7 @@ with.
                torchao's ``NF4Tensor``)
 
 Kept by autograd, even an unchanged weight is a tensor of its layer's activations: activation checkpointing computes a
-block again up to the last of them, which for a frozen block is the whole MLP for nothing (``models._checkpointing``);
+block again up to the last of them, which for a frozen block is the whole MLP for nothing (``models.core.activation_checkpointing``);
 and under autocast each weight has a copy, in autocast's type, that stays until the backward pass.
 
 torchao packs and unpacks. A weight is unpacked for each use and again in the backward pass; only what is packed is
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models._registry import Missing
+from models.core.registry import Missing
 
 for noisy in ("torchao", "torch.utils._pytree"):  # imports of torchao, by peft too: deprecations, unused kernels
     logging.getLogger(noisy).setLevel(logging.ERROR)

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from models import MODELS, _frozen
-from models._encoder_decoder import parameter_counts
-from models._frozen import NF4_BLOCK, FrozenLinear, StoredLinear, store_frozen
-from models._skeleton import skeleton
+from models import MODELS
+from models.core import frozen
+from models.core.encoder_decoder import parameter_counts
+from models.core.frozen import NF4_BLOCK, FrozenLinear, StoredLinear, store_frozen
+from models.core.skeleton import skeleton
 
 STORAGES = ("bfloat16", "int8", "nf4")
 ROWS, COLUMNS = 96, 128
@@ -126,7 +127,7 @@ def test_nothing_is_kept_for_the_backward_pass(linear, storage, precision):
         assert kept_by(StoredLinear(linear, storage), torch.randn(4, COLUMNS, requires_grad=True)) == []
 
 
-def frozen(linear):
+def frozen_layer(linear):
     layer = nn.Sequential(copy.deepcopy(linear))
     store_frozen(layer, "float32")
     return layer[0]
@@ -135,7 +136,7 @@ def frozen(linear):
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(4, COLUMNS), (2, 3, 5, COLUMNS)])
 def test_a_frozen_layer_in_float32_keeps_nothing_and_computes_the_same_to_the_bit(linear, precision, shape):
-    layer, x = frozen(linear), torch.randn(shape)
+    layer, x = frozen_layer(linear), torch.randn(shape)
     mine, reference = x.clone().requires_grad_(), x.clone().requires_grad_()
     with torch.autocast("cpu", precision, enabled=precision != torch.float32):
         assert kept_by(layer, mine) == [] and kept_by(linear, reference)
@@ -148,7 +149,7 @@ def test_a_frozen_layer_in_float32_keeps_nothing_and_computes_the_same_to_the_bi
 
 
 def test_a_frozen_layer_that_is_thawed_trains(linear):
-    layer, x = frozen(linear), torch.randn(4, COLUMNS)
+    layer, x = frozen_layer(linear), torch.randn(4, COLUMNS)
     for thawed in (layer.bias, layer.weight):
         thawed.requires_grad_(True)
         layer(x).square().sum().backward()
@@ -157,7 +158,7 @@ def test_a_frozen_layer_that_is_thawed_trains(linear):
 
 def test_torchaos_own_layer_keeps_the_unpacked_weight(linear):
     """Why the multiplication is ours. When this fails, torchao can be trusted with it."""
-    torchao = _frozen._torchao()
+    torchao = frozen._torchao()
     weight = nn.Parameter(torchao.int8.from_hp(linear.weight, granularity=torchao.row()), requires_grad=False)
     linear.weight = weight
     kept = kept_by(linear, torch.randn(4, COLUMNS, requires_grad=True))
@@ -236,9 +237,9 @@ def test_without_torchao_a_trial_is_missing_a_package(monkeypatch, installed, wh
     def version(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(_frozen, "_torchao", fails)
+    monkeypatch.setattr(frozen, "_torchao", fails)
     if not installed:
-        monkeypatch.setattr(_frozen, "version", version)
+        monkeypatch.setattr(frozen, "version", version)
     assert not [item for s in ("float32", "bfloat16") for item in small(frozen_weights=s).missing()]
     (item,) = small(frozen_weights="nf4").missing()
     assert (item.kind, item.field) == ("package", "frozen_weights") and re.search(what, item.what)

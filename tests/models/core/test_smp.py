@@ -4,9 +4,10 @@ import pytest
 import torch
 from segmentation_models_pytorch.encoders import get_encoder
 
-from models import MODELS, _weights
-from models._registry import InvalidModel
-from models._skeleton import skeleton
+from models import MODELS
+from models.core import weights
+from models.core.registry import InvalidModel
+from models.core.skeleton import skeleton
 
 NAMES = ("smp_unet", "deeplabv3plus", "segformer")
 
@@ -32,17 +33,17 @@ def test_weights_from_a_path_are_the_backbones(tmp_path):
     assert not list(config.missing()) and list(config.weight_files()) == [tmp_path / "resnet18.pt"]
     loaded = MODELS.build(config, 64, True).network.encoder.state_dict()
     assert all(torch.equal(loaded[n], v) for n, v in state.items())
-    with pytest.raises(_weights.WeightsError, match="these are not the weights of resnet34"):
+    with pytest.raises(weights.WeightsError, match="these are not the weights of resnet34"):
         MODELS.build(config.model_copy(update={"backbone": "resnet34"}), 64, True)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_imagenet_weights_that_are_not_there_are_missing_and_never_downloaded(name, monkeypatch):
-    monkeypatch.setattr("models._smp.try_to_load_from_cache", lambda *arguments, **more: None)
+    monkeypatch.setattr("models.core.smp.try_to_load_from_cache", lambda *arguments, **more: None)
     config = MODELS.parse(name)
     (missing,) = config.missing()
     assert missing.kind == "weights" and "hf download smp-hub/" in missing.remedy and "--revision" in missing.remedy
-    with pytest.raises(_weights.WeightsError, match="not in the Hugging Face cache"):
+    with pytest.raises(weights.WeightsError, match="not in the Hugging Face cache"):
         MODELS.build(config, 64, True)
     assert not list(MODELS.parse({"name": name, "weights": "random"}).missing())
 

@@ -10,14 +10,14 @@ import torch
 from pydantic import PositiveInt, field_validator, model_validator
 from torch import Tensor, nn
 
-from models import _frozen, _weights
-from models._checkpointing import checkpoint_stages, spare_last_layers
-from models._frozen import Storage, StoredLinear, store_frozen
-from models._names import Names, renamed
-from models._paths import expanded, given_by
-from models._placement import Placement, resolve
-from models._registry import Config as Base
-from models._registry import InvalidModel, Missing, Registry
+from models.core import frozen, weights
+from models.core.activation_checkpointing import checkpoint_stages, spare_last_layers
+from models.core.frozen import Storage, StoredLinear, store_frozen
+from models.core.names import Names, renamed
+from models.core.paths import expanded, given_by
+from models.core.placement import Placement, resolve
+from models.core.registry import InvalidModel, Missing, Registry
+from models.core.registry import Config as Base
 
 ENCODERS = Registry("models.encoders", "encoder")
 ADAPTERS = Registry("models.adapters", "adapter")
@@ -68,7 +68,7 @@ class Config(Base):
         return given_by(self.upstream.variable) or Path("weights", self.upstream.file)
 
     def missing(self) -> Iterator[Missing]:
-        yield from _frozen.missing(self.frozen_weights)
+        yield from frozen.missing(self.frozen_weights)
         path = self.checkpoint_path()
         # a whole model brings its encoder along
         yield from (m for m in super().missing() if path is None or m.field != "encoder.weights")
@@ -87,7 +87,7 @@ class Config(Base):
             yield path
 
     frozen_weights: Storage = "float32"
-    """How the encoder's frozen linear layers are stored (``models._frozen``); they compute as the others do."""
+    """How the encoder's frozen linear layers are stored (``models.core.frozen``); they compute as the others do."""
     checkpoint_decoder: bool = False
     """Recompute each of the decoder's stages in the backward pass."""
 
@@ -95,7 +95,7 @@ class Config(Base):
     @classmethod
     def _import_what_it_needs(cls, storage: Storage) -> Storage:
         """Its package comes with it, as an entry's does: not when memory is already measured."""
-        _frozen.prepare(storage)
+        frozen.prepare(storage)
         return storage
 
 
@@ -152,7 +152,7 @@ def build(config: Config, image_size: int | tuple[int, int], pretrained: bool) -
 
 @lru_cache(maxsize=8)
 def _shape(config: Base, image_size: int | tuple[int, int]) -> nn.Module:
-    """An encoder without memory (``models._skeleton``), to be copied: most models of a sweep have the same one, and to
+    """An encoder without memory (``models.core.skeleton``), to be copied: most models of a sweep have the same one, and to
     build it takes ten times as long."""
     return ENCODERS.build(config, image_size)
 
@@ -168,7 +168,7 @@ def load_checkpoint(model: EncoderDecoder, config: Config) -> int:
     def ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return state if config.upstream is None else renamed(state, config.upstream.names.ours)
 
-    return _weights.load(model, path, convert=ours)
+    return weights.load(model, path, convert=ours)
 
 
 def upstream_state(model: EncoderDecoder, config: Config) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from models._paths import NoCacheFolder, cache_folder
+from models.core.paths import NoCacheFolder, cache_folder
 
 FORMAT = 1
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models import MODELS, _weights
-from models._encoder_decoder import ENCODERS
+from models import MODELS
+from models.core import weights
+from models.core.encoder_decoder import ENCODERS
 from models.encoders import sam2_hiera
 
 SMALL = {"name": "sam3_vit", "dim": 16, "depth": 2, "heads": 2, "window": 4, "global_blocks": [1], "pretrain_size": 56}
@@ -45,7 +46,7 @@ def test_every_layout_loads_every_tensor(tmp_path, trunk, layout):
 
 
 def test_full_size_encoder_has_the_388_tensors_of_sam3():
-    from models._skeleton import skeleton
+    from models.core.skeleton import skeleton
 
     names = [n for n in skeleton(MODELS.parse("sam3_unet"), 336).encoder.trunk.state_dict() if "adapter" not in n]
     assert len(names) == 420 and len([n for n in names if not n.endswith("freqs_cis")]) == 388
@@ -56,7 +57,7 @@ def test_incomplete_checkpoint_lists_what_is_missing_unexpected_and_misshaped(tm
     trunk["blocks.0.attn.extra"] = torch.zeros(1)
     trunk["pos_embed"] = torch.zeros(1, 5, 16)
     torch.save({PREFIX + n: v for n, v in trunk.items()}, tmp_path / "sam3.pt")
-    with pytest.raises(_weights.WeightsError) as error:
+    with pytest.raises(weights.WeightsError) as error:
         load(tmp_path / "sam3.pt")
     text = str(error.value)
     assert "1 missing: ln_pre.weight" in text
@@ -66,7 +67,7 @@ def test_incomplete_checkpoint_lists_what_is_missing_unexpected_and_misshaped(tm
 
 def test_foreign_checkpoint_is_refused_and_changes_nothing(tmp_path):
     torch.save({"conv1.weight": torch.zeros(3)}, tmp_path / "resnet.pt")
-    with pytest.raises(_weights.WeightsError, match="these are not the weights of this ViT"):
+    with pytest.raises(weights.WeightsError, match="these are not the weights of this ViT"):
         load(tmp_path / "resnet.pt")
 
 
@@ -78,7 +79,7 @@ def test_truncated_checkpoint_is_named(tmp_path, trunk):
         "x.safetensors": b"abc",
     }.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(_weights.WeightsError, match=f"{name}: not a readable checkpoint"):
+        with pytest.raises(weights.WeightsError, match=f"{name}: not a readable checkpoint"):
             load(tmp_path / name)
 
 
@@ -92,11 +93,11 @@ def test_malicious_checkpoint_is_refused_and_never_run(tmp_path):
     torch.save({"model": Attack()}, tmp_path / "evil2.pt")
     with (tmp_path / "evil.pth").open("wb") as file:  # as a whole UNet's
         pickle.dump({"head.bias": Attack()}, file)
-    with pytest.raises(_weights.WeightsError, match="evil.pth: refused"):
+    with pytest.raises(weights.WeightsError, match="evil.pth: refused"):
         settings = {"name": "sam3_unet", "encoder": SMALL, "checkpoint": str(tmp_path / "evil.pth")}
         MODELS.build(MODELS.parse(settings), 56, True)
     for name in ("evil.pt", "evil2.pt"):
-        with pytest.raises(_weights.WeightsError, match=name):
+        with pytest.raises(weights.WeightsError, match=name):
             load(tmp_path / name)
     assert not (tmp_path / "pwned").exists()
 
@@ -104,7 +105,7 @@ def test_malicious_checkpoint_is_refused_and_never_run(tmp_path):
 @pytest.mark.parametrize("content", [[torch.zeros(2)], {"model": 3}, {1: torch.zeros(2)}])
 def test_what_is_no_state_dict_is_an_error(tmp_path, content):
     torch.save(content, tmp_path / "odd.pt")
-    with pytest.raises(_weights.WeightsError):
+    with pytest.raises(weights.WeightsError):
         load(tmp_path / "odd.pt")
 
 
@@ -116,7 +117,7 @@ def within(trunk, name):
     wrong = {n: torch.zeros(2) for n in trunk}
     under = "tensors were found under "
     return {
-        **{key: ({key: trunk, "epoch": 3}, f"{under}'{key}'") for key in _weights.NESTED},
+        **{key: ({key: trunk, "epoch": 3}, f"{under}'{key}'") for key in weights.NESTED},
         "lightning": ({"state_dict": lightning, "loops": {}}, f"{under}'state_dict', 'model.' left out of their names"),
         "both": ({"net": compiled}, f"{under}'net', '_orig_mod.' and 'module.' left out of their names"),
         "compiled": (compiled, "'_orig_mod.' and 'module.' left out of their names"),
@@ -131,14 +132,14 @@ def within(trunk, name):
 
 @pytest.mark.parametrize(
     "name",
-    [*_weights.NESTED, "lightning", "both", "compiled", "one layer compiled", "all by lightning"]
+    [*weights.NESTED, "lightning", "both", "compiled", "one layer compiled", "all by lightning"]
     + ["another model beside", "an optimiser beside", "Meta's names", "plain"],
 )
 def test_tensors_are_found_where_training_code_puts_them_and_it_is_said(tmp_path, trunk, name):
     content, note = within(trunk, name)
     torch.save(content, tmp_path / "mine.pt")
     for _ in range(2):  # the second time they come from the cache
-        with _weights.notes() as notes:
+        with weights.notes() as notes:
             count, loaded, rope = load(tmp_path / "mine.pt")
         assert count == len(trunk) - 2
         assert all(torch.equal(value, rope.get(n, trunk[n])) for n, value in loaded.items())
@@ -147,19 +148,19 @@ def test_tensors_are_found_where_training_code_puts_them_and_it_is_said(tmp_path
 
 def test_which_of_two_models_is_meant_is_not_guessed(tmp_path, trunk):
     torch.save({"model": trunk, "ema": {n: v + 1 for n, v in trunk.items()}}, tmp_path / "two.pt")
-    with pytest.raises(_weights.WeightsError, match="two.pt: .* under 'model' and 'ema'. Save the one that you mean"):
+    with pytest.raises(weights.WeightsError, match="two.pt: .* under 'model' and 'ema'. Save the one that you mean"):
         load(tmp_path / "two.pt")
-    with pytest.raises(_weights.WeightsError, match="under 'model' and 'ema'"):
-        _weights.only(tmp_path / "two.pt")
+    with pytest.raises(weights.WeightsError, match="under 'model' and 'ema'"):
+        weights.only(tmp_path / "two.pt")
     double = trunk | {f"_orig_mod.{n}": v for n, v in trunk.items()}
     torch.save(double, tmp_path / "double.pt")
-    with pytest.raises(_weights.WeightsError, match="twice, with and without '_orig_mod.'"):
+    with pytest.raises(weights.WeightsError, match="twice, with and without '_orig_mod.'"):
         load(tmp_path / "double.pt")
 
 
 def test_tensors_under_another_key_are_not_looked_for_and_the_keys_are_named(tmp_path, trunk):
     torch.save({"generator": trunk, "epoch": 3}, tmp_path / "odd.pt")
-    with pytest.raises(_weights.WeightsError, match="holds 'generator', 'epoch', and no tensors by name"):
+    with pytest.raises(weights.WeightsError, match="holds 'generator', 'epoch', and no tensors by name"):
         load(tmp_path / "odd.pt")
 
 
@@ -175,17 +176,17 @@ PAGE = "\n<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</t
 )
 def test_what_was_saved_in_place_of_a_checkpoint_says_what_it_is(tmp_path, name, content, what):
     (tmp_path / name).write_text(content, encoding="utf-8")
-    with pytest.raises(_weights.WeightsError, match=f"{name}: {what}"):
+    with pytest.raises(weights.WeightsError, match=f"{name}: {what}"):
         load(tmp_path / name)
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path, trunk):
     trunk["ln_pre.weight"][3] = float("nan")
     torch.save(trunk, tmp_path / "nan.pt")
-    with pytest.raises(_weights.WeightsError, match=r"nan.pt: its weights are no numbers \(NaN\): ln_pre.weight"):
+    with pytest.raises(weights.WeightsError, match=r"nan.pt: its weights are no numbers \(NaN\): ln_pre.weight"):
         load(tmp_path / "nan.pt")
-    with pytest.raises(_weights.WeightsError, match="ln_pre.weight"):
-        _weights.only(tmp_path / "nan.pt")
+    with pytest.raises(weights.WeightsError, match="ln_pre.weight"):
+        weights.only(tmp_path / "nan.pt")
 
 
 def test_pretrained_is_looked_for_in_the_environment_then_here(tmp_path, monkeypatch):
@@ -238,7 +239,7 @@ def test_incomplete_hugging_face_checkpoint_names_what_is_missing(tmp_path, trun
     state = hugging_face(trunk)
     del state["layers.1.attention.k_proj.weight"]
     save_file(state, tmp_path / "model.safetensors")
-    with pytest.raises(_weights.WeightsError, match="1 missing: blocks.1.attn.qkv.weight"):
+    with pytest.raises(weights.WeightsError, match="1 missing: blocks.1.attn.qkv.weight"):
         load(tmp_path / "model.safetensors")
 
 
@@ -288,7 +289,7 @@ def test_whole_checkpoint_of_a_model_with_fewer_adapters_is_refused(tmp_path):
     settings = {"name": "sam3_unet", "encoder": {**SMALL, "weights": "random"}, "decoder": {"width": 8}}
     torch.save(MODELS.build(MODELS.parse(settings), 56, False).state_dict(), tmp_path / "all.pth")
     fewer = MODELS.parse({**settings, "adapter": {"placement": "last:1"}, "checkpoint": str(tmp_path / "all.pth")})
-    with pytest.raises(_weights.WeightsError, match="unexpected: encoder.trunk.blocks.0.adapter"):
+    with pytest.raises(weights.WeightsError, match="unexpected: encoder.trunk.blocks.0.adapter"):
         MODELS.build(fewer, 56, True)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from models._encoder_decoder import EncoderDecoder
+from models.core.encoder_decoder import EncoderDecoder
 
 WORTH = 0.25
 """Below this share of the encoder's blocks, reading what they give costs about as much as computing it."""

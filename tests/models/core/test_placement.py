@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from models._placement import Placement, resolve
-from models._registry import InvalidModel
+from models.core.placement import Placement, resolve
+from models.core.registry import InvalidModel
 
 PARSE = TypeAdapter(Placement).validate_python
 

@@ -12,10 +12,10 @@ from segmentation_models_pytorch.base import SegmentationModel
 from segmentation_models_pytorch.encoders import encoders
 from torch import Tensor, nn
 
-from models import _weights
-from models._paths import expanded
-from models._registry import Config as Base
-from models._registry import InvalidModel, Missing, did_you_mean
+from models.core import weights
+from models.core.paths import expanded
+from models.core.registry import InvalidModel, Missing, did_you_mean
+from models.core.registry import Config as Base
 
 FILE = "model.safetensors"
 
@@ -96,11 +96,11 @@ def assemble(
     if pretrained and config.weights != "random":
         path = config.checkpoint()
         if path is None:
-            raise _weights.WeightsError("; ".join(f"{m.what}: {m.remedy}" for m in config.missing()))
-        state = _weights.only(path)
+            raise weights.WeightsError("; ".join(f"{m.what}: {m.remedy}" for m in config.missing()))
+        state = weights.only(path)
         try:
             network.encoder.load_state_dict(state)
         except (RuntimeError, KeyError) as error:
             reason = " ".join(str(error).split())[:500]
-            raise _weights.WeightsError(f"{path}: these are not the weights of {config.backbone}: {reason}") from None
+            raise weights.WeightsError(f"{path}: these are not the weights of {config.backbone}: {reason}") from None
     return SmpNetwork(network)

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from models._registry import InvalidModel
+from models.core.registry import InvalidModel
 
 ALLOWED = "all, none, first:N, last:N, every:N (N at least 1) or a list of block numbers such as [7, 15]"
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from models import MODELS
-from models._checkpointing import checkpoint_stages
-from models._frozen import FrozenLinear
+from models.core.activation_checkpointing import checkpoint_stages
+from models.core.frozen import FrozenLinear
 
 
 def built(recomputed, decoder="light_unet"):

@@ -1,0 +1,1 @@
+"""The machinery that entries share: the registry, placement, weights, frozen layers. No file here is an entry."""
