@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bench.checks import frozen_digests
 from bench.config import TrialConfig, recorded
 from bench.datasets import some
-from bench.machine import free_bytes
+from bench.system.machine import free_bytes
 from models import MODELS
 from models.core.registry import InvalidModel
 from models.core.skeleton import skeleton

@@ -14,9 +14,9 @@ import bench
 import models
 from bench.config import ConfigError, TrialConfig
 from bench.datasets import DATASETS, DataError
-from bench.files import write_whole
 from bench.sources import Source, fetch
 from bench.sweep import Trial, absent_of, data_key, prepare_data, prepare_weights
+from bench.system.files import write_whole
 from models.core.registry import Missing
 
 SMALL_BYTES = 16 * 2**20
@@ -112,7 +112,7 @@ def _check_same_data(looks: Mapping[str, Look]) -> None:
 
 
 def unpack(files: Mapping[str, bytes], trial_id: str, folder: Path) -> None:
-    """Writes a record's files (``bench.files.contents``); its JSON comes last, so its presence means that the trial is done.
+    """Writes a record's files (``bench.system.files.contents``); its JSON comes last, so its presence means that the trial is done.
 
     Raises ``ValueError`` for a name that is not one of this trial's files.
     """

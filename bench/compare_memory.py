@@ -5,7 +5,7 @@ need the same memory as real ones. ``--upstream DIR`` also measures the authors'
 give. ``--cpu`` compares small models with their real allocations on a CPU instead, followed by the tracker.
 """
 
-from bench import command
+from bench.system import command
 
 if __name__ == "__main__":
     command.begin()  # the imports below take seconds
@@ -27,16 +27,16 @@ import torch
 from torch import Tensor, nn
 
 from bench.config import ConfigError, TrialConfig, with_value
-from bench.console import ArgumentParser, complain
-from bench.device import device_of, float32_products
-from bench.files import TargetError, check_targets, write_whole
 from bench.footprint import Tracker, follow_step
 from bench.generations import DEFAULT, here
-from bench.harmless import harmless
 from bench.memory import Memory, MemoryMonitor
 from bench.predicted_memory import fake_footprint, predict
 from bench.report import plots
 from bench.sweep import check_writable
+from bench.system.console import ArgumentParser, complain
+from bench.system.device import device_of, float32_products
+from bench.system.files import TargetError, check_targets, write_whole
+from bench.system.sanitize import harmless
 from bench.train import batch_loss, make_optimiser
 from models import MODELS
 from models.core.paths import expanded

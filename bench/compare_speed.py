@@ -6,7 +6,7 @@ in float32 as published, with TF32 where upstream's import allows it; ``--precis
 change what runs here. Loading of images is left out: it has benchmarks of its own.
 """
 
-from bench import command
+from bench.system import command
 
 if __name__ == "__main__":
     command.begin()  # the imports below take seconds
@@ -27,10 +27,10 @@ from torch import Tensor
 
 from bench.compare_memory import UPSTREAM, check_upstream, function_of, upstream_network
 from bench.config import ConfigError, TrialConfig, with_value
-from bench.console import ArgumentParser, complain
-from bench.device import device_of, float32_products, tf32_flags
-from bench.files import TargetError, check_targets, write_whole
 from bench.sweep import check_writable
+from bench.system.console import ArgumentParser, complain
+from bench.system.device import device_of, float32_products, tf32_flags
+from bench.system.files import TargetError, check_targets, write_whole
 from bench.train import batch_loss, make_optimiser
 from bench.transforms import to_input, to_target
 from models import MODELS

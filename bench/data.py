@@ -1,6 +1,6 @@
 """The data before any trial: ``python -m bench.data list``, ``check ROOT``, ``fetch NAME`` and ``recipe TASK``."""
 
-from bench import command
+from bench.system import command
 
 if __name__ == "__main__":
     command.begin()  # the imports below take seconds
@@ -13,14 +13,14 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
-from bench.console import ArgumentParser, Console, complain
 from bench.datasets import DataError
 from bench.datasets._catalogue import BenchmarkSet, catalogue
 from bench.datasets._check import SetReport, as_json, check
 from bench.datasets._fetch import FetchError, download
 from bench.datasets._masks import add_options, reading_of
-from bench.files import TargetError, check_targets, write_whole
 from bench.progress import loading
+from bench.system.console import ArgumentParser, Console, complain
+from bench.system.files import TargetError, check_targets, write_whole
 from models.core.paths import expanded
 from models.core.registry import did_you_mean
 

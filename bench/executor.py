@@ -8,12 +8,12 @@ from bench import schedule
 from bench.config import ConfigError
 from bench.cost import longest_first
 from bench.datasets import Progress
-from bench.family import Family
 from bench.forked import ForkServer
-from bench.interrupt import Interrupts
 from bench.resources import Resources, check_parallel
 from bench.sources import Source, fetch
 from bench.sweep import Trial, absent_of, prepare_data, prepare_weights
+from bench.system.interrupt import Interrupts
+from bench.system.processes import Family
 from bench.work import Work
 from models.core.registry import Config, Missing
 

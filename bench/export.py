@@ -3,7 +3,7 @@
 Needs the extra ``onnx`` (``pip install -e '.[onnx]'``). Images go in normalised, as ``bench.transforms`` makes them.
 """
 
-from bench import command
+from bench.system import command
 
 if __name__ == "__main__":
     command.begin()  # the imports below take seconds
@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from bench import checkpoint
-from bench.console import ArgumentParser, complain
-from bench.files import TargetError, check_targets
-from bench.harmless import harmless
+from bench.system.console import ArgumentParser, complain
+from bench.system.files import TargetError, check_targets
+from bench.system.sanitize import harmless
 from models.core.paths import expanded
 from models.core.size import height_width
 

@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import Field, ValidationError, model_validator
 
 from bench import schema
-from bench.files import write_whole
 from bench.record import is_beyond, read_images, write_table
+from bench.system.files import write_whole
 from models.core.registry import Config
 
 FOLDER = "external"

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from bench.config import ConfigError, TrialConfig
 from bench.datasets import Data, DataError, Split, _cache
 from bench.feature_store import Entry, FeatureStore, Stored, bytes_of
-from bench.files import TargetError, check_targets
 from bench.record import FeatureCache
 from bench.sweep import Trial, model_key
+from bench.system.files import TargetError, check_targets
 from bench.transforms import TransformConfig, to_input
 from models.core.frozen_prefix import Continued, NoFrozenPrefix, frozen_prefix
 from models.core.paths import expanded

@@ -24,8 +24,8 @@ from typing import Any
 
 import psutil
 
-from bench.family import end, is_dead
-from bench.files import OwnFolder
+from bench.system.files import OwnFolder
+from bench.system.processes import end, is_dead
 
 LONGEST_SOCKET = 103
 """Bytes that the path of a Unix socket may have (macOS; on Linux 107)."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
-from bench.files import write_whole
 from bench.record import MANIFEST, TrialRecord
 from bench.report import page, results
 from bench.sweep import Trial
+from bench.system.files import write_whole
 from bench.train import Epoch
 
 SHARE = 0.05  # of the time at most goes into rebuilding, however large the sweep is

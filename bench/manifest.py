@@ -14,10 +14,10 @@ from pydantic import ValidationError, model_validator
 
 from bench import schema
 from bench.config import Axis, ConfigError, Sweep, TrialConfig, explain, recorded
-from bench.files import write_whole
 from bench.record import MANIFEST, TrialRecord, is_beyond
 from bench.search_settings import SearchConfig
 from bench.sweep import Trial
+from bench.system.files import write_whole
 from models.core.registry import Config, Missing
 
 NO_QUESTION = "(unknown: no sweep.json)"

@@ -16,7 +16,7 @@ import torch
 from pydantic import PositiveFloat
 
 from bench import sampler
-from bench.device import tf32_flags
+from bench.system.device import tf32_flags
 from models.core.registry import Config
 
 POLL_SECONDS = 2.0

@@ -3,7 +3,7 @@
 Everything here is predicted (``bench.predicted_memory``); nothing is measured, and the two never share a column.
 """
 
-from bench import command
+from bench.system import command
 
 if __name__ == "__main__":
     command.begin()  # the imports below take seconds
@@ -19,8 +19,6 @@ from rich.table import Table
 
 from bench import manifest
 from bench.config import ConfigError, Sweep, TrialConfig, load_sweep, with_value
-from bench.console import ArgumentParser, Console, complain
-from bench.files import TargetError, check_targets, write_whole
 from bench.footprint import PARTS
 from bench.generations import DEFAULT, GENERATIONS, MIB, Generation, here
 from bench.predicted_memory import USABLE, Prediction, Unpredictable, fits, predict, prediction_key
@@ -29,6 +27,8 @@ from bench.report import plots
 from bench.report.tables import csv, escape
 from bench.run import COUNTING, LOG_WIDTH, MANY, folder_name
 from bench.sweep import Trial, check_writable, expand, sizes
+from bench.system.console import ArgumentParser, Console, complain
+from bench.system.files import TargetError, check_targets, write_whole
 from models.core.paths import expanded
 from models.core.registry import InvalidModel, did_you_mean
 

@@ -1,6 +1,6 @@
 """Masks for a folder of images, from what a trial has learnt: ``python -m bench.predict FILE IMAGES OUT``."""
 
-from bench import command
+from bench.system import command
 
 if __name__ == "__main__":
     command.begin()  # the imports below take seconds
@@ -16,16 +16,16 @@ import torch
 from PIL import Image
 
 from bench import checkpoint
-from bench.console import ArgumentParser, Console, complain
 from bench.datasets import DataError
 from bench.datasets._images import Rule, read_image
 from bench.datasets.folder import pictures
-from bench.device import device_of, float32_products
 from bench.evaluate import to_answer
-from bench.files import TargetError, check_targets, write_whole
-from bench.machine import cores
 from bench.progress import loading
 from bench.scores import NotFinite
+from bench.system.console import ArgumentParser, Console, complain
+from bench.system.device import device_of, float32_products
+from bench.system.files import TargetError, check_targets, write_whole
+from bench.system.machine import cores
 from bench.transforms import resize_image, to_input
 from models.core.paths import expanded
 

@@ -4,7 +4,7 @@ The task is dense but not one of the benchmark's: name the material of every pix
 the outlines, in painted scenes of their own (``bench.datasets._scenes.materials``). Only the encoder is kept.
 """
 
-from bench import command
+from bench.system import command
 
 if __name__ == "__main__":
     command.begin()  # the imports below take seconds
@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from bench.console import ArgumentParser, complain
 from bench.datasets import _scenes
-from bench.files import TargetError, check_targets, write_whole
-from bench.harmless import harmless
-from bench.machine import cores
+from bench.system.console import ArgumentParser, complain
+from bench.system.files import TargetError, check_targets, write_whole
+from bench.system.machine import cores
+from bench.system.sanitize import harmless
 from bench.transforms import to_input
 from models.core.paths import expanded
 from models.core.registry import Config

@@ -10,8 +10,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bench import ray_worker
-from bench.files import write_whole
 from bench.forked import VISIBLE, ForkServer
+from bench.system.files import write_whole
 
 
 def on_node(kind: type, node_id: str, name: str) -> Any:

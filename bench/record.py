@@ -11,12 +11,13 @@ import pyarrow.parquet
 from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 
-from bench import parquet, schema
+from bench import schema
 from bench.datasets import _cache
-from bench.files import set_aside, write_whole
 from bench.memory import Memory, MemoryConditions
 from bench.schema import NewerVersion
 from bench.search_settings import EarlyStoppingConfig
+from bench.system import parquet
+from bench.system.files import set_aside, write_whole
 from models.core.registry import Config
 
 MANIFEST = "sweep.json"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from bench.config import ConfigError, Sweep
-from bench.machine import cores, cores_in_words
+from bench.system.machine import cores, cores_in_words
 
 
 @dataclass(frozen=True)

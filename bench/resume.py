@@ -25,10 +25,10 @@ from torch import Tensor
 import bench
 from bench.checkpoint import LARGEST_BYTES, in_training, learnt
 from bench.checks import tensor_digest
-from bench.files import set_aside, write_whole
 from bench.memory import Memory
 from bench.parallel import Share
 from bench.record import FeatureCache, Provenance
+from bench.system.files import set_aside, write_whole
 from bench.train import Epoch, Training
 
 FORMAT = "sam3-bench training state, version 1"
@@ -40,7 +40,7 @@ COST = 20
 CODE = (
     "models",
     "bench/datasets",
-    "bench/device.py",
+    "bench/system/device.py",
     "bench/features.py",
     "bench/losses.py",
     "bench/parallel.py",

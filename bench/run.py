@@ -1,6 +1,6 @@
 """The whole benchmark, from a sweep file to a leaderboard: ``python -m bench.run ablations/adapter_rank.yaml``."""
 
-from bench import command
+from bench.system import command
 
 if __name__ == "__main__":
     command.begin()  # the imports below take seconds
@@ -17,10 +17,7 @@ from rich.table import Table
 
 from bench import external, features, manifest, report, resume, schema, search, watch
 from bench.config import ConfigError, Sweep, load_sweep
-from bench.console import ArgumentParser, Console, complain
 from bench.executor import Executor
-from bench.files import TargetError, check_targets, remove_unfinished
-from bench.interrupt import INTERRUPTED, Interrupts, Terminated
 from bench.live_page import LivePage
 from bench.progress import loading
 from bench.record import MANIFEST, TrialRecord, load_all, set_aside_damaged, unsaved
@@ -30,6 +27,9 @@ from bench.resources import add_options, resources_of
 from bench.rounds import Rounds
 from bench.sources import parse
 from bench.sweep import Trial, absent_of, check_cache, check_writable, expand, pending, sizes
+from bench.system.console import ArgumentParser, Console, complain
+from bench.system.files import TargetError, check_targets, remove_unfinished
+from bench.system.interrupt import INTERRUPTED, Interrupts, Terminated
 from bench.work import Limits
 from models.core.paths import expanded
 from models.core.registry import Missing

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench import parquet
 from bench.datasets import IGNORED, Split
 from bench.scores import METRICS, main_metric
+from bench.system import parquet
 
 LONG_SIDE = 160
 EACH = 2  # best, median and worst images

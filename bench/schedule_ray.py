@@ -32,18 +32,19 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from bench import cluster, command, ray_actors, ray_worker, resume
+from bench import cluster, ray_actors, ray_worker, resume
 from bench.config import ConfigError
-from bench.family import Family
-from bench.files import OwnFolder
 from bench.forked import ForkServer, place_for_sockets
-from bench.interrupt import Interrupts
-from bench.machine import cores
 from bench.provenance import COMMIT, commit_in_words
 from bench.ray_watch import RayWatch
 from bench.resources import Resources
 from bench.sources import Source
 from bench.sweep import Trial
+from bench.system import command
+from bench.system.files import OwnFolder
+from bench.system.interrupt import Interrupts
+from bench.system.machine import cores
+from bench.system.processes import Family
 from bench.train import Epoch
 from bench.work import Work
 

@@ -7,7 +7,7 @@ field, so nothing of its files is read, set aside or run again here.
 import json
 from pathlib import Path
 
-from bench.files import read_regular
+from bench.system.files import read_regular
 
 VERSION = 1
 

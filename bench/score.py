@@ -3,7 +3,7 @@
 Files are paired by stem. The same PNG files give what upstream's eval.py (sod) or HetNet's eval.py (mirror) prints.
 """
 
-from bench import command
+from bench.system import command
 
 if __name__ == "__main__":
     command.begin()  # the imports below take seconds
@@ -29,17 +29,17 @@ import torch
 from rich.progress import track
 
 from bench import schema
-from bench.console import ArgumentParser, Console, complain
 from bench.datasets import DataError, first_lines, some
 from bench.datasets._masks import BINARY, Reading, add_options, reading_of
 from bench.external import FOLDER, ExternalRecord, load_external, targets
-from bench.family import end_with
-from bench.files import TargetError, check_targets
-from bench.machine import cores
 from bench.predictions import LISTED, Found, Kind, Pair, find_pairs, full_scales, look, read
 from bench.protocol import ProtocolConfig
 from bench.provenance import provenance
 from bench.scores import METRICS, Measured, NotFinite, collect, measure
+from bench.system.console import ArgumentParser, Console, complain
+from bench.system.files import TargetError, check_targets
+from bench.system.machine import cores
+from bench.system.processes import end_with
 from models.core.paths import expanded
 
 

@@ -15,8 +15,8 @@ from urllib.request import urlopen
 
 from pyarrow import fs
 
-from bench.claims import Claim
 from bench.config import ConfigError
+from bench.system.locks import Claim
 from models.core.paths import expanded
 
 SCHEMES = ("s3", "gs", "hdfs", "hf", "https", "file")

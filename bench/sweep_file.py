@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from bench.files import read_regular
+from bench.system.files import read_regular
 
 LARGEST_BYTES = 256 * 1024
 MOST_VALUES = 20_000

@@ -40,7 +40,7 @@ class TrainConfig(Config):
     float32."""
     tf32: bool = True
     """Whether float32 matrix products may use TF32, on cards from compute capability 8 (Ampere) on, in training and in
-    evaluation. Upstream's import of sam3 allows it (``bench.device.float32_products``), so it is the default. With
+    evaluation. Upstream's import of sam3 allows it (``bench.system.device.float32_products``), so it is the default. With
     ``false`` torch's own defaults hold: convolutions use TF32, matrix products do not. It has no effect on a CPU and on
     older cards."""
     loss: Literal["structure_loss", "weighted_structure_loss", "bce_loss", "cross_entropy"] = "structure_loss"

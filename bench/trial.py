@@ -26,9 +26,7 @@ from bench.checks import CheckFailed, check_frozen, frozen_digests
 from bench.class_scores import score_classes
 from bench.config import TrialConfig
 from bench.datasets import DATASETS, DataError, Split
-from bench.device import device_of, float32_products
 from bench.evaluate import predict
-from bench.family import end_with
 from bench.forked import Request
 from bench.latency import latency
 from bench.memory import MeasurementSpoiled, MemoryMonitor, conditions
@@ -37,6 +35,8 @@ from bench.predicted_memory import predict as predict_memory
 from bench.provenance import provenance, with_inputs
 from bench.record import CurvePoint, MemoryAtFailure, Timing, TrialRecord, save_or_keep
 from bench.scores import NotFinite, Scores, score
+from bench.system.device import device_of, float32_products
+from bench.system.processes import end_with
 from bench.telling import telling
 from bench.train import Diverged, Epoch, train
 from models import MODELS

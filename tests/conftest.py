@@ -188,7 +188,7 @@ RANKS = "model.adapter.rank: [1, 4]"
 
 
 RUN = """
-from bench import command
+from bench.system import command
 command.begin()
 import os, sys
 import bench.forked, bench.report, bench.run
@@ -282,3 +282,16 @@ def wait_for(condition, seconds=120):
             return found
         time.sleep(0.05)
     raise AssertionError("it did not happen in time")
+
+
+def put(root, images, masks, count=3, seed=0):
+    """``count`` pairs with their images and masks in two folders below ``root``."""
+    (root / images).parent.mkdir(parents=True, exist_ok=True)
+    made = write_pairs(root / f"made {seed} {images.replace('/', ' ')}", count, size=(20, 16), seed=seed)
+    made[0].rename(root / images)
+    (root / masks).parent.mkdir(parents=True, exist_ok=True)
+    (root / masks).mkdir(exist_ok=True)
+    for path in made[1].iterdir():
+        path.rename(root / masks / path.name)
+    made[1].rmdir()
+    made[1].parent.rmdir()

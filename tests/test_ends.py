@@ -18,12 +18,13 @@ import psutil
 import pytest
 from conftest import SWEEP, customise, finished, processes, wait_for
 
-from bench import family, forked
+from bench import forked
 from bench.config import load_sweep
 from bench.forked import ForkServer
 from bench.record import load_all
 from bench.schedule import run_serially
 from bench.sweep import expand
+from bench.system.processes import is_dead
 from bench.work import Limits, Work
 
 LONG = "train.epochs: [30, 1]"
@@ -88,7 +89,7 @@ class Drill:
                 return process.environ().get(MARK) == self.mark
 
         marked = {process for process in psutil.process_iter() if is_marked(process)}
-        return [process for process in marked | self.family if not family.is_dead(process)]
+        return [process for process in marked | self.family if not is_dead(process)]
 
     def goes_on(self, run):
         """The same command: code 0, every record once, and nothing that was finished is touched."""
@@ -147,7 +148,7 @@ def test_a_limit_ends_a_trial_that_is_stopped_like_its_fork_server(here, monkeyp
     work = Work(trials, here / "results", Stops(), say=print)
     with ForkServer() as server:
         run_serially(work, server, threads=1)
-        assert len(stopped) == 2 and all(map(family.is_dead, stopped))
+        assert len(stopped) == 2 and all(map(is_dead, stopped))
     (record,) = load_all(here / "results")[0].values()
     assert (record.status, record.error) == ("error", "no sign of life for 1 s (--stall-limit); killed")
 

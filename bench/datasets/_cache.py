@@ -21,7 +21,7 @@ import numpy as np
 from filelock import FileLock
 
 from bench.datasets import DataError, Progress
-from bench.machine import cores
+from bench.system.machine import cores
 from models.core.paths import NoCacheFolder, cache_folder
 from models.core.size import height_width
 

@@ -13,7 +13,7 @@ from bench.datasets._images import read_pair
 from bench.datasets._masks import BINARY, Reading, to_mask
 from bench.datasets._packs import Found, find
 from bench.datasets.folder import Pair, content_of, matched, set_fingerprint
-from bench.machine import cores
+from bench.system.machine import cores
 
 
 @dataclass

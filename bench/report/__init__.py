@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.files import write_whole
 from bench.report import page
 from bench.report.latex import latex
 from bench.report.results import Results
 from bench.report.tables import as_csv, comparisons_csv, markdown
+from bench.system.files import write_whole
 
 FIGURES = "figures"
 """Folder of the figures, below that of the report."""

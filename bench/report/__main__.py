@@ -3,7 +3,7 @@
 A folder or a bundle may be given wherever results are. The same records give the same files, byte for byte.
 """
 
-from bench import command
+from bench.system import command
 
 if __name__ == "__main__":
     command.begin()  # the imports below take seconds
@@ -19,8 +19,6 @@ from pathlib import Path
 
 from bench import report
 from bench.config import ConfigError
-from bench.console import ArgumentParser, Console, complain
-from bench.files import TargetError, check_targets, remove_unfinished
 from bench.report import bundle, results, terminal
 from bench.report.against import against
 from bench.report.merge import merge
@@ -29,6 +27,8 @@ from bench.report.results import Results
 from bench.report.select import select
 from bench.run import LOG_WIDTH
 from bench.sweep import check_writable
+from bench.system.console import ArgumentParser, Console, complain
+from bench.system.files import TargetError, check_targets, remove_unfinished
 from models.core.paths import expanded
 
 

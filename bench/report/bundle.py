@@ -16,8 +16,8 @@ from typing import IO
 from bench import manifest, report
 from bench.config import ConfigError
 from bench.external import FOLDER
-from bench.files import OwnFolder, write_whole
 from bench.report.results import Results
+from bench.system.files import OwnFolder, write_whole
 
 ENVIRONMENT = "environment.txt"
 DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that zip knows

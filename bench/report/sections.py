@@ -1,11 +1,11 @@
 """The Markdown around a leaderboard's tables: which differences hold, external methods, published numbers."""
 
-from bench.harmless import harmless
 from bench.report.beside import Beside
 from bench.report.columns import SHOWN, not_distinguishable
 from bench.report.leaderboard import Leaderboard, Table
 from bench.scores import METRICS
 from bench.statistics import smallest_resolvable
+from bench.system.sanitize import harmless
 
 PAIRS_SHOWN = 10  # the others are in comparisons.csv
 ENOUGH_SEEDS = 5  # to resolve what a reader would call a clear difference

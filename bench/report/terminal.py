@@ -10,12 +10,12 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from bench.harmless import harmless
 from bench.report.against import Verdict, Verdicts
 from bench.report.columns import ARROWS, Column, columns, marks
 from bench.report.leaderboard import Leaderboard, Table
 from bench.report.sections import how_chosen
 from bench.scores import METRICS
+from bench.system.sanitize import harmless
 
 HEADING_WIDTH = 14
 LONG_NAME = 40  # characters, beyond which a name is cut; the files have it whole

@@ -4,7 +4,7 @@ import re
 
 import pyarrow.parquet
 import pytest
-from conftest import write_pairs
+from conftest import put
 from pydantic import ValidationError
 
 from bench.config import TrialConfig
@@ -16,20 +16,6 @@ from bench.scores import OF_PROTOCOL
 from bench.train import TrainConfig
 from bench.transforms import TransformConfig
 from bench.trial import run_trial
-
-
-def put(root, images, masks, count=3, seed=0):
-    """``count`` pairs with their images and masks in two folders below ``root``."""
-    (root / images).parent.mkdir(parents=True, exist_ok=True)
-    made = write_pairs(root / f"made {seed} {images.replace('/', ' ')}", count, size=(20, 16), seed=seed)
-    made[0].rename(root / images)
-    (root / masks).parent.mkdir(parents=True, exist_ok=True)
-    (root / masks).mkdir(exist_ok=True)
-    for path in made[1].iterdir():
-        path.rename(root / masks / path.name)
-    made[1].rmdir()
-    made[1].parent.rmdir()
-
 
 # --- the catalogue ----------------------------------------------------------------------------------------------------
 

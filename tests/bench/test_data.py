@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import warm
 import yaml
-from conftest import write_pairs
+from conftest import put, write_pairs
 from PIL import Image
-from test_benchmark import put
 
 from bench.config import load_sweep
 from bench.data import main

@@ -18,10 +18,11 @@ import torch
 import warm
 from conftest import wait_for
 
-from bench import files, fork_server, forked
-from bench.family import is_dead
+from bench import fork_server, forked
 from bench.forked import Forked, ForkServer, Request, start
 from bench.record import load_all, load_images
+from bench.system import files
+from bench.system.processes import is_dead
 from bench.trial import run_trial
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from fake_cuda import FakeCuda
-from test_memory import FakeNvml
+from fake_nvml import FakeNvml
 
 from bench import sampler
 from bench.config import TrialConfig, with_value

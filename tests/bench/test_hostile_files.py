@@ -14,12 +14,12 @@ import pytest
 import torch
 import yaml
 from conftest import examples, write_pairs
+from hostile import HOSTILE, NASTY, bounded, damaged, places, values
 from hypothesis import given
 from hypothesis import settings as settings_of
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from test_hostile_sweeps import HOSTILE, NASTY, bounded, places, values
 
 from bench import data, executor, plan, predict, run, score
 from bench.config import load_sweep
@@ -54,19 +54,6 @@ def command(capsys):
     return execute
 
 
-@st.composite
-def damaged(draw, content):
-    """Bytes with up to three stretches overwritten, cut out, doubled or put in; or with the end missing."""
-    for _ in range(draw(st.integers(1, 3))):
-        at = draw(st.one_of(st.integers(0, min(300, len(content))), st.integers(0, len(content))))
-        length = draw(st.sampled_from([0, 1, 2, 4, 30]))
-        piece = draw(
-            st.one_of(st.binary(max_size=8), st.sampled_from([b"\xff" * 4, b"\0" * 8, b"\x7f\xff\xff\xff", b"A" * 300]))
-        )
-        content = (
-            content[:at] + draw(st.sampled_from([piece, piece, b"", content[at : at + 40]])) + content[at + length :]
-        )
-    return content[: draw(st.one_of(st.just(len(content)), st.integers(0, len(content))))]
 
 
 # --- images and masks -------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from conftest import RANKS, SWEEP, write_pairs
+from conftest import RANKS, REPOSITORY, SWEEP, write_pairs
 
 from bench import schedule_ray, score
 from bench.config import TrialConfig
@@ -20,8 +20,6 @@ from models.core import weight_cache
 from models.core.encoder_decoder import ENCODERS
 from models.core.paths import expanded
 from models.core.weights import WeightsError
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def python(code: str, folder: Path, *arguments: str, **variables: str | None) -> subprocess.CompletedProcess:

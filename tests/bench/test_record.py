@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas
 import pytest
 
-from bench import files
 from bench.memory import Memory
 from bench.record import TrialRecord, adopt, load, load_all, load_images
+from bench.system import files
 
 
 def example(**changes):

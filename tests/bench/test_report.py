@@ -6,13 +6,13 @@ from statistics import stdev
 import numpy as np
 import pandas
 import pytest
-from synthetic import provenance
+from synthetic import board_of, record
 
 from bench import published, report
 from bench.config import Axis, Sweep, TrialConfig
 from bench.external import ExternalRecord
 from bench.memory import Memory
-from bench.record import MemoryAtFailure, Timing, TrialRecord
+from bench.record import MemoryAtFailure
 from bench.report import plots
 from bench.report.columns import not_distinguishable
 from bench.report.leaderboard import memory_noise_floor, summarise, unresolved
@@ -31,31 +31,8 @@ def sweep(tiny):
     return Sweep("mine", "How narrow?", "embedded", tiny, (axis,), (0, 1))
 
 
-def record(trial, s=0.8, memory=1.0, status="ok", error="", metrics=OF_PROTOCOL["sod"], **where):
-    ok = status == "ok"
-    return TrialRecord(
-        trial_id=trial.trial_id,
-        status=status,
-        error=error,
-        config={},
-        scores={m: s for m in metrics} if ok else None,
-        val_scores={m: s - 0.1 for m in metrics} if ok else None,
-        memory={"training": Memory(rss_bytes=int(memory * GIB)), "evaluation": Memory(rss_bytes=GIB)} if ok else None,
-        timing=Timing(
-            train_seconds=1.0,
-            train_images_per_second=10.0,
-            inference_images_per_second=20.0,
-            total_seconds=2.0,
-        )
-        if ok
-        else None,
-        parameters={"total": 1_000_000, "trainable": 250_000, "encoder": 0, "adapter": 0, "decoder": 0},
-        provenance=provenance(**where),
-    )
 
 
-def board_of(sweep, *records, **more):
-    return summarise(sweep, expand(sweep), {r.trial_id: r for r in records}, **more)
 
 
 def results_of(sweep, *records, images=None):

@@ -1,7 +1,7 @@
 """Rows of trials that ran on several GPUs, or shared one, beside those that had one to themselves."""
 
 import pytest
-from test_report import board_of, record
+from synthetic import board_of, record
 
 from bench.config import Axis, Sweep
 from bench.memory import Memory

@@ -5,9 +5,9 @@ import argparse
 import pytest
 from fake_cuda import FakeCuda
 
-from bench import machine
 from bench.config import ConfigError, Sweep
 from bench.resources import Resources, add_options, check_parallel, resources_of
+from bench.system import machine
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from conftest import wait_for
 from PIL import Image
 
 from bench.external import load_external
-from bench.family import is_dead
 from bench.score import main
+from bench.system.processes import is_dead
 
 # The papers' own scripts, run outside the project on the files of write_files, printing twelve digits.
 UPSTREAM = {  # WZH0120/SAM3-UNet fdb21da, eval.py (without its unused MSIoU(), which pysodmetrics 1.6.2 refuses)

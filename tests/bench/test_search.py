@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from bench import cluster, schedule, search
 from bench.config import Axis, ConfigError, Sweep, TrialConfig, load_sweep
 from bench.early_stopping import EarlyStopping
-from bench.machine import cores
 from bench.provenance import provenance
 from bench.record import CurvePoint, Timing, TrialRecord, load_all, write_table
 from bench.report.leaderboard import summarise
@@ -26,6 +25,7 @@ from bench.scores import MAIN_METRICS, METRICS
 from bench.search_settings import EarlyStoppingConfig, Range, SearchConfig
 from bench.statistics import compare, holm
 from bench.sweep import Trial, expand, pending
+from bench.system.machine import cores
 from bench.train import Epoch
 
 with suppress(ImportError):

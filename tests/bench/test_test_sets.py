@@ -2,7 +2,7 @@
 
 import pandas
 import pytest
-from test_report import record
+from synthetic import record
 
 from bench.config import Axis, Sweep
 from bench.report.leaderboard import summarise

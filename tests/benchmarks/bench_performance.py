@@ -24,11 +24,11 @@ from bench.config import TrialConfig, load_sweep, with_value
 from bench.datasets import silent
 from bench.executor import Executor
 from bench.forked import ForkServer, Request, start
-from bench.interrupt import Interrupts
-from bench.machine import cores
 from bench.record import TrialRecord, load_all
 from bench.resources import Resources
 from bench.sweep import Trial
+from bench.system.interrupt import Interrupts
+from bench.system.machine import cores
 from bench.train import Epoch
 from bench.trial import run_trial
 from bench.work import Work

@@ -18,11 +18,11 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from bench.harmless import harmless
 from bench.report.leaderboard import Leaderboard
 from bench.report.page.content import content
 from bench.report.page.pictures import samples
 from bench.report.results import Results
+from bench.system.sanitize import harmless
 
 NAME = "page.html"
 """Of the file, in the folder of the results."""

@@ -11,8 +11,8 @@ from functools import cache
 import matplotlib
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
-from bench.harmless import UNSEEN
 from bench.report.leaderboard import Leaderboard
+from bench.system.sanitize import UNSEEN
 
 SHOWN = 10
 

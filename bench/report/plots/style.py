@@ -22,9 +22,9 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import text_to_path
 
-from bench.files import write_whole
 from bench.report.leaderboard import GIB, MEMORY_MEASURES, Cell, Leaderboard, Row, Table, measured_memory
 from bench.scores import METRICS
+from bench.system.files import write_whole
 
 BLACK, BLUE, VERMILLION, GREEN = "#000000", "#0072B2", "#D55E00", "#009E73"
 ORANGE, SKY, PURPLE, YELLOW = "#E69F00", "#56B4E9", "#CC79A7", "#F0E442"

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from conftest import wait_for
 
-from bench import files
-from bench.files import OwnFolder, TargetError, check_targets, remove_unfinished, write_whole
+from bench.system import files
+from bench.system.files import OwnFolder, TargetError, check_targets, remove_unfinished, write_whole
 
 WRITES = """
 import sys, time
 from pathlib import Path
-from bench.files import write_whole
+from bench.system.files import write_whole
 def fill(file):
     file.write(b"half")
     file.flush()
@@ -26,7 +26,7 @@ write_whole(Path(sys.argv[1]), fill)
 """
 HAS_A_FOLDER = """
 import subprocess, sys, tempfile
-from bench.files import OwnFolder
+from bench.system.files import OwnFolder
 tempfile.tempdir = sys.argv[1]
 own = OwnFolder()
 child = subprocess.Popen(["sleep", "600"], pass_fds=[own.descriptor], stdout=subprocess.DEVNULL)

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from bench import interrupt
-from bench.interrupt import Interrupts, Terminated
+from bench.system import interrupt
+from bench.system.interrupt import Interrupts, Terminated
 
 
 def test_ctrl_c_asks_first_and_stops_then():

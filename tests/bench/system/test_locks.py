@@ -6,12 +6,12 @@ import subprocess
 import sys
 import threading
 
-from bench.claims import Claim, owner
+from bench.system.locks import Claim, owner
 
 HOLD = """
 import sys
 from pathlib import Path
-from bench.claims import Claim
+from bench.system.locks import Claim
 print(Claim.take(Path(sys.argv[1])) is not None, flush=True)
 sys.stdin.read()
 """

@@ -3,14 +3,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import psutil
 import pytest
+from conftest import REPOSITORY
 
-from bench import machine
+from bench.system import machine
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 GIB = 2**30
 
 
@@ -110,7 +109,7 @@ def test_where_there_are_no_control_groups_the_machine_is_the_limit(tmp_path):
 def test_a_process_that_is_bound_to_a_core_uses_one():
     """For real, and through the command line: what Ray and the pools are told comes from the same function."""
     code = f"import os; os.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}})\n"
-    code += "from bench import machine; print(machine.cores(), machine.cores_in_words())"
+    code += "from bench.system import machine; print(machine.cores(), machine.cores_in_words())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     several = (os.cpu_count() or 1) > 1
     words = f"this process may use 1 of {os.cpu_count()} cores" if several else "this machine has 1 core"
@@ -126,6 +125,6 @@ def test_nothing_else_counts_cores_or_memory():
 
 
 def test_it_imports_nothing_that_takes_long():
-    code = "import sys, bench.machine; print(sorted({'torch', 'numpy', 'pydantic', 'ray'} & sys.modules.keys()))"
+    code = "import sys, bench.system.machine; print(sorted({'torch', 'numpy', 'pydantic', 'ray'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert done.stdout.strip() == "[]"

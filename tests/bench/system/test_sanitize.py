@@ -12,13 +12,14 @@ from conftest import RANKS, SWEEP, write_pairs
 from rich.table import Table
 from rich.text import Text
 
-from bench import console, data, plan, predict, run, score
-from bench.command import _Stream
-from bench.harmless import csv_cell, harmless
+from bench import data, plan, predict, run, score
 from bench.report import __main__ as report
 from bench.report import page, terminal
 from bench.report.latex import latex
 from bench.report.tables import as_csv, comparisons_csv, markdown
+from bench.system import console
+from bench.system.command import _Stream
+from bench.system.sanitize import csv_cell, harmless
 
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\r\x08\x7f\x9b1m"
 TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c"

@@ -10,7 +10,7 @@ from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from bench.harmless import harmless
+from bench.system.sanitize import harmless
 
 KEPT = "\n\t"
 """What a text of several lines may hold."""

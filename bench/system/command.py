@@ -13,7 +13,7 @@ from io import TextIOWrapper
 from types import FrameType
 from typing import Any, TextIO
 
-from bench.interrupt import INTERRUPTED, Interrupts, Terminated
+from bench.system.interrupt import INTERRUPTED, Interrupts, Terminated
 
 
 def begin() -> None:

@@ -20,7 +20,7 @@ from bench.trial import run_trial
 
 COMMANDS = ("run", "report/__main__", "plan", "score", "data", "predict", "export", "compare_memory", "compare_speed")
 SAYS = """
-from bench import command
+from bench.system import command
 command.begin()
 import sys
 from rich.console import Console
@@ -34,7 +34,7 @@ def main(arguments):
 sys.exit(command.run(main))
 """
 STOPPED = """
-from bench import command
+from bench.system import command
 command.begin()
 import os, signal, sys, time
 {before}
@@ -116,7 +116,7 @@ def test_every_command_begins_and_ends_so():
     for name in found:
         text = (folder / f"{name}.py").read_text()
         _, first, begins, *_ = ast.parse(text).body
-        assert ast.unparse(first) == "from bench import command", name
+        assert ast.unparse(first) == "from bench.system import command", name
         assert ast.unparse(begins) == "if __name__ == '__main__':\n    command.begin()", name
         assert text.endswith("sys.exit(command.run(main))\n"), name
 

@@ -8,12 +8,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from conftest import examples, write_pairs
+from hostile import HOSTILE, damaged
 from hypothesis import given
 from hypothesis import settings as settings_of
 from hypothesis import strategies as st
 from synthetic import synthetic
-from test_hostile_files import damaged
-from test_hostile_sweeps import HOSTILE
 
 from bench import manifest, score
 from bench.live_page import LivePage
