@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from bench.checks import frozen_digests
-from bench.config import TrialConfig, recorded
+from bench.config.settings import TrialConfig, recorded
 from bench.datasets import some
 from bench.system.machine import free_bytes
 from models import MODELS

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import bench
 import models
-from bench.config import ConfigError, TrialConfig
+from bench.config.settings import ConfigError, TrialConfig
+from bench.config.sweep import Trial, absent_of, data_key, prepare_data, prepare_weights
 from bench.datasets import DATASETS, DataError
 from bench.sources import Source, fetch
-from bench.sweep import Trial, absent_of, data_key, prepare_data, prepare_weights
 from bench.system.files import write_whole
 from models.core.registry import Missing
 

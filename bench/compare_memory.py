@@ -26,13 +26,13 @@ import pandas
 import torch
 from torch import Tensor, nn
 
-from bench.config import ConfigError, TrialConfig, with_value
+from bench.config.settings import ConfigError, TrialConfig, with_value
+from bench.config.sweep import check_writable
 from bench.footprint import Tracker, follow_step
 from bench.generations import DEFAULT, here
 from bench.memory import Memory, MemoryMonitor
 from bench.predicted_memory import fake_footprint, predict
 from bench.report import plots
-from bench.sweep import check_writable
 from bench.system.console import ArgumentParser, complain
 from bench.system.device import device_of, float32_products
 from bench.system.files import TargetError, check_targets, write_whole

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from bench.compare_memory import UPSTREAM, check_upstream, function_of, upstream_network
-from bench.config import ConfigError, TrialConfig, with_value
-from bench.sweep import check_writable
+from bench.config.settings import ConfigError, TrialConfig, with_value
+from bench.config.sweep import check_writable
 from bench.system.console import ArgumentParser, complain
 from bench.system.device import device_of, float32_products, tf32_flags
 from bench.system.files import TargetError, check_targets, write_whole

@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+from bench.config.search import EarlyStoppingConfig
+from bench.config.sweep import Trial
 from bench.record import CurvePoint, Timing, TrialRecord
-from bench.search_settings import EarlyStoppingConfig
-from bench.sweep import Trial
 from bench.train import Epoch
 
 

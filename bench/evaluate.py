@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.config.protocol import ProtocolConfig
 from bench.datasets import Split
-from bench.protocol import ProtocolConfig
 from bench.scores import NotFinite
 from bench.transforms import TransformConfig, to_input
 

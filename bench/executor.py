@@ -5,13 +5,13 @@ from contextlib import ExitStack
 from types import ModuleType
 
 from bench import schedule
-from bench.config import ConfigError
+from bench.config.settings import ConfigError
+from bench.config.sweep import Trial, absent_of, prepare_data, prepare_weights
 from bench.cost import longest_first
 from bench.datasets import Progress
 from bench.forked import ForkServer
 from bench.resources import Resources, check_parallel
 from bench.sources import Source, fetch
-from bench.sweep import Trial, absent_of, prepare_data, prepare_weights
 from bench.system.interrupt import Interrupts
 from bench.system.processes import Family
 from bench.work import Work
@@ -31,7 +31,7 @@ class Executor(ExitStack):
         validated_by: str | None = None,
     ) -> None:
         """counts: of parameters by trial id, which say what takes longest; sources: what is fetched where it is not;
-        validated_by: who needs a validation split, as ``bench.sweep.prepare_data`` says it.
+        validated_by: who needs a validation split, as ``bench.config.sweep.prepare_data`` says it.
 
         All methods raise ``ConfigError``.
         """

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.config import ConfigError, TrialConfig
+from bench.config.settings import ConfigError, TrialConfig
+from bench.config.sweep import Trial, model_key
 from bench.datasets import Data, DataError, Split, _cache
 from bench.feature_store import Entry, FeatureStore, Stored, bytes_of
 from bench.record import FeatureCache
-from bench.sweep import Trial, model_key
 from bench.system.files import TargetError, check_targets
 from bench.transforms import TransformConfig, to_input
 from models.core.frozen_prefix import Continued, NoFrozenPrefix, frozen_prefix

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bench.allocator import reserved_bytes, rounded
-from bench.config import TrialConfig
+from bench.config.settings import TrialConfig
 from bench.train import batch_loss
 from bench.transforms import flip
 

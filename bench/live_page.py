@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
+from bench.config.sweep import Trial
 from bench.record import MANIFEST, TrialRecord
 from bench.report import page, results
-from bench.sweep import Trial
 from bench.system.files import write_whole
 from bench.train import Epoch
 

@@ -18,7 +18,8 @@ from rich.markup import escape as rich_escape
 from rich.table import Table
 
 from bench import manifest
-from bench.config import ConfigError, Sweep, TrialConfig, load_sweep, with_value
+from bench.config.settings import ConfigError, Sweep, TrialConfig, load_sweep, with_value
+from bench.config.sweep import Trial, check_writable, expand, sizes
 from bench.footprint import PARTS
 from bench.generations import DEFAULT, GENERATIONS, MIB, Generation, here
 from bench.predicted_memory import USABLE, Prediction, Unpredictable, fits, predict, prediction_key
@@ -26,7 +27,6 @@ from bench.progress import loading
 from bench.report import plots
 from bench.report.tables import csv, escape
 from bench.run import COUNTING, LOG_WIDTH, MANY, folder_name
-from bench.sweep import Trial, check_writable, expand, sizes
 from bench.system.console import ArgumentParser, Console, complain
 from bench.system.files import TargetError, check_targets, write_whole
 from models.core.paths import expanded

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
 
-from bench.config import TrialConfig
+from bench.config.settings import TrialConfig
 from bench.footprint import Footprint, Tracker, follow_step
 from bench.generations import DEFAULT, Generation
 from bench.train import make_optimiser

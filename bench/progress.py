@@ -14,11 +14,11 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
+from bench.config.sweep import Trial
 from bench.forked import in_a_line
 from bench.memory import PEAKS
 from bench.record import TrialRecord
 from bench.scores import METRICS, main_metric
-from bench.sweep import Trial
 from bench.train import Epoch
 
 GIB = 2**30

@@ -13,7 +13,7 @@ from threading import Thread
 import torch
 import torch.distributed as dist
 
-from bench.config import TrialConfig
+from bench.config.settings import TrialConfig
 from bench.forked import Request
 from bench.parallel import Share
 from bench.telling import end_with_input, telling

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow.parquet
 
-from bench.config import TrialConfig
+from bench.config.settings import TrialConfig
 from bench.forked import Request, in_words, without_record
 from bench.memory import PEAKS, Memory
 from bench.record import RankMemory, TrialRecord, load

@@ -12,10 +12,10 @@ from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 
 from bench import schema
+from bench.config.search import EarlyStoppingConfig
 from bench.datasets import _cache
 from bench.memory import Memory, MemoryConditions
 from bench.schema import NewerVersion
-from bench.search_settings import EarlyStoppingConfig
 from bench.system import parquet
 from bench.system.files import set_aside, write_whole
 from models.core.registry import Config

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.config import ConfigError, Sweep
+from bench.config.settings import ConfigError, Sweep
 from bench.system.machine import cores, cores_in_words
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import manifest, schema, search, watch
-from bench.config import Sweep
+from bench.config.settings import Sweep
+from bench.config.sweep import Trial
 from bench.early_stopping import EarlyStopping
 from bench.executor import Executor
 from bench.live_page import LivePage
 from bench.progress import Display
 from bench.record import TrialRecord, adopt, load_all, load_images
-from bench.sweep import Trial
 from bench.system.interrupt import Interrupts
 from bench.work import Limits, Work
 from models.core.registry import Missing

@@ -29,11 +29,11 @@ import torch
 from rich.progress import track
 
 from bench import schema
+from bench.config.protocol import ProtocolConfig
 from bench.datasets import DataError, first_lines, some
 from bench.datasets._masks import BINARY, Reading, add_options, reading_of
 from bench.external import FOLDER, ExternalRecord, load_external, targets
 from bench.predictions import LISTED, Found, Kind, Pair, find_pairs, full_scales, look, read
-from bench.protocol import ProtocolConfig
 from bench.provenance import provenance
 from bench.scores import METRICS, Measured, NotFinite, collect, measure
 from bench.system.console import ArgumentParser, Console, complain

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench import mirror
+from bench.config.protocol import ProtocolConfig
 from bench.datasets import IGNORED
-from bench.protocol import ProtocolConfig
 
 
 @dataclass(frozen=True)

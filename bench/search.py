@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.config import Axis, ConfigError, Sweep
+from bench.config.search import SearchConfig
+from bench.config.settings import Axis, ConfigError, Sweep
+from bench.config.sweep import Trial, expand
 from bench.record import TrialRecord
 from bench.report.columns import best_row, not_distinguishable
 from bench.report.leaderboard import summarise
 from bench.scores import main_metric
-from bench.search_settings import SearchConfig
-from bench.sweep import Trial, expand
 
 Labels = tuple[str, ...]  # of a point, one on each axis
 Images = Mapping[str, Mapping[str, Sequence]]

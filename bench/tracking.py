@@ -14,9 +14,9 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.air.integrations.wandb import WandbLoggerCallback
 from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 
-from bench.config import ConfigError, Sweep
+from bench.config.settings import ConfigError, Sweep
+from bench.config.sweep import Trial
 from bench.record import TrialRecord
-from bench.sweep import Trial
 from bench.train import Epoch
 
 PROJECT = "sam3-bench"

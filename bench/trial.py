@@ -24,7 +24,7 @@ from torch import nn
 from bench import checkpoint, features, generations, resume, samples
 from bench.checks import CheckFailed, check_frozen, frozen_digests
 from bench.class_scores import score_classes
-from bench.config import TrialConfig
+from bench.config.settings import TrialConfig
 from bench.datasets import DATASETS, DataError, Split
 from bench.evaluate import predict
 from bench.forked import Request

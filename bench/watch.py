@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from bench.config import ConfigError, Sweep
+from bench.config.settings import ConfigError, Sweep
+from bench.config.sweep import Trial
 from bench.progress import Watcher
 from bench.record import TrialRecord
-from bench.sweep import Trial
 from bench.train import Epoch
 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}

@@ -15,11 +15,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bench import cluster, resume
+from bench.config.sweep import Trial
 from bench.early_stopping import EarlyStopping
 from bench.progress import Watcher, duration
 from bench.record import TrialRecord, load, unsaved
 from bench.schema import NewerVersion
-from bench.sweep import Trial
 from bench.system.files import set_aside
 from bench.system.locks import Claim, owner
 from bench.train import Epoch

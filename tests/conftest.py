@@ -24,7 +24,7 @@ from hypothesis import is_hypothesis_test, settings
 from PIL import Image
 
 from bench import forked, ranks, score
-from bench.config import TrialConfig, with_value
+from bench.config.settings import TrialConfig, with_value
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

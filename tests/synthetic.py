@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.config import Axis, Sweep, TrialConfig
+from bench.config.settings import Axis, Sweep, TrialConfig
+from bench.config.sweep import Trial, expand
 from bench.memory import Memory
 from bench.record import CurvePoint, MemoryAtFailure, Provenance, Timing, TrialRecord, write_table
 from bench.report.leaderboard import summarise
 from bench.report.results import Results
 from bench.scores import OF_PROTOCOL
-from bench.sweep import Trial, expand
 from models.core.registry import Missing
 
 GIB = 2**30

@@ -7,8 +7,8 @@ import pytest
 import warm
 import yaml
 
-from bench.config import load_sweep
-from bench.sweep import expand, sizes
+from bench.config.settings import load_sweep
+from bench.config.sweep import expand, sizes
 
 FILES = sorted((Path(__file__).resolve().parent.parent / "ablations").glob("*.yaml"))
 PROFILES = [(path, profile) for path in FILES for profile in yaml.safe_load(path.read_text())["profiles"]]

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-from bench.config import load_sweep
+from bench.config.settings import load_sweep
 from bench.resources import add_options
 from bench.run import _parser
 

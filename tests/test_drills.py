@@ -11,13 +11,13 @@ import psutil
 import pytest
 from conftest import RANKS, SWEEP, customise, finished, processes, wait_for
 
-from bench.config import TrialConfig, load_sweep
+from bench.config.settings import TrialConfig, load_sweep
+from bench.config.sweep import expand
 from bench.datasets import _cache
 from bench.forked import ForkServer
 from bench.record import load_all
 from bench.run import main
 from bench.schedule import run_serially
-from bench.sweep import expand
 from bench.system.machine import cores
 from bench.trial import run_trial
 from bench.work import Limits, Work

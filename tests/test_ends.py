@@ -19,11 +19,11 @@ import pytest
 from conftest import SWEEP, customise, finished, processes, wait_for
 
 from bench import forked
-from bench.config import load_sweep
+from bench.config.settings import load_sweep
+from bench.config.sweep import expand
 from bench.forked import ForkServer
 from bench.record import load_all
 from bench.schedule import run_serially
-from bench.sweep import expand
 from bench.system.processes import is_dead
 from bench.work import Limits, Work
 

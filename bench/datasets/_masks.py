@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 from pydantic import BeforeValidator, ValidationError, model_validator
 
+from bench.config.yaml_file import BadYaml, parse
 from bench.datasets import IGNORED, DataError, some
 from bench.datasets._images import Rule, deep_values, to_8_bits
-from bench.sweep_file import BadYaml, parse
 from models.core.registry import Config, did_you_mean
 
 OBJECT = 128  # py_sod_metrics: above it is object

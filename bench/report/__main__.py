@@ -18,7 +18,8 @@ from pathlib import Path
 
 
 from bench import report
-from bench.config import ConfigError
+from bench.config.settings import ConfigError
+from bench.config.sweep import check_writable
 from bench.report import bundle, results, terminal
 from bench.report.against import against
 from bench.report.merge import merge
@@ -26,7 +27,6 @@ from bench.report.predictions import keep_predictions, predictions
 from bench.report.results import Results
 from bench.report.select import select
 from bench.run import LOG_WIDTH
-from bench.sweep import check_writable
 from bench.system.console import ArgumentParser, Console, complain
 from bench.system.files import TargetError, check_targets, remove_unfinished
 from models.core.paths import expanded

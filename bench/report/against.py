@@ -15,12 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from bench.config.sweep import Trial
 from bench.record import TrialRecord
 from bench.report.leaderboard import GIB, MEMORY_MEASURES, RESOLUTION_BYTES
 from bench.report.results import Results
 from bench.scores import METRICS, main_metric
 from bench.statistics import LEVEL, compare, compare_on_images, holm, pooled_p
-from bench.sweep import Trial
 
 Verdict = Literal["worse", "better", "not resolved", "equal", "missing", "new", "not compared"]
 SPEEDS = ("train_images_per_second", "inference_images_per_second")

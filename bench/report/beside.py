@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from bench import published
+from bench.config.sweep import Trial
 from bench.external import ExternalRecord
 from bench.published import Result, Source
 from bench.record import TrialRecord
-from bench.sweep import Trial
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from bench import manifest, report
-from bench.config import ConfigError
+from bench.config.settings import ConfigError
 from bench.external import FOLDER
 from bench.report.results import Results
 from bench.system.files import OwnFolder, write_whole

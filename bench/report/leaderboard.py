@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.config import Sweep
+from bench.config.search import SearchConfig
+from bench.config.settings import Sweep
+from bench.config.sweep import Trial
 from bench.external import ExternalRecord
 from bench.forked import in_a_line
 from bench.manifest import Predicted
@@ -18,9 +20,7 @@ from bench.memory import PEAKS
 from bench.record import TrialRecord
 from bench.report.beside import Beside, beside
 from bench.scores import MAIN_METRICS, METRICS, main_metric
-from bench.search_settings import SearchConfig
 from bench.statistics import Comparison, compare, half_width
-from bench.sweep import Trial
 from models.core.registry import Missing
 from models.core.size import in_words
 

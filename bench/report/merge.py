@@ -9,11 +9,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.config import Axis, Sweep
+from bench.config.search import SearchConfig
+from bench.config.settings import Axis, Sweep
+from bench.config.sweep import Trial
 from bench.manifest import NOT_THERE, RecordedTrial, axis_over, label, value_at, varied
 from bench.report.results import Results
-from bench.search_settings import SearchConfig
-from bench.sweep import Trial
 
 
 def merge(parts: Sequence[Results]) -> tuple[Results, list[str]]:

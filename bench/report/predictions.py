@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench import generations, manifest
+from bench.config.sweep import Trial
 from bench.manifest import Predicted
 from bench.predicted_memory import Unpredictable, predict, prediction_key
-from bench.sweep import Trial
 from models.core.registry import InvalidModel
 
 

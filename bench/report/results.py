@@ -6,13 +6,13 @@ from functools import cached_property
 from pathlib import Path
 
 from bench import manifest, schema
-from bench.config import ConfigError, Sweep
+from bench.config.settings import ConfigError, Sweep
+from bench.config.sweep import Trial
 from bench.external import ExternalRecord, load_external
 from bench.manifest import Predicted
 from bench.record import TrialRecord, load_all, read_images, read_series
 from bench.report.leaderboard import Leaderboard, summarise
 from bench.samples import read_samples
-from bench.sweep import Trial
 from models.core.registry import Missing
 
 

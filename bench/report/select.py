@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.config import ConfigError
+from bench.config.settings import ConfigError
 from bench.manifest import value_at
 from bench.report.leaderboard import Leaderboard, Row
 from bench.report.results import Results

@@ -7,7 +7,7 @@ import pytest
 from conftest import put
 from pydantic import ValidationError
 
-from bench.config import TrialConfig
+from bench.config.settings import TrialConfig
 from bench.datasets import DATASETS, DataError
 from bench.datasets._catalogue import catalogue
 from bench.datasets._packs import find

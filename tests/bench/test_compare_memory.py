@@ -4,7 +4,7 @@ import torch
 
 from bench import compare_memory
 from bench.compare_memory import FULL, GRID, Measured, compare_on_cpu, label, main, write
-from bench.config import TrialConfig, with_value
+from bench.config.settings import TrialConfig, with_value
 from bench.memory import Memory
 from bench.predicted_memory import predict
 

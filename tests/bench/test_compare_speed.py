@@ -12,7 +12,7 @@ from torch import nn
 from bench import compare_speed
 from bench.compare_memory import function_of
 from bench.compare_speed import Task, fill, main, measure
-from bench.config import TrialConfig, with_value
+from bench.config.settings import TrialConfig, with_value
 from bench.losses import structure_loss
 from bench.system.device import tf32_flags
 from models import MODELS

@@ -10,7 +10,7 @@ import yaml
 from conftest import put, write_pairs
 from PIL import Image
 
-from bench.config import load_sweep
+from bench.config.settings import load_sweep
 from bench.data import main
 from bench.datasets import DATASETS
 from bench.datasets._catalogue import catalogue

@@ -2,9 +2,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from bench.config.protocol import ProtocolConfig
 from bench.datasets import Split
 from bench.evaluate import predict
-from bench.protocol import ProtocolConfig
 from bench.transforms import TransformConfig
 
 TRANSFORM = TransformConfig(size=8)

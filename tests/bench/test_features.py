@@ -16,12 +16,12 @@ from safetensors.torch import load
 
 from bench import features
 from bench.checks import frozen_digests
-from bench.config import ConfigError
+from bench.config.settings import ConfigError
+from bench.config.sweep import Trial
 from bench.datasets import DATASETS
 from bench.record import TrialRecord
 from bench.report.leaderboard import _memory_notes, _quantities
 from bench.run import main
-from bench.sweep import Trial
 from bench.transforms import TransformConfig, flip, to_input
 from bench.trial import run_trial
 from models import MODELS

@@ -6,7 +6,7 @@ from fake_cuda import FakeCuda
 from fake_nvml import FakeNvml
 
 from bench import sampler
-from bench.config import TrialConfig, with_value
+from bench.config.settings import TrialConfig, with_value
 from bench.generations import DEFAULT, GENERATIONS, here, of_capability, of_device
 from bench.predicted_memory import fake_footprint, predict
 

@@ -22,12 +22,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from bench import data, executor, plan, predict, run, score
-from bench.config import load_sweep
+from bench.config.settings import load_sweep
+from bench.config.sweep import expand
 from bench.external import load_external
 from bench.record import load_all
 from bench.report.leaderboard import summarise
 from bench.report.tables import as_csv, markdown
-from bench.sweep import expand
 from bench.trial import run_trial
 
 EVIL = "touched"  # what no file may bring about
@@ -52,8 +52,6 @@ def command(capsys):
         return code, out + err
 
     return execute
-
-
 
 
 # --- images and masks -------------------------------------------------------------------------------------------------

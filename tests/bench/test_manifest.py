@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench import manifest, plan, run
-from bench.config import Axis, ConfigError, Sweep, load_sweep
+from bench.config.settings import Axis, ConfigError, Sweep, load_sweep
+from bench.config.sweep import expand
 from bench.manifest import changes, label, reconstruct, understand, varied
 from bench.record import MANIFEST, TrialRecord, load_all
 from bench.report import results
 from bench.run import folder_name
-from bench.sweep import expand
 from models.core.registry import Missing
 
 

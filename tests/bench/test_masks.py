@@ -15,13 +15,13 @@ from torch.nn import functional as F
 
 from bench import data, score
 from bench.class_scores import score_classes
-from bench.config import load_sweep
+from bench.config.protocol import ProtocolConfig
+from bench.config.settings import load_sweep
+from bench.config.sweep import expand, prepare_data
 from bench.datasets import DATASETS, IGNORED, DataError, first_lines
 from bench.datasets._masks import Reading, to_mask
 from bench.losses import CLASS_LOSSES, LOSSES
-from bench.protocol import ProtocolConfig
 from bench.scores import measure
-from bench.sweep import expand, prepare_data
 from bench.train import TrainConfig, batch_loss
 from bench.transforms import TransformConfig, resize_mask
 

@@ -64,8 +64,6 @@ def test_a_sampler_that_dies_is_an_error_and_not_a_zero():
                 pass
 
 
-
-
 OWN = psutil.Process().pid
 
 

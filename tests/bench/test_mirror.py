@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bench import mirror
-from bench.protocol import ProtocolConfig
+from bench.config.protocol import ProtocolConfig
 from bench.scores import score
 
 MIRROR = ProtocolConfig(name="mirror")

@@ -9,13 +9,13 @@ from conftest import RANKS, SWEEP, write_pairs
 from safetensors.torch import load_file, save_file
 
 from bench import checkpoint, manifest, run, score
-from bench.config import load_sweep
+from bench.config.settings import load_sweep
+from bench.config.sweep import expand
 from bench.record import MANIFEST, TrialRecord, load_all, set_aside_damaged
 from bench.report import __main__ as report
 from bench.report import results
 from bench.rounds import Rounds
 from bench.schema import NewerVersion
-from bench.sweep import expand
 from bench.work import Work
 
 LINE = "written by a newer version of the suite (schema 2, this one knows 1); update the suite"

@@ -15,7 +15,7 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from bench import parallel, resume
-from bench.config import TrialConfig, with_value
+from bench.config.settings import TrialConfig, with_value
 from bench.forked import Request
 from bench.parallel import Share, distribute
 from bench.ranks import _failure, run_parallel

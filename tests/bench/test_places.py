@@ -11,7 +11,7 @@ import pytest
 from conftest import RANKS, REPOSITORY, SWEEP, write_pairs
 
 from bench import schedule_ray, score
-from bench.config import TrialConfig
+from bench.config.settings import TrialConfig
 from bench.datasets import DATASETS, DataError, _cache
 from bench.forked import LONGEST_SOCKET, place_for_sockets
 from bench.run import main

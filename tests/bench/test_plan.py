@@ -7,12 +7,12 @@ import yaml
 from conftest import REPOSITORY
 
 from bench import plan as planner
-from bench.config import ConfigError, TrialConfig, load_sweep, with_value
+from bench.config.settings import ConfigError, TrialConfig, load_sweep, with_value
+from bench.config.sweep import expand
 from bench.footprint import PARTS, Footprint
 from bench.generations import GENERATIONS
 from bench.plan import CARDS, card_size, largest_batch, main
 from bench.predicted_memory import USABLE, Prediction, Unpredictable, fits, predict
-from bench.sweep import expand
 
 GIB = 2**30
 SWEEP = """

@@ -13,7 +13,8 @@ from matplotlib.text import Annotation, Text
 from PIL import Image
 from synthetic import provenance
 
-from bench.config import Axis, Sweep
+from bench.config.settings import Axis, Sweep
+from bench.config.sweep import expand
 from bench.memory import Memory
 from bench.record import CurvePoint, Timing, TrialRecord
 from bench.report import plots
@@ -25,7 +26,6 @@ from bench.report.plots.placement import placement
 from bench.report.results import Results
 from bench.samples import Sample
 from bench.scores import OF_PROTOCOL
-from bench.sweep import expand
 
 GIB = 2**30
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint
 
-from bench.config import TrialConfig, with_value
+from bench.config.settings import TrialConfig, with_value
 from bench.footprint import PARTS, Tracker, follow_step
 from bench.predicted_memory import Unpredictable, fake_footprint, predict
 from bench.train import batch_loss, make_optimiser

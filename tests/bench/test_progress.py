@@ -9,14 +9,14 @@ import pytest
 from rich.console import Console
 
 from bench import live_page, manifest
-from bench.config import Axis, Sweep
+from bench.config.settings import Axis, Sweep
+from bench.config.sweep import expand
 from bench.forked import without_record
 from bench.live_page import LivePage
 from bench.memory import Memory
 from bench.progress import Display, peak_memory
 from bench.record import CurvePoint, Timing, TrialRecord
 from bench.report import page, results
-from bench.sweep import expand
 from bench.train import Epoch
 
 GIB = 2**30

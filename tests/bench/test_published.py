@@ -4,7 +4,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from bench.config import TrialConfig
+from bench.config.settings import TrialConfig
 from bench.published import FILE, Published, load, test_set_of
 from bench.scores import OF_PROTOCOL
 

@@ -9,7 +9,8 @@ import pytest
 from synthetic import board_of, record
 
 from bench import published, report
-from bench.config import Axis, Sweep, TrialConfig
+from bench.config.settings import Axis, Sweep, TrialConfig
+from bench.config.sweep import expand
 from bench.external import ExternalRecord
 from bench.memory import Memory
 from bench.record import MemoryAtFailure
@@ -20,7 +21,6 @@ from bench.report.results import Results
 from bench.report.sections import escape
 from bench.report.tables import as_csv, comparisons_csv, markdown
 from bench.scores import OF_PROTOCOL
-from bench.sweep import expand
 
 GIB = 2**30
 
@@ -29,10 +29,6 @@ GIB = 2**30
 def sweep(tiny):
     axis = Axis.over("model.adapter.rank", {"2": 2, "4": 4, "8": 8})
     return Sweep("mine", "How narrow?", "embedded", tiny, (axis,), (0, 1))
-
-
-
-
 
 
 def results_of(sweep, *records, images=None):

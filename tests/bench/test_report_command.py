@@ -14,7 +14,8 @@ import pytest
 from synthetic import synthetic
 
 from bench import manifest
-from bench.config import Axis, ConfigError
+from bench.config.settings import Axis, ConfigError
+from bench.config.sweep import expand
 from bench.record import load_all
 from bench.report import bundle, results
 from bench.report.__main__ import main
@@ -23,7 +24,6 @@ from bench.report.leaderboard import Leaderboard
 from bench.report.merge import merge
 from bench.report.select import select
 from bench.report.tables import as_frame
-from bench.sweep import expand
 
 
 def write(made, folder):

@@ -3,10 +3,10 @@
 import pytest
 from synthetic import board_of, record
 
-from bench.config import Axis, Sweep
+from bench.config.settings import Axis, Sweep
+from bench.config.sweep import expand
 from bench.memory import Memory
 from bench.report.tables import as_frame, markdown
-from bench.sweep import expand
 
 
 @pytest.fixture

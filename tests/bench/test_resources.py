@@ -5,7 +5,7 @@ import argparse
 import pytest
 from fake_cuda import FakeCuda
 
-from bench.config import ConfigError, Sweep
+from bench.config.settings import ConfigError, Sweep
 from bench.resources import Resources, add_options, check_parallel, resources_of
 from bench.system import machine
 

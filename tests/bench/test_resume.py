@@ -11,7 +11,7 @@ from safetensors.torch import load, save_file
 
 from bench import resume, sod
 from bench import train as training_loop
-from bench.config import TrialConfig
+from bench.config.settings import TrialConfig
 from bench.datasets import DATASETS
 from bench.provenance import provenance
 from bench.resume import Checkpoints

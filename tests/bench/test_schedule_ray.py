@@ -18,11 +18,11 @@ from ray.cluster_utils import Cluster
 
 from bench import cluster, ray_worker, resume, schedule_ray
 from bench.cluster import Look
-from bench.config import load_sweep
+from bench.config.settings import load_sweep
+from bench.config.sweep import expand
 from bench.ray_watch import RayWatch
 from bench.record import TrialRecord, load_all
 from bench.run import main
-from bench.sweep import expand
 from bench.trial import run_trial
 from bench.work import Work
 

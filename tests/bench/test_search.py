@@ -14,7 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bench import cluster, schedule, search
-from bench.config import Axis, ConfigError, Sweep, TrialConfig, load_sweep
+from bench.config.search import EarlyStoppingConfig, Range, SearchConfig
+from bench.config.settings import Axis, ConfigError, Sweep, TrialConfig, load_sweep
+from bench.config.sweep import Trial, expand, pending
 from bench.early_stopping import EarlyStopping
 from bench.provenance import provenance
 from bench.record import CurvePoint, Timing, TrialRecord, load_all, write_table
@@ -22,9 +24,7 @@ from bench.report.leaderboard import summarise
 from bench.report.tables import markdown
 from bench.run import main
 from bench.scores import MAIN_METRICS, METRICS
-from bench.search_settings import EarlyStoppingConfig, Range, SearchConfig
 from bench.statistics import compare, holm
-from bench.sweep import Trial, expand, pending
 from bench.system.machine import cores
 from bench.train import Epoch
 

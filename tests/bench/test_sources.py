@@ -8,7 +8,7 @@ import pytest
 from conftest import write_pairs
 
 from bench import cluster, sources
-from bench.config import ConfigError, with_value
+from bench.config.settings import ConfigError, with_value
 from bench.run import main
 from bench.sources import Source, fetch, parse
 

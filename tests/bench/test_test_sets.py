@@ -4,10 +4,10 @@ import pandas
 import pytest
 from synthetic import record
 
-from bench.config import Axis, Sweep
+from bench.config.settings import Axis, Sweep
+from bench.config.sweep import expand
 from bench.report.leaderboard import summarise
 from bench.report.tables import as_frame, markdown
-from bench.sweep import expand
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import yaml
 from tensorboardX.proto.event_pb2 import Event
 
 from bench import run, tracking, watch
-from bench.config import Axis, ConfigError, Sweep, load_sweep
+from bench.config.settings import Axis, ConfigError, Sweep, load_sweep
+from bench.config.sweep import expand
 from bench.memory import Memory
 from bench.record import CurvePoint, Timing, TrialRecord
-from bench.sweep import expand
 from bench.tracking import Tracking
 from bench.train import Epoch
 

@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from bench import work as work_module
+from bench.config.sweep import Trial
 from bench.record import TrialRecord, adopt, load, save_or_keep, unsaved
 from bench.resume import place
-from bench.sweep import Trial
 from bench.work import Limits, Work
 
 

@@ -20,13 +20,13 @@ from ray.cluster_utils import Cluster
 from torch import nn
 
 from bench.compare_speed import Measured, Task, _config, _in_a_process, _parser
-from bench.config import TrialConfig, load_sweep, with_value
+from bench.config.settings import TrialConfig, load_sweep, with_value
+from bench.config.sweep import Trial
 from bench.datasets import silent
 from bench.executor import Executor
 from bench.forked import ForkServer, Request, start
 from bench.record import TrialRecord, load_all
 from bench.resources import Resources
-from bench.sweep import Trial
 from bench.system.interrupt import Interrupts
 from bench.system.machine import cores
 from bench.train import Epoch

@@ -11,11 +11,11 @@ from PIL import Image
 from torch.nn import functional as F
 
 from bench import losses
-from bench.config import Axis, Sweep, TrialConfig
+from bench.config.settings import Axis, Sweep, TrialConfig
+from bench.config.sweep import expand, sizes
 from bench.datasets import DATASETS
 from bench.losses import structure_loss
 from bench.scores import score
-from bench.sweep import expand, sizes
 from bench.transforms import TransformConfig, flip, resize_image, resize_mask, to_input, to_target
 from models import MODELS
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from bench.config import Axis, ConfigError, Sweep
+from bench.config.settings import Axis, ConfigError, Sweep
+from bench.config.sweep import expand
 from bench.report.leaderboard import summarise
 from bench.report.tables import markdown
-from bench.sweep import expand
 from bench.transforms import to_input
 from bench.trial import run_trial
 from models import MODELS, sam3_zero_shot

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from bench.config import TrialConfig
+from bench.config.settings import TrialConfig
 from bench.footprint import PARTS
 from bench.predicted_memory import Prediction
 from bench.report.leaderboard import GIB

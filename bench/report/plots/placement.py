@@ -6,7 +6,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from bench.config import TrialConfig
+from bench.config.settings import TrialConfig
 from bench.report.leaderboard import Leaderboard, Row, Table
 from bench.report.plots.style import (
     BLACK,

@@ -8,7 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.config import MOST_ERRORS, MOST_POINTS, ConfigError, Sweep, TrialConfig, with_value
+from bench.config.settings import MOST_ERRORS, MOST_POINTS, ConfigError, Sweep, TrialConfig, with_value
 from bench.datasets import DATASETS, DataError, Progress, _cache, first_lines, silent, some
 from bench.record import TrialRecord
 from models.core.encoder_decoder import parameter_counts

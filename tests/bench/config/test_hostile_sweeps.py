@@ -48,8 +48,6 @@ GOOD = {
 }
 
 
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder for the sweep file, whose only other content are the results that it asks for."""
@@ -84,9 +82,6 @@ def said(place, capsys, monkeypatch):
 
 
 # --- mutations --------------------------------------------------------------------------------------------------------
-
-
-
 
 
 @st.composite
@@ -195,8 +190,6 @@ def mutated_texts(draw):
         piece = draw(st.one_of(st.sampled_from(PIECES), st.text(max_size=3), st.just(text[at : at + 40])))
         text = text[:at] + piece + text[at + length :]
     return text
-
-
 
 
 @HOSTILE

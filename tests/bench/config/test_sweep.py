@@ -3,10 +3,10 @@ import torch
 from conftest import SWEEP
 from safetensors.torch import load_file
 
-from bench.config import Axis, ConfigError, Sweep, TrialConfig
+from bench.config.settings import Axis, ConfigError, Sweep, TrialConfig
+from bench.config.sweep import absent_of, check_writable, expand, pending, prepare_data, prepare_weights, sizes
 from bench.record import TrialRecord
 from bench.run import _missing_lines, main
-from bench.sweep import absent_of, check_writable, expand, pending, prepare_data, prepare_weights, sizes
 from models import MODELS
 from models.core.encoder_decoder import ADAPTERS
 from models.core.skeleton import skeleton
@@ -124,7 +124,7 @@ def test_where_weights_were_found_is_said_before_the_trials_start(tmp_path, monk
 def test_shapes_that_are_the_same_are_built_once(sweep, tiny_with, monkeypatch, tmp_path):
     """What is loaded, left to chance or computed again changes no tensor's shape; what trains does change a count."""
     built = []
-    monkeypatch.setattr("bench.sweep.skeleton", lambda *arguments: built.append(1) or skeleton(*arguments))
+    monkeypatch.setattr("bench.config.sweep.skeleton", lambda *arguments: built.append(1) or skeleton(*arguments))
     same = {
         "model.encoder.drop_path": {"0": 0.0, "0.1": 0.1},
         "model.encoder.weights": {"random": "random", "mine": str(tmp_path / "mine.pt")},

@@ -14,13 +14,13 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
+from bench.config.protocol import ProtocolConfig
+from bench.config.search import Range, SearchConfig, labels
+from bench.config.yaml_file import BadYaml, parse, read
 from bench.datasets import DATASETS
 from bench.losses import CLASS_LOSSES
 from bench.memory import MemoryConfig, nvml_missing
-from bench.protocol import ProtocolConfig
 from bench.sampler import nvml_problem
-from bench.search_settings import Range, SearchConfig, labels
-from bench.sweep_file import BadYaml, parse, read
 from bench.train import TrainConfig
 from bench.transforms import TransformConfig
 from models import MODELS

@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from bench.config import Axis, ConfigError, TrialConfig, load_sweep
-from bench.sweep import expand
-from bench.sweep_file import parse
+from bench.config.settings import Axis, ConfigError, TrialConfig, load_sweep
+from bench.config.sweep import expand
+from bench.config.yaml_file import parse
 
 GOOD = """
 name: mine

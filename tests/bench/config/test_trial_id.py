@@ -5,12 +5,12 @@ import json
 import pytest
 from conftest import REPOSITORY
 
-from bench import checkpoint, config, manifest
-from bench.config import LATER, Axis, ConfigError, Later, Sweep, TrialConfig, recorded, with_value
+from bench import checkpoint, manifest
+from bench.config.settings import LATER, Axis, ConfigError, Later, Sweep, TrialConfig, recorded, settings, with_value
+from bench.config.sweep import expand
 from bench.record import MANIFEST, TrialRecord
 from bench.record import load as load_record
 from bench.report import results
-from bench.sweep import expand
 from bench.trial import run_trial
 
 FULL = {"model": "sam3_unet", "dataset": "duts"}
@@ -50,7 +50,7 @@ def test_two_points_that_differ_in_what_a_cpu_does_not_have_are_refused(tiny):
 
 def as_of_old(config: TrialConfig) -> dict:
     """The configuration as records had it before ``LATER``."""
-    raw = config.model_dump(mode="json")
+    raw = settings.model_dump(mode="json")
     for field in LATER:
         field.part_of(raw).pop(field.name, None)
     return raw
@@ -103,7 +103,7 @@ class Warmed(TrialConfig):
 @pytest.fixture
 def warmed(tiny_with, monkeypatch):
     """``tiny`` with the field ``warmup``, which was added later; 0 is what trials did before."""
-    monkeypatch.setattr(config, "LATER", (*LATER, Later("warmup", before=0, idle=lambda c: c.train.epochs == 1)))
+    monkeypatch.setattr(settings, "LATER", (*LATER, Later("warmup", before=0, idle=lambda c: c.train.epochs == 1)))
     return lambda warmup, epochs=3: Warmed.model_validate(
         {**tiny_with({"train.epochs": epochs}).model_dump(), "warmup": warmup}
     )
@@ -118,7 +118,7 @@ def test_this_is_how_a_field_is_added(warmed, tiny_with):
 
 def test_a_field_of_a_part_that_a_configuration_does_not_have_is_no_matter(tiny, monkeypatch):
     before = tiny.trial_id
-    monkeypatch.setattr(config, "LATER", (*LATER, Later("dataset.no_such_field", None), Later("model.no.such", 1)))
+    monkeypatch.setattr(settings, "LATER", (*LATER, Later("dataset.no_such_field", None), Later("model.no.such", 1)))
     again = TrialConfig.model_validate(tiny.model_dump())
     assert again.trial_id == before and recorded(tiny.model_dump_json()) == tiny
 
@@ -128,6 +128,6 @@ def test_every_later_field_is_one_and_its_default_is_valid():
     folder = {"name": "folder", "images": "images", "masks": "masks"}
     known = [TrialConfig.model_validate({**FULL, "dataset": dataset}) for dataset in ("duts", "procedural", folder)]
     for field in LATER:
-        having = [config for config in known if field.name in field.part_of(config.model_dump(mode="json"))]
+        having = [settings for settings in known if field.name in field.part_of(settings.model_dump(mode="json"))]
         assert having, field.path
         assert with_value(having[0], {field.path: field.before})

@@ -1,0 +1,1 @@
+"""From a sweep file to typed configuration, and from that to trials."""
