@@ -15,7 +15,7 @@ import models
 from bench.config.settings import ConfigError, TrialConfig
 from bench.config.sweep import Trial, absent_of, data_key, prepare_data, prepare_weights
 from bench.datasets import DATASETS, DataError
-from bench.sources import Source, fetch
+from bench.datasets.core.sources import Source, fetch
 from bench.system.files import write_whole
 from models.core.registry import Missing
 

@@ -28,11 +28,11 @@ from torch import Tensor
 from bench.compare_memory import UPSTREAM, check_upstream, function_of, upstream_network
 from bench.config.settings import ConfigError, TrialConfig, with_value
 from bench.config.sweep import check_writable
+from bench.datasets.core.transforms import to_input, to_target
 from bench.system.console import ArgumentParser, complain
 from bench.system.device import device_of, float32_products, tf32_flags
 from bench.system.files import TargetError, check_targets, write_whole
 from bench.train import batch_loss, make_optimiser
-from bench.transforms import to_input, to_target
 from models import MODELS
 from models.core.encoder_decoder import upstream_state
 from models.core.paths import expanded

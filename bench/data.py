@@ -14,10 +14,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.datasets import DataError
-from bench.datasets._catalogue import BenchmarkSet, catalogue
-from bench.datasets._check import SetReport, as_json, check
-from bench.datasets._fetch import FetchError, download
-from bench.datasets._masks import add_options, reading_of
+from bench.datasets.core.catalogue import BenchmarkSet, catalogue
+from bench.datasets.core.check import SetReport, as_json, check
+from bench.datasets.core.fetch import FetchError, download
+from bench.datasets.core.masks import add_options, reading_of
 from bench.progress import loading
 from bench.system.console import ArgumentParser, Console, complain
 from bench.system.files import TargetError, check_targets, write_whole

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from bench.config.protocol import ProtocolConfig
 from bench.datasets import Split
+from bench.datasets.core.transforms import TransformConfig, to_input
 from bench.scores import NotFinite
-from bench.transforms import TransformConfig, to_input
 
 
 @torch.no_grad()

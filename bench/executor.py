@@ -9,9 +9,9 @@ from bench.config.settings import ConfigError
 from bench.config.sweep import Trial, absent_of, prepare_data, prepare_weights
 from bench.cost import longest_first
 from bench.datasets import Progress
+from bench.datasets.core.sources import Source, fetch
 from bench.forked import ForkServer
 from bench.resources import Resources, check_parallel
-from bench.sources import Source, fetch
 from bench.system.interrupt import Interrupts
 from bench.system.processes import Family
 from bench.work import Work

@@ -1,6 +1,6 @@
 """A trained model as ONNX, checked against torch: ``python -m bench.export FILE model.onnx``.
 
-Needs the extra ``onnx`` (``pip install -e '.[onnx]'``). Images go in normalised, as ``bench.transforms`` makes them.
+Needs the extra ``onnx`` (``pip install -e '.[onnx]'``). Images go in normalised, as ``bench.datasets.core.transforms`` makes them.
 """
 
 from bench.system import command

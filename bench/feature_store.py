@@ -20,7 +20,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from bench.datasets import _cache
+from bench.datasets.core import cache
 
 DESCRIPTION = "entry.json"
 STORED_AS = {torch.float32: np.float32, torch.bfloat16: np.int16, torch.float16: np.float16}
@@ -49,7 +49,7 @@ class Stored:
         self.tensors = []
         for i, one in enumerate(described):
             path = folder / str(i)
-            if _cache.checksum(path) != one["sum"]:
+            if cache.checksum(path) != one["sum"]:
                 raise ValueError(f"{path} does not hold what was written")
             dtype = getattr(torch, one["dtype"])
             rows = np.memmap(path, STORED_AS[dtype], "r", shape=tuple(one["shape"]))

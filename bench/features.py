@@ -21,11 +21,12 @@ from torch import Tensor, nn
 
 from bench.config.settings import ConfigError, TrialConfig
 from bench.config.sweep import Trial, model_key
-from bench.datasets import Data, DataError, Split, _cache
+from bench.datasets import Data, DataError, Split
+from bench.datasets.core import cache
+from bench.datasets.core.transforms import TransformConfig, to_input
 from bench.feature_store import Entry, FeatureStore, Stored, bytes_of
 from bench.record import FeatureCache
 from bench.system.files import TargetError, check_targets
-from bench.transforms import TransformConfig, to_input
 from models.core.frozen_prefix import Continued, NoFrozenPrefix, frozen_prefix
 from models.core.paths import expanded
 from models.core.registry import InvalidModel
@@ -66,7 +67,7 @@ def choose(options: argparse.Namespace) -> None:
         raise ConfigError(f"--feature-cache {options.feature_cache}: {text}")
     auto = options.feature_cache == "auto"
     try:
-        folder = _cache.root() / "features" if auto else expanded(options.feature_cache)
+        folder = cache.root() / "features" if auto else expanded(options.feature_cache)
         if getattr(options, "dry_run", False):
             check_targets([folder / FOLDER])  # any name
         else:
@@ -156,7 +157,7 @@ def _through(
         if not len(split) or (training and not any(p.requires_grad for p in model.parameters())):
             continue
         variants = _variants(transform) if training else [(False, False)]
-        names = {flips: _cache.digest({"key": key, "split": name, "flips": flips}) for flips in variants}
+        names = {flips: cache.digest({"key": key, "split": name, "flips": flips}) for flips in variants}
         entries += [Entry(names[f], len(split), partial(_batches, compute, split, f, training)) for f in variants]
         places[name] = _Block(start, names)
         start += len(split)

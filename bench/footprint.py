@@ -20,8 +20,8 @@ from torch.utils._pytree import tree_leaves
 
 from bench.allocator import reserved_bytes, rounded
 from bench.config.settings import TrialConfig
+from bench.datasets.core.transforms import flip
 from bench.train import batch_loss
-from bench.transforms import flip
 
 PARTS = ("frozen", "trainable", "gradients", "optimiser", "activations", "temporaries")
 """In the order in which they are shown; they add up to the peak."""

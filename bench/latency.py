@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bench.datasets import Split
-from bench.transforms import TransformConfig, to_input
+from bench.datasets.core.transforms import TransformConfig, to_input
 
 WARM_UP = 3
 PASSES = 20

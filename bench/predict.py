@@ -17,7 +17,8 @@ from PIL import Image
 
 from bench import checkpoint
 from bench.datasets import DataError
-from bench.datasets._images import Rule, read_image
+from bench.datasets.core.images import Rule, read_image
+from bench.datasets.core.transforms import resize_image, to_input
 from bench.datasets.folder import pictures
 from bench.evaluate import to_answer
 from bench.progress import loading
@@ -26,7 +27,6 @@ from bench.system.console import ArgumentParser, Console, complain
 from bench.system.device import device_of, float32_products
 from bench.system.files import TargetError, check_targets, write_whole
 from bench.system.machine import cores
-from bench.transforms import resize_image, to_input
 from models.core.paths import expanded
 
 

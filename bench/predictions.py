@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from bench.datasets import DataError, some
-from bench.datasets._images import as_stored
-from bench.datasets._masks import COLOUR_NOISE, OBJECT, Mask, Reading, to_mask
+from bench.datasets.core.images import as_stored
+from bench.datasets.core.masks import COLOUR_NOISE, OBJECT, Mask, Reading, to_mask
 from bench.datasets.folder import Names, by_name, file_digest, suffix_that_pairs
 
 LISTED = 20  # names in one line; the count says how many there are

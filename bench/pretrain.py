@@ -1,7 +1,7 @@
 """Makes the weights of the tiny encoder: ``python -m bench.pretrain`` (about 20 minutes on 2 cores).
 
 The task is dense but not one of the benchmark's: name the material of every pixel, order the layers by depth, and find
-the outlines, in painted scenes of their own (``bench.datasets._scenes.materials``). Only the encoder is kept.
+the outlines, in painted scenes of their own (``bench.datasets.core.scenes.materials``). Only the encoder is kept.
 """
 
 from bench.system import command
@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from bench.datasets import _scenes
+from bench.datasets.core import scenes
+from bench.datasets.core.transforms import to_input
 from bench.system.console import ArgumentParser, complain
 from bench.system.files import TargetError, check_targets, write_whole
 from bench.system.machine import cores
 from bench.system.sanitize import harmless
-from bench.transforms import to_input
 from models.core.paths import expanded
 from models.core.registry import Config
 from models.encoders import sam3_vit_tiny
@@ -34,7 +34,7 @@ STEPS = 3000
 BATCH = 32
 LEARNING_RATE = 2e-3
 CELLS = 4  # targets per patch and side
-CLASSES = len(_scenes.MATERIALS)
+CLASSES = len(scenes.MATERIALS)
 
 
 class Scenes(Dataset):
@@ -47,7 +47,7 @@ class Scenes(Dataset):
         return self.count
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return _scenes.materials(np.random.default_rng([self.seed, index]), self.size)
+        return scenes.materials(np.random.default_rng([self.seed, index]), self.size)
 
 
 def loss(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -71,9 +71,9 @@ def pretrain(config: Config, seed: int, steps: int) -> tuple[nn.Module, float]:
     groups = [{"params": decayed, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.1)
-    scenes = Scenes(seed, steps * BATCH, config.pretrain_size)
+    painted = Scenes(seed, steps * BATCH, config.pretrain_size)
     losses, started = [], time.monotonic()
-    for step, (images, targets) in enumerate(DataLoader(scenes, BATCH, num_workers=min(2, cores()))):
+    for step, (images, targets) in enumerate(DataLoader(painted, BATCH, num_workers=min(2, cores()))):
         features = encoder.trunk(to_input(images, "imagenet"))[-1]
         value = loss(head(features), targets)
         optimiser.zero_grad()
@@ -105,7 +105,7 @@ def main(arguments: list[str]) -> int:
     weights = {k: v.contiguous() for k, v in encoder.trunk.state_dict().items() if not k.endswith("freqs_cis")}
     about = {
         "made_by": f"python -m bench.pretrain --seed {options.seed} --steps {options.steps}",
-        "scenes_version": str(_scenes.VERSION),
+        "scenes_version": str(scenes.VERSION),
         "final_loss": f"{final_loss:.4f}",
         "torch": torch.__version__,
     }

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 import bench
-from bench.datasets import Data, _cache
+from bench.datasets import Data
+from bench.datasets.core import cache
 from bench.record import Provenance
 
 PACKAGES = ("torch", "sam3", "timm", "peft", "numpy", "pysodmetrics", "ray")
@@ -72,7 +73,7 @@ def file_sha256(path: Path) -> str:
                 state.update(chunk)
         return state.hexdigest()
 
-    return _cache.remembered(key, compute)
+    return cache.remembered(key, compute)
 
 
 def _commit() -> tuple[str | None, bool | None]:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from bench import schema
 from bench.config.search import EarlyStoppingConfig
-from bench.datasets import _cache
+from bench.datasets.core import cache
 from bench.memory import Memory, MemoryConditions
 from bench.schema import NewerVersion
 from bench.system import parquet
@@ -200,7 +200,7 @@ def is_beyond(value: Any) -> bool:
 
 def unsaved() -> Path:
     """Where records lie that their results folder could not take; ``adopt`` brings them back."""
-    return _cache.root() / "unsaved"
+    return cache.root() / "unsaved"
 
 
 def save_or_keep(record: TrialRecord, folder: Path) -> None:

@@ -46,7 +46,7 @@ CODE = (
     "bench/parallel.py",
     "bench/resume.py",
     "bench/train.py",
-    "bench/transforms.py",
+    "bench/datasets/core/transforms.py",
 )
 """What decides how training goes on; other code may change in between."""
 

@@ -18,6 +18,7 @@ from rich.table import Table
 from bench import external, features, manifest, report, resume, schema, search, watch
 from bench.config.settings import ConfigError, Sweep, load_sweep
 from bench.config.sweep import Trial, absent_of, check_cache, check_writable, expand, pending, sizes
+from bench.datasets.core.sources import parse
 from bench.executor import Executor
 from bench.live_page import LivePage
 from bench.progress import loading
@@ -26,7 +27,6 @@ from bench.report import results, terminal
 from bench.report.predictions import keep_predictions
 from bench.resources import add_options, resources_of
 from bench.rounds import Rounds
-from bench.sources import parse
 from bench.system.console import ArgumentParser, Console, complain
 from bench.system.files import TargetError, check_targets, remove_unfinished
 from bench.system.interrupt import INTERRUPTED, Interrupts, Terminated

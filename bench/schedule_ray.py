@@ -35,11 +35,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from bench import cluster, ray_actors, ray_worker, resume
 from bench.config.settings import ConfigError
 from bench.config.sweep import Trial
+from bench.datasets.core.sources import Source
 from bench.forked import ForkServer, place_for_sockets
 from bench.provenance import COMMIT, commit_in_words
 from bench.ray_watch import RayWatch
 from bench.resources import Resources
-from bench.sources import Source
 from bench.system import command
 from bench.system.files import OwnFolder
 from bench.system.interrupt import Interrupts

@@ -31,7 +31,7 @@ from rich.progress import track
 from bench import schema
 from bench.config.protocol import ProtocolConfig
 from bench.datasets import DataError, first_lines, some
-from bench.datasets._masks import BINARY, Reading, add_options, reading_of
+from bench.datasets.core.masks import BINARY, Reading, add_options, reading_of
 from bench.external import FOLDER, ExternalRecord, load_external, targets
 from bench.predictions import LISTED, Found, Kind, Pair, find_pairs, full_scales, look, read
 from bench.provenance import provenance

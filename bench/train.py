@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from bench.checks import GradientCheck
 from bench.datasets import Data, Split
+from bench.datasets.core.transforms import TransformConfig, flip, has_ignored, to_input, to_target
 from bench.losses import CLASS_LOSSES, LOSSES
 from bench.parallel import Share, check_ranks_agree, distribute
-from bench.transforms import TransformConfig, flip, has_ignored, to_input, to_target
 from models.core.encoder_decoder import layers_of, part_of
 from models.core.registry import Config
 

@@ -13,7 +13,7 @@ from conftest import RANKS, SWEEP, customise, finished, processes, wait_for
 
 from bench.config.settings import TrialConfig, load_sweep
 from bench.config.sweep import expand
-from bench.datasets import _cache
+from bench.datasets.core import cache
 from bench.forked import ForkServer
 from bench.record import load_all
 from bench.run import main
@@ -209,7 +209,7 @@ def test_what_is_damaged_at_the_start_is_named_set_aside_and_run_again(serially,
     damaged = [cut.with_suffix(".json"), scores.with_suffix(".images.parquet"), weights.with_suffix(".safetensors")]
     for path in damaged:
         path.write_bytes(path.read_bytes()[:-40])
-    for path in _cache.root().glob("*/images.npy"):  # of whatever the tests before have made, too
+    for path in cache.root().glob("*/images.npy"):  # of whatever the tests before have made, too
         path.write_bytes(path.read_bytes()[:-1] + b"?")
     untouched = whole.with_suffix(".json").read_bytes()
     assert serially(axis) == 0

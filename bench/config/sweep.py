@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.config.settings import MOST_ERRORS, MOST_POINTS, ConfigError, Sweep, TrialConfig, with_value
-from bench.datasets import DATASETS, DataError, Progress, _cache, first_lines, silent, some
+from bench.datasets import DATASETS, DataError, Progress, first_lines, silent, some
+from bench.datasets.core import cache
 from bench.record import TrialRecord
 from models.core.encoder_decoder import parameter_counts
 from models.core.registry import InvalidModel, Missing
@@ -169,7 +170,7 @@ def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by:
 def check_cache() -> None:
     """Raises ``ConfigError`` where nothing says which folder caches may lie in."""
     try:
-        _cache.root()
+        cache.root()
     except DataError as error:
         raise ConfigError(*error.errors) from None
 

@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, model_validator
 
 from bench.datasets import Data, DataError, Progress, silent
-from bench.datasets._catalogue import TaskName, catalogue
-from bench.datasets._masks import PairFiles
-from bench.datasets._packs import Found, find
+from bench.datasets.core.catalogue import TaskName, catalogue
+from bench.datasets.core.masks import PairFiles
+from bench.datasets.core.packs import Found, find
+from bench.datasets.core.transforms import TransformConfig
 from bench.datasets.folder import Fraction, Pair, assemble, pairs_of, split
-from bench.transforms import TransformConfig
 from models.core.paths import expanded
 from models.core.registry import Missing, did_you_mean
 

@@ -18,10 +18,11 @@ from PIL import Image
 from PIL import __version__ as PILLOW
 from pydantic import Field, NonNegativeInt, model_validator
 
-from bench.datasets import IGNORED, Data, DataError, Progress, Split, _cache, silent, some
-from bench.datasets._images import EXTENSIONS, read_mask, read_pair
-from bench.datasets._masks import BINARY, OBJECT, Mask, PairFiles, Reading, Value, to_mask
-from bench.transforms import TransformConfig, resize_image, resize_mask
+from bench.datasets import IGNORED, Data, DataError, Progress, Split, silent, some
+from bench.datasets.core import cache
+from bench.datasets.core.images import EXTENSIONS, read_mask, read_pair
+from bench.datasets.core.masks import BINARY, OBJECT, Mask, PairFiles, Reading, Value, to_mask
+from bench.datasets.core.transforms import TransformConfig, resize_image, resize_mask
 from models.core.paths import expanded
 from models.core.registry import Missing
 
@@ -128,9 +129,9 @@ def assemble(
     pairs = [pair for each in sets.values() for pair in each]
     reading_of = [readings[name] for name, each in sets.items() for _ in each]
     stamps = [_stamp(path) for pair in pairs for path in pair[1:]]
-    contents = _cache.remembered({"contents": stamps}, lambda: [content_of(pair) for pair in pairs])
+    contents = cache.remembered({"contents": stamps}, lambda: [content_of(pair) for pair in pairs])
 
-    def read(i: int) -> _cache.Pair:
+    def read(i: int) -> cache.Pair:
         image, mask = _open_pair(pairs[i], reading_of[i])
         small = resize_mask(mask.pixels, transform.size, transform.mask_resize)
         return resize_image(image, transform.size), small, _facts(mask, reading_of[i].num_classes)
@@ -139,7 +140,7 @@ def assemble(
     how = [(len(each), readings[name]) for name, each in sets.items()]
     key = {"files": files, "mask_resize": transform.mask_resize, "readings": how, "pillow": PILLOW}
     kind = np.int16 if any(reading.ignore for reading in readings.values()) else np.uint8
-    images, masks, facts = _cache.resized_pairs(key, len(pairs), transform.size, read, progress, notes, kind)
+    images, masks, facts = cache.resized_pairs(key, len(pairs), transform.size, read, progress, notes, kind)
 
     def ground_truth(i: int) -> np.ndarray:
         return _open_mask(pairs[i], reading_of[i]).pixels
@@ -164,7 +165,7 @@ def assemble(
         content.append(decided)
     return Data(
         *made[:3],
-        fingerprint=_cache.digest(content),
+        fingerprint=cache.digest(content),
         notes=tuple(notes),
         test_sets=dict(zip(test_ranges, made[2:])),
         set_fingerprints={name: set_fingerprint([contents[i] for i in rows]) for name, rows in ranges.items()},
@@ -193,7 +194,7 @@ def _mask_notes(facts: list[dict[str, Any]]) -> list[str]:
 
 def set_fingerprint(contents: list[str]) -> str:
     """32 hex digits over the names and bytes of a set's pairs, wherever they lie; ``bench.data check`` prints it."""
-    return _cache.digest(sorted(contents))
+    return cache.digest(sorted(contents))
 
 
 def _seen_twice(train: np.ndarray, tests: Mapping[str, np.ndarray], pairs: list[Pair], files: list[str]) -> list[str]:

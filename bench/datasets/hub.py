@@ -16,10 +16,11 @@ from filelock import FileLock
 from huggingface_hub import snapshot_download
 from pydantic import Field, NonNegativeInt
 
-from bench.datasets import Data, DataError, Progress, _cache, silent, some
-from bench.datasets._masks import PairFiles
+from bench.datasets import Data, DataError, Progress, silent, some
+from bench.datasets.core import cache
+from bench.datasets.core.masks import PairFiles
+from bench.datasets.core.transforms import TransformConfig
 from bench.datasets.folder import Fraction, Pair, assemble, pairs_of, split
-from bench.transforms import TransformConfig
 from models.core.paths import expanded
 from models.core.registry import Missing
 from models.core.weights import what_stands_in
@@ -101,9 +102,9 @@ def _unpacked(
         there = some([f.relative_to(snapshot).as_posix() for f in files])
         raise DataError([f"{config.id}: no file of a split '{name}'. Files: {there}"])
     stamps = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in own]
-    folder = _cache.root() / f"hub-{_cache.digest([stamps, config.image, config.mask])}"
+    folder = cache.root() / f"hub-{cache.digest([stamps, config.image, config.mask])}"
     try:
-        _cache.root().mkdir(parents=True, exist_ok=True)
+        cache.root().mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f"{folder.name}.lock")):
             if not folder.is_dir():
                 _unpack(config, own, folder, progress)

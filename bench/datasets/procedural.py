@@ -10,19 +10,20 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, NonNegativeInt
 
-from bench.datasets import Data, Progress, Split, _cache, _scenes, silent
-from bench.transforms import TransformConfig, resize_image, resize_mask
+from bench.datasets import Data, Progress, Split, silent
+from bench.datasets.core import cache, scenes
+from bench.datasets.core.transforms import TransformConfig, resize_image, resize_mask
 from models.core.registry import Config as Base
 from models.core.size import LARGEST_SIDE
 
 
 def _materials(rng: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """A scene and the material of each pixel, an index into ``_scenes.MATERIALS``."""
-    image, targets = _scenes.materials(rng, side)
+    """A scene and the material of each pixel, an index into ``scenes.MATERIALS``."""
+    image, targets = scenes.materials(rng, side)
     return image, targets[..., 0]
 
 
-TASKS = {"salient": _scenes.salient, "mirror": _scenes.mirror, "materials": _materials}
+TASKS = {"salient": scenes.salient, "mirror": scenes.mirror, "materials": _materials}
 MOST_SCENES = 100_000  # of a split: hours of painting
 SMALLEST_MASK = 0.02  # of the image; a scene whose object is hidden any further is painted again
 
@@ -43,7 +44,7 @@ class Config(Base):
 
     @property
     def num_classes(self) -> int:
-        return len(_scenes.MATERIALS) if self.task == "materials" else 1
+        return len(scenes.MATERIALS) if self.task == "materials" else 1
 
 
 def paint(config: Config, split: int, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +52,7 @@ def paint(config: Config, split: int, index: int) -> tuple[np.ndarray, np.ndarra
 
     Scenes depend on nothing but the seed, the split and the index, so a longer split only adds scenes.
     """
-    rng = np.random.default_rng([_scenes.VERSION, config.seed, split, index])
+    rng = np.random.default_rng([scenes.VERSION, config.seed, split, index])
     while True:
         image, mask = TASKS[config.task](rng, config.side)
         if config.num_classes > 1 or (mask > 0).mean() >= SMALLEST_MASK:
@@ -61,22 +62,22 @@ def paint(config: Config, split: int, index: int) -> tuple[np.ndarray, np.ndarra
 def build(config: Config, transform: TransformConfig, progress: Progress = silent) -> Data:
     """Paints, resizes and caches all scenes. Raises ``DataError``."""
     sizes = (config.train, config.val, config.test)
-    scenes = [(split, index) for split, count in enumerate(sizes) for index in range(count)]
+    numbers = [(split, index) for split, count in enumerate(sizes) for index in range(count)]
 
-    def read(i: int) -> _cache.Pair:
-        image, mask = paint(config, *scenes[i])
+    def read(i: int) -> cache.Pair:
+        image, mask = paint(config, *numbers[i])
         small = resize_mask(mask, transform.size, transform.mask_resize)
         return resize_image(Image.fromarray(image), transform.size), small, None
 
-    identity = {**config.model_dump(), "scenes": _scenes.VERSION}
+    identity = {**config.model_dump(), "scenes": scenes.VERSION}
     key = {**identity, "mask_resize": transform.mask_resize}
     notes: list[str] = []
-    images, masks, _ = _cache.resized_pairs(key, len(scenes), transform.size, read, progress, notes)
+    images, masks, _ = cache.resized_pairs(key, len(numbers), transform.size, read, progress, notes)
 
     def ground_truth(i: int) -> np.ndarray:
         if transform.size == config.side:  # resizing to the same size changes nothing
             return masks[i]
-        return paint(config, *scenes[i])[1]
+        return paint(config, *numbers[i])[1]
 
     bounds = np.cumsum((0, *sizes))
     splits = [
@@ -89,4 +90,4 @@ def build(config: Config, transform: TransformConfig, progress: Progress = silen
         )
         for split, name in enumerate(("train", "val", "test"))
     ]
-    return Data(*splits, fingerprint=_cache.digest(identity), notes=tuple(notes))
+    return Data(*splits, fingerprint=cache.digest(identity), notes=tuple(notes))

@@ -13,8 +13,8 @@ from PIL import Image
 from bench.config.settings import load_sweep
 from bench.data import main
 from bench.datasets import DATASETS
-from bench.datasets._catalogue import catalogue
-from bench.transforms import TransformConfig
+from bench.datasets.core.catalogue import catalogue
+from bench.datasets.core.transforms import TransformConfig
 
 
 def run(capsys, *arguments):

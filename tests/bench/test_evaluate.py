@@ -4,8 +4,8 @@ from torch import nn
 
 from bench.config.protocol import ProtocolConfig
 from bench.datasets import Split
+from bench.datasets.core.transforms import TransformConfig
 from bench.evaluate import predict
-from bench.transforms import TransformConfig
 
 TRANSFORM = TransformConfig(size=8)
 

@@ -19,10 +19,10 @@ from bench.checks import frozen_digests
 from bench.config.settings import ConfigError
 from bench.config.sweep import Trial
 from bench.datasets import DATASETS
+from bench.datasets.core.transforms import TransformConfig, flip, to_input
 from bench.record import TrialRecord
 from bench.report.leaderboard import _memory_notes, _quantities
 from bench.run import main
-from bench.transforms import TransformConfig, flip, to_input
 from bench.trial import run_trial
 from models import MODELS
 from models.encoders.sam3_vit import SAM3ViT

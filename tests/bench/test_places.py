@@ -12,7 +12,8 @@ from conftest import RANKS, REPOSITORY, SWEEP, write_pairs
 
 from bench import schedule_ray, score
 from bench.config.settings import TrialConfig
-from bench.datasets import DATASETS, DataError, _cache
+from bench.datasets import DATASETS, DataError
+from bench.datasets.core import cache
 from bench.forked import LONGEST_SOCKET, place_for_sockets
 from bench.run import main
 from models import MODELS
@@ -134,13 +135,13 @@ def test_variables_and_the_home_stand_for_what_they_are_here(variables, tmp_path
 )
 def test_the_folder_of_caches(variables, tmp_path, values, expected):
     variables(**values)
-    assert _cache.root() == tmp_path / expected and weight_cache.root() == tmp_path / expected / "weights"
+    assert cache.root() == tmp_path / expected and weight_cache.root() == tmp_path / expected / "weights"
 
 
 def test_a_cache_below_a_variable_without_a_value_is_refused(variables):
     variables(SAM3_BENCH_CACHE="$NOPE/cache")
     with pytest.raises(DataError, match=r"^\$NOPE/cache: .* \$NOPE stands for nothing here. Set SAM3_BENCH_CACHE"):
-        _cache.root()
+        cache.root()
     with pytest.raises(WeightsError, match="stands for nothing here"):
         weight_cache.root()
 

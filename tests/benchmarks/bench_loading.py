@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode, ToTensor
 from torchvision.transforms import functional as F
 
-from bench.datasets import DATASETS, _scenes, folder
-from bench.transforms import NORMALISATIONS, TransformConfig, flip, to_input, to_target
+from bench.datasets import DATASETS, folder
+from bench.datasets.core import scenes
+from bench.datasets.core.transforms import NORMALISATIONS, TransformConfig, flip, to_input, to_target
 
 COUNT, SIDE, BATCH = 48, 400, 12
 CPU = torch.device("cpu")
@@ -35,7 +36,7 @@ def files(tmp_path_factory):
     for side in ("images", "masks"):
         (root / side).mkdir()
     for i in range(COUNT):
-        image, mask = _scenes.salient(np.random.default_rng(i), SIDE)
+        image, mask = scenes.salient(np.random.default_rng(i), SIDE)
         Image.fromarray(image).save(root / "images" / f"{i:04d}.jpg", quality=90)
         Image.fromarray(mask).save(root / "masks" / f"{i:04d}.png")
     return root / "images", root / "masks"
@@ -44,7 +45,7 @@ def files(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch):
     torch.set_num_threads(1)
-    monkeypatch.setattr("bench.datasets._cache.cores", lambda: 1)
+    monkeypatch.setattr("bench.datasets.core.cache.cores", lambda: 1)
 
 
 def config(images, masks):

@@ -14,9 +14,9 @@ from bench import losses
 from bench.config.settings import Axis, Sweep, TrialConfig
 from bench.config.sweep import expand, sizes
 from bench.datasets import DATASETS
+from bench.datasets.core.transforms import TransformConfig, flip, resize_image, resize_mask, to_input, to_target
 from bench.losses import structure_loss
 from bench.scores import score
-from bench.transforms import TransformConfig, flip, resize_image, resize_mask, to_input, to_target
 from models import MODELS
 
 CPU = torch.device("cpu")

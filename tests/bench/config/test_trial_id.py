@@ -6,7 +6,8 @@ import pytest
 from conftest import REPOSITORY
 
 from bench import checkpoint, manifest
-from bench.config.settings import LATER, Axis, ConfigError, Later, Sweep, TrialConfig, recorded, settings, with_value
+from bench.config import settings
+from bench.config.settings import LATER, Axis, ConfigError, Later, Sweep, TrialConfig, recorded, with_value
 from bench.config.sweep import expand
 from bench.record import MANIFEST, TrialRecord
 from bench.record import load as load_record
@@ -50,7 +51,7 @@ def test_two_points_that_differ_in_what_a_cpu_does_not_have_are_refused(tiny):
 
 def as_of_old(config: TrialConfig) -> dict:
     """The configuration as records had it before ``LATER``."""
-    raw = settings.model_dump(mode="json")
+    raw = config.model_dump(mode="json")
     for field in LATER:
         field.part_of(raw).pop(field.name, None)
     return raw

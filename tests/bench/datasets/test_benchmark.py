@@ -9,12 +9,12 @@ from pydantic import ValidationError
 
 from bench.config.settings import TrialConfig
 from bench.datasets import DATASETS, DataError
-from bench.datasets._catalogue import catalogue
-from bench.datasets._packs import find
+from bench.datasets.core.catalogue import catalogue
+from bench.datasets.core.packs import find
+from bench.datasets.core.transforms import TransformConfig
 from bench.record import load
 from bench.scores import OF_PROTOCOL
 from bench.train import TrainConfig
-from bench.transforms import TransformConfig
 from bench.trial import run_trial
 
 # --- the catalogue ----------------------------------------------------------------------------------------------------

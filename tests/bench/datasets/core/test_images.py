@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageOps
 
-from bench.datasets import DataError, _images
-from bench.datasets._images import ORIENTATION
-from bench.datasets._masks import to_mask
+from bench.datasets import DataError
+from bench.datasets.core import images
+from bench.datasets.core.images import ORIENTATION
+from bench.datasets.core.masks import to_mask
 from bench.datasets.folder import matched, pairs_of
 
 WIDTH, HEIGHT = 12, 8
@@ -32,12 +33,12 @@ def picture():
 
 def read_pair(image, mask, rule):
     """The image as a picture and the mask with how it was read."""
-    pixels, drawn = _images.read_pair(image, mask, rule)
+    pixels, drawn = images.read_pair(image, mask, rule)
     return pixels, to_mask(drawn, mask)
 
 
 def read_mask(mask, image, rule):
-    return to_mask(_images.read_mask(mask, image, rule), mask)
+    return to_mask(images.read_mask(mask, image, rule), mask)
 
 
 def save(path, array, **more):

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.datasets import DataError, Progress, silent, some
-from bench.datasets._catalogue import catalogue
-from bench.datasets._images import read_pair
-from bench.datasets._masks import BINARY, Reading, to_mask
-from bench.datasets._packs import Found, find
+from bench.datasets.core.catalogue import catalogue
+from bench.datasets.core.images import read_pair
+from bench.datasets.core.masks import BINARY, Reading, to_mask
+from bench.datasets.core.packs import Found, find
 from bench.datasets.folder import Pair, content_of, matched, set_fingerprint
 from bench.system.machine import cores
 

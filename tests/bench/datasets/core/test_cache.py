@@ -11,8 +11,9 @@ import warm
 from conftest import write_pairs
 from PIL import Image
 
-from bench.datasets import DATASETS, DataError, _cache, silent
-from bench.transforms import TransformConfig
+from bench.datasets import DATASETS, DataError, silent
+from bench.datasets.core.cache import resized_pairs
+from bench.datasets.core.transforms import TransformConfig
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ class Reader:
 
 
 def resized(read, notes=None, key="key"):
-    return _cache.resized_pairs(key, 3, 4, read, silent, [] if notes is None else notes)
+    return resized_pairs(key, 3, 4, read, silent, [] if notes is None else notes)
 
 
 def kept(cache):
@@ -108,7 +109,8 @@ def test_a_full_disk_is_told_before_anything_is_written(cache, monkeypatch):
 ONE_OF_SEVERAL = """
 import sys, time
 import numpy as np
-from bench.datasets import _cache, silent
+from bench.datasets import silent
+from bench.datasets.core.cache import resized_pairs
 
 def read(i):
     with open(sys.argv[1], "a") as log:
@@ -117,7 +119,7 @@ def read(i):
     return np.full((4, 4, 3), i, np.uint8), np.full((4, 4), i, np.uint8), {"number": int(i)}
 
 notes = []
-images, masks, _ = _cache.resized_pairs("shared", 8, 4, read, silent, notes)
+images, masks, _ = resized_pairs("shared", 8, 4, read, silent, notes)
 assert [int(image[0, 0, 0]) for image in images] == list(range(8)), images
 assert not notes
 """

@@ -19,11 +19,11 @@ from bench.config.protocol import ProtocolConfig
 from bench.config.settings import load_sweep
 from bench.config.sweep import expand, prepare_data
 from bench.datasets import DATASETS, IGNORED, DataError, first_lines
-from bench.datasets._masks import Reading, to_mask
+from bench.datasets.core.masks import Reading, to_mask
+from bench.datasets.core.transforms import TransformConfig, resize_mask
 from bench.losses import CLASS_LOSSES, LOSSES
 from bench.scores import measure
 from bench.train import TrainConfig, batch_loss
-from bench.transforms import TransformConfig, resize_mask
 
 SHAPE = (40, 48)
 

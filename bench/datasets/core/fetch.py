@@ -10,7 +10,7 @@ from email.message import Message
 from http.client import HTTPException
 from pathlib import Path
 
-from bench.datasets._catalogue import File
+from bench.datasets.core.catalogue import File
 
 TIMEOUT_SECONDS = 60
 BLOCK = 1 << 20

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.transforms import TransformConfig, flip, resize_image, resize_mask, to_input, to_target
+from bench.datasets.core.transforms import TransformConfig, flip, resize_image, resize_mask, to_input, to_target
 
 
 @pytest.fixture

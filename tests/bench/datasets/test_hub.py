@@ -10,7 +10,7 @@ from conftest import write_pairs
 from PIL import Image
 
 from bench.datasets import DATASETS, DataError, hub
-from bench.transforms import TransformConfig
+from bench.datasets.core.transforms import TransformConfig
 
 SIZE = TransformConfig(size=16)
 

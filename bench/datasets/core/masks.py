@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, ValidationError, model_validator
 
 from bench.config.yaml_file import BadYaml, parse
 from bench.datasets import IGNORED, DataError, some
-from bench.datasets._images import Rule, deep_values, to_8_bits
+from bench.datasets.core.images import Rule, deep_values, to_8_bits
 from models.core.registry import Config, did_you_mean
 
 OBJECT = 128  # py_sod_metrics: above it is object

@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from bench import data
-from bench.datasets._catalogue import BenchmarkSet, File, Source, catalogue
-from bench.datasets._fetch import FetchError, download
+from bench.datasets.core.catalogue import BenchmarkSet, File, Source, catalogue
+from bench.datasets.core.fetch import FetchError, download
 
 CONTENT = bytes(range(256)) * 400
 

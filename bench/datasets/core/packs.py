@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.datasets._catalogue import Layout, catalogue
-from bench.datasets._images import EXTENSIONS
+from bench.datasets.core.catalogue import Layout, catalogue
+from bench.datasets.core.images import EXTENSIONS
 
 DEEPEST = 6  # folders below the root that are looked into
 JUNK = "__macosx"  # what macOS leaves in archives
