@@ -18,7 +18,7 @@ from bench.config.sweep import Trial
 from bench.forked import in_a_line
 from bench.memory import PEAKS
 from bench.record import TrialRecord
-from bench.scores import METRICS, main_metric
+from bench.scoring.metrics import METRICS, main_metric
 from bench.train import Epoch
 
 GIB = 2**30

@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, PositiveInt, model_validator
 
 from bench.config.settings import TrialConfig
-from bench.scores import METRICS, OF_PROTOCOL
+from bench.scoring.metrics import METRICS, OF_PROTOCOL
 from models import MODELS
 from models.core.registry import Config
 

@@ -164,7 +164,7 @@ class TrialRecord(Config):
     memory_series: dict[str, list] | None = Field(default=None, exclude=True)
     """Readings over time, by phase, at most 500 each. Kept in a Parquet file of their own."""
     samples: dict[str, list] | None = Field(default=None, exclude=True)
-    """A few test images with mask and prediction (``bench.samples``). Kept in a Parquet file of their own."""
+    """A few test images with mask and prediction (``bench.scoring.sample_predictions``). Kept in a Parquet file of their own."""
 
     @model_validator(mode="after")
     def _numbers_can_be(self) -> "TrialRecord":

@@ -33,9 +33,9 @@ from bench.config.protocol import ProtocolConfig
 from bench.datasets import DataError, first_lines, some
 from bench.datasets.core.masks import BINARY, Reading, add_options, reading_of
 from bench.external import FOLDER, ExternalRecord, load_external, targets
-from bench.predictions import LISTED, Found, Kind, Pair, find_pairs, full_scales, look, read
 from bench.provenance import provenance
-from bench.scores import METRICS, Measured, NotFinite, collect, measure
+from bench.scoring.map_folders import LISTED, Found, Kind, Pair, find_pairs, full_scales, look, read
+from bench.scoring.metrics import METRICS, Measured, NotFinite, collect, measure
 from bench.system.console import ArgumentParser, Console, complain
 from bench.system.files import TargetError, check_targets
 from bench.system.machine import cores

@@ -20,7 +20,7 @@ from bench.config.sweep import Trial, expand
 from bench.record import TrialRecord
 from bench.report.columns import best_row, not_distinguishable
 from bench.report.leaderboard import summarise
-from bench.scores import main_metric
+from bench.scoring.metrics import main_metric
 
 Labels = tuple[str, ...]  # of a point, one on each axis
 Images = Mapping[str, Mapping[str, Sequence]]

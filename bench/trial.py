@@ -21,12 +21,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench import checkpoint, features, generations, resume, samples
+from bench import checkpoint, features, generations, resume
 from bench.checks import CheckFailed, check_frozen, frozen_digests
-from bench.class_scores import score_classes
 from bench.config.settings import TrialConfig
 from bench.datasets import DATASETS, DataError, Split
-from bench.evaluate import predict
 from bench.forked import Request
 from bench.latency import latency
 from bench.memory import MeasurementSpoiled, MemoryMonitor, conditions
@@ -34,7 +32,10 @@ from bench.parallel import Share
 from bench.predicted_memory import predict as predict_memory
 from bench.provenance import provenance, with_inputs
 from bench.record import CurvePoint, MemoryAtFailure, Timing, TrialRecord, save_or_keep
-from bench.scores import NotFinite, Scores, score
+from bench.scoring import sample_predictions
+from bench.scoring.classes import score_classes
+from bench.scoring.evaluate import predict
+from bench.scoring.metrics import NotFinite, Scores, score
 from bench.system.device import device_of, float32_products
 from bench.system.processes import end_with
 from bench.telling import telling
@@ -208,7 +209,7 @@ def _run(
                 tests = {name: scored(split, spent) for name, split in fed.tests.items()}
             first = next(iter(tests))
             whole = partial(predicted, by=model)  # a few images, whose features are not numbered
-            shown = samples.take(data.tests[first], tests[first].images, whole, config.num_classes)
+            shown = sample_predictions.take(data.tests[first], tests[first].images, whole, config.num_classes)
             if changes := data.changed():
                 raise DataError(["the data changed while the trial ran:", *changes])
             one_image = latency(model, next(iter(data.tests.values())), config.transform, device)

@@ -15,7 +15,7 @@ from bench.memory import Memory
 from bench.record import CurvePoint, MemoryAtFailure, Provenance, Timing, TrialRecord, write_table
 from bench.report.leaderboard import summarise
 from bench.report.results import Results
-from bench.scores import OF_PROTOCOL
+from bench.scoring.metrics import OF_PROTOCOL
 from models.core.registry import Missing
 
 GIB = 2**30

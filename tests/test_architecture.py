@@ -14,7 +14,7 @@ OWNERS = {
     "ray": {"bench.ray_actors", "bench.ray_worker", "bench.schedule_ray", "bench.tracking"},
     "optuna": {"bench.search_optuna"},
     "pynvml": {"bench.sampler"},
-    "py_sod_metrics": {"bench.sod"},
+    "py_sod_metrics": {"bench.scoring.sod"},
     "matplotlib": {"bench.report.plots"},
     "torchao": {"models.core.frozen"},
 }

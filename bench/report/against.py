@@ -19,7 +19,7 @@ from bench.config.sweep import Trial
 from bench.record import TrialRecord
 from bench.report.leaderboard import GIB, MEMORY_MEASURES, RESOLUTION_BYTES
 from bench.report.results import Results
-from bench.scores import METRICS, main_metric
+from bench.scoring.metrics import METRICS, main_metric
 from bench.statistics import LEVEL, compare, compare_on_images, holm, pooled_p
 
 Verdict = Literal["worse", "better", "not resolved", "equal", "missing", "new", "not compared"]

@@ -6,7 +6,7 @@ from typing import Literal
 
 from bench.report.cards import fit
 from bench.report.leaderboard import GIB, MEMORY_MEASURES, Cell, Leaderboard, Row, Table
-from bench.scores import METRICS
+from bench.scoring.metrics import METRICS
 
 SHOWN = (
     "s_measure",

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from bench.report.leaderboard import Cell, Row, Table, measured_memory
-from bench.scores import METRICS
+from bench.scoring.metrics import METRICS
 from bench.statistics import product
 
 REPLICATES = 2000

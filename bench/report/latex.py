@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from bench.report.columns import ARROWS, UNKNOWN, Column, columns, marks
 from bench.report.leaderboard import Leaderboard, Row, Table
 from bench.report.sections import how_chosen
-from bench.scores import METRICS
+from bench.scoring.metrics import METRICS
 
 LINES_A_PAGE = 34
 LONG_NAME = 28  # characters, beyond which an axis' names are set in several lines

@@ -19,7 +19,7 @@ from bench.manifest import Predicted
 from bench.memory import PEAKS
 from bench.record import TrialRecord
 from bench.report.beside import Beside, beside
-from bench.scores import MAIN_METRICS, METRICS, main_metric
+from bench.scoring.metrics import MAIN_METRICS, METRICS, main_metric
 from bench.statistics import Comparison, compare, half_width
 from models.core.registry import Missing
 from models.core.size import in_words

@@ -12,7 +12,7 @@ from bench.external import ExternalRecord, load_external
 from bench.manifest import Predicted
 from bench.record import TrialRecord, load_all, read_images, read_series
 from bench.report.leaderboard import Leaderboard, summarise
-from bench.samples import read_samples
+from bench.scoring.sample_predictions import read_samples
 from models.core.registry import Missing
 
 

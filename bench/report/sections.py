@@ -3,7 +3,7 @@
 from bench.report.beside import Beside
 from bench.report.columns import SHOWN, not_distinguishable
 from bench.report.leaderboard import Leaderboard, Table
-from bench.scores import METRICS
+from bench.scoring.metrics import METRICS
 from bench.statistics import smallest_resolvable
 from bench.system.sanitize import harmless
 

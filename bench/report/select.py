@@ -10,7 +10,7 @@ from bench.config.settings import ConfigError
 from bench.manifest import value_at
 from bench.report.leaderboard import Leaderboard, Row
 from bench.report.results import Results
-from bench.scores import METRICS
+from bench.scoring.metrics import METRICS
 from models.core.registry import did_you_mean
 
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {

@@ -6,7 +6,7 @@ from bench.report.cards import fit
 from bench.report.columns import ARROWS, Column, columns, marks, show, status
 from bench.report.leaderboard import Leaderboard, Row, Table, memory_noise_floor, unresolved
 from bench.report.sections import differences, escape, external, how_chosen, published
-from bench.scores import METRICS
+from bench.scoring.metrics import METRICS
 from bench.system.sanitize import csv_cell
 
 

@@ -14,7 +14,7 @@ from bench.report.against import Verdict, Verdicts
 from bench.report.columns import ARROWS, Column, columns, marks
 from bench.report.leaderboard import Leaderboard, Table
 from bench.report.sections import how_chosen
-from bench.scores import METRICS
+from bench.scoring.metrics import METRICS
 from bench.system.sanitize import harmless
 
 HEADING_WIDTH = 14

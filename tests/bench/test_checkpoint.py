@@ -11,9 +11,9 @@ from bench import checkpoint, trial
 from bench.checkpoint import CheckpointError
 from bench.checks import frozen_digests
 from bench.datasets import DATASETS
-from bench.evaluate import predict
 from bench.record import load_all
-from bench.scores import score
+from bench.scoring.evaluate import predict
+from bench.scoring.metrics import score
 from bench.trial import run_trial
 
 

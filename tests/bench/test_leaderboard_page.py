@@ -8,7 +8,7 @@ from synthetic import synthetic
 from bench.report.cards import CARDS
 from bench.report.columns import ARROWS, PREDICTED, SHOWN, STATUSES, columns
 from bench.report.leaderboard import MEMORY_MEASURES
-from bench.scores import METRICS
+from bench.scoring.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = (ROOT / "docs" / "leaderboard.md").read_text(encoding="utf-8")

@@ -24,8 +24,8 @@ from bench.report.plots.axis_curves import axis_curves
 from bench.report.plots.heat_map import heat_map
 from bench.report.plots.placement import placement
 from bench.report.results import Results
-from bench.samples import Sample
-from bench.scores import OF_PROTOCOL
+from bench.scoring.metrics import OF_PROTOCOL
+from bench.scoring.sample_predictions import Sample
 
 GIB = 2**30
 

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from bench.config.settings import TrialConfig
 from bench.published import FILE, Published, load, test_set_of
-from bench.scores import OF_PROTOCOL
+from bench.scoring.metrics import OF_PROTOCOL
 
 test_set_of.__test__ = False  # a function of ours, no test
 

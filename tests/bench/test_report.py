@@ -20,7 +20,7 @@ from bench.report.leaderboard import memory_noise_floor, summarise, unresolved
 from bench.report.results import Results
 from bench.report.sections import escape
 from bench.report.tables import as_csv, comparisons_csv, markdown
-from bench.scores import OF_PROTOCOL
+from bench.scoring.metrics import OF_PROTOCOL
 
 GIB = 2**30
 

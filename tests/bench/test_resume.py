@@ -9,12 +9,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load, save_file
 
-from bench import resume, sod
+from bench import resume
 from bench import train as training_loop
 from bench.config.settings import TrialConfig
 from bench.datasets import DATASETS
 from bench.provenance import provenance
 from bench.resume import Checkpoints
+from bench.scoring import sod
 from bench.system import files
 from bench.train import train
 from bench.trial import run_trial

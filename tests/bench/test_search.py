@@ -23,7 +23,7 @@ from bench.record import CurvePoint, Timing, TrialRecord, load_all, write_table
 from bench.report.leaderboard import summarise
 from bench.report.tables import markdown
 from bench.run import main
-from bench.scores import MAIN_METRICS, METRICS
+from bench.scoring.metrics import MAIN_METRICS, METRICS
 from bench.statistics import compare, holm
 from bench.system.machine import cores
 from bench.train import Epoch

@@ -13,7 +13,7 @@ from fake_cuda import CardInMemory, FakeCuda
 from bench import trial as trial_module
 from bench.generations import GENERATIONS
 from bench.predicted_memory import predict
-from bench.scores import OF_PROTOCOL
+from bench.scoring.metrics import OF_PROTOCOL
 from bench.trial import run_trial
 
 

@@ -16,7 +16,7 @@ from bench.config.sweep import expand, sizes
 from bench.datasets import DATASETS
 from bench.datasets.core.transforms import TransformConfig, flip, resize_image, resize_mask, to_input, to_target
 from bench.losses import structure_loss
-from bench.scores import score
+from bench.scoring.metrics import score
 from models import MODELS
 
 CPU = torch.device("cpu")

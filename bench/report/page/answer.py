@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from bench.report.columns import best_row, not_distinguishable
 from bench.report.leaderboard import GIB, MEMORY_MEASURES, Table, measured_memory, memory_noise_floor, unresolved
 from bench.report.sections import resolvable
-from bench.scores import METRICS
+from bench.scoring.metrics import METRICS
 
 NAMED = 6  # rows named in a sentence; the others are counted
 

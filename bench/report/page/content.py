@@ -14,7 +14,7 @@ from bench.report.page.trials import flat, number, text, trials
 from bench.report.results import Results
 from bench.report.sections import how_chosen
 from bench.report.tables import as_csv, comparisons_csv
-from bench.scores import METRICS
+from bench.scoring.metrics import METRICS
 
 PAIRS = 300  # comparisons shown; all of them are in comparisons.csv
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.report.page.trials import number
 from bench.report.results import Results
-from bench.samples import Sample, load_samples
+from bench.scoring.sample_predictions import Sample, load_samples
 
 ORDER = ("shared", "worst", "best", "median")
 """In which samples are taken in: without the shared ones two trials cannot be compared."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.report.columns import ARROWS, PREDICTED, SHOWN
 from bench.report.leaderboard import GIB, MEMORY_MEASURES, Leaderboard
-from bench.scores import METRICS
+from bench.scoring.metrics import METRICS
 
 SECTIONS = ("test", "val", "predicted", "training", "evaluation", "parameters", "timing")
 TIMINGS = {

@@ -31,7 +31,7 @@ from bench.report.plots.style import (
     spread_in_words,
     text_width,
 )
-from bench.scores import METRICS
+from bench.scoring.metrics import METRICS
 
 CARDS = (6, 8, 12, 16, 24)
 """GB that cards are sold with. Each is taken to hold as many GiB, as ``bench.plan`` does."""

@@ -10,8 +10,8 @@ from PIL import Image
 from bench.report.leaderboard import Leaderboard, Row, Table
 from bench.report.plots.style import GREY, SMALL_SIZE, WIDTH, accuracy, canvas, house_style, row_name, wrap
 from bench.report.results import Results
-from bench.samples import LONG_SIDE, Sample, load_samples
-from bench.scores import METRICS
+from bench.scoring.metrics import METRICS
+from bench.scoring.sample_predictions import LONG_SIDE, Sample, load_samples
 
 GROUPS = ("best", "median", "worst")
 PICTURES = ("image", "mask", "prediction")

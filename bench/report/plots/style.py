@@ -23,7 +23,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import text_to_path
 
 from bench.report.leaderboard import GIB, MEMORY_MEASURES, Cell, Leaderboard, Row, Table, measured_memory
-from bench.scores import METRICS
+from bench.scoring.metrics import METRICS
 from bench.system.files import write_whole
 
 BLACK, BLUE, VERMILLION, GREEN = "#000000", "#0072B2", "#D55E00", "#009E73"

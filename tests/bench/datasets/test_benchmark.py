@@ -13,7 +13,7 @@ from bench.datasets.core.catalogue import catalogue
 from bench.datasets.core.packs import find
 from bench.datasets.core.transforms import TransformConfig
 from bench.record import load
-from bench.scores import OF_PROTOCOL
+from bench.scoring.metrics import OF_PROTOCOL
 from bench.train import TrainConfig
 from bench.trial import run_trial
 

@@ -20,7 +20,7 @@ from bench.record import load_images, load_series
 from bench.report import page, plots, results
 from bench.report.__main__ import main
 from bench.report.tables import markdown
-from bench.samples import load_samples
+from bench.scoring.sample_predictions import load_samples
 
 KINDS = ("images", "memory", "samples")
 

@@ -14,7 +14,6 @@ from PIL import Image
 from torch.nn import functional as F
 
 from bench import data, score
-from bench.class_scores import score_classes
 from bench.config.protocol import ProtocolConfig
 from bench.config.settings import load_sweep
 from bench.config.sweep import expand, prepare_data
@@ -22,7 +21,8 @@ from bench.datasets import DATASETS, IGNORED, DataError, first_lines
 from bench.datasets.core.masks import Reading, to_mask
 from bench.datasets.core.transforms import TransformConfig, resize_mask
 from bench.losses import CLASS_LOSSES, LOSSES
-from bench.scores import measure
+from bench.scoring.classes import score_classes
+from bench.scoring.metrics import measure
 from bench.train import TrainConfig, batch_loss
 
 SHAPE = (40, 48)

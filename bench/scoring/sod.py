@@ -52,7 +52,7 @@ def measure(prediction: np.ndarray, mask: np.ndarray, minmax: bool) -> dict[str,
     image.
 
     The mask's object is what is above 128. With ``minmax`` the map is stretched exactly as ``prepare_data`` does. The
-    curves [256] are for means over images: ``bench.scores.collect``. Ignored pixels do not count: sums leave them out,
+    curves [256] are for means over images: ``bench.scoring.metrics.collect``. Ignored pixels do not count: sums leave them out,
     and in the weighted F-measure, whose errors spread over 7 x 7 pixels, their error is 0.
     """
     counted = None if mask.dtype == np.uint8 else mask != IGNORED

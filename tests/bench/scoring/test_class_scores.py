@@ -6,8 +6,8 @@ from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.class_scores import score_classes
-from bench.scores import CLASS_METRICS, MAIN_METRICS, METRICS
+from bench.scoring.classes import score_classes
+from bench.scoring.metrics import CLASS_METRICS, MAIN_METRICS, METRICS
 
 
 def triples(seed, count=3, classes=4, size=(6, 9)):

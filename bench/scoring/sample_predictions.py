@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from bench.datasets import IGNORED, Split
-from bench.scores import METRICS, main_metric
+from bench.scoring.metrics import METRICS, main_metric
 from bench.system import parquet
 
 LONG_SIDE = 160
@@ -57,7 +57,7 @@ def take(split: Split, scores: Mapping[str, Sequence], predict: Predict, num_cla
     """The samples of a scored split as columns, in the order of the split; no rows where no score is a number.
 
     scores: name and metrics of every image of the split, in its order. predict: the triples (name, prediction, mask)
-    of another split, as ``bench.evaluate.predict`` gives them; it is asked about the chosen images only.
+    of another split, as ``bench.scoring.evaluate.predict`` gives them; it is asked about the chosen images only.
     """
     metric = main_metric(scores)
     why = choose(scores["name"], scores[metric], METRICS[metric].better)

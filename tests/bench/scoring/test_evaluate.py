@@ -5,7 +5,7 @@ from torch import nn
 from bench.config.protocol import ProtocolConfig
 from bench.datasets import Split
 from bench.datasets.core.transforms import TransformConfig
-from bench.evaluate import predict
+from bench.scoring.evaluate import predict
 
 TRANSFORM = TransformConfig(size=8)
 

@@ -1,8 +1,8 @@
-"""The metrics: this file says which, which way is better, and where they are from; ``bench.sod`` (py_sod_metrics) and
-``bench.mirror`` do the arithmetic of one image.
+"""The metrics: this file says which, which way is better, and where they are from; ``bench.scoring.sod`` (py_sod_metrics) and
+``bench.scoring.mirror`` do the arithmetic of one image.
 
 The published tables use S-measure, mean E-measure and MAE for salient objects, weighted F and mean IoU for marine
-animals, mean Dice for polyps: WZH0120/SAM3-UNet fdb21da, eval.py. Mirrors have their own protocol: bench/mirror.py.
+animals, mean Dice for polyps: WZH0120/SAM3-UNet fdb21da, eval.py. Mirrors have their own protocol: bench/scoring/mirror.py.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench import mirror
 from bench.config.protocol import ProtocolConfig
 from bench.datasets import IGNORED
+from bench.scoring import mirror
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ OF_PROTOCOL = {
 }
 """The metrics of each protocol, its main one first."""
 CLASS_METRICS = ("mean_class_iou", "mean_class_dice", "pixel_accuracy")
-"""Those of masks that hold classes (``bench.class_scores``), the main one first."""
+"""Those of masks that hold classes (``bench.scoring.classes``), the main one first."""
 MAIN_METRICS = tuple(metrics[0] for metrics in (*OF_PROTOCOL.values(), CLASS_METRICS))
 """Those by which rows are placed on the front and in the figure: a table has one of them."""
 
@@ -112,7 +112,7 @@ def measure(prediction: np.ndarray, mask: np.ndarray, protocol: ProtocolConfig) 
         if mask.dtype != np.uint8:
             prediction, mask = prediction[mask != IGNORED], mask[mask != IGNORED]
         return mirror.measure(prediction, mask, protocol.minmax)
-    from bench import sod  # most who import this file ask for names only, and it takes most of a second
+    from bench.scoring import sod  # most who import this file ask for names only, and it takes most of a second
 
     return sod.measure(prediction, mask, protocol.minmax)
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bench import mirror
 from bench.config.protocol import ProtocolConfig
-from bench.scores import score
+from bench.scoring import mirror
+from bench.scoring.metrics import score
 
 MIRROR = ProtocolConfig(name="mirror")
 MAPS = arrays(np.uint8, (6, 7), elements=st.integers(0, 255))

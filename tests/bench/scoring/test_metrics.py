@@ -8,7 +8,7 @@ import py_sod_metrics
 import pytest
 
 from bench.config.protocol import ProtocolConfig
-from bench.scores import CLASS_METRICS, METRICS, OF_PROTOCOL, NotFinite, collect, measure, score
+from bench.scoring.metrics import CLASS_METRICS, METRICS, OF_PROTOCOL, NotFinite, collect, measure, score
 
 SOD = OF_PROTOCOL["sod"]
 

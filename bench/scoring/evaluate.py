@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from bench.config.protocol import ProtocolConfig
 from bench.datasets import Split
 from bench.datasets.core.transforms import TransformConfig, to_input
-from bench.scores import NotFinite
+from bench.scoring.metrics import NotFinite
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from bench.datasets import IGNORED
-from bench.scores import Scores
+from bench.scoring.metrics import Scores
 
 
 def score_classes(triples: Iterable[tuple[str, np.ndarray, np.ndarray]], num_classes: int) -> Scores:
