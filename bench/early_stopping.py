@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.config.search import EarlyStoppingConfig
 from bench.config.sweep import Trial
-from bench.record import CurvePoint, Timing, TrialRecord
+from bench.records.record import CurvePoint, Timing, TrialRecord
 from bench.train import Epoch
 
 

@@ -25,7 +25,7 @@ from bench.datasets import Data, DataError, Split
 from bench.datasets.core import cache
 from bench.datasets.core.transforms import TransformConfig, to_input
 from bench.feature_store import Entry, FeatureStore, Stored, bytes_of
-from bench.record import FeatureCache
+from bench.records.record import FeatureCache
 from bench.system.files import TargetError, check_targets
 from models.core.frozen_prefix import Continued, NoFrozenPrefix, frozen_prefix
 from models.core.paths import expanded

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from bench.config.sweep import Trial
-from bench.record import MANIFEST, TrialRecord
+from bench.records.record import MANIFEST, TrialRecord
 from bench.report import page, results
 from bench.system.files import write_whole
 from bench.train import Epoch

@@ -17,13 +17,13 @@ import pandas
 from rich.markup import escape as rich_escape
 from rich.table import Table
 
-from bench import manifest
 from bench.config.settings import ConfigError, Sweep, TrialConfig, load_sweep, with_value
 from bench.config.sweep import Trial, check_writable, expand, sizes
 from bench.footprint import PARTS
 from bench.generations import DEFAULT, GENERATIONS, MIB, Generation, here
 from bench.predicted_memory import USABLE, Prediction, Unpredictable, fits, predict, prediction_key
 from bench.progress import loading
+from bench.records import sweep_json
 from bench.report import plots
 from bench.report.tables import csv, escape
 from bench.run import COUNTING, LOG_WIDTH, MANY, folder_name
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
         trials = expand(sweep)
         sizes(trials, loading(console, COUNTING, MANY))  # says everything that cannot be built, at once
         folder = options.results / folder_name(sweep)
-        manifest.check_owner(folder, sweep)
+        sweep_json.check_owner(folder, sweep)
         check_targets([folder / name for name in FILES], [options.sweep])
         check_writable(folder)
         rows = plan(trials, card, lambda text: console.print(text, markup=False), generation)

@@ -17,7 +17,7 @@ from rich.text import Text
 from bench.config.sweep import Trial
 from bench.forked import in_a_line
 from bench.memory import PEAKS
-from bench.record import TrialRecord
+from bench.records.record import TrialRecord
 from bench.scoring.metrics import METRICS, main_metric
 from bench.train import Epoch
 

@@ -27,7 +27,7 @@ from bench.checkpoint import LARGEST_BYTES, in_training, learnt
 from bench.checks import tensor_digest
 from bench.memory import Memory
 from bench.parallel import Share
-from bench.record import FeatureCache, Provenance
+from bench.records.record import FeatureCache, Provenance
 from bench.system.files import set_aside, write_whole
 from bench.train import Epoch, Training
 

@@ -5,14 +5,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import manifest, schema, search, watch
+from bench import search, watch
 from bench.config.settings import Sweep
 from bench.config.sweep import Trial
 from bench.early_stopping import EarlyStopping
 from bench.executor import Executor
 from bench.live_page import LivePage
 from bench.progress import Display
-from bench.record import TrialRecord, adopt, load_all, load_images
+from bench.records import schema, sweep_json
+from bench.records.record import TrialRecord, adopt, load_all, load_images
 from bench.system.interrupt import Interrupts
 from bench.work import Limits, Work
 from models.core.registry import Missing
@@ -106,12 +107,12 @@ class Rounds:
 
     def write_manifest(self, trials: list[Trial]) -> None:
         """The trials so far, as a report finds them."""
-        if newer := schema.newer(self.folder / manifest.MANIFEST):
+        if newer := schema.newer(self.folder / sweep_json.MANIFEST):
             self.problems += [newer] * (newer not in self.problems)
             return
-        known, _ = manifest.load(self.folder)
+        known, _ = sweep_json.load(self.folder)
         try:
-            manifest.of(self.sweep, trials, self.absent, known.predicted if known else {}).save(self.folder)
+            sweep_json.of(self.sweep, trials, self.absent, known.predicted if known else {}).save(self.folder)
         except OSError as error:
-            problem = f"{self.folder}: {manifest.MANIFEST} cannot be written: {error}"
+            problem = f"{self.folder}: {sweep_json.MANIFEST} cannot be written: {error}"
             self.problems += [problem] * (problem not in self.problems)

@@ -15,14 +15,15 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from bench import external, features, manifest, report, resume, schema, search, watch
+from bench import features, report, resume, search, watch
 from bench.config.settings import ConfigError, Sweep, load_sweep
 from bench.config.sweep import Trial, absent_of, check_cache, check_writable, expand, pending, sizes
 from bench.datasets.core.sources import parse
 from bench.executor import Executor
 from bench.live_page import LivePage
 from bench.progress import loading
-from bench.record import MANIFEST, TrialRecord, load_all, set_aside_damaged, unsaved
+from bench.records import external_scores, schema, sweep_json
+from bench.records.record import MANIFEST, TrialRecord, load_all, set_aside_damaged, unsaved
 from bench.report import results, terminal
 from bench.report.predictions import keep_predictions
 from bench.resources import add_options, resources_of
@@ -78,9 +79,9 @@ def _run(options: argparse.Namespace, console: Console, say: Callable[[str], Non
     features.choose(options)
     page_seconds = _page_seconds(options)
     folder = options.results / folder_name(sweep)
-    if newer := schema.newer_in(folder, folder / external.FOLDER):
+    if newer := schema.newer_in(folder, folder / external_scores.FOLDER):
         raise ConfigError(*newer)
-    manifest.check_owner(folder, sweep)
+    sweep_json.check_owner(folder, sweep)
     records, broken = load_all(folder)
     for line in broken:
         say(f"note: {line}")

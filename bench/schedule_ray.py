@@ -37,8 +37,8 @@ from bench.config.settings import ConfigError
 from bench.config.sweep import Trial
 from bench.datasets.core.sources import Source
 from bench.forked import ForkServer, place_for_sockets
-from bench.provenance import COMMIT, commit_in_words
 from bench.ray_watch import RayWatch
+from bench.records.provenance import COMMIT, commit_in_words
 from bench.resources import Resources
 from bench.system import command
 from bench.system.files import OwnFolder

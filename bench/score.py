@@ -28,12 +28,12 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from bench import schema
 from bench.config.protocol import ProtocolConfig
 from bench.datasets import DataError, first_lines, some
 from bench.datasets.core.masks import BINARY, Reading, add_options, reading_of
-from bench.external import FOLDER, ExternalRecord, load_external, targets
-from bench.provenance import provenance
+from bench.records import schema
+from bench.records.external_scores import FOLDER, ExternalRecord, load_external, targets
+from bench.records.provenance import provenance
 from bench.scoring.map_folders import LISTED, Found, Kind, Pair, find_pairs, full_scales, look, read
 from bench.scoring.metrics import METRICS, Measured, NotFinite, collect, measure
 from bench.system.console import ArgumentParser, Console, complain

@@ -16,7 +16,7 @@ from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 
 from bench.config.settings import ConfigError, Sweep
 from bench.config.sweep import Trial
-from bench.record import TrialRecord
+from bench.records.record import TrialRecord
 from bench.train import Epoch
 
 PROJECT = "sam3-bench"

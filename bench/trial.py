@@ -30,8 +30,8 @@ from bench.latency import latency
 from bench.memory import MeasurementSpoiled, MemoryMonitor, conditions
 from bench.parallel import Share
 from bench.predicted_memory import predict as predict_memory
-from bench.provenance import provenance, with_inputs
-from bench.record import CurvePoint, MemoryAtFailure, Timing, TrialRecord, save_or_keep
+from bench.records.provenance import provenance, with_inputs
+from bench.records.record import CurvePoint, MemoryAtFailure, Timing, TrialRecord, save_or_keep
 from bench.scoring import sample_predictions
 from bench.scoring.classes import score_classes
 from bench.scoring.evaluate import predict

@@ -7,7 +7,7 @@ from pathlib import Path
 from bench.config.settings import ConfigError, Sweep
 from bench.config.sweep import Trial
 from bench.progress import Watcher
-from bench.record import TrialRecord
+from bench.records.record import TrialRecord
 from bench.train import Epoch
 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}

@@ -18,8 +18,8 @@ from bench import cluster, resume
 from bench.config.sweep import Trial
 from bench.early_stopping import EarlyStopping
 from bench.progress import Watcher, duration
-from bench.record import TrialRecord, load, unsaved
-from bench.schema import NewerVersion
+from bench.records.record import TrialRecord, load, unsaved
+from bench.records.schema import NewerVersion
 from bench.system.files import set_aside
 from bench.system.locks import Claim, owner
 from bench.train import Epoch

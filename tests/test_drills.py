@@ -15,7 +15,7 @@ from bench.config.settings import TrialConfig, load_sweep
 from bench.config.sweep import expand
 from bench.datasets.core import cache
 from bench.forked import ForkServer
-from bench.record import load_all
+from bench.records.record import load_all
 from bench.run import main
 from bench.schedule import run_serially
 from bench.system.machine import cores

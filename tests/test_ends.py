@@ -22,7 +22,7 @@ from bench import forked
 from bench.config.settings import load_sweep
 from bench.config.sweep import expand
 from bench.forked import ForkServer
-from bench.record import load_all
+from bench.records.record import load_all
 from bench.schedule import run_serially
 from bench.system.processes import is_dead
 from bench.work import Limits, Work

@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.config.settings import MOST_ERRORS, MOST_POINTS, ConfigError, Sweep, TrialConfig, with_value
 from bench.datasets import DATASETS, DataError, Progress, first_lines, silent, some
 from bench.datasets.core import cache
-from bench.record import TrialRecord
+from bench.records.record import TrialRecord
 from models.core.encoder_decoder import parameter_counts
 from models.core.registry import InvalidModel, Missing
 from models.core.skeleton import skeleton

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bench.config.sweep import Trial
-from bench.record import TrialRecord
+from bench.records.record import TrialRecord
 from bench.report.leaderboard import GIB, MEMORY_MEASURES, RESOLUTION_BYTES
 from bench.report.results import Results
 from bench.scoring.metrics import METRICS, main_metric

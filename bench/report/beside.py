@@ -6,9 +6,9 @@ from statistics import fmean
 
 from bench import published
 from bench.config.sweep import Trial
-from bench.external import ExternalRecord
 from bench.published import Result, Source
-from bench.record import TrialRecord
+from bench.records.external_scores import ExternalRecord
+from bench.records.record import TrialRecord
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from importlib.metadata import distributions
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from bench import manifest, report
+from bench import report
 from bench.config.settings import ConfigError
-from bench.external import FOLDER
+from bench.records import sweep_json
+from bench.records.external_scores import FOLDER
 from bench.report.results import Results
 from bench.system.files import OwnFolder, write_whole
 
@@ -38,7 +39,7 @@ def pack(results: Results, path: Path, with_weights: bool = False) -> int:
         staging = own / "bundle"
         staging.mkdir()
         report.write(results, staging)
-        manifest.of(results.sweep, results.trials, results.absent, results.predicted, list(results.remarks)).save(
+        sweep_json.of(results.sweep, results.trials, results.absent, results.predicted, list(results.remarks)).save(
             staging
         )
         (staging / FOLDER).mkdir()

@@ -13,11 +13,11 @@ import numpy as np
 from bench.config.search import SearchConfig
 from bench.config.settings import Sweep
 from bench.config.sweep import Trial
-from bench.external import ExternalRecord
 from bench.forked import in_a_line
-from bench.manifest import Predicted
 from bench.memory import PEAKS
-from bench.record import TrialRecord
+from bench.records.external_scores import ExternalRecord
+from bench.records.record import TrialRecord
+from bench.records.sweep_json import Predicted
 from bench.report.beside import Beside, beside
 from bench.scoring.metrics import MAIN_METRICS, METRICS, main_metric
 from bench.statistics import Comparison, compare, half_width

@@ -12,7 +12,7 @@ from typing import Any
 from bench.config.search import SearchConfig
 from bench.config.settings import Axis, Sweep
 from bench.config.sweep import Trial
-from bench.manifest import NOT_THERE, RecordedTrial, axis_over, label, value_at, varied
+from bench.records.sweep_json import NOT_THERE, RecordedTrial, axis_over, label, value_at, varied
 from bench.report.results import Results
 
 

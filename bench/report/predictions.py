@@ -3,16 +3,17 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import generations, manifest
+from bench import generations
 from bench.config.sweep import Trial
-from bench.manifest import Predicted
 from bench.predicted_memory import Unpredictable, predict, prediction_key
+from bench.records import sweep_json
+from bench.records.sweep_json import Predicted
 from models.core.registry import InvalidModel
 
 
 def keep_predictions(folder: Path, trials: Sequence[Trial], tell: Callable[[str], None]) -> None:
     """Writes predictions into a folder's ``sweep.json``, where every later report finds them."""
-    known, _ = manifest.load(folder)
+    known, _ = sweep_json.load(folder)
     if known is not None:
         found = dict(sorted(predictions(trials, known.predicted, tell).items()))
         known.model_copy(update={"predicted": found}).save(folder)

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from bench import manifest, schema
 from bench.config.settings import ConfigError, Sweep
 from bench.config.sweep import Trial
-from bench.external import ExternalRecord, load_external
-from bench.manifest import Predicted
-from bench.record import TrialRecord, load_all, read_images, read_series
+from bench.records import schema, sweep_json
+from bench.records.external_scores import ExternalRecord, load_external
+from bench.records.record import TrialRecord, load_all, read_images, read_series
+from bench.records.sweep_json import Predicted
 from bench.report.leaderboard import Leaderboard, summarise
 from bench.scoring.sample_predictions import read_samples
 from models.core.registry import Missing
@@ -64,17 +64,17 @@ def load(folder: Path) -> tuple[Results, list[str]]:
         beside = f" Folders beside it: {', '.join(near[:8])}" if near else ""
         raise ConfigError(f"{folder}: no such folder.{beside}")
     records, notes = load_all(folder)
-    found, problem = manifest.load(folder)
+    found, problem = sweep_json.load(folder)
     notes += [problem] * bool(problem)
     if found is None and not records:
         raise ConfigError(
-            f"{folder}: holds no records and no {manifest.MANIFEST}. Give a sweep's results folder", *notes
+            f"{folder}: holds no records and no {sweep_json.MANIFEST}. Give a sweep's results folder", *notes
         )
     if found is None:
-        sweep, trials, unread = manifest.reconstruct(folder.resolve().name, records)
+        sweep, trials, unread = sweep_json.reconstruct(folder.resolve().name, records)
         remarks = ["There is no sweep.json: the axes are the fields in which the recorded configurations differ."]
     else:
-        sweep, trials, unread = manifest.understand(found, records)
+        sweep, trials, unread = sweep_json.understand(found, records)
         remarks = list(found.remarks)
     remarks = list(dict.fromkeys([*remarks, *unread]))
     ids = {trial.trial_id for trial in trials}

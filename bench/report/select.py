@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.config.settings import ConfigError
-from bench.manifest import value_at
+from bench.records.sweep_json import value_at
 from bench.report.leaderboard import Leaderboard, Row
 from bench.report.results import Results
 from bench.scoring.metrics import METRICS

@@ -11,7 +11,7 @@ from bench import checkpoint, trial
 from bench.checkpoint import CheckpointError
 from bench.checks import frozen_digests
 from bench.datasets import DATASETS
-from bench.record import load_all
+from bench.records.record import load_all
 from bench.scoring.evaluate import predict
 from bench.scoring.metrics import score
 from bench.trial import run_trial

@@ -20,7 +20,7 @@ from bench.config.settings import ConfigError
 from bench.config.sweep import Trial
 from bench.datasets import DATASETS
 from bench.datasets.core.transforms import TransformConfig, flip, to_input
-from bench.record import TrialRecord
+from bench.records.record import TrialRecord
 from bench.report.leaderboard import _memory_notes, _quantities
 from bench.run import main
 from bench.trial import run_trial

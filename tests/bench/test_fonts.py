@@ -9,7 +9,7 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from synthetic import synthetic
 
-from bench import manifest
+from bench.records import sweep_json
 from bench.report import plots
 from bench.report.__main__ import main
 from bench.report.plots import fonts, style
@@ -70,7 +70,7 @@ def test_no_figure_warns_and_one_line_says_what_is_lacking(installed, every_kind
     labels = dict(zip(("1", "2", "4"), ("中", "文", "中文")))
     points = [(labels.get(trial.point[0], "甲"), *trial.point[1:]) for trial in made.trials]
     trials = [type(trial)(trial.config, point[:1]) for trial, point in zip(made.trials, points)]
-    manifest.of(sweep, trials).save(tmp_path)
+    sweep_json.of(sweep, trials).save(tmp_path)
     for record in made.records.values():
         record.save(tmp_path)
     with warnings.catch_warnings(record=True) as caught:

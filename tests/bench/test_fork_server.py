@@ -20,7 +20,7 @@ from conftest import wait_for
 
 from bench import fork_server, forked
 from bench.forked import Forked, ForkServer, Request, start
-from bench.record import load_all, load_images
+from bench.records.record import load_all, load_images
 from bench.system import files
 from bench.system.processes import is_dead
 from bench.trial import run_trial

@@ -19,7 +19,7 @@ from bench.config.settings import TrialConfig, with_value
 from bench.forked import Request
 from bench.parallel import Share, distribute
 from bench.ranks import _failure, run_parallel
-from bench.record import TrialRecord
+from bench.records.record import TrialRecord
 from bench.trial import run_trial
 from models.core.registry import InvalidModel
 

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import live_page, manifest
+from bench import live_page
 from bench.config.settings import Axis, Sweep
 from bench.config.sweep import expand
 from bench.forked import without_record
 from bench.live_page import LivePage
 from bench.memory import Memory
 from bench.progress import Display, peak_memory
-from bench.record import CurvePoint, Timing, TrialRecord
+from bench.records import sweep_json
+from bench.records.record import CurvePoint, Timing, TrialRecord
 from bench.report import page, results
 from bench.train import Epoch
 
@@ -180,7 +181,7 @@ def test_the_page_is_there_at_the_start_and_follows_the_trials(tiny, tmp_path, b
     said = []
     with LivePage(tmp_path, 0.01, said.append) as live:
         assert not built and not (tmp_path / page.NAME).exists()  # nobody knows yet what the sweep is
-        manifest.of(sweep, trials).save(tmp_path)
+        sweep_json.of(sweep, trials).save(tmp_path)
         watcher = live.of(trials)
         assert wait_for((tmp_path / page.NAME).exists) and (tmp_path / page.NAME).read_text() == "page"
         assert set(built[-1].values()) == {"pending"}
@@ -206,7 +207,7 @@ def test_a_page_that_fails_is_said_once_and_ends_nothing(tiny, tmp_path, monkeyp
     monkeypatch.setattr(live_page, "POLL_SECONDS", 0.01)
     sweep, said, tries = sweep_of(tiny, 2), [], []
     trials = expand(sweep)
-    manifest.of(sweep, trials).save(tmp_path)
+    sweep_json.of(sweep, trials).save(tmp_path)
     with LivePage(tmp_path, 0.01, said.append) as live:
         monkeypatch.setattr(results, "load", lambda folder, load=results.load: tries.append(1) or load(folder))
         watcher = live.of(trials)
@@ -222,7 +223,7 @@ def test_rebuilding_takes_a_bounded_share_of_the_time(tiny, tmp_path, built, mon
     monkeypatch.setattr(page, "html", lambda *what: time.sleep(0.1) or slow(*what))
     sweep = sweep_of(tiny, 2)
     trials = expand(sweep)
-    manifest.of(sweep, trials).save(tmp_path)
+    sweep_json.of(sweep, trials).save(tmp_path)
     with LivePage(tmp_path, 0.01, print) as live:
         watcher = live.of(trials)
         deadline = time.monotonic() + 1.0
@@ -234,7 +235,7 @@ def test_rebuilding_takes_a_bounded_share_of_the_time(tiny, tmp_path, built, mon
 
 def test_off_is_off(tiny, tmp_path, built):
     sweep = sweep_of(tiny, 1)
-    manifest.of(sweep, expand(sweep)).save(tmp_path)
+    sweep_json.of(sweep, expand(sweep)).save(tmp_path)
     with LivePage(tmp_path, None, print) as live:
         live.of(expand(sweep)).started(0)
         time.sleep(0.1)
@@ -253,7 +254,7 @@ def test_on_the_way_out_no_page_is_waited_for_and_none_is_written_any_more(tiny,
     monkeypatch.setattr(page, "html", html)
     monkeypatch.setattr(live_page, "POLL_SECONDS", 0.01)
     sweep = sweep_of(tiny, 1)
-    manifest.of(sweep, expand(sweep)).save(tmp_path)
+    sweep_json.of(sweep, expand(sweep)).save(tmp_path)
     with pytest.raises(KeyboardInterrupt), LivePage(tmp_path, 0.01, print) as live:
         live.of(expand(sweep))
         assert begun.wait(60)

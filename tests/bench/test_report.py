@@ -11,9 +11,9 @@ from synthetic import board_of, record
 from bench import published, report
 from bench.config.settings import Axis, Sweep, TrialConfig
 from bench.config.sweep import expand
-from bench.external import ExternalRecord
 from bench.memory import Memory
-from bench.record import MemoryAtFailure
+from bench.records.external_scores import ExternalRecord
+from bench.records.record import MemoryAtFailure
 from bench.report import plots
 from bench.report.columns import not_distinguishable
 from bench.report.leaderboard import memory_noise_floor, summarise, unresolved

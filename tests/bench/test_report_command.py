@@ -13,10 +13,10 @@ import pandas
 import pytest
 from synthetic import synthetic
 
-from bench import manifest
 from bench.config.settings import Axis, ConfigError
 from bench.config.sweep import expand
-from bench.record import load_all
+from bench.records import sweep_json
+from bench.records.record import load_all
 from bench.report import bundle, results
 from bench.report.__main__ import main
 from bench.report.against import against
@@ -29,7 +29,7 @@ from bench.report.tables import as_frame
 def write(made, folder):
     """Puts made-up results on disk as a run leaves them."""
     folder.mkdir(parents=True, exist_ok=True)
-    manifest.of(made.sweep, made.trials, made.absent).save(folder)
+    sweep_json.of(made.sweep, made.trials, made.absent).save(folder)
     for trial_id, record in made.records.items():
         record.model_copy(update={"image_scores": made.images.get(trial_id)}).save(folder)
     return folder

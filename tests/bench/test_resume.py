@@ -13,7 +13,7 @@ from bench import resume
 from bench import train as training_loop
 from bench.config.settings import TrialConfig
 from bench.datasets import DATASETS
-from bench.provenance import provenance
+from bench.records.provenance import provenance
 from bench.resume import Checkpoints
 from bench.scoring import sod
 from bench.system import files

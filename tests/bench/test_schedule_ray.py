@@ -21,7 +21,7 @@ from bench.cluster import Look
 from bench.config.settings import load_sweep
 from bench.config.sweep import expand
 from bench.ray_watch import RayWatch
-from bench.record import TrialRecord, load_all
+from bench.records.record import TrialRecord, load_all
 from bench.run import main
 from bench.trial import run_trial
 from bench.work import Work

@@ -12,7 +12,7 @@ import pytest
 from conftest import wait_for
 from PIL import Image
 
-from bench.external import load_external
+from bench.records.external_scores import load_external
 from bench.score import main
 from bench.system.processes import is_dead
 

@@ -11,7 +11,7 @@ from bench import run, tracking, watch
 from bench.config.settings import Axis, ConfigError, Sweep, load_sweep
 from bench.config.sweep import expand
 from bench.memory import Memory
-from bench.record import CurvePoint, Timing, TrialRecord
+from bench.records.record import CurvePoint, Timing, TrialRecord
 from bench.tracking import Tracking
 from bench.train import Epoch
 

@@ -25,7 +25,7 @@ from bench.config.sweep import Trial
 from bench.datasets import silent
 from bench.executor import Executor
 from bench.forked import ForkServer, Request, start
-from bench.record import TrialRecord, load_all
+from bench.records.record import TrialRecord, load_all
 from bench.resources import Resources
 from bench.system.interrupt import Interrupts
 from bench.system.machine import cores

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench.config.sweep import Trial
-from bench.record import TrialRecord
+from bench.records.record import TrialRecord
 from bench.report.page import answer
 from bench.report.page.series import memory_series
 from bench.report.results import Results

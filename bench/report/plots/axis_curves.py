@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from bench.record import TrialRecord
+from bench.records.record import TrialRecord
 from bench.report.leaderboard import GIB, Cell, Leaderboard, Row, Table
 from bench.report.plots.style import (
     Canvas,

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from bench.record import CurvePoint
+from bench.records.record import CurvePoint
 from bench.report.leaderboard import Leaderboard, Table
 from bench.report.plots.style import (
     canvas,

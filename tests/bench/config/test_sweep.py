@@ -5,7 +5,7 @@ from safetensors.torch import load_file
 
 from bench.config.settings import Axis, ConfigError, Sweep, TrialConfig
 from bench.config.sweep import absent_of, check_writable, expand, pending, prepare_data, prepare_weights, sizes
-from bench.record import TrialRecord
+from bench.records.record import TrialRecord
 from bench.run import _missing_lines, main
 from models import MODELS
 from models.core.encoder_decoder import ADAPTERS

@@ -5,12 +5,13 @@ import json
 import pytest
 from conftest import REPOSITORY
 
-from bench import checkpoint, manifest
+from bench import checkpoint
 from bench.config import settings
 from bench.config.settings import LATER, Axis, ConfigError, Later, Sweep, TrialConfig, recorded, with_value
 from bench.config.sweep import expand
-from bench.record import MANIFEST, TrialRecord
-from bench.record import load as load_record
+from bench.records import sweep_json
+from bench.records.record import MANIFEST, TrialRecord
+from bench.records.record import load as load_record
 from bench.report import results
 from bench.trial import run_trial
 
@@ -20,7 +21,7 @@ RECORDS = sorted(path for path in (REPOSITORY / "results" / "examples").rglob("*
 
 def test_every_recorded_trial_still_has_the_id_that_it_was_recorded_with():
     assert len(RECORDS) >= 176
-    wrong = [path for path in RECORDS if manifest.parse(load_record(path).config).trial_id != path.stem]
+    wrong = [path for path in RECORDS if sweep_json.parse(load_record(path).config).trial_id != path.stem]
     assert wrong == []
 
 
@@ -78,7 +79,7 @@ def test_a_manifest_of_old_is_read_like_its_records(tiny_with, tmp_path):
     base = tiny_with({"device": "cuda", "train.tf32": False})
     sweep = Sweep("s", "?", "default", base, (Axis.over("model.adapter.rank", {"2": 2, "4": 4}),), (0,))
     trials = expand(sweep)
-    raw = json.loads(manifest.of(sweep, trials).model_dump_json())
+    raw = json.loads(sweep_json.of(sweep, trials).model_dump_json())
     assert raw["base"]["train"].pop("tf32") is False and not any("tf32" in each["changes"] for each in raw["trials"])
     (tmp_path / MANIFEST).write_text(json.dumps(raw))
     loaded, notes = results.load(tmp_path)

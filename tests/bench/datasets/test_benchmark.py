@@ -12,7 +12,7 @@ from bench.datasets import DATASETS, DataError
 from bench.datasets.core.catalogue import catalogue
 from bench.datasets.core.packs import find
 from bench.datasets.core.transforms import TransformConfig
-from bench.record import load
+from bench.records.record import load
 from bench.scoring.metrics import OF_PROTOCOL
 from bench.train import TrainConfig
 from bench.trial import run_trial

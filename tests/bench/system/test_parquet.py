@@ -14,9 +14,10 @@ from hypothesis import settings as settings_of
 from hypothesis import strategies as st
 from synthetic import synthetic
 
-from bench import manifest, score
+from bench import score
 from bench.live_page import LivePage
-from bench.record import load_images, load_series
+from bench.records import sweep_json
+from bench.records.record import load_images, load_series
 from bench.report import page, plots, results
 from bench.report.__main__ import main
 from bench.report.tables import markdown
@@ -30,7 +31,7 @@ def made(tmp_path_factory):
     """Results of three rows with tables of all kinds, as a run leaves them, and the id of the first trial."""
     folder = tmp_path_factory.mktemp("made")
     whole = synthetic(rows=3, seeds=(0, 1), folder=folder)
-    manifest.of(whole.sweep, whole.trials).save(folder)
+    sweep_json.of(whole.sweep, whole.trials).save(folder)
     for trial_id, record in whole.records.items():
         above = {"rss_baseline_bytes": 0}
         memory = record.memory and {phase: m.model_copy(update=above) for phase, m in record.memory.items()}

@@ -13,7 +13,7 @@ import torch
 import bench
 from bench.datasets import Data
 from bench.datasets.core import cache
-from bench.record import Provenance
+from bench.records.record import Provenance
 
 PACKAGES = ("torch", "sam3", "timm", "peft", "numpy", "pysodmetrics", "ray")
 COMMIT = "SAM3_BENCH_COMMIT"

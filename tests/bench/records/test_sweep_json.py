@@ -8,11 +8,12 @@ from conftest import SWEEP
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench import manifest, plan, run
+from bench import plan, run
 from bench.config.settings import Axis, ConfigError, Sweep, load_sweep
 from bench.config.sweep import expand
-from bench.manifest import changes, label, reconstruct, understand, varied
-from bench.record import MANIFEST, TrialRecord, load_all
+from bench.records import sweep_json
+from bench.records.record import MANIFEST, TrialRecord, load_all
+from bench.records.sweep_json import changes, label, reconstruct, understand, varied
 from bench.report import results
 from bench.run import folder_name
 from models.core.registry import Missing
@@ -35,8 +36,8 @@ def records_of(trials):
 def test_a_sweep_comes_back_as_it_was_without_a_single_record(sweep, tmp_path):
     trials = expand(sweep)
     absent = {trials[0].trial_id: [Missing("data", "dataset", "not there", "get it")]}
-    manifest.of(sweep, trials, absent).save(tmp_path)
-    again, found, notes = understand(manifest.load(tmp_path)[0], {})
+    sweep_json.of(sweep, trials, absent).save(tmp_path)
+    again, found, notes = understand(sweep_json.load(tmp_path)[0], {})
     assert notes == [] and (again.name, again.question, again.seeds) == ("mine", "How?", (0, 3))
     assert [axis.name for axis in again.axes] == ["model.adapter.rank", "variant"]
     assert [(t.trial_id, t.point, t.config) for t in found] == [(t.trial_id, t.point, t.config) for t in trials]
@@ -45,13 +46,13 @@ def test_a_sweep_comes_back_as_it_was_without_a_single_record(sweep, tmp_path):
 
 
 def test_the_manifest_is_no_record(sweep, tmp_path):
-    manifest.of(sweep, expand(sweep)).save(tmp_path)
+    sweep_json.of(sweep, expand(sweep)).save(tmp_path)
     assert load_all(tmp_path) == ({}, [])
 
 
 def test_a_trial_keeps_the_id_that_it_was_recorded_with(sweep, tmp_path):
     trials = expand(sweep)
-    text = manifest.of(sweep, trials).model_dump_json().replace(trials[0].trial_id, "0" * 12)
+    text = sweep_json.of(sweep, trials).model_dump_json().replace(trials[0].trial_id, "0" * 12)
     (tmp_path / MANIFEST).write_text(text)
     record = records_of(trials[:1])[trials[0].trial_id].model_copy(update={"trial_id": "0" * 12})
     record.save(tmp_path)
@@ -63,7 +64,7 @@ def test_a_folder_without_a_manifest_has_the_axes_that_its_records_show(sweep, t
     for record in records_of(trials).values():
         record.save(tmp_path)
     loaded, notes = results.load(tmp_path)
-    assert notes == [] and loaded.sweep.question == manifest.NO_QUESTION and loaded.sweep.name == tmp_path.name
+    assert notes == [] and loaded.sweep.question == sweep_json.NO_QUESTION and loaded.sweep.name == tmp_path.name
     board = loaded.board()
     assert board.axes == ("model.adapter.rank", "model.decoder", "train.epochs")
     assert [row.labels for row in board.tables[0].rows] == [
@@ -92,7 +93,7 @@ def test_what_this_version_cannot_read_is_one_line_and_the_rest_is_shown(sweep, 
     config = json.loads(json.dumps(odd.config))
     config["train"]["momentum_of_tomorrow"] = 1
     records[trials[1].trial_id] = odd.model_copy(update={"config": config})
-    for found, remarks in (understand(manifest.of(sweep, trials), records)[1:], reconstruct("x", records)[1:]):
+    for found, remarks in (understand(sweep_json.of(sweep, trials), records)[1:], reconstruct("x", records)[1:]):
         assert len(found) == len(trials) - 1
         assert len(remarks) == 1 and trials[1].trial_id in remarks[0] and "momentum_of_tomorrow" in remarks[0]
     only = {trials[1].trial_id: records[trials[1].trial_id]}
@@ -112,7 +113,7 @@ def test_a_manifest_that_cannot_be_read_is_said_and_the_records_are_shown(sweep,
 
 def test_records_of_other_settings_are_counted_and_left_out(sweep, tmp_path):
     trials = expand(sweep)
-    manifest.of(sweep, trials[:2]).save(tmp_path)
+    sweep_json.of(sweep, trials[:2]).save(tmp_path)
     for record in records_of(trials).values():
         record.save(tmp_path)
     loaded, notes = results.load(tmp_path)
@@ -121,7 +122,7 @@ def test_records_of_other_settings_are_counted_and_left_out(sweep, tmp_path):
 
 def test_the_folders_name_does_not_matter(sweep, tmp_path):
     trials = expand(sweep)
-    manifest.of(sweep, trials).save(tmp_path)
+    sweep_json.of(sweep, trials).save(tmp_path)
     shutil.copytree(tmp_path, tmp_path / "copy")
     assert results.load(tmp_path)[0].board() == results.load(tmp_path / "copy")[0].board()
 
@@ -141,7 +142,7 @@ trees = st.recursive(leaves, lambda inner: st.dictionaries(st.sampled_from("abcn
 @given(st.dictionaries(st.sampled_from("abc"), trees), st.dictionaries(st.sampled_from("abc"), trees))
 def test_changes_lead_from_one_configuration_to_the_other(base, other):
     merged = {**base, **other}
-    assert manifest._changed(base, changes(base, merged)) == merged
+    assert sweep_json._changed(base, changes(base, merged)) == merged
 
 
 def test_two_sweeps_that_share_a_folders_name_do_not_mix(sweep, tmp_path, monkeypatch, capsys):
@@ -156,7 +157,7 @@ def test_two_sweeps_that_share_a_folders_name_do_not_mix(sweep, tmp_path, monkey
     assert folder_name(load_sweep(tmp_path / "two.yaml")) == folder_name(load_sweep(tmp_path / "one.yaml")) == "a-b"
     mine = load_sweep(tmp_path / "two.yaml")
     (tmp_path / "results" / "a-b").mkdir(parents=True)
-    manifest.of(mine, expand(mine)).save(tmp_path / "results" / "a-b")
+    sweep_json.of(mine, expand(mine)).save(tmp_path / "results" / "a-b")
     before = (tmp_path / "results" / "a-b" / MANIFEST).read_bytes()
     for command in (run.main, plan.main):
         more = ["--dry-run"] if command is run.main else []

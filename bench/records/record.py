@@ -11,17 +11,17 @@ import pyarrow.parquet
 from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 
-from bench import schema
 from bench.config.search import EarlyStoppingConfig
 from bench.datasets.core import cache
 from bench.memory import Memory, MemoryConditions
-from bench.schema import NewerVersion
+from bench.records import schema
+from bench.records.schema import NewerVersion
 from bench.system import parquet
 from bench.system.files import set_aside, write_whole
 from models.core.registry import Config
 
 MANIFEST = "sweep.json"
-"""Lies beside the records and is none: what the sweep asked (``bench.manifest``)."""
+"""Lies beside the records and is none: what the sweep asked (``bench.records.sweep_json``)."""
 SUFFIXES = (".safetensors", ".images.parquet", ".memory.parquet", ".samples.parquet", ".json")
 """Of a trial's files; the record comes last."""
 NOT_ADOPTED = (None, "error", "stopped early")

@@ -8,14 +8,15 @@ import pytest
 from conftest import RANKS, SWEEP, write_pairs
 from safetensors.torch import load_file, save_file
 
-from bench import checkpoint, manifest, run, score
+from bench import checkpoint, run, score
 from bench.config.settings import load_sweep
 from bench.config.sweep import expand
-from bench.record import MANIFEST, TrialRecord, load_all, set_aside_damaged
+from bench.records import sweep_json
+from bench.records.record import MANIFEST, TrialRecord, load_all, set_aside_damaged
+from bench.records.schema import NewerVersion
 from bench.report import __main__ as report
 from bench.report import results
 from bench.rounds import Rounds
-from bench.schema import NewerVersion
 from bench.work import Work
 
 LINE = "written by a newer version of the suite (schema 2, this one knows 1); update the suite"
@@ -131,8 +132,8 @@ def test_a_sweep_json_that_becomes_newer_meanwhile_is_not_replaced(here):
     rounds.write_manifest(expand(sweep))
     rounds.write_manifest(expand(sweep))
     assert (folder / MANIFEST).read_bytes() == before and len(rounds.problems) == 1 and LINE in rounds.problems[0]
-    manifest.of(sweep, expand(sweep)).save(folder)
-    assert manifest.load(folder)[1] == ""
+    sweep_json.of(sweep, expand(sweep)).save(folder)
+    assert sweep_json.load(folder)[1] == ""
 
 
 def test_nothing_of_it_is_set_aside(here):

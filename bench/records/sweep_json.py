@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from pydantic import ValidationError, model_validator
 
-from bench import schema
 from bench.config.search import SearchConfig
 from bench.config.settings import Axis, ConfigError, Sweep, TrialConfig, explain, recorded
 from bench.config.sweep import Trial
-from bench.record import MANIFEST, TrialRecord, is_beyond
+from bench.records import schema
+from bench.records.record import MANIFEST, TrialRecord, is_beyond
 from bench.system.files import write_whole
 from models.core.registry import Config, Missing
 

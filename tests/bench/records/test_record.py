@@ -6,7 +6,7 @@ import pandas
 import pytest
 
 from bench.memory import Memory
-from bench.record import TrialRecord, adopt, load, load_all, load_images
+from bench.records.record import TrialRecord, adopt, load, load_all, load_images
 from bench.system import files
 
 
