@@ -18,7 +18,7 @@ from pathlib import Path
 from bench.config.search import EarlyStoppingConfig
 from bench.config.sweep import Trial
 from bench.records.record import CurvePoint, Timing, TrialRecord
-from bench.train import Epoch
+from bench.training.loop import Epoch
 
 
 class EarlyStopping:

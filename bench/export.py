@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench import checkpoint
 from bench.system.console import ArgumentParser, complain
 from bench.system.files import TargetError, check_targets
 from bench.system.sanitize import harmless
+from bench.training import trained_weights
 from models.core.paths import expanded
 from models.core.size import height_width
 
@@ -96,10 +96,10 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         check_targets([options.out, options.out.with_name(f"{options.out.name}.data")], [options.checkpoint])
-        config, model = checkpoint.load(options.checkpoint)
+        config, model = trained_weights.load(options.checkpoint)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         difference = export(model, config.transform.size, options.out)
-    except (checkpoint.CheckpointError, TargetError, OSError) as error:
+    except (trained_weights.CheckpointError, TargetError, OSError) as error:
         complain(error)
         return 2
     agrees = difference <= TOLERANCE

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from bench.allocator import reserved_bytes, rounded
 from bench.config.settings import TrialConfig
 from bench.datasets.core.transforms import flip
-from bench.train import batch_loss
+from bench.training.loop import batch_loss
 
 PARTS = ("frozen", "trainable", "gradients", "optimiser", "activations", "temporaries")
 """In the order in which they are shown; they add up to the peak."""
@@ -159,7 +159,7 @@ def follow_step(
     masks: Tensor,
     config: TrialConfig,
 ) -> Footprint:
-    """One training step as ``bench.train`` takes it, in its steady state: the optimiser's moments are there already.
+    """One training step as ``bench.training.loop`` takes it, in its steady state: the optimiser's moments are there already.
 
     images uint8 [B, H, W, 3] and masks uint8 [B, H, W], both on the model's device.
     """

@@ -13,7 +13,7 @@ from bench.config.sweep import Trial
 from bench.records.record import MANIFEST, TrialRecord
 from bench.report import page, results
 from bench.system.files import write_whole
-from bench.train import Epoch
+from bench.training.loop import Epoch
 
 SHARE = 0.05  # of the time at most goes into rebuilding, however large the sweep is
 NICE = 10  # below the trials, which share the cores

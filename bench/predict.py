@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from bench import checkpoint
 from bench.datasets import DataError
 from bench.datasets.core.images import Rule, read_image
 from bench.datasets.core.transforms import resize_image, to_input
@@ -27,6 +26,7 @@ from bench.system.console import ArgumentParser, Console, complain
 from bench.system.device import device_of, float32_products
 from bench.system.files import TargetError, check_targets, write_whole
 from bench.system.machine import cores
+from bench.training import trained_weights
 from models.core.paths import expanded
 
 
@@ -45,11 +45,11 @@ def main(arguments: list[str]) -> int:
         files = _files(options)
         if options.out.is_dir() and options.out.samefile(options.images):
             raise TargetError(f"{options.out}: holds the images. Give another folder for the masks")
-        config, model = checkpoint.load(options.checkpoint)
+        config, model = trained_weights.load(options.checkpoint)
         options.out.mkdir(parents=True, exist_ok=True)
         targets = {path: options.out / f"{path.stem}.png" for path in files}
         check_targets(targets.values(), [options.checkpoint, *files])
-    except (checkpoint.CheckpointError, DataError, TargetError, OSError) as error:
+    except (trained_weights.CheckpointError, DataError, TargetError, OSError) as error:
         complain(error)
         return 2
 

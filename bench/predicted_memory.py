@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from bench.config.settings import TrialConfig
 from bench.footprint import Footprint, Tracker, follow_step
 from bench.generations import DEFAULT, Generation
-from bench.train import make_optimiser
+from bench.training.loop import make_optimiser
 from models.core.size import height_width
 from models.core.skeleton import skeleton
 

@@ -19,7 +19,7 @@ from bench.forked import in_a_line
 from bench.memory import PEAKS
 from bench.records.record import TrialRecord
 from bench.scoring.metrics import METRICS, main_metric
-from bench.train import Epoch
+from bench.training.loop import Epoch
 
 GIB = 2**30
 LAST_SHOWN = 5  # of the trials that have ended

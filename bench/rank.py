@@ -15,8 +15,8 @@ import torch.distributed as dist
 
 from bench.config.settings import TrialConfig
 from bench.forked import Request
-from bench.parallel import Share
 from bench.telling import end_with_input, telling
+from bench.training.data_parallel import Share
 from bench.trial import checkpoints_of, run_trial, seldom
 
 PATIENCE = timedelta(days=1)

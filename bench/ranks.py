@@ -20,7 +20,7 @@ from bench.forked import Request, in_words, without_record
 from bench.memory import PEAKS, Memory
 from bench.records.record import RankMemory, TrialRecord, load
 from bench.telling import end_with_input, hear, telling
-from bench.train import Epoch
+from bench.training.loop import Epoch
 from bench.trial import leave
 
 POLL_SECONDS = 0.1

@@ -107,7 +107,7 @@ def _own_folder(server: str, trial_id: str) -> Iterator[Path]:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints of a trial (``bench.resume``), and what was set aside of them."""
+    """Checkpoints of a trial (``bench.training.training_state``), and what was set aside of them."""
     return sorted(folder.glob("epoch-*"))
 
 

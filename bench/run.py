@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from bench import features, report, resume, search, watch
+from bench import report, search, watch
 from bench.config.settings import ConfigError, Sweep, load_sweep
 from bench.config.sweep import Trial, absent_of, check_cache, check_writable, expand, pending, sizes
 from bench.datasets.core.sources import parse
@@ -31,6 +31,7 @@ from bench.rounds import Rounds
 from bench.system.console import ArgumentParser, Console, complain
 from bench.system.files import TargetError, check_targets, remove_unfinished
 from bench.system.interrupt import INTERRUPTED, Interrupts, Terminated
+from bench.training import feature_cache, training_state
 from bench.work import Limits
 from models.core.paths import expanded
 from models.core.registry import Missing
@@ -76,7 +77,7 @@ def _run(options: argparse.Namespace, console: Console, say: Callable[[str], Non
     counts = sizes(candidates, loading(console, COUNTING, MANY))
     resources, sources = resources_of(options, sweep), parse(options.fetch)
     limits, checkpoint_seconds = _limits(options)
-    features.choose(options)
+    feature_cache.choose(options)
     page_seconds = _page_seconds(options)
     folder = options.results / folder_name(sweep)
     if newer := schema.newer_in(folder, folder / external_scores.FOLDER):
@@ -110,7 +111,7 @@ def _run(options: argparse.Namespace, console: Console, say: Callable[[str], Non
         absent = executor.absent(unfinished)
         able = [trial for trial in unfinished if trial.trial_id not in absent]
         prepared = executor.prepare(able, loading(console))
-        for note in [*prepared, *features.outlook(able)]:
+        for note in [*prepared, *feature_cache.outlook(able)]:
             say(f"note: {note}")
         done = len(plan.trials) - len(pending(plan.trials, settled))
         say(
@@ -157,8 +158,8 @@ def _checkpoint_notes(trials: list[Trial], to_run: list[Trial], folder: Path) ->
     """What lies in wait to be gone on from, how large it is, and what nobody may need any more."""
     waiting = {trial.trial_id for trial in to_run}
     for trial_id in {trial.trial_id for trial in trials} - waiting:
-        resume.remove(folder, trial_id)  # its driver was killed between the record and this
-    sizes_bytes = resume.sizes(folder)
+        training_state.remove(folder, trial_id)  # its driver was killed between the record and this
+    sizes_bytes = training_state.sizes(folder)
     notes = []
     for ids, text in (
         (sizes_bytes.keys() & waiting, "unfinished trials go on from their checkpoints"),
@@ -169,7 +170,7 @@ def _checkpoint_notes(trials: list[Trial], to_run: list[Trial], folder: Path) ->
     ):
         if ids:
             size = sum(sizes_bytes[trial_id] for trial_id in ids) / 2**20
-            notes.append(f"{len(ids)} {text} ({size:.1f} MiB in {folder / resume.FOLDER})")
+            notes.append(f"{len(ids)} {text} ({size:.1f} MiB in {folder / training_state.FOLDER})")
     return notes
 
 
@@ -192,7 +193,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--checkpoint-every", default="60s", metavar="TIME", help="how often a trial keeps what it has trained (60s)"
     )
-    features.add_options(parser)
+    feature_cache.add_options(parser)
     parser.add_argument(
         "--page-every", default="60s", metavar="TIME", help="how often the page is rebuilt meanwhile; off: never (60s)"
     )

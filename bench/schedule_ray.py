@@ -32,7 +32,7 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from bench import cluster, ray_actors, ray_worker, resume
+from bench import cluster, ray_actors, ray_worker
 from bench.config.settings import ConfigError
 from bench.config.sweep import Trial
 from bench.datasets.core.sources import Source
@@ -45,7 +45,8 @@ from bench.system.files import OwnFolder
 from bench.system.interrupt import Interrupts
 from bench.system.machine import cores
 from bench.system.processes import Family
-from bench.train import Epoch
+from bench.training import training_state
+from bench.training.loop import Epoch
 from bench.work import Work
 
 SOCKETS_BELOW = len("/ray/session_2025-12-02_12-00-00_000000_4194304/sockets/plasma_store")
@@ -259,7 +260,7 @@ def run_on_ray(
             "gpus": max(1, resources.gpus_per_trial),
             "places": places,
             "checkpoint_seconds": work.checkpoint_seconds,
-            "checkpoints": resume.FOLDER,
+            "checkpoints": training_state.FOLDER,
         }
         for index, trial in enumerate(trials)
     ]
@@ -349,7 +350,7 @@ def _keeper(work: Work) -> Iterator[str]:
     """The name of an actor beside the driver that keeps the checkpoints of trials on other machines."""
     name = f"keeper-{uuid4().hex}"  # a search has one for each of its rounds
     here = ray.get_runtime_context().get_node_id()
-    actor = ray_actors.on_node(ray_actors.Keeper, here, name).remote(str(work.folder.resolve()), resume.FOLDER)
+    actor = ray_actors.on_node(ray_actors.Keeper, here, name).remote(str(work.folder.resolve()), training_state.FOLDER)
     yield name
     del actor  # it ends with its last reference
 

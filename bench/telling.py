@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-from bench.train import Epoch
+from bench.training.loop import Epoch
 
 
 @contextmanager

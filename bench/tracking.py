@@ -17,7 +17,7 @@ from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 from bench.config.settings import ConfigError, Sweep
 from bench.config.sweep import Trial
 from bench.records.record import TrialRecord
-from bench.train import Epoch
+from bench.training.loop import Epoch
 
 PROJECT = "sam3-bench"
 

@@ -21,14 +21,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench import checkpoint, features, generations, resume
-from bench.checks import CheckFailed, check_frozen, frozen_digests
+from bench import generations
 from bench.config.settings import TrialConfig
 from bench.datasets import DATASETS, DataError, Split
 from bench.forked import Request
 from bench.latency import latency
 from bench.memory import MeasurementSpoiled, MemoryMonitor, conditions
-from bench.parallel import Share
 from bench.predicted_memory import predict as predict_memory
 from bench.records.provenance import provenance, with_inputs
 from bench.records.record import CurvePoint, MemoryAtFailure, Timing, TrialRecord, save_or_keep
@@ -39,7 +37,10 @@ from bench.scoring.metrics import NotFinite, Scores, score
 from bench.system.device import device_of, float32_products
 from bench.system.processes import end_with
 from bench.telling import telling
-from bench.train import Diverged, Epoch, train
+from bench.training import feature_cache, trained_weights, training_state
+from bench.training.checks import CheckFailed, check_frozen, frozen_digests
+from bench.training.data_parallel import Share
+from bench.training.loop import Diverged, Epoch, train
 from models import MODELS
 from models.core.encoder_decoder import parameter_counts
 from models.core.registry import InvalidModel
@@ -61,7 +62,7 @@ def run_trial(
     trials_at_once: int = 1,
     on_epoch: Callable[[Epoch], Any] = lambda epoch: None,
     on_step: Callable[[], Any] = lambda: None,
-    checkpoints: resume.Checkpoints | None = None,
+    checkpoints: training_state.Checkpoints | None = None,
     share: Share = Share(),
 ) -> TrialRecord:
     """Trains and scores one configuration. Never raises: what goes wrong becomes the record's status and error.
@@ -131,7 +132,7 @@ def _run(
     trials_at_once: int,
     on_epoch: Callable[[Epoch], Any],
     on_step: Callable[[], Any],
-    checkpoints: resume.Checkpoints | None,
+    checkpoints: training_state.Checkpoints | None,
     share: Share,
 ) -> TrialRecord:
     """The trial itself; ``known`` collects what the record will say even if the trial fails."""
@@ -157,12 +158,12 @@ def _run(
             known["parameters"] = parameter_counts(model)
             frozen = frozen_digests(model)
             model.to(device)
-            running, fed, known["feature_cache"] = features.through_cache(model, data, config, device, frozen)
+            running, fed, known["feature_cache"] = feature_cache.through_cache(model, data, config, device, frozen)
             # stochastic depth does not depend on how much chance the weights took
             torch.manual_seed(share.seed(config.seed))
             if checkpoints is not None:
-                digest = checkpoint.frozen_digest(frozen)
-                checkpoints.expect(resume.fingerprint(known["provenance"], digest, known["feature_cache"]))
+                digest = trained_weights.frozen_digest(frozen)
+                checkpoints.expect(training_state.fingerprint(known["provenance"], digest, known["feature_cache"]))
                 known |= {
                     "notes": checkpoints.notes,
                     "resumed_from_epochs": checkpoints.resumed_from,
@@ -202,7 +203,7 @@ def _run(
                     return score_classes(timed, config.num_classes)
                 return score(timed, config.protocol)
 
-            learnt = checkpoint.pack(model, config, frozen) if result else None
+            learnt = trained_weights.pack(model, config, frozen) if result else None
             val = scored(fed.val, []) if len(data.val) else None
             spent: list[float] = []
             with monitor.phase("evaluation") as evaluation:
@@ -337,10 +338,10 @@ def run_requested(request: Request) -> None:
     leave(record, request)
 
 
-def checkpoints_of(request: Request, share: Share = Share()) -> resume.Checkpoints:
+def checkpoints_of(request: Request, share: Share = Share()) -> training_state.Checkpoints:
     """Where a requested trial goes on from."""
-    folder = resume.place(Path(request.folder), TrialConfig.model_validate_json(request.config).trial_id)
-    return resume.Checkpoints(folder, request.checkpoint_seconds, share)
+    folder = training_state.place(Path(request.folder), TrialConfig.model_validate_json(request.config).trial_id)
+    return training_state.Checkpoints(folder, request.checkpoint_seconds, share)
 
 
 def leave(record: TrialRecord, request: Request) -> None:

@@ -8,7 +8,7 @@ from bench.config.settings import ConfigError, Sweep
 from bench.config.sweep import Trial
 from bench.progress import Watcher
 from bench.records.record import TrialRecord
-from bench.train import Epoch
+from bench.training.loop import Epoch
 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bench import cluster, resume
+from bench import cluster
 from bench.config.sweep import Trial
 from bench.early_stopping import EarlyStopping
 from bench.progress import Watcher, duration
@@ -22,7 +22,8 @@ from bench.records.record import TrialRecord, load, unsaved
 from bench.records.schema import NewerVersion
 from bench.system.files import set_aside
 from bench.system.locks import Claim, owner
-from bench.train import Epoch
+from bench.training import training_state
+from bench.training.loop import Epoch
 
 LOOK_SECONDS = 1.0
 MOST_PER_LOOK = 10.0
@@ -48,7 +49,7 @@ class Work:
         say: Callable[[str], None],
         asked: Callable[[], bool] = lambda: False,
         limits: Limits = Limits(),
-        checkpoint_seconds: float = resume.EVERY_SECONDS,
+        checkpoint_seconds: float = training_state.EVERY_SECONDS,
         stopping: EarlyStopping | None = None,
     ) -> None:
         self.trials, self.folder, self.watcher = trials, folder, watcher
@@ -159,7 +160,7 @@ class Work:
         record = self._settled(index, self._verdicts.get(index, reason.strip()))
         self.records[record.trial_id] = record
         if record.status != "error":
-            resume.remove(self.folder, record.trial_id)
+            training_state.remove(self.folder, record.trial_id)
         self._release(index)
         self.watcher.finished(index, record)
         for note in record.notes:
@@ -219,7 +220,7 @@ class Work:
         return record
 
     def _claim(self, index: int) -> bool:
-        path = self.folder / resume.FOLDER / f"{self.trials[index].trial_id}.lock"
+        path = self.folder / training_state.FOLDER / f"{self.trials[index].trial_id}.lock"
         try:
             claim = Claim.take(path)
         except OSError as error:

@@ -19,10 +19,10 @@ from bench.config.search import Range, SearchConfig, labels
 from bench.config.yaml_file import BadYaml, parse, read
 from bench.datasets import DATASETS
 from bench.datasets.core.transforms import TransformConfig
-from bench.losses import CLASS_LOSSES
 from bench.memory import MemoryConfig, nvml_missing
 from bench.sampler import nvml_problem
-from bench.train import TrainConfig
+from bench.training.loop import TrainConfig
+from bench.training.losses import CLASS_LOSSES
 from models import MODELS
 from models.core.registry import Config, Missing, Registry, did_you_mean
 

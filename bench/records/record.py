@@ -92,7 +92,7 @@ class RankMemory(Config):
 
 
 class FeatureCache(Config):
-    """What became of the wish to read features of frozen blocks instead of computing them (``bench.features``)."""
+    """What became of the wish to read features of frozen blocks instead of computing them (``bench.training.feature_cache``)."""
 
     blocks: int | None = None
     """The encoder's first so many blocks were not run: memory and speed are not the model's. ``None``: refused."""

@@ -9,8 +9,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from bench import checkpoint
 from bench.predict import main
+from bench.training import trained_weights
 from bench.trial import run_trial
 
 
@@ -86,9 +86,9 @@ def test_weights_that_are_no_numbers_predict_nothing(trained, tmp_path, capsys):
 
 def test_an_answer_that_is_no_number_is_no_mask(trained, tmp_path, monkeypatch, capsys, recwarn):
     path, images, _ = trained
-    config, model = checkpoint.load(path)
+    config, model = trained_weights.load(path)
     model.decoder.head.bias.data.fill_(float("inf"))
-    monkeypatch.setattr(checkpoint, "load", lambda path: (config, model))
+    monkeypatch.setattr(trained_weights, "load", lambda path: (config, model))
     assert main([str(path), str(images), str(tmp_path / "out")]) == 1
     out, err = capsys.readouterr()
     assert "wrote 0 masks" in out and err.count("the model's logits are not finite") == 12 and "pair 003.jpg: " in err

@@ -10,7 +10,7 @@ from bench.config.settings import TrialConfig, with_value
 from bench.datasets.core.transforms import flip
 from bench.footprint import PARTS, Tracker, follow_step
 from bench.predicted_memory import Unpredictable, fake_footprint, predict
-from bench.train import batch_loss, make_optimiser
+from bench.training.loop import batch_loss, make_optimiser
 from models import MODELS
 
 GIB = 2**30

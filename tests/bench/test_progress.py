@@ -18,7 +18,7 @@ from bench.progress import Display, peak_memory
 from bench.records import sweep_json
 from bench.records.record import CurvePoint, Timing, TrialRecord
 from bench.report import page, results
-from bench.train import Epoch
+from bench.training.loop import Epoch
 
 GIB = 2**30
 

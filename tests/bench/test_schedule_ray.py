@@ -16,13 +16,14 @@ import ray
 from conftest import wait_for
 from ray.cluster_utils import Cluster
 
-from bench import cluster, ray_worker, resume, schedule_ray
+from bench import cluster, ray_worker, schedule_ray
 from bench.cluster import Look
 from bench.config.settings import load_sweep
 from bench.config.sweep import expand
 from bench.ray_watch import RayWatch
 from bench.records.record import TrialRecord, load_all
 from bench.run import main
+from bench.training import training_state
 from bench.trial import run_trial
 from bench.work import Work
 
@@ -126,7 +127,7 @@ def test_a_sweep_on_two_nodes_survives_the_loss_of_one(machines, monkeypatch, ca
     assert len(ran[0]) == 2 and len(set.union(*ran.values())) == 2, "the longest went on, on the other node"
     (longest,) = [r for r in load_all(folder)[0].values() if r.config["train"]["epochs"] == 60]
     assert longest.resumed_from_epochs and [point.epoch for point in longest.curve] == list(range(1, 61))
-    assert not list((folder / resume.FOLDER).glob("*/")), "what has its record needs no checkpoint"
+    assert not list((folder / training_state.FOLDER).glob("*/")), "what has its record needs no checkpoint"
     assert before == {path: path.stat().st_mtime_ns for path in before}, "what was finished is not run again"
     records, broken = load_all(folder)
     assert sorted((r.config["train"]["epochs"], r.status) for r in records.values()) == [(n, "ok") for n in (1, 2, 60)]

@@ -26,7 +26,7 @@ from bench.run import main
 from bench.scoring.metrics import MAIN_METRICS, METRICS
 from bench.statistics import compare, holm
 from bench.system.machine import cores
-from bench.train import Epoch
+from bench.training.loop import Epoch
 
 with suppress(ImportError):
     import optuna

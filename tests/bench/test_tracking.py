@@ -13,7 +13,7 @@ from bench.config.sweep import expand
 from bench.memory import Memory
 from bench.records.record import CurvePoint, Timing, TrialRecord
 from bench.tracking import Tracking
-from bench.train import Epoch
+from bench.training.loop import Epoch
 
 
 def write_sweep(folder: Path, tiny, **more) -> Path:

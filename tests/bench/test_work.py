@@ -9,7 +9,7 @@ import pytest
 from bench import work as work_module
 from bench.config.sweep import Trial
 from bench.records.record import TrialRecord, adopt, load, save_or_keep, unsaved
-from bench.resume import place
+from bench.training.training_state import place
 from bench.work import Limits, Work
 
 

@@ -29,7 +29,7 @@ from bench.records.record import TrialRecord, load_all
 from bench.resources import Resources
 from bench.system.interrupt import Interrupts
 from bench.system.machine import cores
-from bench.train import Epoch
+from bench.training.loop import Epoch
 from bench.trial import run_trial
 from bench.work import Work
 from models.core import weights

@@ -10,13 +10,13 @@ from conftest import write_pairs
 from PIL import Image
 from torch.nn import functional as F
 
-from bench import losses
 from bench.config.settings import Axis, Sweep, TrialConfig
 from bench.config.sweep import expand, sizes
 from bench.datasets import DATASETS
 from bench.datasets.core.transforms import TransformConfig, flip, resize_image, resize_mask, to_input, to_target
-from bench.losses import structure_loss
 from bench.scoring.metrics import score
+from bench.training import losses
+from bench.training.losses import structure_loss
 from models import MODELS
 
 CPU = torch.device("cpu")

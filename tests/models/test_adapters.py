@@ -10,7 +10,7 @@ from timm.models.vision_transformer import Block
 from torch import nn
 from torch.nn import functional as F
 
-from bench.checks import GradientCheck, check_frozen, frozen_digests
+from bench.training.checks import GradientCheck, check_frozen, frozen_digests
 from models import MODELS
 from models.core.encoder_decoder import ADAPTERS, ENCODERS, parameter_counts, part_of
 from models.core.placement import resolve

@@ -70,7 +70,7 @@ def flip(images: Tensor, masks: Tensor, config: TransformConfig, draws: Generato
 def to_input(images: Tensor, normalisation: str) -> Tensor:
     """uint8 [B, H, W, 3] -> float32 [B, 3, H, W], normalised; the order of operations is torchvision's.
 
-    Images that are given by number, int64 (``bench.features``), stay as they are.
+    Images that are given by number, int64 (``bench.training.feature_cache``), stay as they are.
     """
     if images.dtype == torch.int64:
         return images

@@ -5,7 +5,6 @@ import json
 import pytest
 from conftest import REPOSITORY
 
-from bench import checkpoint
 from bench.config import settings
 from bench.config.settings import LATER, Axis, ConfigError, Later, Sweep, TrialConfig, recorded, with_value
 from bench.config.sweep import expand
@@ -13,6 +12,7 @@ from bench.records import sweep_json
 from bench.records.record import MANIFEST, TrialRecord
 from bench.records.record import load as load_record
 from bench.report import results
+from bench.training import trained_weights
 from bench.trial import run_trial
 
 FULL = {"model": "sam3_unet", "dataset": "duts"}
@@ -90,10 +90,10 @@ def test_a_manifest_of_old_is_read_like_its_records(tiny_with, tmp_path):
 def test_weights_of_old_come_back_with_the_configuration_that_they_were_trained_with(monkeypatch, tiny, tmp_path):
     record = run_trial(tiny)
     record.save(tmp_path)
-    metadata, tensors = checkpoint._read(tmp_path / f"{tiny.trial_id}.safetensors")
+    metadata, tensors = trained_weights._read(tmp_path / f"{tiny.trial_id}.safetensors")
     old = json.dumps(as_of_old(with_value(tiny, {"device": "cuda"})))
-    monkeypatch.setattr(checkpoint, "_read", lambda path: ({**metadata, "config": old}, tensors))
-    assert checkpoint.load(tmp_path / "any")[0].train.tf32 is False
+    monkeypatch.setattr(trained_weights, "_read", lambda path: ({**metadata, "config": old}, tensors))
+    assert trained_weights.load(tmp_path / "any")[0].train.tf32 is False
 
 
 class Warmed(TrialConfig):

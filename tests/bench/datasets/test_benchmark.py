@@ -14,7 +14,7 @@ from bench.datasets.core.packs import find
 from bench.datasets.core.transforms import TransformConfig
 from bench.records.record import load
 from bench.scoring.metrics import OF_PROTOCOL
-from bench.train import TrainConfig
+from bench.training.loop import TrainConfig
 from bench.trial import run_trial
 
 # --- the catalogue ----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from conftest import RANKS, SWEEP, write_pairs
 from safetensors.torch import load_file, save_file
 
-from bench import checkpoint, run, score
+from bench import run, score
 from bench.config.settings import load_sweep
 from bench.config.sweep import expand
 from bench.records import sweep_json
@@ -17,6 +17,7 @@ from bench.records.schema import NewerVersion
 from bench.report import __main__ as report
 from bench.report import results
 from bench.rounds import Rounds
+from bench.training import trained_weights
 from bench.work import Work
 
 LINE = "written by a newer version of the suite (schema 2, this one knows 1); update the suite"
@@ -151,8 +152,8 @@ def test_trained_weights_of_a_newer_version_say_so(here, tmp_path):
     path = folder / f"{first}.safetensors"
     newer = {"format": "sam3-bench trained weights, version 2", "config": "{}", "frozen_digest": ""}
     save_file(load_file(path), tmp_path / "newer.safetensors", newer)
-    with pytest.raises(checkpoint.CheckpointError, match="written by a newer version of the suite; update"):
-        checkpoint.load(tmp_path / "newer.safetensors")
+    with pytest.raises(trained_weights.CheckpointError, match="written by a newer version of the suite; update"):
+        trained_weights.load(tmp_path / "newer.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -194,8 +195,8 @@ def test_a_pipe_at_the_start_is_set_aside(here, suffix):
     path = folder / f"{first}{suffix}"
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(checkpoint.CheckpointError, match="is no regular file"):
-        checkpoint.load(path)
+    with pytest.raises(trained_weights.CheckpointError, match="is no regular file"):
+        trained_weights.load(path)
     (line,) = set_aside_damaged([first], folder)
     assert line.startswith(f"{path}: is no regular file; set aside as {path.name}.corrupt-1")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.checks import check_frozen, frozen_digests
+from bench.training.checks import check_frozen, frozen_digests
 from models import MODELS
 from models.core.encoder_decoder import _chosen, layers_of, part_of
 from models.core.registry import InvalidModel

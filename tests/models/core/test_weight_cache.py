@@ -76,7 +76,7 @@ def test_trials_share_the_pages(tmp_path, cache):
 import sys, torch
 from pathlib import Path
 from torch import nn
-from bench.checks import frozen_digests
+from bench.training.checks import frozen_digests
 from models.core import weights
 layer = nn.Linear(2048, 2048)
 weights.load(layer, Path(sys.argv[1]))

@@ -20,10 +20,10 @@ from bench.config.sweep import expand, prepare_data
 from bench.datasets import DATASETS, IGNORED, DataError, first_lines
 from bench.datasets.core.masks import Reading, to_mask
 from bench.datasets.core.transforms import TransformConfig, resize_mask
-from bench.losses import CLASS_LOSSES, LOSSES
 from bench.scoring.classes import score_classes
 from bench.scoring.metrics import measure
-from bench.train import TrainConfig, batch_loss
+from bench.training.loop import TrainConfig, batch_loss
+from bench.training.losses import CLASS_LOSSES, LOSSES
 
 SHAPE = (40, 48)
 

@@ -24,9 +24,9 @@ from bench.config.sweep import Trial, model_key
 from bench.datasets import Data, DataError, Split
 from bench.datasets.core import cache
 from bench.datasets.core.transforms import TransformConfig, to_input
-from bench.feature_store import Entry, FeatureStore, Stored, bytes_of
 from bench.records.record import FeatureCache
 from bench.system.files import TargetError, check_targets
+from bench.training.feature_store import Entry, FeatureStore, Stored, bytes_of
 from models.core.frozen_prefix import Continued, NoFrozenPrefix, frozen_prefix
 from models.core.paths import expanded
 from models.core.registry import InvalidModel

@@ -14,8 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load
 
-from bench import features
-from bench.checks import frozen_digests
 from bench.config.settings import ConfigError
 from bench.config.sweep import Trial
 from bench.datasets import DATASETS
@@ -23,6 +21,8 @@ from bench.datasets.core.transforms import TransformConfig, flip, to_input
 from bench.records.record import TrialRecord
 from bench.report.leaderboard import _memory_notes, _quantities
 from bench.run import main
+from bench.training import feature_cache
+from bench.training.checks import frozen_digests
 from bench.trial import run_trial
 from models import MODELS
 from models.encoders.sam3_vit import SAM3ViT
@@ -49,7 +49,7 @@ def frozen(tiny_with):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """The cache is on, in an empty folder, until the test ends."""
-    monkeypatch.setenv(features.FOLDER, str(tmp_path / "features"))
+    monkeypatch.setenv(feature_cache.FOLDER, str(tmp_path / "features"))
     return tmp_path / "features"
 
 
@@ -66,7 +66,7 @@ def test_features_with_tf32_are_others(monkeypatch, frozen, cache):
 
     def key(device, tf32):
         config = frozen({"train.tf32": tf32})
-        return features._key(model, 1, config, torch.device(device, 0), {}, "data")
+        return feature_cache._key(model, 1, config, torch.device(device, 0), {}, "data")
 
     assert key("cpu", True) == key("cpu", False)
     on_card = key("cuda", True)
@@ -78,7 +78,7 @@ def feed(config):
     data = DATASETS.build(config.dataset, config.transform)
     torch.manual_seed(config.seed)
     model = MODELS.build(config.model, config.transform.size, True)
-    return features.through_cache(model, data, config, torch.device("cpu"), frozen_digests(model))[2]
+    return feature_cache.through_cache(model, data, config, torch.device("cpu"), frozen_digests(model))[2]
 
 
 def entries(cache):
@@ -98,7 +98,7 @@ def entries(cache):
 def test_the_same_to_the_bit(frozen, monkeypatch, tmp_path, changes, blocks):
     config = frozen(changes)
     plain = run_trial(config)
-    monkeypatch.setenv(features.FOLDER, str(tmp_path))
+    monkeypatch.setenv(feature_cache.FOLDER, str(tmp_path))
     cached = run_trial(config)
     assert plain.feature_cache is None and cached.feature_cache.blocks == blocks, cached.feature_cache
     assert outcome(plain) == outcome(cached)
@@ -106,7 +106,9 @@ def test_the_same_to_the_bit(frozen, monkeypatch, tmp_path, changes, blocks):
 
 def test_computed_once_for_all_trials_that_share_it(frozen, cache, monkeypatch):
     made = []
-    monkeypatch.setattr(features, "_batches", lambda *given, of=features._batches: made.append(given[2]) or of(*given))
+    monkeypatch.setattr(
+        feature_cache, "_batches", lambda *given, of=feature_cache._batches: made.append(given[2]) or of(*given)
+    )
     whole = outcome(run_trial(frozen()))
     assert made == [(False, False), (True, False), (False, False), (False, False)]  # train in two ways, val, test
     made.clear()
@@ -166,7 +168,7 @@ def test_a_refusal_is_in_the_record_and_measures_as_ever(tiny_with, cache, chang
 
 
 def test_too_much_for_the_bound_is_refused(frozen, cache, monkeypatch):
-    monkeypatch.setenv(features.LIMIT, "0.00001")
+    monkeypatch.setenv(feature_cache.LIMIT, "0.00001")
     assert "more than --feature-cache-gib allows" in feed(frozen()).refused
 
 
@@ -190,7 +192,7 @@ def test_a_model_that_is_only_scored_keeps_no_flips(frozen, cache, monkeypatch):
     config = frozen()
     data = DATASETS.build(config.dataset, config.transform)
     frozen_weights = {name: "x" for name, _ in still.named_parameters()}
-    _, fed, record = features.through_cache(still, data, config, torch.device("cpu"), frozen_weights)
+    _, fed, record = feature_cache.through_cache(still, data, config, torch.device("cpu"), frozen_weights)
     assert record.blocks == 8 and len(entries(cache)) == 2
     assert fed.train is data.train
 
@@ -212,12 +214,12 @@ def test_a_numbered_image_tells_how_it_was_flipped(hflip, vflip, seed, start):
     pixels = rng.integers(0, 256, (count, 3, 4, 3), dtype=np.uint8)
     config = DATASETS.parse({"name": "procedural", "train": count, "val": 1, "test": 1, "side": 8})
     split = replace(DATASETS.build(config, TransformConfig(size=8)).train, images=pixels)
-    numbered = features._numbered(split, start)
+    numbered = feature_cache._numbered(split, start)
     chosen = rng.permutation(count)
     seen, masks = flip(*split.batch(chosen, torch.device("cpu")), transform, torch.Generator().manual_seed(seed))
     told, same = flip(*numbered.batch(chosen, torch.device("cpu")), transform, torch.Generator().manual_seed(seed))
     assert torch.equal(masks, same) and to_input(told, "imagenet") is told
-    variants = features._variants(transform)
+    variants = feature_cache._variants(transform)
     for image, number in zip(seen, told[:, 0, 0, 0].tolist()):
         row, (upside_down, left_right) = number // 4 - start, divmod(number % 4, 2)
         assert (bool(left_right), bool(upside_down)) in variants
@@ -230,32 +232,32 @@ def test_a_numbered_image_tells_how_it_was_flipped(hflip, vflip, seed, start):
 
 def options(*texts):
     parser = argparse.ArgumentParser()
-    features.add_options(parser)
+    feature_cache.add_options(parser)
     return parser.parse_args(texts)
 
 
 def test_off_unless_asked_for(monkeypatch, tmp_path):
     monkeypatch.setenv("SAM3_BENCH_CACHE", str(tmp_path))
-    monkeypatch.setenv(features.FOLDER, "left from before")
-    features.choose(options())
-    assert features.store() is None and list(tmp_path.iterdir()) == []
-    features.choose(options("--feature-cache", "auto", "--feature-cache-gib", "0.5"))
-    assert features.store().folder == tmp_path / "features" and features.store().limit_bytes == 2**29
-    features.choose(options("--feature-cache", str(tmp_path / "here")))
-    assert features.store().folder == tmp_path / "here" and features.store().limit_bytes == 20 * 2**30
-    features.choose(options())
+    monkeypatch.setenv(feature_cache.FOLDER, "left from before")
+    feature_cache.choose(options())
+    assert feature_cache.store() is None and list(tmp_path.iterdir()) == []
+    feature_cache.choose(options("--feature-cache", "auto", "--feature-cache-gib", "0.5"))
+    assert feature_cache.store().folder == tmp_path / "features" and feature_cache.store().limit_bytes == 2**29
+    feature_cache.choose(options("--feature-cache", str(tmp_path / "here")))
+    assert feature_cache.store().folder == tmp_path / "here" and feature_cache.store().limit_bytes == 20 * 2**30
+    feature_cache.choose(options())
 
 
 @pytest.mark.parametrize("gib", ["0", "-1", "nan"])
 def test_a_bound_that_cannot_be(gib):
     with pytest.raises(ConfigError, match="must be above 0"):
-        features.choose(options("--feature-cache-gib", gib))
+        feature_cache.choose(options("--feature-cache-gib", gib))
 
 
 def test_a_folder_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="Give auto, off or a folder"):
-        features.choose(options("--feature-cache", str(tmp_path / "file" / "below")))
+        feature_cache.choose(options("--feature-cache", str(tmp_path / "file" / "below")))
 
 
 @pytest.mark.parametrize(
@@ -272,7 +274,7 @@ def test_the_command_line_says_so_before_any_work(given, tmp_path, capsys):
 
 
 def test_a_dry_run_makes_no_folder_for_features(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv(features.FOLDER, "")  # and what is set in here goes with the test
+    monkeypatch.setenv(feature_cache.FOLDER, "")  # and what is set in here goes with the test
     junk = tmp_path / "junk"
     given = ["--feature-cache", str(junk), "--results", str(tmp_path / "results")]
     assert main(["ablations/decoder_width.yaml", "--dry-run", *given]) == 0
@@ -284,14 +286,14 @@ def test_a_dry_run_makes_no_folder_for_features(tmp_path, monkeypatch, capsys):
 
 def test_the_outlook_names_rows_and_reasons(frozen, cache):
     configs = [frozen(), frozen({"model.decoder.width": 16}), frozen({"model.adapter.placement": "all"})]
-    lines = features.outlook([Trial(config, (label,)) for config, label in zip(configs, "abc")])
+    lines = feature_cache.outlook([Trial(config, (label,)) for config, label in zip(configs, "abc")])
     assert lines[0] == "features of 8 of 8 blocks are kept (at a; b)"
     assert lines[1].startswith("no features are kept: only 0 of 8") and lines[1].endswith("(at c)")
 
 
 def test_without_a_cache_there_is_no_outlook(frozen, monkeypatch):
-    monkeypatch.delenv(features.FOLDER, raising=False)
-    assert features.outlook([Trial(frozen(), ("a",))]) == []
+    monkeypatch.delenv(feature_cache.FOLDER, raising=False)
+    assert feature_cache.outlook([Trial(frozen(), ("a",))]) == []
 
 
 @pytest.mark.parametrize("module", ["bench.trial", "bench.run"])

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.checks import CheckFailed, GradientCheck, check_frozen, frozen_digests, tensor_digest
+from bench.training.checks import CheckFailed, GradientCheck, check_frozen, frozen_digests, tensor_digest
 
 
 class Adapted(nn.Module):

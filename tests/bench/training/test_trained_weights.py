@@ -7,13 +7,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from bench import checkpoint, trial
-from bench.checkpoint import CheckpointError
-from bench.checks import frozen_digests
+from bench import trial
 from bench.datasets import DATASETS
 from bench.records.record import load_all
 from bench.scoring.evaluate import predict
 from bench.scoring.metrics import score
+from bench.training import trained_weights
+from bench.training.checks import frozen_digests
+from bench.training.trained_weights import CheckpointError
 from bench.trial import run_trial
 
 
@@ -28,7 +29,7 @@ def trained(tiny, tmp_path):
 
 def test_the_trained_model_comes_back_with_the_same_scores(tiny, trained):
     record, path = trained
-    config, model = checkpoint.load(path)
+    config, model = trained_weights.load(path)
     assert config == tiny and not model.training
     data = DATASETS.build(config.dataset, config.transform)
     again = score(predict(model, data.test, config.transform, torch.device("cpu"), config.train.batch_size))
@@ -54,7 +55,7 @@ def test_weights_in_few_bits_have_digests_and_come_back(tiny_with, tmp_path, sto
     record = run_trial(config)
     assert record.status == "ok", record.error
     record.save(tmp_path)
-    _, model = checkpoint.load(tmp_path / f"{config.trial_id}.safetensors")
+    _, model = trained_weights.load(tmp_path / f"{config.trial_id}.safetensors")
     data = DATASETS.build(config.dataset, config.transform)
     again = score(predict(model, data.test, config.transform, torch.device("cpu"), config.train.batch_size))
     assert again.overall == record.scores
@@ -67,14 +68,14 @@ def test_tuned_blocks_and_random_encoders_come_back_too(tiny_with, tmp_path):
     record.save(tmp_path)
     path = tmp_path / f"{config.trial_id}.safetensors"
     assert any(name.startswith("encoder.trunk.blocks.7.block.attn") for name in load_file(path))
-    _, model = checkpoint.load(path)
+    _, model = trained_weights.load(path)
     data = DATASETS.build(config.dataset, config.transform)
     again = score(predict(model, data.test, config.transform, torch.device("cpu"), config.train.batch_size))
     assert again.overall == record.scores
 
 
 def test_what_is_too_large_is_not_kept_and_the_record_knows(tiny, monkeypatch, tmp_path):
-    monkeypatch.setattr(checkpoint, "LARGEST_BYTES", 1000)
+    monkeypatch.setattr(trained_weights, "LARGEST_BYTES", 1000)
     record = run_trial(tiny)
     record.save(tmp_path)
     assert record.status == "ok" and record.checkpoint_bytes is None
@@ -93,14 +94,14 @@ def test_another_encoder_is_refused(trained):
     _, path = trained
     rewritten(path, lambda m: m.update(frozen_digest="0" * 32))
     with pytest.raises(CheckpointError, match="other weights than those found here"):
-        checkpoint.load(path)
+        trained_weights.load(path)
 
 
 def test_the_digest_sees_one_bit_of_the_frozen_weights(tiny):
     model = trial.MODELS.build(tiny.model, 32, True)
-    before = checkpoint.frozen_digest(frozen_digests(model))
+    before = trained_weights.frozen_digest(frozen_digests(model))
     model.encoder.trunk.blocks[2].block.norm1.bias.data[5] += 1e-7
-    assert checkpoint.frozen_digest(frozen_digests(model)) != before
+    assert trained_weights.frozen_digest(frozen_digests(model)) != before
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_files_that_are_no_use_say_why(trained, spoil, expected):
     _, path = trained
     spoil(path)
     with pytest.raises(CheckpointError, match=expected):
-        checkpoint.load(path)
+        trained_weights.load(path)
 
 
 def metadata(path):
@@ -136,4 +137,4 @@ def test_missing_encoder_weights_come_with_their_remedy(trained, tmp_path):
 
     rewritten(path, elsewhere)
     with pytest.raises(CheckpointError, match="gone.pt does not exist\n  -> give the path"):
-        checkpoint.load(path)
+        trained_weights.load(path)

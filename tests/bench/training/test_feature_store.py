@@ -14,7 +14,7 @@ from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.feature_store import Entry, FeatureStore, StoreFull, bytes_of
+from bench.training.feature_store import Entry, FeatureStore, StoreFull, bytes_of
 
 ROWS, ROW_BYTES = 5, 4 * 6
 
@@ -167,7 +167,7 @@ def test_a_killed_process_holds_no_lock(tmp_path):
     code = """
 import os, sys, signal, torch
 from pathlib import Path
-from bench.feature_store import Entry, FeatureStore
+from bench.training.feature_store import Entry, FeatureStore
 def die():
     yield (torch.zeros(1, 2, 3),)
     os.kill(os.getpid(), signal.SIGKILL)

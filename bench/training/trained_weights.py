@@ -15,10 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from bench.checks import frozen_digests
 from bench.config.settings import TrialConfig, recorded
 from bench.datasets import some
 from bench.system.machine import free_bytes
+from bench.training.checks import frozen_digests
 from models import MODELS
 from models.core.registry import InvalidModel
 from models.core.skeleton import skeleton
@@ -49,14 +49,14 @@ def in_training(model: nn.Module) -> dict[str, Tensor]:
 
 
 def frozen_digest(digests: Mapping[str, str]) -> str:
-    """32 hex digits over the frozen weights, from the digest of each (``bench.checks.frozen_digests``)."""
+    """32 hex digits over the frozen weights, from the digest of each (``bench.training.checks.frozen_digests``)."""
     return hashlib.blake2b(json.dumps(sorted(digests.items())).encode(), digest_size=16).hexdigest()
 
 
 def pack(model: nn.Module, config: TrialConfig, frozen: Mapping[str, str]) -> bytes | None:
     """What the model has learnt as a safetensors file; ``None`` when it would be larger than ``LARGEST_BYTES``.
 
-    frozen: digests of the weights that stayed as they were (``bench.checks.frozen_digests``).
+    frozen: digests of the weights that stayed as they were (``bench.training.checks.frozen_digests``).
     """
     trained = learnt(model)
     if sum(tensor.nbytes for tensor in trained.values()) > LARGEST_BYTES:

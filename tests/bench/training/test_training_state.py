@@ -9,15 +9,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load, save_file
 
-from bench import resume
-from bench import train as training_loop
 from bench.config.settings import TrialConfig
 from bench.datasets import DATASETS
 from bench.records.provenance import provenance
-from bench.resume import Checkpoints
 from bench.scoring import sod
 from bench.system import files
-from bench.train import train
+from bench.training import loop as training_loop
+from bench.training import training_state
+from bench.training.loop import train
+from bench.training.training_state import Checkpoints
 from bench.trial import run_trial
 from models import MODELS
 
@@ -225,15 +225,15 @@ def test_other_data_or_versions_start_again_and_say_so(config, whole, tmp_path):
 
 def test_what_decides_how_training_goes_on_is_in_the_fingerprint(tmp_path, monkeypatch):
     known = provenance(torch.device("cpu"), 1).model_copy(update={"dataset_fingerprint": "abc", "weights": {"w": "1"}})
-    here = resume.fingerprint(known, "f")
+    here = training_state.fingerprint(known, "f")
     assert here["torch"] == known.versions["torch"] and here["data"] == "abc" and "ray" not in here
-    assert here == resume.fingerprint(known.model_copy(update={"started": "later", "trials_at_once": 9}), "f")
+    assert here == training_state.fingerprint(known.model_copy(update={"started": "later", "trials_at_once": 9}), "f")
     others = [{"weights": {"w": "2"}}, {"dataset_fingerprint": "b"}, {"threads": 99}, {"device": "card"}]
-    changed = [resume.fingerprint(known.model_copy(update=change), "f") for change in others]
-    assert all(other != here for other in [*changed, resume.fingerprint(known, "g")])
+    changed = [training_state.fingerprint(known.model_copy(update=change), "f") for change in others]
+    assert all(other != here for other in [*changed, training_state.fingerprint(known, "g")])
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "another")
     by_its_instructions = known.model_copy(update={"host_cpu": provenance(torch.device("cpu"), 1).host_cpu})
-    assert resume.fingerprint(by_its_instructions, "f") != here, "processors of one name need not compute alike"
+    assert training_state.fingerprint(by_its_instructions, "f") != here, "processors of one name need not compute alike"
 
 
 def test_a_full_disk_costs_the_checkpoint_and_not_the_trial(config, whole, tmp_path, monkeypatch):
@@ -248,7 +248,7 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_trial(config, whole, tmp_p
 
 
 def test_a_state_that_is_too_large_is_not_kept_and_the_record_says_so(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(resume, "LARGEST_BYTES", 1000)
+    monkeypatch.setattr(training_state, "LARGEST_BYTES", 1000)
     record = run_trial(config, checkpoints=Checkpoints(tmp_path, 0))
     assert record.status == "ok" and list(tmp_path.iterdir()) == []
     (note,) = record.notes
@@ -257,7 +257,7 @@ def test_a_state_that_is_too_large_is_not_kept_and_the_record_says_so(config, tm
 
 def test_checkpoints_are_written_at_an_interval_and_cost_little(tmp_path, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(resume.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(training_state.time, "perf_counter", lambda: clock[0])
     checkpoints = Checkpoints(tmp_path, 60)
     written = []
 
@@ -266,9 +266,9 @@ def test_checkpoints_are_written_at_an_interval_and_cost_little(tmp_path, monkey
         clock[0] += 10  # a slow disk
         raise OSError("enough")
 
-    monkeypatch.setattr(resume, "_bytes", lambda training: 0)
+    monkeypatch.setattr(training_state, "_bytes", lambda training: 0)
     monkeypatch.setattr(Checkpoints, "_state", lambda self, t: ({"epoch": 1}, {}))
-    monkeypatch.setattr(resume, "write_whole", lambda path, fill: state(None))
+    monkeypatch.setattr(training_state, "write_whole", lambda path, fill: state(None))
     for _ in range(100):
         clock[0] += 7
         checkpoints.after_epoch(None)
@@ -276,9 +276,9 @@ def test_checkpoints_are_written_at_an_interval_and_cost_little(tmp_path, monkey
 
 
 def test_what_lies_there_is_known_in_bytes_and_removed(config, tmp_path):
-    cut_after(config, resume.place(tmp_path, config.trial_id), 2 * PER_EPOCH + 1)
-    (size,) = resume.sizes(tmp_path).values()
+    cut_after(config, training_state.place(tmp_path, config.trial_id), 2 * PER_EPOCH + 1)
+    (size,) = training_state.sizes(tmp_path).values()
     assert size == sum(path.stat().st_size for path in (tmp_path / ".resume" / config.trial_id).iterdir())
     assert 100_000 < size < 5_000_000
-    resume.remove(tmp_path, config.trial_id)
-    assert resume.sizes(tmp_path) == {} == resume.sizes(tmp_path / "none")
+    training_state.remove(tmp_path, config.trial_id)
+    assert training_state.sizes(tmp_path) == {} == training_state.sizes(tmp_path / "none")

@@ -14,12 +14,12 @@ from safetensors.torch import load
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from bench import parallel, resume
 from bench.config.settings import TrialConfig, with_value
 from bench.forked import Request
-from bench.parallel import Share, distribute
 from bench.ranks import _failure, run_parallel
 from bench.records.record import TrialRecord
+from bench.training import data_parallel, training_state
+from bench.training.data_parallel import Share, distribute
 from bench.trial import run_trial
 from models.core.registry import InvalidModel
 
@@ -81,7 +81,9 @@ def test_batch_norms_become_synchronised_ones_in_place_and_keep_their_names(monk
     names = list(model.state_dict())
     asked = {}
     FakeCuda(monkeypatch, count=4, current=3)
-    monkeypatch.setattr(parallel, "DistributedDataParallel", lambda model, **settings: asked.update(settings) or model)
+    monkeypatch.setattr(
+        data_parallel, "DistributedDataParallel", lambda model, **settings: asked.update(settings) or model
+    )
     assert distribute(model, Share(1, 2)) is model
     assert isinstance(model[1], nn.SyncBatchNorm) and isinstance(model[2], nn.SyncBatchNorm)
     assert isinstance(model[2].act, nn.ReLU), "timm's norms keep their activation"
@@ -124,7 +126,7 @@ def test_the_death_of_a_rank_ends_the_others_and_is_said_and_the_trial_goes_on(p
     record = run_parallel(request_of(config, checkpoint_seconds=0.0), on_epoch=kill_rank_1)
     assert record.status == "error" and "rank 1 of 2" in record.error and "SIGKILL" in record.error
     assert not processes(psutil.Process(), "bench.rank ")
-    assert list(resume.place(tmp_path, config.trial_id).iterdir())
+    assert list(training_state.place(tmp_path, config.trial_id).iterdir())
 
     told = []
     again = run_parallel(request_of(config, checkpoint_seconds=1e9), on_epoch=told.append)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bench.losses import CLASS_LOSSES, LOSSES, cross_entropy, structure_loss, weighted_structure_loss
+from bench.training.losses import CLASS_LOSSES, LOSSES, cross_entropy, structure_loss, weighted_structure_loss
 
 
 def upstream_structure_loss(pred, mask):

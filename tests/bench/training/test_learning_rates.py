@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from bench.train import TrainConfig, _groups
+from bench.training.loop import TrainConfig, _groups
 from bench.trial import run_trial
 from models import MODELS
 from models.core.encoder_decoder import part_of

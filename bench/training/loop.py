@@ -11,11 +11,11 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from bench.checks import GradientCheck
 from bench.datasets import Data, Split
 from bench.datasets.core.transforms import TransformConfig, flip, has_ignored, to_input, to_target
-from bench.losses import CLASS_LOSSES, LOSSES
-from bench.parallel import Share, check_ranks_agree, distribute
+from bench.training.checks import GradientCheck
+from bench.training.data_parallel import Share, check_ranks_agree, distribute
+from bench.training.losses import CLASS_LOSSES, LOSSES
 from models.core.encoder_decoder import layers_of, part_of
 from models.core.registry import Config
 
@@ -84,7 +84,7 @@ class Training:
 
 
 class Resume(Protocol):
-    """Where a training that may be cut short is kept (``bench.resume``)."""
+    """Where a training that may be cut short is kept (``bench.training.training_state``)."""
 
     def restore(self, training: Training) -> None:
         """Puts the state of the last kept epoch in; leaves all as it is if there is none."""

@@ -3,7 +3,7 @@
 They lie in ``<results>/<sweep>/.resume/<trial_id>/epoch-0003.safetensors``, at most two for each unfinished trial, and
 are removed once the trial has its record. A file holds what trains, the optimiser's and the schedule's state, the
 random states and the curve so far; no pickle. On a CPU a trial that goes on ends with the scores, to the last digit,
-of one that was never cut short. What a trial has learnt in the end is another file (``bench.checkpoint``).
+of one that was never cut short. What a trial has learnt in the end is another file (``bench.training.trained_weights``).
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 import bench
-from bench.checkpoint import LARGEST_BYTES, in_training, learnt
-from bench.checks import tensor_digest
 from bench.memory import Memory
-from bench.parallel import Share
 from bench.records.record import FeatureCache, Provenance
 from bench.system.files import set_aside, write_whole
-from bench.train import Epoch, Training
+from bench.training.checks import tensor_digest
+from bench.training.data_parallel import Share
+from bench.training.loop import Epoch, Training
+from bench.training.trained_weights import LARGEST_BYTES, in_training, learnt
 
 FORMAT = "sam3-bench training state, version 1"
 FOLDER = ".resume"
@@ -41,11 +41,11 @@ CODE = (
     "models",
     "bench/datasets",
     "bench/system/device.py",
-    "bench/features.py",
-    "bench/losses.py",
-    "bench/parallel.py",
-    "bench/resume.py",
-    "bench/train.py",
+    "bench/training/feature_cache.py",
+    "bench/training/losses.py",
+    "bench/training/data_parallel.py",
+    "bench/training/training_state.py",
+    "bench/training/loop.py",
     "bench/datasets/core/transforms.py",
 )
 """What decides how training goes on; other code may change in between."""
@@ -57,7 +57,7 @@ def place(folder: Path, trial_id: str) -> Path:
 
 
 class Checkpoints:
-    """The checkpoints of one trial: a ``bench.train.Resume``. ``expect`` says first what they must agree with."""
+    """The checkpoints of one trial: a ``bench.training.loop.Resume``. ``expect`` says first what they must agree with."""
 
     def __init__(self, folder: Path, every_seconds: float = EVERY_SECONDS, share: Share = Share()) -> None:
         """share: of several ranks, each of which has one of these; rank 0 reads and writes for all."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from bench.checks import CheckFailed, tensor_digest
+from bench.training.checks import CheckFailed, tensor_digest
 from models.core.registry import InvalidModel
 
 T = TypeVar("T")
