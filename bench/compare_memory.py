@@ -28,10 +28,10 @@ from torch import Tensor, nn
 
 from bench.config.settings import ConfigError, TrialConfig, with_value
 from bench.config.sweep import check_writable
-from bench.footprint import Tracker, follow_step
-from bench.generations import DEFAULT, here
-from bench.memory import Memory, MemoryMonitor
-from bench.predicted_memory import fake_footprint, predict
+from bench.memory.card_generations import DEFAULT, here
+from bench.memory.measure import Memory, MemoryMonitor
+from bench.memory.predicted_peak import fake_footprint, predict
+from bench.memory.step_memory import Tracker, follow_step
 from bench.report import plots
 from bench.system.console import ArgumentParser, complain
 from bench.system.device import device_of, float32_products

@@ -1,6 +1,6 @@
 """What the trials of a sweep would need on a GPU, without one: ``python -m bench.plan ablations/adapter_rank.yaml``.
 
-Everything here is predicted (``bench.predicted_memory``); nothing is measured, and the two never share a column.
+Everything here is predicted (``bench.memory.predicted_peak``); nothing is measured, and the two never share a column.
 """
 
 from bench.system import command
@@ -19,9 +19,9 @@ from rich.table import Table
 
 from bench.config.settings import ConfigError, Sweep, TrialConfig, load_sweep, with_value
 from bench.config.sweep import Trial, check_writable, expand, sizes
-from bench.footprint import PARTS
-from bench.generations import DEFAULT, GENERATIONS, MIB, Generation, here
-from bench.predicted_memory import USABLE, Prediction, Unpredictable, fits, predict, prediction_key
+from bench.memory.card_generations import DEFAULT, GENERATIONS, MIB, Generation, here
+from bench.memory.predicted_peak import USABLE, Prediction, Unpredictable, fits, predict, prediction_key
+from bench.memory.step_memory import PARTS
 from bench.progress import loading
 from bench.records import sweep_json
 from bench.report import plots

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from bench.config.sweep import Trial
 from bench.forked import in_a_line
-from bench.memory import PEAKS
+from bench.memory.measure import PEAKS
 from bench.records.record import TrialRecord
 from bench.scoring.metrics import METRICS, main_metric
 from bench.training.loop import Epoch

@@ -17,7 +17,7 @@ import pyarrow.parquet
 
 from bench.config.settings import TrialConfig
 from bench.forked import Request, in_words, without_record
-from bench.memory import PEAKS, Memory
+from bench.memory.measure import PEAKS, Memory
 from bench.records.record import RankMemory, TrialRecord, load
 from bench.telling import end_with_input, hear, telling
 from bench.training.loop import Epoch

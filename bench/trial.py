@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench import generations
 from bench.config.settings import TrialConfig
 from bench.datasets import DATASETS, DataError, Split
 from bench.forked import Request
-from bench.latency import latency
-from bench.memory import MeasurementSpoiled, MemoryMonitor, conditions
-from bench.predicted_memory import predict as predict_memory
+from bench.memory import card_generations
+from bench.memory.latency import latency
+from bench.memory.measure import MeasurementSpoiled, MemoryMonitor, conditions
+from bench.memory.predicted_peak import predict as predict_memory
 from bench.records.provenance import provenance, with_inputs
 from bench.records.record import CurvePoint, MemoryAtFailure, Timing, TrialRecord, save_or_keep
 from bench.scoring import sample_predictions
@@ -93,7 +93,7 @@ def _predicted(config: TrialConfig, share: Share) -> int | None:
     followed on fake tensors."""
     per_rank = config.train.model_copy(update={"batch_size": -(-config.train.batch_size // share.of)})
     try:
-        generation = generations.of_device(device_of(config.device))
+        generation = card_generations.of_device(device_of(config.device))
         return predict_memory(config.model_copy(update={"train": per_rank}), generation).allocated
     except Exception:  # a figure beside the record must never become the reason why there is none
         return None

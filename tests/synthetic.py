@@ -11,7 +11,7 @@ from PIL import Image
 
 from bench.config.settings import Axis, Sweep, TrialConfig
 from bench.config.sweep import Trial, expand
-from bench.memory import Memory
+from bench.memory.measure import Memory
 from bench.records.record import CurvePoint, MemoryAtFailure, Provenance, Timing, TrialRecord, write_table
 from bench.report.leaderboard import summarise
 from bench.report.results import Results

@@ -13,7 +13,7 @@ OWNERS = {
     "plotly": {"bench.report.page"},
     "ray": {"bench.ray_actors", "bench.ray_worker", "bench.schedule_ray", "bench.tracking"},
     "optuna": {"bench.search_optuna"},
-    "pynvml": {"bench.sampler"},
+    "pynvml": {"bench.memory.sampler"},
     "py_sod_metrics": {"bench.scoring.sod"},
     "matplotlib": {"bench.report.plots"},
     "torchao": {"models.core.frozen"},

@@ -19,8 +19,8 @@ from bench.config.search import Range, SearchConfig, labels
 from bench.config.yaml_file import BadYaml, parse, read
 from bench.datasets import DATASETS
 from bench.datasets.core.transforms import TransformConfig
-from bench.memory import MemoryConfig, nvml_missing
-from bench.sampler import nvml_problem
+from bench.memory.measure import MemoryConfig, nvml_missing
+from bench.memory.sampler import nvml_problem
 from bench.training.loop import TrainConfig
 from bench.training.losses import CLASS_LOSSES
 from models import MODELS

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from bench.config.search import EarlyStoppingConfig
 from bench.datasets.core import cache
-from bench.memory import Memory, MemoryConditions
+from bench.memory.measure import Memory, MemoryConditions
 from bench.records import schema
 from bench.records.schema import NewerVersion
 from bench.system import parquet
@@ -40,7 +40,7 @@ class Timing(Config):
     """Loading, forward pass and resizing to the mask's size, without scoring; ``None`` where it did not come to it."""
     total_seconds: float
     latency_seconds: float | None = None
-    """Median of a forward pass of one image at batch 1 (``bench.latency``)."""
+    """Median of a forward pass of one image at batch 1 (``bench.memory.latency``)."""
 
 
 class CurvePoint(Config):
@@ -111,7 +111,7 @@ class MemoryAtFailure(Config):
     torch_reserved_bytes: int | None
     """What torch's allocator held when the request failed; unknown on a CPU and where the trial was not run."""
     predicted_allocated_bytes: int | None
-    """Predicted peak of a training step on a GPU (``bench.predicted_memory``); unknown where that failed."""
+    """Predicted peak of a training step on a GPU (``bench.memory.predicted_peak``); unknown where that failed."""
     budget_bytes: int | None
 
 

@@ -56,12 +56,12 @@ class MissingEntry(Config):
 
 
 class Predicted(Config):
-    """Predicted peaks of a training step on a GPU, in bytes (``bench.predicted_memory``); never measurements."""
+    """Predicted peaks of a training step on a GPU, in bytes (``bench.memory.predicted_peak``); never measurements."""
 
     allocated_bytes: int
     device_bytes: int
     generation: str | None = None
-    """Of the card (``bench.generations``); ``None`` in older manifests, which assumed a card before Hopper."""
+    """Of the card (``bench.memory.card_generations``); ``None`` in older manifests, which assumed a card before Hopper."""
 
 
 class Manifest(Config):

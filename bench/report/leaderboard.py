@@ -14,7 +14,7 @@ from bench.config.search import SearchConfig
 from bench.config.settings import Sweep
 from bench.config.sweep import Trial
 from bench.forked import in_a_line
-from bench.memory import PEAKS
+from bench.memory.measure import PEAKS
 from bench.records.external_scores import ExternalRecord
 from bench.records.record import TrialRecord
 from bench.records.sweep_json import Predicted
@@ -27,7 +27,7 @@ from models.core.size import in_words
 GIB = 2**30
 _MEASURES = ("device (NVML)", "torch reserved", "torch allocated", "peak RSS above baseline (CPU)")
 MEMORY_MEASURES = dict(zip(PEAKS, _MEASURES, strict=True))
-"""What tables call the peaks of ``bench.memory``, in their order."""
+"""What tables call the peaks of ``bench.memory.measure``, in their order."""
 RESOLUTION_BYTES = {
     "nvml_device_bytes": 2 * 2**20,  # pages of CUDA's memory
     "torch_reserved_bytes": 2 * 2**20,

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import generations
 from bench.config.sweep import Trial
-from bench.predicted_memory import Unpredictable, predict, prediction_key
+from bench.memory import card_generations
+from bench.memory.predicted_peak import Unpredictable, predict, prediction_key
 from bench.records import sweep_json
 from bench.records.sweep_json import Predicted
 from models.core.registry import InvalidModel
@@ -24,7 +24,7 @@ def predictions(
 ) -> dict[str, Predicted]:
     """Predicted peaks by trial id, on the card that is here; those that are known stay. What defies prediction is said
     and left out."""
-    generation = generations.here() or generations.DEFAULT
+    generation = card_generations.here() or card_generations.DEFAULT
     by_model: dict[str, Predicted | None] = {}
     found = dict(known)
     for trial in (trial for trial in trials if trial.trial_id not in known):

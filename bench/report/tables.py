@@ -2,7 +2,7 @@
 
 import pandas
 
-from bench.report.cards import fit
+from bench.leaderboard.cards import fit
 from bench.report.columns import ARROWS, Column, columns, marks, show, status
 from bench.report.leaderboard import Leaderboard, Row, Table, memory_noise_floor, unresolved
 from bench.report.sections import differences, escape, external, how_chosen, published

@@ -5,8 +5,8 @@ import torch
 from bench import compare_memory
 from bench.compare_memory import FULL, GRID, Measured, compare_on_cpu, label, main, write
 from bench.config.settings import TrialConfig, with_value
-from bench.memory import Memory
-from bench.predicted_memory import predict
+from bench.memory.measure import Memory
+from bench.memory.predicted_peak import predict
 
 
 def test_the_grid_is_large_enough_and_valid():

@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 from synthetic import synthetic
 
-from bench.report.cards import CARDS
+from bench.leaderboard.cards import CARDS
 from bench.report.columns import ARROWS, PREDICTED, SHOWN, STATUSES, columns
 from bench.report.leaderboard import MEMORY_MEASURES
 from bench.scoring.metrics import METRICS

@@ -9,10 +9,10 @@ from conftest import REPOSITORY
 from bench import plan as planner
 from bench.config.settings import ConfigError, TrialConfig, load_sweep, with_value
 from bench.config.sweep import expand
-from bench.footprint import PARTS, Footprint
-from bench.generations import GENERATIONS
+from bench.memory.card_generations import GENERATIONS
+from bench.memory.predicted_peak import USABLE, Prediction, Unpredictable, fits, predict
+from bench.memory.step_memory import PARTS, Footprint
 from bench.plan import CARDS, card_size, largest_batch, main
-from bench.predicted_memory import USABLE, Prediction, Unpredictable, fits, predict
 
 GIB = 2**30
 SWEEP = """

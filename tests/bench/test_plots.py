@@ -15,7 +15,7 @@ from synthetic import provenance
 
 from bench.config.settings import Axis, Sweep
 from bench.config.sweep import expand
-from bench.memory import Memory
+from bench.memory.measure import Memory
 from bench.records.record import CurvePoint, Timing, TrialRecord
 from bench.report import plots
 from bench.report.front import front_shares

@@ -13,7 +13,7 @@ from bench.config.settings import Axis, Sweep
 from bench.config.sweep import expand
 from bench.forked import without_record
 from bench.live_page import LivePage
-from bench.memory import Memory
+from bench.memory.measure import Memory
 from bench.progress import Display, peak_memory
 from bench.records import sweep_json
 from bench.records.record import CurvePoint, Timing, TrialRecord

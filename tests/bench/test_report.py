@@ -11,7 +11,7 @@ from synthetic import board_of, record
 from bench import published, report
 from bench.config.settings import Axis, Sweep, TrialConfig
 from bench.config.sweep import expand
-from bench.memory import Memory
+from bench.memory.measure import Memory
 from bench.records.external_scores import ExternalRecord
 from bench.records.record import MemoryAtFailure
 from bench.report import plots

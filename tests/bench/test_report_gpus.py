@@ -5,7 +5,7 @@ from synthetic import board_of, record
 
 from bench.config.settings import Axis, Sweep
 from bench.config.sweep import expand
-from bench.memory import Memory
+from bench.memory.measure import Memory
 from bench.report.tables import as_frame, markdown
 
 

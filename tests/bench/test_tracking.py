@@ -10,7 +10,7 @@ from tensorboardX.proto.event_pb2 import Event
 from bench import run, tracking, watch
 from bench.config.settings import Axis, ConfigError, Sweep, load_sweep
 from bench.config.sweep import expand
-from bench.memory import Memory
+from bench.memory.measure import Memory
 from bench.records.record import CurvePoint, Timing, TrialRecord
 from bench.tracking import Tracking
 from bench.training.loop import Epoch

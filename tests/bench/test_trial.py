@@ -11,8 +11,8 @@ import torch
 from fake_cuda import CardInMemory, FakeCuda
 
 from bench import trial as trial_module
-from bench.generations import GENERATIONS
-from bench.predicted_memory import predict
+from bench.memory.card_generations import GENERATIONS
+from bench.memory.predicted_peak import predict
 from bench.scoring.metrics import OF_PROTOCOL
 from bench.trial import run_trial
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bench.report.cards import fit
+from bench.leaderboard.cards import fit
 from bench.report.columns import SHOWN, marks, status
 from bench.report.latex import latex
 from bench.report.leaderboard import Cell, Leaderboard, Row, Table

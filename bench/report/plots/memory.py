@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from bench.config.settings import TrialConfig
-from bench.footprint import PARTS
-from bench.predicted_memory import Prediction
+from bench.memory.predicted_peak import Prediction
+from bench.memory.step_memory import PARTS
 from bench.report.leaderboard import GIB
 from bench.report.plots.style import (
     BLUE,

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import plan, run
-from bench.footprint import PARTS, Footprint
-from bench.predicted_memory import Prediction
+from bench.memory.predicted_peak import Prediction
+from bench.memory.step_memory import PARTS, Footprint
 
 GIB = 2**30
 GOOD = {

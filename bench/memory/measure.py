@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from pydantic import PositiveFloat
 
-from bench import sampler
+from bench.memory import sampler
 from bench.system.device import tf32_flags
 from models.core.registry import Config
 
@@ -158,7 +158,7 @@ class MemoryMonitor:
         self.denied: dict[str, str] = {}  # where NVML shows nothing of the card at all
 
     def __enter__(self) -> "MemoryMonitor":
-        command = [sys.executable, "-m", "bench.sampler", str(os.getpid())]
+        command = [sys.executable, "-m", "bench.memory.sampler", str(os.getpid())]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         self.child = subprocess.Popen(command, text=True, **pipes)
         try:

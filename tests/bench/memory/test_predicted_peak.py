@@ -8,8 +8,8 @@ from torch.utils.checkpoint import checkpoint
 
 from bench.config.settings import TrialConfig, with_value
 from bench.datasets.core.transforms import flip
-from bench.footprint import PARTS, Tracker, follow_step
-from bench.predicted_memory import Unpredictable, fake_footprint, predict
+from bench.memory.predicted_peak import Unpredictable, fake_footprint, predict
+from bench.memory.step_memory import PARTS, Tracker, follow_step
 from bench.training.loop import batch_loss, make_optimiser
 from models import MODELS
 
@@ -260,7 +260,7 @@ def test_a_model_that_looks_at_values_cannot_be_followed_and_says_so(monkeypatch
         def forward(self, images):
             return (self.layer(images) * images.mean().item(),)
 
-    monkeypatch.setattr("bench.predicted_memory.skeleton", lambda model, size: Curious().to("meta"))
+    monkeypatch.setattr("bench.memory.predicted_peak.skeleton", lambda model, size: Curious().to("meta"))
     with pytest.raises(Unpredictable, match="cannot be followed on fake tensors"):
         predict(small)
 

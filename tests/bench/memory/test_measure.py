@@ -18,8 +18,8 @@ from fake_nvml import FakeNvml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import sampler
-from bench.memory import MeasurementSpoiled, Memory, MemoryConfig, MemoryMonitor, device_identifiers
+from bench.memory import sampler
+from bench.memory.measure import MeasurementSpoiled, Memory, MemoryConfig, MemoryMonitor, device_identifiers
 
 MIB = 2**20
 
@@ -378,9 +378,9 @@ def test_a_foreign_process_fails_the_trial_before_it_starts(card):
 
 
 def test_a_foreign_process_is_waited_for_or_noted(card, monkeypatch):
-    monkeypatch.setattr("bench.memory.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("bench.memory.measure.POLL_SECONDS", 0.01)
     card(700 * MIB, [(77, 600 * MIB)])
-    monkeypatch.setattr("bench.memory.time.sleep", lambda seconds: card(90 * MIB))  # it ends while we wait
+    monkeypatch.setattr("bench.memory.measure.time.sleep", lambda seconds: card(90 * MIB))  # it ends while we wait
     with MemoryMonitor(CUDA, MemoryConfig(foreign_process="wait")) as monitor:
         assert monitor.nvml_baseline == 90 * MIB
     card(700 * MIB, [(77, 600 * MIB)])
@@ -390,7 +390,7 @@ def test_a_foreign_process_is_waited_for_or_noted(card, monkeypatch):
 
 
 def test_waiting_ends(card, monkeypatch):
-    monkeypatch.setattr("bench.memory.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("bench.memory.measure.POLL_SECONDS", 0.01)
     card(700 * MIB, [(77, 600 * MIB)])
     with pytest.raises(MeasurementSpoiled, match="before the trial"):
         MemoryMonitor(CUDA, MemoryConfig(foreign_process="wait", wait_minutes=0.001)).__enter__()
@@ -460,7 +460,7 @@ def test_a_sampler_that_hangs_is_ended_and_what_it_told_is_kept(monkeypatch):
     with MemoryMonitor(torch.device("cpu")) as monitor:
         with monitor.phase() as peaks:
             pass
-        monkeypatch.setattr("bench.memory.END_SECONDS", 0.1)
+        monkeypatch.setattr("bench.memory.measure.END_SECONDS", 0.1)
         psutil.Process(monitor.child.pid).suspend()
     assert peaks[0].rss_bytes is not None and monitor.child.returncode == -9
 
@@ -479,7 +479,7 @@ def test_the_sampler_ends_with_its_input(monkeypatch):
 
 
 def test_the_sampler_imports_no_torch_so_that_it_starts_at_once():
-    code = "import sys, bench.sampler; print('torch' in sys.modules)"
+    code = "import sys, bench.memory.sampler; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 

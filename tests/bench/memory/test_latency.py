@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from bench import latency as module
 from bench.datasets import DATASETS
-from bench.latency import latency
+from bench.memory import latency as module
+from bench.memory.latency import latency
 from bench.trial import run_trial
 
 

@@ -13,8 +13,8 @@ from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
 
 from bench.config.settings import TrialConfig
-from bench.footprint import Footprint, Tracker, follow_step
-from bench.generations import DEFAULT, Generation
+from bench.memory.card_generations import DEFAULT, Generation
+from bench.memory.step_memory import Footprint, Tracker, follow_step
 from bench.training.loop import make_optimiser
 from models.core.size import height_width
 from models.core.skeleton import skeleton

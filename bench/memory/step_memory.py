@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bench.allocator import reserved_bytes, rounded
 from bench.config.settings import TrialConfig
 from bench.datasets.core.transforms import flip
+from bench.memory.allocator import reserved_bytes, rounded
 from bench.training.loop import batch_loss
 
 PARTS = ("frozen", "trainable", "gradients", "optimiser", "activations", "temporaries")

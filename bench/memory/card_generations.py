@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench import sampler
+from bench.memory import sampler
 
 MIB = 2**20
 SMALL_WORKSPACE = 8_519_680

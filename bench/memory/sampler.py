@@ -1,4 +1,4 @@
-"""A process that watches the memory of another one: ``python -m bench.sampler PID``.
+"""A process that watches the memory of another one: ``python -m bench.memory.sampler PID``.
 
 It runs beside a trial, so that sampling does not compete with training for the interpreter. It imports no torch and is
 steered through its standard input, one command a line, one JSON answer each:

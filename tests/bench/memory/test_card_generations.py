@@ -5,10 +5,10 @@ import torch
 from fake_cuda import FakeCuda
 from fake_nvml import FakeNvml
 
-from bench import sampler
 from bench.config.settings import TrialConfig, with_value
-from bench.generations import DEFAULT, GENERATIONS, here, of_capability, of_device
-from bench.predicted_memory import fake_footprint, predict
+from bench.memory import sampler
+from bench.memory.card_generations import DEFAULT, GENERATIONS, here, of_capability, of_device
+from bench.memory.predicted_peak import fake_footprint, predict
 
 FULL = {"model": {"name": "sam3_unet", "encoder": {"weights": "random"}}, "dataset": "procedural"}
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from bench.predicted_memory import fits
+from bench.memory.predicted_peak import fits
 from bench.report.leaderboard import Row
 
 CARDS = (8, 12, 16, 24)
