@@ -10,8 +10,9 @@ from pathlib import Path
 from types import TracebackType
 
 from bench.config.sweep import Trial
+from bench.leaderboard import results
 from bench.records.record import MANIFEST, TrialRecord
-from bench.report import page, results
+from bench.report import page
 from bench.system.files import write_whole
 from bench.training.loop import Epoch
 

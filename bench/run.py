@@ -20,12 +20,13 @@ from bench.config.settings import ConfigError, Sweep, load_sweep
 from bench.config.sweep import Trial, absent_of, check_cache, check_writable, expand, pending, sizes
 from bench.datasets.core.sources import parse
 from bench.executor import Executor
+from bench.leaderboard import results
+from bench.leaderboard.predicted_memory import keep_predictions
 from bench.live_page import LivePage
 from bench.progress import loading
 from bench.records import external_scores, schema, sweep_json
 from bench.records.record import MANIFEST, TrialRecord, load_all, set_aside_damaged, unsaved
-from bench.report import results, terminal
-from bench.report.predictions import keep_predictions
+from bench.report import terminal
 from bench.resources import add_options, resources_of
 from bench.rounds import Rounds
 from bench.system.console import ArgumentParser, Console, complain

@@ -17,9 +17,9 @@ import numpy as np
 from bench.config.search import SearchConfig
 from bench.config.settings import Axis, ConfigError, Sweep
 from bench.config.sweep import Trial, expand
+from bench.leaderboard.columns import best_row, not_distinguishable
+from bench.leaderboard.leaderboard import summarise
 from bench.records.record import TrialRecord
-from bench.report.columns import best_row, not_distinguishable
-from bench.report.leaderboard import summarise
 from bench.scoring.metrics import main_metric
 
 Labels = tuple[str, ...]  # of a point, one on each axis

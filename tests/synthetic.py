@@ -11,10 +11,10 @@ from PIL import Image
 
 from bench.config.settings import Axis, Sweep, TrialConfig
 from bench.config.sweep import Trial, expand
+from bench.leaderboard.leaderboard import summarise
+from bench.leaderboard.results import Results
 from bench.memory.measure import Memory
 from bench.records.record import CurvePoint, MemoryAtFailure, Provenance, Timing, TrialRecord, write_table
-from bench.report.leaderboard import summarise
-from bench.report.results import Results
 from bench.scoring.metrics import OF_PROTOCOL
 from models.core.registry import Missing
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bench.leaderboard.results import Results
 from bench.report import page
 from bench.report.latex import latex
-from bench.report.results import Results
 from bench.report.tables import as_csv, comparisons_csv, markdown
 from bench.system.files import write_whole
 

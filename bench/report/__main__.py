@@ -20,12 +20,13 @@ from pathlib import Path
 from bench import report
 from bench.config.settings import ConfigError
 from bench.config.sweep import check_writable
-from bench.report import bundle, results, terminal
-from bench.report.against import against
-from bench.report.merge import merge
-from bench.report.predictions import keep_predictions, predictions
-from bench.report.results import Results
-from bench.report.select import select
+from bench.leaderboard import results
+from bench.leaderboard.against import against
+from bench.leaderboard.merge import merge
+from bench.leaderboard.predicted_memory import keep_predictions, predictions
+from bench.leaderboard.results import Results
+from bench.leaderboard.select import select
+from bench.report import bundle, terminal
 from bench.run import LOG_WIDTH
 from bench.system.console import ArgumentParser, Console, complain
 from bench.system.files import TargetError, check_targets, remove_unfinished

@@ -15,9 +15,9 @@ from typing import IO
 
 from bench import report
 from bench.config.settings import ConfigError
+from bench.leaderboard.results import Results
 from bench.records import sweep_json
 from bench.records.external_scores import FOLDER
-from bench.report.results import Results
 from bench.system.files import OwnFolder, write_whole
 
 ENVIRONMENT = "environment.txt"

@@ -8,8 +8,8 @@ lack are written as their code points.
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-from bench.report.columns import ARROWS, UNKNOWN, Column, columns, marks
-from bench.report.leaderboard import Leaderboard, Row, Table
+from bench.leaderboard.columns import ARROWS, UNKNOWN, Column, columns, marks
+from bench.leaderboard.leaderboard import Leaderboard, Row, Table
 from bench.report.sections import how_chosen
 from bench.scoring.metrics import METRICS
 

@@ -1,10 +1,10 @@
 """The Markdown around a leaderboard's tables: which differences hold, external methods, published numbers."""
 
-from bench.report.beside import Beside
-from bench.report.columns import SHOWN, not_distinguishable
-from bench.report.leaderboard import Leaderboard, Table
+from bench.leaderboard.columns import SHOWN, not_distinguishable
+from bench.leaderboard.leaderboard import Leaderboard, Table
+from bench.leaderboard.published_rows import Beside
+from bench.leaderboard.statistics import smallest_resolvable
 from bench.scoring.metrics import METRICS
-from bench.statistics import smallest_resolvable
 from bench.system.sanitize import harmless
 
 PAIRS_SHOWN = 10  # the others are in comparisons.csv

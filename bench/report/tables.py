@@ -3,8 +3,8 @@
 import pandas
 
 from bench.leaderboard.cards import fit
-from bench.report.columns import ARROWS, Column, columns, marks, show, status
-from bench.report.leaderboard import Leaderboard, Row, Table, memory_noise_floor, unresolved
+from bench.leaderboard.columns import ARROWS, Column, columns, marks, show, status
+from bench.leaderboard.leaderboard import Leaderboard, Row, Table, memory_noise_floor, unresolved
 from bench.report.sections import differences, escape, external, how_chosen, published
 from bench.scoring.metrics import METRICS
 from bench.system.sanitize import csv_cell

@@ -10,9 +10,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from bench.report.against import Verdict, Verdicts
-from bench.report.columns import ARROWS, Column, columns, marks
-from bench.report.leaderboard import Leaderboard, Table
+from bench.leaderboard.against import Verdict, Verdicts
+from bench.leaderboard.columns import ARROWS, Column, columns, marks
+from bench.leaderboard.leaderboard import Leaderboard, Table
 from bench.report.sections import how_chosen
 from bench.scoring.metrics import METRICS
 from bench.system.sanitize import harmless

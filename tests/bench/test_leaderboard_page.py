@@ -6,8 +6,8 @@ import yaml
 from synthetic import synthetic
 
 from bench.leaderboard.cards import CARDS
-from bench.report.columns import ARROWS, PREDICTED, SHOWN, STATUSES, columns
-from bench.report.leaderboard import MEMORY_MEASURES
+from bench.leaderboard.columns import ARROWS, PREDICTED, SHOWN, STATUSES, columns
+from bench.leaderboard.leaderboard import MEMORY_MEASURES
 from bench.scoring.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -34,7 +34,7 @@ def python(code: str, folder: Path, *arguments: str, **variables: str | None) ->
 DRAWS = """
 import json, os, sys
 from pathlib import Path
-import bench.records.record, bench.statistics, models  # all that takes long but matplotlib
+import bench.records.record, bench.leaderboard.statistics, models  # all that takes long but matplotlib
 assert "matplotlib" not in sys.modules
 for number, backend in enumerate(json.loads(sys.argv[1])):
     if not (child := os.fork()):

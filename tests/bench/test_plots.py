@@ -15,15 +15,15 @@ from synthetic import provenance
 
 from bench.config.settings import Axis, Sweep
 from bench.config.sweep import expand
+from bench.leaderboard.front import front_shares
+from bench.leaderboard.results import Results
 from bench.memory.measure import Memory
 from bench.records.record import CurvePoint, Timing, TrialRecord
 from bench.report import plots
-from bench.report.front import front_shares
 from bench.report.plots import predictions, style
 from bench.report.plots.axis_curves import axis_curves
 from bench.report.plots.heat_map import heat_map
 from bench.report.plots.placement import placement
-from bench.report.results import Results
 from bench.scoring.metrics import OF_PROTOCOL
 from bench.scoring.sample_predictions import Sample
 

@@ -12,12 +12,13 @@ from bench import live_page
 from bench.config.settings import Axis, Sweep
 from bench.config.sweep import expand
 from bench.forked import without_record
+from bench.leaderboard import results
 from bench.live_page import LivePage
 from bench.memory.measure import Memory
 from bench.progress import Display, peak_memory
 from bench.records import sweep_json
 from bench.records.record import CurvePoint, Timing, TrialRecord
-from bench.report import page, results
+from bench.report import page
 from bench.training.loop import Epoch
 
 GIB = 2**30

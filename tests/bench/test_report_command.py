@@ -15,14 +15,15 @@ from synthetic import synthetic
 
 from bench.config.settings import Axis, ConfigError
 from bench.config.sweep import expand
+from bench.leaderboard import results
+from bench.leaderboard.against import against
+from bench.leaderboard.leaderboard import Leaderboard
+from bench.leaderboard.merge import merge
+from bench.leaderboard.select import select
 from bench.records import sweep_json
 from bench.records.record import load_all
-from bench.report import bundle, results
+from bench.report import bundle
 from bench.report.__main__ import main
-from bench.report.against import against
-from bench.report.leaderboard import Leaderboard
-from bench.report.merge import merge
-from bench.report.select import select
 from bench.report.tables import as_frame
 
 

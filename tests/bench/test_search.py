@@ -18,13 +18,13 @@ from bench.config.search import EarlyStoppingConfig, Range, SearchConfig
 from bench.config.settings import Axis, ConfigError, Sweep, TrialConfig, load_sweep
 from bench.config.sweep import Trial, expand, pending
 from bench.early_stopping import EarlyStopping
+from bench.leaderboard.leaderboard import summarise
+from bench.leaderboard.statistics import compare, holm
 from bench.records.provenance import provenance
 from bench.records.record import CurvePoint, Timing, TrialRecord, load_all, write_table
-from bench.report.leaderboard import summarise
 from bench.report.tables import markdown
 from bench.run import main
 from bench.scoring.metrics import MAIN_METRICS, METRICS
-from bench.statistics import compare, holm
 from bench.system.machine import cores
 from bench.training.loop import Epoch
 

@@ -10,7 +10,7 @@ from torch import nn
 from bench.config.settings import Axis, ConfigError, Sweep
 from bench.config.sweep import expand
 from bench.datasets.core.transforms import to_input
-from bench.report.leaderboard import summarise
+from bench.leaderboard.leaderboard import summarise
 from bench.report.tables import markdown
 from bench.trial import run_trial
 from models import MODELS, sam3_zero_shot

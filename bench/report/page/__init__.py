@@ -18,10 +18,10 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from bench.report.leaderboard import Leaderboard
+from bench.leaderboard.leaderboard import Leaderboard
+from bench.leaderboard.results import Results
 from bench.report.page.content import content
 from bench.report.page.pictures import samples
-from bench.report.results import Results
 from bench.system.sanitize import harmless
 
 NAME = "page.html"

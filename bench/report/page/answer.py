@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from bench.report.columns import best_row, not_distinguishable
-from bench.report.leaderboard import GIB, MEMORY_MEASURES, Table, measured_memory, memory_noise_floor, unresolved
+from bench.leaderboard.columns import best_row, not_distinguishable
+from bench.leaderboard.leaderboard import GIB, MEMORY_MEASURES, Table, measured_memory, memory_noise_floor, unresolved
 from bench.report.sections import resolvable
 from bench.scoring.metrics import METRICS
 

@@ -5,13 +5,13 @@ from dataclasses import asdict
 from typing import Any
 
 from bench.leaderboard.cards import fit
-from bench.report.columns import SHOWN, marks, status
+from bench.leaderboard.columns import SHOWN, marks, status
+from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table
+from bench.leaderboard.results import Results
 from bench.report.latex import latex
-from bench.report.leaderboard import Cell, Leaderboard, Row, Table
 from bench.report.page import answer
 from bench.report.page.quantities import Quantity, quantities_of
 from bench.report.page.trials import flat, number, text, trials
-from bench.report.results import Results
 from bench.report.sections import how_chosen
 from bench.report.tables import as_csv, comparisons_csv
 from bench.scoring.metrics import METRICS

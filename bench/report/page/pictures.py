@@ -4,8 +4,8 @@ import base64
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from bench.leaderboard.results import Results
 from bench.report.page.trials import number
-from bench.report.results import Results
 from bench.scoring.sample_predictions import Sample, load_samples
 
 ORDER = ("shared", "worst", "best", "median")

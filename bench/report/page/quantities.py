@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from bench.report.columns import ARROWS, PREDICTED, SHOWN
-from bench.report.leaderboard import GIB, MEMORY_MEASURES, Leaderboard
+from bench.leaderboard.columns import ARROWS, PREDICTED, SHOWN
+from bench.leaderboard.leaderboard import GIB, MEMORY_MEASURES, Leaderboard
 from bench.scoring.metrics import METRICS
 
 SECTIONS = ("test", "val", "predicted", "training", "evaluation", "parameters", "timing")

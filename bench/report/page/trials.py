@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from bench.config.sweep import Trial
+from bench.leaderboard.results import Results
 from bench.records.record import TrialRecord
 from bench.report.page import answer
 from bench.report.page.series import memory_series
-from bench.report.results import Results
 
 IMAGE_SCORES_BYTES = 2_000_000
 """Beyond it the scores of single images are left out, of the last trials first: 5,000 images times 100 trials."""

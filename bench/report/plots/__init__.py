@@ -5,7 +5,8 @@ import re
 import bench.report.plots.no_backend  # noqa: F401  # before whatever imports matplotlib
 from matplotlib.figure import Figure
 
-from bench.report.leaderboard import Leaderboard
+from bench.leaderboard.leaderboard import Leaderboard
+from bench.leaderboard.results import Results
 from bench.report.plots.axis_curves import axis_curves
 from bench.report.plots.fonts import fonts_for, texts_of, undrawable
 from bench.report.plots.heat_map import heat_map
@@ -16,7 +17,6 @@ from bench.report.plots.placement import placement
 from bench.report.plots.predictions import best_samples, sample_comparison, trial_samples
 from bench.report.plots.style import save
 from bench.report.plots.training import training_curves
-from bench.report.results import Results
 
 __all__ = [
     "figures",

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
+from bench.leaderboard.leaderboard import GIB, Cell, Leaderboard, Row, Table
+from bench.leaderboard.results import Results
 from bench.records.record import TrialRecord
-from bench.report.leaderboard import GIB, Cell, Leaderboard, Row, Table
 from bench.report.plots.style import (
     Canvas,
     accuracy,
@@ -29,7 +30,6 @@ from bench.report.plots.style import (
     text_width,
     wrap,
 )
-from bench.report.results import Results
 
 LONGEST_LABEL = 2.3  # inches
 LONGEST_TICK = 0.45  # longer names of numbers stand as names do

@@ -11,7 +11,7 @@ from functools import cache
 import matplotlib
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
-from bench.report.leaderboard import Leaderboard
+from bench.leaderboard.leaderboard import Leaderboard
 from bench.system.sanitize import UNSEEN
 
 SHOWN = 10

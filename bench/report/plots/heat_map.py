@@ -8,7 +8,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from bench.report.leaderboard import Cell, Leaderboard, Row, Table
+from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table
 from bench.report.plots.style import (
     GREY,
     WIDTH,

@@ -8,10 +8,10 @@ from itertools import groupby
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.leaderboard.leaderboard import GIB, Leaderboard, Table
+from bench.leaderboard.results import Results
 from bench.records.record import TrialRecord, load_series
-from bench.report.leaderboard import GIB, Leaderboard, Table
 from bench.report.plots.style import BLUE, GREY, VERMILLION, WIDTH, canvas, house_style, row_name, shorten
-from bench.report.results import Results
 
 MOST_PANELS = 30
 COLUMNS = 3

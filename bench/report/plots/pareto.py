@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.report.front import front_shares
-from bench.report.leaderboard import Leaderboard, Row, Table
+from bench.leaderboard.front import front_shares
+from bench.leaderboard.leaderboard import Leaderboard, Row, Table
 from bench.report.plots.labels import REACHES, label
 from bench.report.plots.style import (
     BLACK,

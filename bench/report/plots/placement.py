@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from bench.config.settings import TrialConfig
-from bench.report.leaderboard import Leaderboard, Row, Table
+from bench.leaderboard.leaderboard import Leaderboard, Row, Table
+from bench.leaderboard.results import Results
 from bench.report.plots.style import (
     BLACK,
     BLUE,
@@ -23,7 +24,6 @@ from bench.report.plots.style import (
     shorten,
     spread_in_words,
 )
-from bench.report.results import Results
 from models.core.placement import resolve
 from models.core.registry import InvalidModel
 from models.core.skeleton import skeleton

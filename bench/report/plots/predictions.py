@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bench.report.leaderboard import Leaderboard, Row, Table
+from bench.leaderboard.leaderboard import Leaderboard, Row, Table
+from bench.leaderboard.results import Results
 from bench.report.plots.style import GREY, SMALL_SIZE, WIDTH, accuracy, canvas, house_style, row_name, wrap
-from bench.report.results import Results
 from bench.scoring.metrics import METRICS
 from bench.scoring.sample_predictions import LONG_SIDE, Sample, load_samples
 

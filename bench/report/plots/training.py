@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from bench.leaderboard.leaderboard import Leaderboard, Table
+from bench.leaderboard.results import Results
 from bench.records.record import CurvePoint
-from bench.report.leaderboard import Leaderboard, Table
 from bench.report.plots.style import (
     canvas,
     fields,
@@ -20,7 +21,6 @@ from bench.report.plots.style import (
     shorten,
     text_width,
 )
-from bench.report.results import Results
 
 LONGEST_NAME = 2.2  # inches
 

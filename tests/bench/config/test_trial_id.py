@@ -8,10 +8,10 @@ from conftest import REPOSITORY
 from bench.config import settings
 from bench.config.settings import LATER, Axis, ConfigError, Later, Sweep, TrialConfig, recorded, with_value
 from bench.config.sweep import expand
+from bench.leaderboard import results
 from bench.records import sweep_json
 from bench.records.record import MANIFEST, TrialRecord
 from bench.records.record import load as load_record
-from bench.report import results
 from bench.training import trained_weights
 from bench.trial import run_trial
 

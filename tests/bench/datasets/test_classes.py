@@ -11,8 +11,8 @@ from bench.config.settings import Axis, ConfigError, Sweep
 from bench.config.sweep import expand
 from bench.datasets import DATASETS, DataError, Split
 from bench.datasets.core.transforms import TransformConfig
+from bench.leaderboard.leaderboard import summarise
 from bench.report import plots
-from bench.report.leaderboard import summarise
 from bench.report.tables import as_frame, markdown
 from bench.scoring.evaluate import predict
 from bench.scoring.metrics import CLASS_METRICS

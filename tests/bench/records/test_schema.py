@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from bench import run, score
 from bench.config.settings import load_sweep
 from bench.config.sweep import expand
+from bench.leaderboard import results
 from bench.records import sweep_json
 from bench.records.record import MANIFEST, TrialRecord, load_all, set_aside_damaged
 from bench.records.schema import NewerVersion
 from bench.report import __main__ as report
-from bench.report import results
 from bench.rounds import Rounds
 from bench.training import trained_weights
 from bench.work import Work

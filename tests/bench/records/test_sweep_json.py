@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from bench import plan, run
 from bench.config.settings import Axis, ConfigError, Sweep, load_sweep
 from bench.config.sweep import expand
+from bench.leaderboard import results
 from bench.records import sweep_json
 from bench.records.record import MANIFEST, TrialRecord, load_all
 from bench.records.sweep_json import changes, label, reconstruct, understand, varied
-from bench.report import results
 from bench.run import folder_name
 from models.core.registry import Missing
 

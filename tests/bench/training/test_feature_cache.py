@@ -18,8 +18,8 @@ from bench.config.settings import ConfigError
 from bench.config.sweep import Trial
 from bench.datasets import DATASETS
 from bench.datasets.core.transforms import TransformConfig, flip, to_input
+from bench.leaderboard.leaderboard import _memory_notes, _quantities
 from bench.records.record import TrialRecord
-from bench.report.leaderboard import _memory_notes, _quantities
 from bench.run import main
 from bench.training import feature_cache
 from bench.training.checks import frozen_digests

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from bench.config.settings import ConfigError, Sweep
 from bench.config.sweep import Trial
+from bench.leaderboard.leaderboard import Leaderboard, summarise
 from bench.records import schema, sweep_json
 from bench.records.external_scores import ExternalRecord, load_external
 from bench.records.record import TrialRecord, load_all, read_images, read_series
 from bench.records.sweep_json import Predicted
-from bench.report.leaderboard import Leaderboard, summarise
 from bench.scoring.sample_predictions import read_samples
 from models.core.registry import Missing
 

@@ -6,7 +6,7 @@ from synthetic import record
 
 from bench.config.settings import Axis, Sweep
 from bench.config.sweep import expand
-from bench.report.leaderboard import summarise
+from bench.leaderboard.leaderboard import summarise
 from bench.report.tables import as_frame, markdown
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.statistics import compare, half_width, holm, product, smallest_resolvable
+from bench.leaderboard.statistics import compare, half_width, holm, product, smallest_resolvable
 
 
 def simulate(rng, configurations, seeds, images, *, by_seed, by_image, noise, gain=0.0, unrest=1.0):

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from bench.report.front import _on_front
-from bench.report.leaderboard import Cell, Row, _mark_front
+from bench.leaderboard.front import _on_front
+from bench.leaderboard.leaderboard import Cell, Row, _mark_front
 
 
 def by_all_pairs(accuracy, memory):

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.config.settings import ConfigError
+from bench.leaderboard.leaderboard import Leaderboard, Row
+from bench.leaderboard.results import Results
 from bench.records.sweep_json import value_at
-from bench.report.leaderboard import Leaderboard, Row
-from bench.report.results import Results
 from bench.scoring.metrics import METRICS
 from models.core.registry import did_you_mean
 

@@ -12,8 +12,8 @@ from typing import Any
 from bench.config.search import SearchConfig
 from bench.config.settings import Axis, Sweep
 from bench.config.sweep import Trial
+from bench.leaderboard.results import Results
 from bench.records.sweep_json import NOT_THERE, RecordedTrial, axis_over, label, value_at, varied
-from bench.report.results import Results
 
 
 def merge(parts: Sequence[Results]) -> tuple[Results, list[str]]:

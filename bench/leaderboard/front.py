@@ -2,7 +2,7 @@
 
 Accuracies and memories of all rows are drawn anew 2,000 times from what seeds and images leave open, and the share of
 draws in which no other row is at least as accurate with at most the same memory is the row's share. The levels are
-those of ``bench.statistics``: seeds by Student's distribution, because resampling two or three of them is far too
+those of ``bench.leaderboard.statistics``: seeds by Student's distribution, because resampling two or three of them is far too
 confident, and images resampled together for all rows. Where all rows have the same seeds, what a seed does to all of
 them is drawn together, so that the difference of any two rows varies as in their paired comparison. What two seeds
 leave open is much: then many rows have a share.
@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.special import stdtrit
 
-from bench.report.leaderboard import Cell, Row, Table, measured_memory
+from bench.leaderboard.leaderboard import Cell, Row, Table, measured_memory
+from bench.leaderboard.statistics import product
 from bench.scoring.metrics import METRICS
-from bench.statistics import product
 
 REPLICATES = 2000
 

@@ -5,7 +5,7 @@ import yaml
 from pydantic import ValidationError
 
 from bench.config.settings import TrialConfig
-from bench.published import FILE, Published, load, test_set_of
+from bench.leaderboard.published import FILE, Published, load, test_set_of
 from bench.scoring.metrics import OF_PROTOCOL
 
 test_set_of.__test__ = False  # a function of ours, no test

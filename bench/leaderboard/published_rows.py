@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from bench import published
 from bench.config.sweep import Trial
-from bench.published import Result, Source
+from bench.leaderboard import published
+from bench.leaderboard.published import Result, Source
 from bench.records.external_scores import ExternalRecord
 from bench.records.record import TrialRecord
 

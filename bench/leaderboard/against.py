@@ -1,7 +1,7 @@
 """Two result sets, old and new: what became worse by more than the measured noise. A gate for changes of code.
 
 Rows are matched by their configuration. **Accuracy**: the main metric and MAE, paired by seed and image
-(``bench.statistics``); with one seed in common over images only. **Memory**: the deviation over seeds, pooled over the
+(``bench.leaderboard.statistics``); with one seed in common over images only. **Memory**: the deviation over seeds, pooled over the
 rows of both sets, and no less than the measure's own step. **Speed**: likewise, and only where trials had the machine
 to themselves. All tests together err in at most 5 % of comparisons of equal code (Holm). No percentage is fixed.
 """
@@ -16,11 +16,11 @@ from typing import Any, Literal
 import numpy as np
 
 from bench.config.sweep import Trial
+from bench.leaderboard.leaderboard import GIB, MEMORY_MEASURES, RESOLUTION_BYTES
+from bench.leaderboard.results import Results
+from bench.leaderboard.statistics import LEVEL, compare, compare_on_images, holm, pooled_p
 from bench.records.record import TrialRecord
-from bench.report.leaderboard import GIB, MEMORY_MEASURES, RESOLUTION_BYTES
-from bench.report.results import Results
 from bench.scoring.metrics import METRICS, main_metric
-from bench.statistics import LEVEL, compare, compare_on_images, holm, pooled_p
 
 Verdict = Literal["worse", "better", "not resolved", "equal", "missing", "new", "not compared"]
 SPEEDS = ("train_images_per_second", "inference_images_per_second")

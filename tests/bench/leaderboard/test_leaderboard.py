@@ -8,16 +8,17 @@ import pandas
 import pytest
 from synthetic import board_of, record
 
-from bench import published, report
+from bench import report
 from bench.config.settings import Axis, Sweep, TrialConfig
 from bench.config.sweep import expand
+from bench.leaderboard import published
+from bench.leaderboard.columns import not_distinguishable
+from bench.leaderboard.leaderboard import memory_noise_floor, summarise, unresolved
+from bench.leaderboard.results import Results
 from bench.memory.measure import Memory
 from bench.records.external_scores import ExternalRecord
 from bench.records.record import MemoryAtFailure
 from bench.report import plots
-from bench.report.columns import not_distinguishable
-from bench.report.leaderboard import memory_noise_floor, summarise, unresolved
-from bench.report.results import Results
 from bench.report.sections import escape
 from bench.report.tables import as_csv, comparisons_csv, markdown
 from bench.scoring.metrics import OF_PROTOCOL
