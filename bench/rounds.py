@@ -5,15 +5,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import search, watch
+from bench import watch
 from bench.config.settings import Sweep
 from bench.config.sweep import Trial
-from bench.early_stopping import EarlyStopping
 from bench.executor import Executor
 from bench.live_page import LivePage
 from bench.progress import Display
 from bench.records import schema, sweep_json
 from bench.records.record import TrialRecord, adopt, load_all, load_images
+from bench.search import next_trials
+from bench.search.early_stopping import EarlyStopping
 from bench.system.interrupt import Interrupts
 from bench.work import Limits, Work
 from models.core.registry import Missing
@@ -36,12 +37,14 @@ class Rounds:
         self.absent: dict[str, list[Missing]] = {}
         """What keeps trials from running on this machine, by trial id."""
 
-    def next(self) -> search.Plan:
+    def next(self) -> next_trials.Plan:
         """The next round, after taking over what other sweeps have finished and leaving out what cannot run here."""
         while True:
             records = self.settled()
             images = load_images(self.folder, records) if self.sweep.search.first_seeds else {}
-            plan = search.plan(self.sweep, records, images, at_once=self.executor.at_once, left_out=self.absent.keys())
+            plan = next_trials.plan(
+                self.sweep, records, images, at_once=self.executor.at_once, left_out=self.absent.keys()
+            )
             adopted = adopt([trial.trial_id for trial in plan.next], self.folder)
             for path in adopted:
                 self.say(f"note: {path} is the same trial, taken over")
@@ -52,13 +55,13 @@ class Rounds:
 
     def run(
         self,
-        plan: search.Plan,
+        plan: next_trials.Plan,
         console: Console,
         page: LivePage,
         interrupts: Interrupts,
         limits: Limits,
         checkpoint_seconds: float,
-    ) -> search.Plan:
+    ) -> next_trials.Plan:
         """Runs rounds until nothing is left to run, somebody stops them, or nothing can run any more; returns what the
         search has come to."""
         stopping = self.early_stopping(plan.trials)
@@ -94,7 +97,7 @@ class Rounds:
         """Records of trials that are not run again: all of this run, of earlier ones those that are results."""
         records, _ = load_all(self.folder)
         tried = {trial_id: record for trial_id, record in records.items() if trial_id in self.tried}
-        return search.settled(self.sweep, records) | tried | self.ended
+        return next_trials.settled(self.sweep, records) | tried | self.ended
 
     def early_stopping(self, trials: list[Trial]) -> EarlyStopping | None:
         """What stops trials early, and knows of those that ran before; ``None`` where all run to their end."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from bench import report, search, watch
+from bench import report, watch
 from bench.config.settings import ConfigError, Sweep, load_sweep
 from bench.config.sweep import Trial, absent_of, check_cache, check_writable, expand, pending, sizes
 from bench.datasets.core.sources import parse
@@ -29,6 +29,7 @@ from bench.records.record import MANIFEST, TrialRecord, load_all, set_aside_dama
 from bench.report import terminal
 from bench.resources import add_options, resources_of
 from bench.rounds import Rounds
+from bench.search import next_trials
 from bench.system.console import ArgumentParser, Console, complain
 from bench.system.files import TargetError, check_targets, remove_unfinished
 from bench.system.interrupt import INTERRUPTED, Interrupts, Terminated
@@ -73,7 +74,7 @@ def _run(options: argparse.Namespace, console: Console, say: Callable[[str], Non
     """Returns the exit code. Raises ``ConfigError`` and ``TargetError``."""
     sweep = load_sweep(options.sweep, options.profile, options.overrides)
     candidates = expand(sweep)
-    search.check(sweep, candidates)
+    next_trials.check(sweep, candidates)
     watch.check_trackers(sweep.track, options.executor)
     counts = sizes(candidates, loading(console, COUNTING, MANY))
     resources, sources = resources_of(options, sweep), parse(options.fetch)
@@ -93,16 +94,16 @@ def _run(options: argparse.Namespace, console: Console, say: Callable[[str], Non
     check_cache()
     if folder.is_dir():  # else there is nothing to lose
         check_targets([folder / MANIFEST, *report.targets(folder)], [options.sweep])
-    by_ray, need = options.executor == "ray", search.needs_validation(sweep)
+    by_ray, need = options.executor == "ray", next_trials.needs_validation(sweep)
     with Executor(resources, by_ray, counts, sources, need) as executor:
-        unfinished = pending(candidates, search.settled(sweep, records))
+        unfinished = pending(candidates, next_trials.settled(sweep, records))
         if unfinished and len(absent := executor.absent(unfinished)) == len(candidates):
             where = f"{sweep.name}, profile {sweep.profile}"
             raise ConfigError(f"{where}: cannot run here", *_missing_lines(absent))
         check_writable(folder)
         for place in (folder, unsaved()):
             remove_unfinished(place)
-        before, *_ = search.plan(sweep, search.settled(sweep, records))
+        before, *_ = next_trials.plan(sweep, next_trials.settled(sweep, records))
         for line in set_aside_damaged(dict.fromkeys(trial.trial_id for trial in [*candidates, *before]), folder):
             say(f"note: {line}; it is run again")
         rounds = Rounds(sweep, folder, executor, say)
@@ -258,8 +259,8 @@ def _show_plan(
     folder: Path,
 ) -> None:
     """The trials with their sizes and states, and what is missing to run them; of a search, the trials so far."""
-    known = search.settled(sweep, records)
-    trials, to_run, _ = search.plan(sweep, known)
+    known = next_trials.settled(sweep, records)
+    trials, to_run, _ = next_trials.plan(sweep, known)
     absent, chosen = absent_of(to_run), {trial.trial_id for trial in to_run}
     further = [trial for trial in trials if trial.trial_id not in counts]
     counts = counts | sizes(further, loading(console, COUNTING, MANY))

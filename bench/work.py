@@ -16,10 +16,10 @@ from pydantic import ValidationError
 
 from bench import cluster
 from bench.config.sweep import Trial
-from bench.early_stopping import EarlyStopping
 from bench.progress import Watcher, duration
 from bench.records.record import TrialRecord, load, unsaved
 from bench.records.schema import NewerVersion
+from bench.search.early_stopping import EarlyStopping
 from bench.system.files import set_aside
 from bench.system.locks import Claim, owner
 from bench.training import training_state

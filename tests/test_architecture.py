@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OWNERS = {
     "plotly": {"bench.report.page"},
     "ray": {"bench.ray_actors", "bench.ray_worker", "bench.schedule_ray", "bench.tracking"},
-    "optuna": {"bench.search_optuna"},
+    "optuna": {"bench.search.optuna_sampler"},
     "pynvml": {"bench.memory.sampler"},
     "py_sod_metrics": {"bench.scoring.sod"},
     "matplotlib": {"bench.report.plots"},

@@ -19,7 +19,7 @@ def _by_name(value: Any) -> Any:
 
 
 class EarlyStoppingConfig(Config):
-    """Successive halving on the validation loss (``bench.early_stopping``)."""
+    """Successive halving on the validation loss (``bench.search.early_stopping``)."""
 
     name: Literal["asha"] = "asha"
     grace_epochs: PositiveInt = 1

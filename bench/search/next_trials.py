@@ -169,7 +169,7 @@ def _propose(
     count = max(0, min(limits))
     proposed: list[Labels] = []
     if search.name == "optuna" and count:
-        from bench.search_optuna import propose  # an optional package
+        from bench.search.optuna_sampler import propose  # an optional package
 
         told = [_told(point, trials, sweep, records) for point, trials in points.items()]
         proposed = propose(sweep.axes, told, count, search.seed)
@@ -209,7 +209,7 @@ def _at(sweep: Sweep, point: Labels) -> Sweep:
 
 def _told(point: Labels, trials: Sequence[Trial], sweep: Sweep, records: Mapping[str, TrialRecord]) -> Any:
     """What Optuna is told of a point: the mean over seeds of its main metric on the validation split."""
-    from bench.search_optuna import Told
+    from bench.search.optuna_sampler import Told
 
     found = [records[t.trial_id] for t in trials[: _first_seeds(sweep)] if t.trial_id in records]
     scores = [record.val_scores for record in found if record.status == "ok" and record.val_scores]

@@ -13,11 +13,10 @@ from conftest import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bench import cluster, schedule, search
+from bench import cluster, schedule
 from bench.config.search import EarlyStoppingConfig, Range, SearchConfig
 from bench.config.settings import Axis, ConfigError, Sweep, TrialConfig, load_sweep
 from bench.config.sweep import Trial, expand, pending
-from bench.early_stopping import EarlyStopping
 from bench.leaderboard.leaderboard import summarise
 from bench.leaderboard.statistics import compare, holm
 from bench.records.provenance import provenance
@@ -25,6 +24,8 @@ from bench.records.record import CurvePoint, Timing, TrialRecord, load_all, writ
 from bench.report.tables import markdown
 from bench.run import main
 from bench.scoring.metrics import MAIN_METRICS, METRICS
+from bench.search import next_trials
+from bench.search.early_stopping import EarlyStopping
 from bench.system.machine import cores
 from bench.training.loop import Epoch
 
@@ -84,7 +85,7 @@ def play(sweep, value=lambda trial: 0.5, records=None, status=lambda trial: "ok"
     known = [t for t in expand(sweep) if t.trial_id in records and status(t) == "ok"] if seeded else []
     images = {trial.trial_id: images_of(trial, value(trial)) for trial in known}
     while True:
-        plan = search.plan(sweep, records, images, at_once=at_once)
+        plan = next_trials.plan(sweep, records, images, at_once=at_once)
         if not plan.next:
             return plan, records, order
         for trial in plan.next:
@@ -118,10 +119,10 @@ def test_without_a_search_the_plan_is_the_grid_in_its_order(data):
     statuses = st.sampled_from(["ok", "oom", "over budget", "error", "stopped early", None])
     chosen = data.draw(st.lists(statuses, min_size=len(trials), max_size=len(trials)))
     records = {t.trial_id: record_of(t, status=s) for t, s in zip(trials, chosen) if s}
-    plan = search.plan(sweep, search.settled(sweep, records))
+    plan = next_trials.plan(sweep, next_trials.settled(sweep, records))
     expected = [t for t, s in zip(trials, chosen) if s in ("error", "stopped early", None)]
     assert (ids(plan.trials), ids(plan.next), plan.spent) == (ids(trials), ids(expected), "")
-    assert ids(expected) == ids(pending(trials, search.settled(sweep, records)))
+    assert ids(expected) == ids(pending(trials, next_trials.settled(sweep, records)))
 
 
 # --- what holds of every search ---------------------------------------------------------------------------------------
@@ -200,7 +201,7 @@ def test_hours_are_those_of_the_records_and_no_trial_starts_beyond_them():
     sweep = sweep_of(ranks=5, rates=1, seeds=(0,), hours=0.05)  # three trials of a minute
     plan, records, _ = play(sweep, at_once=1)
     assert len(records) == 3 and plan.spent == "the budget of 0.05 hours is spent: 2 of 5 trials are not run"
-    assert search.device_hours(plan.trials[:3], records) == pytest.approx(0.05)
+    assert next_trials.device_hours(plan.trials[:3], records) == pytest.approx(0.05)
 
 
 def test_hours_count_every_device_and_share():
@@ -210,15 +211,15 @@ def test_hours_count_every_device_and_share():
     for devices, share, hours in ((1, 1.0, 2 / 60), (4, 1.0, 8 / 60), (1, 0.5, 1 / 60)):
         changed = came_from.model_copy(update={"devices": devices, "gpu_share": share})
         records[first.trial_id] = record_of(first).model_copy(update={"provenance": changed})
-        assert search.device_hours([first, second], records) == pytest.approx(hours)
+        assert next_trials.device_hours([first, second], records) == pytest.approx(hours)
 
 
 def test_trials_that_cannot_run_here_are_left_out_and_hold_nothing_up():
     sweep = sweep_of(ranks=2, rates=1, seeds=(0,))
     lacking, able = expand(sweep)
-    plan = search.plan(sweep, {}, left_out={lacking.trial_id})
+    plan = next_trials.plan(sweep, {}, left_out={lacking.trial_id})
     assert ids(plan.trials) == ids([lacking, able]) and ids(plan.next) == ids([able])
-    done = search.plan(sweep, {able.trial_id: record_of(able)}, left_out={lacking.trial_id})
+    done = next_trials.plan(sweep, {able.trial_id: record_of(able)}, left_out={lacking.trial_id})
     assert done.next == [] and done.spent == ""
 
 
@@ -299,7 +300,7 @@ def test_optuna_runs_on_the_validation_split_alone():
     def searched(test_score):
         sweep = sweep_of(5, 5, seeds=(0,), name="optuna", points=12)
         records = {}
-        while (plan := search.plan(sweep, records)).next:
+        while (plan := next_trials.plan(sweep, records)).next:
             for trial in plan.next:
                 record = record_of(trial, smooth(trial))
                 records[trial.trial_id] = record.model_copy(update={"scores": {"s_measure": test_score(trial)}})
@@ -358,7 +359,7 @@ def test_looking_after_every_seed_raises_no_false_alarm_more_often_than_promised
         noise = {trial.trial_id: 0.5 + 0.02 * rng.standard_normal() for trial in trials}
         images = {i: {"name": ["a", "b"], "s_measure": [value, value]} for i, value in noise.items()}
         records: dict = {}
-        while (plan := search.plan(sweep, records, {i: images[i] for i in records})).next:
+        while (plan := next_trials.plan(sweep, records, {i: images[i] for i in records})).next:
             records |= {t.trial_id: record_of(t, noise[t.trial_id]) for t in plan.next}
         (table,) = summarise(sweep, plan.trials, records, images=images).tables
         alarms += any(c.resolved for c in table.comparisons["s_measure"])
@@ -474,9 +475,9 @@ def test_what_was_stopped_early_is_no_result_where_nothing_or_another_rule_stops
     (trial,) = expand(sweep_of(1, 1, seeds=(0,)))
     record = record_of(trial, status="stopped early").model_copy(update={"stopped_by": EarlyStoppingConfig()})
     records = {trial.trial_id: record}
-    assert search.settled(sweep_of(1, 1, seeds=(0,)), records) == {}
-    assert search.settled(sweep_of(1, 1, seeds=(0,), early_stopping={"grace_epochs": 2}), records) == {}
-    assert search.settled(sweep_of(1, 1, seeds=(0,), early_stopping="asha"), records) == records
+    assert next_trials.settled(sweep_of(1, 1, seeds=(0,)), records) == {}
+    assert next_trials.settled(sweep_of(1, 1, seeds=(0,), early_stopping={"grace_epochs": 2}), records) == {}
+    assert next_trials.settled(sweep_of(1, 1, seeds=(0,), early_stopping="asha"), records) == records
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------
@@ -574,9 +575,9 @@ def test_what_is_not_comparable_is_not_searched(file, capsys, name, axis, proble
 def test_without_optuna_it_says_what_to_install(monkeypatch):
     sweep = sweep_of(name="optuna", points=2)
     trials = expand(sweep)
-    monkeypatch.setattr(search.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(next_trials.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'sam3-bench\[search\]', or take random"):
-        search.check(sweep, trials)
+        next_trials.check(sweep, trials)
 
 
 @pytest.mark.parametrize("log", ["", ", log: 1", ", log: yes!", ", log: null"])
@@ -584,7 +585,7 @@ def test_without_optuna_it_says_what_to_install(monkeypatch):
 def test_low_and_high_without_a_truth_value_at_log_are_refused(file, log, search):
     """They were two rows with these labels, also under a search."""
     with pytest.raises(ConfigError, match="axes.train.lr: low and high are the ends of a range, which needs log: true"):
-        load_sweep(Path(file), overrides=[f"train.lr={{low: 1e-5, high: 1e-3{log}}}", *search])
+        load_sweep(Path(file), overrides=[f"train.lr={{low: 1e-5, high: 1e-3{log}}}", *next_trials])
 
 
 def test_labels_among_others_are_labels(file):

@@ -1,0 +1,1 @@
+"""Which trials of a sweep run next, and which stop early."""
