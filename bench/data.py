@@ -18,9 +18,9 @@ from bench.datasets.core.catalogue import BenchmarkSet, catalogue
 from bench.datasets.core.check import SetReport, as_json, check
 from bench.datasets.core.fetch import FetchError, download
 from bench.datasets.core.masks import add_options, reading_of
-from bench.progress import loading
 from bench.system.console import ArgumentParser, Console, complain
 from bench.system.files import TargetError, check_targets, write_whole
+from bench.watching.display import loading
 from models.core.paths import expanded
 from models.core.registry import did_you_mean
 

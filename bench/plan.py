@@ -22,13 +22,13 @@ from bench.config.sweep import Trial, check_writable, expand, sizes
 from bench.memory.card_generations import DEFAULT, GENERATIONS, MIB, Generation, here
 from bench.memory.predicted_peak import USABLE, Prediction, Unpredictable, fits, predict, prediction_key
 from bench.memory.step_memory import PARTS
-from bench.progress import loading
 from bench.records import sweep_json
 from bench.report import plots
 from bench.report.tables import csv, escape
 from bench.run import COUNTING, LOG_WIDTH, MANY, folder_name
 from bench.system.console import ArgumentParser, Console, complain
 from bench.system.files import TargetError, check_targets, write_whole
+from bench.watching.display import loading
 from models.core.paths import expanded
 from models.core.registry import InvalidModel, did_you_mean
 

@@ -19,7 +19,6 @@ from bench.datasets import DataError
 from bench.datasets.core.images import Rule, read_image
 from bench.datasets.core.transforms import resize_image, to_input
 from bench.datasets.folder import pictures
-from bench.progress import loading
 from bench.scoring.evaluate import to_answer
 from bench.scoring.metrics import NotFinite
 from bench.system.console import ArgumentParser, Console, complain
@@ -27,6 +26,7 @@ from bench.system.device import device_of, float32_products
 from bench.system.files import TargetError, check_targets, write_whole
 from bench.system.machine import cores
 from bench.training import trained_weights
+from bench.watching.display import loading
 from models.core.paths import expanded
 
 

@@ -5,17 +5,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import watch
 from bench.config.settings import Sweep
 from bench.config.sweep import Trial
 from bench.executor import Executor
-from bench.live_page import LivePage
-from bench.progress import Display
 from bench.records import schema, sweep_json
 from bench.records.record import TrialRecord, adopt, load_all, load_images
 from bench.search import next_trials
 from bench.search.early_stopping import EarlyStopping
 from bench.system.interrupt import Interrupts
+from bench.watching import watchers
+from bench.watching.display import Display
+from bench.watching.live_page import LivePage
 from bench.work import Limits, Work
 from models.core.registry import Missing
 
@@ -69,12 +69,12 @@ class Rounds:
             self.tried |= {trial.trial_id for trial in plan.next}
             self.write_manifest(plan.trials)
             trials = self.executor.in_order(plan.next)
-            trackers = watch.trackers(self.sweep, trials, self.folder, self.say)
+            trackers = watchers.trackers(self.sweep, trials, self.folder, self.say)
             with Display(trials, console) as display:
                 work = Work(
                     trials,
                     self.folder,
-                    watch.Together(display, page.of(trials), *trackers),
+                    watchers.Together(display, page.of(trials), *trackers),
                     say=self.say,
                     asked=lambda: interrupts.asked,
                     limits=limits,

@@ -15,15 +15,13 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from bench import report, watch
+from bench import report
 from bench.config.settings import ConfigError, Sweep, load_sweep
 from bench.config.sweep import Trial, absent_of, check_cache, check_writable, expand, pending, sizes
 from bench.datasets.core.sources import parse
 from bench.executor import Executor
 from bench.leaderboard import results
 from bench.leaderboard.predicted_memory import keep_predictions
-from bench.live_page import LivePage
-from bench.progress import loading
 from bench.records import external_scores, schema, sweep_json
 from bench.records.record import MANIFEST, TrialRecord, load_all, set_aside_damaged, unsaved
 from bench.report import terminal
@@ -34,6 +32,9 @@ from bench.system.console import ArgumentParser, Console, complain
 from bench.system.files import TargetError, check_targets, remove_unfinished
 from bench.system.interrupt import INTERRUPTED, Interrupts, Terminated
 from bench.training import feature_cache, training_state
+from bench.watching import watchers
+from bench.watching.display import loading
+from bench.watching.live_page import LivePage
 from bench.work import Limits
 from models.core.paths import expanded
 from models.core.registry import Missing
@@ -75,7 +76,7 @@ def _run(options: argparse.Namespace, console: Console, say: Callable[[str], Non
     sweep = load_sweep(options.sweep, options.profile, options.overrides)
     candidates = expand(sweep)
     next_trials.check(sweep, candidates)
-    watch.check_trackers(sweep.track, options.executor)
+    watchers.check_trackers(sweep.track, options.executor)
     counts = sizes(candidates, loading(console, COUNTING, MANY))
     resources, sources = resources_of(options, sweep), parse(options.fetch)
     limits, checkpoint_seconds = _limits(options)

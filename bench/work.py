@@ -16,7 +16,6 @@ from pydantic import ValidationError
 
 from bench import cluster
 from bench.config.sweep import Trial
-from bench.progress import Watcher, duration
 from bench.records.record import TrialRecord, load, unsaved
 from bench.records.schema import NewerVersion
 from bench.search.early_stopping import EarlyStopping
@@ -24,6 +23,7 @@ from bench.system.files import set_aside
 from bench.system.locks import Claim, owner
 from bench.training import training_state
 from bench.training.loop import Epoch
+from bench.watching.display import Watcher, duration
 
 LOOK_SECONDS = 1.0
 MOST_PER_LOOK = 10.0

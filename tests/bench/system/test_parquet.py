@@ -16,13 +16,13 @@ from synthetic import synthetic
 
 from bench import score
 from bench.leaderboard import results
-from bench.live_page import LivePage
 from bench.records import sweep_json
 from bench.records.record import load_images, load_series
 from bench.report import page, plots
 from bench.report.__main__ import main
 from bench.report.tables import markdown
 from bench.scoring.sample_predictions import load_samples
+from bench.watching.live_page import LivePage
 
 KINDS = ("images", "memory", "samples")
 

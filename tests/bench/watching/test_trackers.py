@@ -7,13 +7,14 @@ import pytest
 import yaml
 from tensorboardX.proto.event_pb2 import Event
 
-from bench import run, tracking, watch
+from bench import run
 from bench.config.settings import Axis, ConfigError, Sweep, load_sweep
 from bench.config.sweep import expand
 from bench.memory.measure import Memory
 from bench.records.record import CurvePoint, Timing, TrialRecord
-from bench.tracking import Tracking
 from bench.training.loop import Epoch
+from bench.watching import trackers, watchers
+from bench.watching.trackers import Tracking
 
 
 def write_sweep(folder: Path, tiny, **more) -> Path:
@@ -53,7 +54,7 @@ def test_unknown_trackers_end_in_one_line(tiny, tmp_path, capsys, track, words):
 
 
 def test_missing_packages_are_said_before_work_starts(tiny, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(watch, "find_spec", lambda name: None if name in ("wandb", "mlflow") else object())
+    monkeypatch.setattr(watchers, "find_spec", lambda name: None if name in ("wandb", "mlflow") else object())
     path = write_sweep(tmp_path, tiny, track=["wandb", "mlflow", "tensorboard"])
     assert run.main([str(path), "--results", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
@@ -63,11 +64,11 @@ def test_missing_packages_are_said_before_work_starts(tiny, tmp_path, capsys, mo
 
 
 def test_what_the_serial_executor_cannot_do_is_said(monkeypatch):
-    monkeypatch.setattr(watch, "find_spec", lambda name: object())
-    watch.check_trackers(["tensorboard", "mlflow"], "serial")
-    watch.check_trackers(["wandb"], "ray")
+    monkeypatch.setattr(watchers, "find_spec", lambda name: object())
+    watchers.check_trackers(["tensorboard", "mlflow"], "serial")
+    watchers.check_trackers(["wandb"], "ray")
     with pytest.raises(ConfigError, match="wandb logs from a process of Ray, and --executor serial starts none"):
-        watch.check_trackers(["wandb"], "serial")
+        watchers.check_trackers(["wandb"], "serial")
 
 
 @pytest.fixture
@@ -151,7 +152,7 @@ class Fake:
 @pytest.mark.parametrize("name, replaced", [("wandb", "WandbLoggerCallback"), ("mlflow", "MLflowLoggerCallback")])
 def test_other_trackers_are_told_the_same_through_rays_callbacks(sweep, tmp_path, monkeypatch, name, replaced):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(tracking, replaced, Fake)
+    monkeypatch.setattr(trackers, replaced, Fake)
     trials = expand(sweep)
     watcher = Tracking(sweep._replace(track=(name,)), trials, tmp_path, pytest.fail)
     fake = watcher.callbacks[name]
@@ -178,8 +179,8 @@ def test_a_tracker_that_fails_is_said_once_and_the_others_go_on(sweep, tmp_path,
         def log_trial_result(self, iteration, trial, result):
             raise OSError("no route to host")
 
-    monkeypatch.setattr(tracking, "WandbLoggerCallback", Broken)
-    monkeypatch.setattr(tracking, "MLflowLoggerCallback", Fake)
+    monkeypatch.setattr(trackers, "WandbLoggerCallback", Broken)
+    monkeypatch.setattr(trackers, "MLflowLoggerCallback", Fake)
     said: list[str] = []
     watcher = Tracking(sweep._replace(track=("wandb", "mlflow")), expand(sweep), tmp_path, said.append)
     watcher.started(0)
@@ -195,6 +196,6 @@ def test_a_tracker_that_cannot_be_set_up_is_the_users_to_mend(sweep, tmp_path, m
         def setup(self):
             raise ValueError("no API key")
 
-    monkeypatch.setattr(tracking, "WandbLoggerCallback", NoKey)
+    monkeypatch.setattr(trackers, "WandbLoggerCallback", NoKey)
     with pytest.raises(ConfigError, match="track: wandb cannot be set up: no API key"):
         Tracking(sweep._replace(track=("wandb",)), expand(sweep), tmp_path, pytest.fail)

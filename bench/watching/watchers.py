@@ -6,9 +6,9 @@ from pathlib import Path
 
 from bench.config.settings import ConfigError, Sweep
 from bench.config.sweep import Trial
-from bench.progress import Watcher
 from bench.records.record import TrialRecord
 from bench.training.loop import Epoch
+from bench.watching.display import Watcher
 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 
@@ -50,6 +50,6 @@ def trackers(sweep: Sweep, trials: Sequence[Trial], folder: Path, say: Callable[
     """A watcher for the trackers that the sweep names; none if it names none. Raises ``ConfigError``."""
     if not sweep.track:
         return []
-    from bench.tracking import Tracking  # imports Ray, which the rest does not need
+    from bench.watching.trackers import Tracking  # imports Ray, which the rest does not need
 
     return [Tracking(sweep, trials, folder, say)]

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import live_page
 from bench.config.settings import Axis, Sweep
 from bench.config.sweep import expand
 from bench.forked import without_record
 from bench.leaderboard import results
-from bench.live_page import LivePage
 from bench.memory.measure import Memory
-from bench.progress import Display, peak_memory
 from bench.records import sweep_json
 from bench.records.record import CurvePoint, Timing, TrialRecord
 from bench.report import page
 from bench.training.loop import Epoch
+from bench.watching import live_page
+from bench.watching.display import Display, peak_memory
+from bench.watching.live_page import LivePage
 
 GIB = 2**30
 
