@@ -19,14 +19,15 @@ from bench import report
 from bench.config.settings import ConfigError, Sweep, load_sweep
 from bench.config.sweep import Trial, absent_of, check_cache, check_writable, expand, pending, sizes
 from bench.datasets.core.sources import parse
-from bench.executor import Executor
 from bench.leaderboard import results
 from bench.leaderboard.predicted_memory import keep_predictions
 from bench.records import external_scores, schema, sweep_json
 from bench.records.record import MANIFEST, TrialRecord, load_all, set_aside_damaged, unsaved
 from bench.report import terminal
-from bench.resources import add_options, resources_of
-from bench.rounds import Rounds
+from bench.scheduling.executor import Executor
+from bench.scheduling.resources import add_options, resources_of
+from bench.scheduling.rounds import Rounds
+from bench.scheduling.trial_queue import Limits
 from bench.search import next_trials
 from bench.system.console import ArgumentParser, Console, complain
 from bench.system.files import TargetError, check_targets, remove_unfinished
@@ -35,7 +36,6 @@ from bench.training import feature_cache, training_state
 from bench.watching import watchers
 from bench.watching.display import loading
 from bench.watching.live_page import LivePage
-from bench.work import Limits
 from models.core.paths import expanded
 from models.core.registry import Missing
 

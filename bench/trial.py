@@ -1,7 +1,7 @@
 """One trial: build, train, measure, score, record. Needs neither Ray nor a results folder.
 
-``python -m bench.trial`` runs the one that standard input describes (``bench.forked.Request``), tells on standard
-output how it goes on (``bench.telling``), and leaves its record. Where a process can be forked, that is not needed.
+``python -m bench.trial`` runs the one that standard input describes (``bench.scheduling.trial_processes.Request``), tells on standard
+output how it goes on (``bench.scheduling.events``), and leaves its record. Where a process can be forked, that is not needed.
 """
 
 import dataclasses
@@ -23,20 +23,20 @@ from torch import nn
 
 from bench.config.settings import TrialConfig
 from bench.datasets import DATASETS, DataError, Split
-from bench.forked import Request
 from bench.memory import card_generations
 from bench.memory.latency import latency
 from bench.memory.measure import MeasurementSpoiled, MemoryMonitor, conditions
 from bench.memory.predicted_peak import predict as predict_memory
 from bench.records.provenance import provenance, with_inputs
 from bench.records.record import CurvePoint, MemoryAtFailure, Timing, TrialRecord, save_or_keep
+from bench.scheduling.events import telling
+from bench.scheduling.trial_processes import Request
 from bench.scoring import sample_predictions
 from bench.scoring.classes import score_classes
 from bench.scoring.evaluate import predict
 from bench.scoring.metrics import NotFinite, Scores, score
 from bench.system.device import device_of, float32_products
 from bench.system.processes import end_with
-from bench.telling import telling
 from bench.training import feature_cache, trained_weights, training_state
 from bench.training.checks import CheckFailed, check_frozen, frozen_digests
 from bench.training.data_parallel import Share
@@ -75,7 +75,7 @@ def run_trial(
     On a CPU the scores depend on nothing but the configuration, the versions and the number of threads.
     ``trials_at_once`` is only noted: it says who else was busy on this machine while speed was measured.
 
-    share: of several processes that train together (``bench.ranks``), which this one is; only rank 0 scores.
+    share: of several processes that train together (``bench.scheduling.multi_gpu``), which this one is; only rank 0 scores.
     """
     known: dict[str, Any] = {"trial_id": config.trial_id, "config": config.model_dump(mode="json")}
     with _imports_are_no_garbage():
@@ -367,7 +367,7 @@ def seldom(call: Callable[[], Any], seconds: float = SIGN_OF_LIFE_SECONDS) -> Ca
 
 
 if __name__ == "__main__":
-    from bench.late_imports import import_for  # a driver imports this file, too
+    from bench.scheduling.preload import import_for  # a driver imports this file, too
 
     requested = Request.from_json(sys.stdin.read())
     import_for([requested.config])

@@ -23,8 +23,9 @@ import warm
 from hypothesis import is_hypothesis_test, settings
 from PIL import Image
 
-from bench import forked, ranks, score
+from bench import score
 from bench.config.settings import TrialConfig, with_value
+from bench.scheduling import multi_gpu, trial_processes
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -104,15 +105,15 @@ def _same_start() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-forked.subprocess = ranks.subprocess = warm.HERE
+trial_processes.subprocess = multi_gpu.subprocess = warm.HERE
 """Fork servers and ranks are forked from a process that has imported everything, as trials are."""
 
 
 @pytest.fixture
 def interpreters(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that asks for this gets fork servers and ranks as users do: each is a new interpreter."""
-    monkeypatch.setattr(forked, "subprocess", subprocess)
-    monkeypatch.setattr(ranks, "subprocess", subprocess)
+    monkeypatch.setattr(trial_processes, "subprocess", subprocess)
+    monkeypatch.setattr(multi_gpu, "subprocess", subprocess)
 
 
 @pytest.fixture
@@ -191,8 +192,8 @@ RUN = """
 from bench.system import command
 command.begin()
 import os, sys
-import bench.forked, bench.report, bench.run
-bench.forked.END_SECONDS = float(os.environ.get("END_SECONDS", 10))
+import bench.scheduling.trial_processes, bench.report, bench.run
+bench.scheduling.trial_processes.END_SECONDS = float(os.environ.get("END_SECONDS", 10))
 bench.report.KINDS = ()
 sys.exit(command.run(bench.run.main))
 """

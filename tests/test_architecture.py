@@ -11,7 +11,12 @@ import models
 ROOT = Path(__file__).resolve().parent.parent
 OWNERS = {
     "plotly": {"bench.report.page"},
-    "ray": {"bench.ray_actors", "bench.ray_worker", "bench.schedule_ray", "bench.watching.trackers"},
+    "ray": {
+        "bench.scheduling.ray_actors",
+        "bench.scheduling.ray_worker",
+        "bench.scheduling.ray_tune",
+        "bench.watching.trackers",
+    },
     "optuna": {"bench.search.optuna_sampler"},
     "pynvml": {"bench.memory.sampler"},
     "py_sod_metrics": {"bench.scoring.sod"},

@@ -11,8 +11,8 @@ import yaml
 from conftest import REPOSITORY
 
 from bench.config.settings import load_sweep
-from bench.resources import add_options
 from bench.run import _parser
+from bench.scheduling.resources import add_options
 
 FOLDER = REPOSITORY / "docs" / "cluster"
 

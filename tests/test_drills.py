@@ -14,13 +14,13 @@ from conftest import RANKS, SWEEP, customise, finished, processes, wait_for
 from bench.config.settings import TrialConfig, load_sweep
 from bench.config.sweep import expand
 from bench.datasets.core import cache
-from bench.forked import ForkServer
 from bench.records.record import load_all
 from bench.run import main
-from bench.schedule import run_serially
+from bench.scheduling.serial import run_serially
+from bench.scheduling.trial_processes import ForkServer
+from bench.scheduling.trial_queue import Limits, Work
 from bench.system.machine import cores
 from bench.trial import run_trial
-from bench.work import Limits, Work
 
 THREE = "train.epochs: [30, 31, 32]"
 HALF = -(-cores() // 2)  # cores for a trial, so that two run at once and a third waits
@@ -182,7 +182,7 @@ time.time = lambda: 2 * start - real() - 3600
 def note():
     with open("started", "a") as file:
         file.write("x")
-if "bench.fork_server" in sys.orig_argv:
+if "bench.scheduling.fork_server" in sys.orig_argv:
     os.register_at_fork(after_in_child=note)
 """
     variables = customise(here, code)

@@ -18,14 +18,14 @@ import psutil
 import pytest
 from conftest import SWEEP, customise, finished, processes, wait_for
 
-from bench import forked
 from bench.config.settings import load_sweep
 from bench.config.sweep import expand
-from bench.forked import ForkServer
 from bench.records.record import load_all
-from bench.schedule import run_serially
+from bench.scheduling import trial_processes
+from bench.scheduling.serial import run_serially
+from bench.scheduling.trial_processes import ForkServer
+from bench.scheduling.trial_queue import Limits, Work
 from bench.system.processes import is_dead
-from bench.work import Limits, Work
 
 LONG = "train.epochs: [30, 1]"
 EARLY = ("--checkpoint-every", "0s", "--page-every", "off")
@@ -42,7 +42,7 @@ class Dies:  # the first fork server, when somebody asks it while it imports
                 if number > 2 and os.readlink(f"/proc/self/fd/{number}").startswith("socket:"):
                     select.select([number], [], [])
                     os.kill(os.getpid(), signal.SIGKILL)
-if "bench.fork_server" in sys.orig_argv:
+if "bench.scheduling.fork_server" in sys.orig_argv:
     sys.meta_path.insert(0, Dies())
 """
 
@@ -127,7 +127,7 @@ def test_a_trial_ends_without_its_fork_server(here, start, run, blow):
 
 
 def test_a_limit_ends_a_trial_that_is_stopped_like_its_fork_server(here, monkeypatch):
-    monkeypatch.setattr(forked, "END_SECONDS", 1.0)
+    monkeypatch.setattr(trial_processes, "END_SECONDS", 1.0)
     Path("smoke.yaml").write_text(SWEEP.format(axis="train.epochs: [100000]"))
     trials = expand(load_sweep(Path("smoke.yaml")))
     here.joinpath("results").mkdir()

@@ -2,7 +2,7 @@
 torch, Ray and others for two to five seconds.
 
 ``warm.Popen`` and ``warm.run`` are ``subprocess.Popen`` and ``subprocess.run`` for ``python -m MODULE`` and
-``python -c CODE``. What such a program starts by ``subprocess`` in ``bench.forked`` and ``bench.ranks`` is forked, too,
+``python -c CODE``. What such a program starts by ``subprocess`` in ``bench.scheduling.trial_processes`` and ``bench.scheduling.multi_gpu`` is forked, too,
 by a child of its own. Other programs get their own interpreter, and so do all of them on macOS, whose libraries do not
 survive a fork. A test of what an interpreter does from its start, imports included, uses ``subprocess``, the fixture
 ``interpreters`` or ``start(..., interpreter=True)``.
@@ -41,7 +41,7 @@ LARGEST = 1 << 17
 ABOVE = 200
 """Descriptors from this number on are free in the process that forks."""
 MOST_DESCRIPTORS = 16
-ALONE = ("bench.fork_server", "bench.rank")
+ALONE = ("bench.scheduling.fork_server", "bench.scheduling.gpu_process")
 """These start no programs."""
 Program = Callable[[], Any]
 
@@ -367,21 +367,21 @@ def end(program: Program) -> NoReturn:
 
 def main() -> Program | None:
     """Imports all that programs of this project import, and forks."""
-    from bench import forked
+    from bench.scheduling import trial_processes
 
     before = dict(os.environ)
-    os.environ |= forked.UNTOUCHED
-    import bench.fork_server
-    import bench.late_imports
-    import bench.rank
+    os.environ |= trial_processes.UNTOUCHED
     import bench.report.page
     import bench.report.plots
     import bench.run
-    import bench.schedule_ray
+    import bench.scheduling.fork_server
+    import bench.scheduling.gpu_process
+    import bench.scheduling.preload
+    import bench.scheduling.ray_tune
     import bench.trial  # noqa: F401
-    from bench import ranks
+    from bench.scheduling import multi_gpu
 
-    forked.subprocess = ranks.subprocess = Subprocess(_own)
+    trial_processes.subprocess = multi_gpu.subprocess = Subprocess(_own)
     added = {name: value for name, value in os.environ.items() if name not in before}
     gc.collect()
     gc.freeze()

@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.config.sweep import Trial
-from bench.forked import in_a_line
 from bench.memory.measure import PEAKS
 from bench.records.record import TrialRecord
+from bench.scheduling.trial_processes import in_a_line
 from bench.scoring.metrics import METRICS, main_metric
 from bench.training.loop import Epoch
 

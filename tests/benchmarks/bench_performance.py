@@ -23,15 +23,15 @@ from bench.compare_speed import Measured, Task, _config, _in_a_process, _parser
 from bench.config.settings import TrialConfig, load_sweep, with_value
 from bench.config.sweep import Trial
 from bench.datasets import silent
-from bench.executor import Executor
-from bench.forked import ForkServer, Request, start
 from bench.records.record import TrialRecord, load_all
-from bench.resources import Resources
+from bench.scheduling.executor import Executor
+from bench.scheduling.resources import Resources
+from bench.scheduling.trial_processes import ForkServer, Request, start
+from bench.scheduling.trial_queue import Work
 from bench.system.interrupt import Interrupts
 from bench.system.machine import cores
 from bench.training.loop import Epoch
 from bench.trial import run_trial
-from bench.work import Work
 from models.core import weights
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -87,7 +87,9 @@ def _same(records, name):
 
 
 @pytest.mark.benchmark(group="starting a process")
-@pytest.mark.parametrize("code", ["import torch", "import bench.trial", "import bench.run", "import bench.ray_worker"])
+@pytest.mark.parametrize(
+    "code", ["import torch", "import bench.trial", "import bench.run", "import bench.scheduling.ray_worker"]
+)
 def bench_imports(benchmark, code):
     benchmark.pedantic(subprocess.run, ([sys.executable, "-c", code],), {"check": True}, rounds=5, warmup_rounds=1)
 

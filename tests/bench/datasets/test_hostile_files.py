@@ -21,13 +21,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from bench import data, executor, plan, predict, run, score
+from bench import data, plan, predict, run, score
 from bench.config.settings import load_sweep
 from bench.config.sweep import expand
 from bench.leaderboard.leaderboard import summarise
 from bench.records.external_scores import load_external
 from bench.records.record import load_all
 from bench.report.tables import as_csv, markdown
+from bench.scheduling import executor
 from bench.trial import run_trial
 
 EVIL = "touched"  # what no file may bring about

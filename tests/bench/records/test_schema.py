@@ -16,9 +16,9 @@ from bench.records import sweep_json
 from bench.records.record import MANIFEST, TrialRecord, load_all, set_aside_damaged
 from bench.records.schema import NewerVersion
 from bench.report import __main__ as report
-from bench.rounds import Rounds
+from bench.scheduling.rounds import Rounds
+from bench.scheduling.trial_queue import Work
 from bench.training import trained_weights
-from bench.work import Work
 
 LINE = "written by a newer version of the suite (schema 2, this one knows 1); update the suite"
 

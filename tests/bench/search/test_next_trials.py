@@ -13,7 +13,6 @@ from conftest import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bench import cluster, schedule
 from bench.config.search import EarlyStoppingConfig, Range, SearchConfig
 from bench.config.settings import Axis, ConfigError, Sweep, TrialConfig, load_sweep
 from bench.config.sweep import Trial, expand, pending
@@ -23,6 +22,7 @@ from bench.records.provenance import provenance
 from bench.records.record import CurvePoint, Timing, TrialRecord, load_all, write_table
 from bench.report.tables import markdown
 from bench.run import main
+from bench.scheduling import cluster, serial
 from bench.scoring.metrics import MAIN_METRICS, METRICS
 from bench.search import next_trials
 from bench.search.early_stopping import EarlyStopping
@@ -611,7 +611,7 @@ def quick(monkeypatch):
             record_of(trial, value).save(work.folder)
             work.settle(index, "")
 
-    monkeypatch.setattr(schedule, "run_serially", run)
+    monkeypatch.setattr(serial, "run_serially", run)
     return rounds
 
 

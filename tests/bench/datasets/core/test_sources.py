@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from conftest import write_pairs
 
-from bench import cluster
 from bench.config.settings import ConfigError, with_value
 from bench.datasets.core import sources
 from bench.datasets.core.sources import Source, fetch, parse
 from bench.run import main
+from bench.scheduling import cluster
 
 
 def test_paths_and_uris_are_told_apart():

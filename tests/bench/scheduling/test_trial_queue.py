@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
-from bench import work as work_module
 from bench.config.sweep import Trial
 from bench.records.record import TrialRecord, adopt, load, save_or_keep, unsaved
+from bench.scheduling import trial_queue as work_module
+from bench.scheduling.trial_queue import Limits, Work
 from bench.training.training_state import place
-from bench.work import Limits, Work
 
 
 class Seen:

@@ -13,7 +13,7 @@ import psutil
 import ray
 from ray import tune
 
-from bench.forked import VISIBLE, ForkServer, Request, start
+from bench.scheduling.trial_processes import VISIBLE, ForkServer, Request, start
 from bench.system.files import contents
 from bench.system.processes import end
 
@@ -22,7 +22,7 @@ CODE = Path(__file__).resolve().parent.parent
 
 
 def forker(node_id: str) -> str:
-    """Name of the actor (``bench.ray_actors``) that has a node's fork server."""
+    """Name of the actor (``bench.scheduling.ray_actors``) that has a node's fork server."""
     return f"forker-{node_id}"
 
 
@@ -35,7 +35,7 @@ def enter(directory: str) -> None:
 
 
 def trial(config: dict[str, Any]) -> None:
-    """Runs one point of ``bench.schedule_ray`` in a process of its own, and tells Tune how it goes on.
+    """Runs one point of ``bench.scheduling.ray_tune`` in a process of its own, and tells Tune how it goes on.
 
     On a cluster the process has a folder on this node: checkpoints are sent to the driver as they appear, the record
     at the end.
@@ -115,7 +115,7 @@ class _Mirror:
     """A folder of checkpoints on this node, and its like beside the driver."""
 
     def __init__(self, folder: Path, keeper: str) -> None:
-        """keeper: name of the actor (``bench.ray_actors``) that has the other."""
+        """keeper: name of the actor (``bench.scheduling.ray_actors``) that has the other."""
         self.folder, self.keeper = folder, ray.get_actor(keeper)
         self.folder.mkdir(parents=True)
         for name, content in ray.get(self.keeper.kept.remote(folder.name)).items():

@@ -1,6 +1,6 @@
-"""Runs trials one after another, each in a process of its own. ``bench.schedule_ray`` runs them side by side.
+"""Runs trials one after another, each in a process of its own. ``bench.scheduling.ray_tune`` runs them side by side.
 
-A process that dies leaves no record, so ``bench.work`` writes an ``error`` record for it: every trial ends as exactly
+A process that dies leaves no record, so ``bench.scheduling.trial_queue`` writes an ``error`` record for it: every trial ends as exactly
 one record, and what was finished before is never touched.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 
-from bench.forked import END_SECONDS, ForkServer, Process, Request, start
-from bench.telling import hear
-from bench.work import Work
+from bench.scheduling.events import hear
+from bench.scheduling.trial_processes import END_SECONDS, ForkServer, Process, Request, start
+from bench.scheduling.trial_queue import Work
 
 POLL_SECONDS = 0.25
 

@@ -1,6 +1,6 @@
-"""One trial on several GPUs of a machine: starts a process for each (``bench.rank``) and joins what they measured.
+"""One trial on several GPUs of a machine: starts a process for each (``bench.scheduling.gpu_process``) and joins what they measured.
 
-``python -m bench.ranks`` reads the trial (a ``bench.forked.Request``) as a line from standard input, tells on standard
+``python -m bench.scheduling.multi_gpu`` reads the trial (a ``bench.scheduling.trial_processes.Request``) as a line from standard input, tells on standard
 output how it goes on, and leaves its record. It ends with whoever started it, whose end closes the input.
 """
 
@@ -16,10 +16,10 @@ from typing import Any
 import pyarrow.parquet
 
 from bench.config.settings import TrialConfig
-from bench.forked import Request, in_words, without_record
 from bench.memory.measure import PEAKS, Memory
 from bench.records.record import RankMemory, TrialRecord, load
-from bench.telling import end_with_input, hear, telling
+from bench.scheduling.events import end_with_input, hear, telling
+from bench.scheduling.trial_processes import Request, in_words, without_record
 from bench.training.loop import Epoch
 from bench.trial import leave
 
@@ -58,7 +58,7 @@ def run_parallel(
 
 def _start(rank: int, request: Request, folder: Path) -> subprocess.Popen:
     with (folder / f"{rank}.stderr").open("wb") as complaints:
-        command = [sys.executable, "-m", "bench.rank", str(rank), str(folder)]
+        command = [sys.executable, "-m", "bench.scheduling.gpu_process", str(rank), str(folder)]
         output = subprocess.PIPE if rank == 0 else subprocess.DEVNULL
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=complaints, text=True)
     try:

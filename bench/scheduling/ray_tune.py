@@ -32,14 +32,15 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from bench import cluster, ray_actors, ray_worker
 from bench.config.settings import ConfigError
 from bench.config.sweep import Trial
 from bench.datasets.core.sources import Source
-from bench.forked import ForkServer, place_for_sockets
-from bench.ray_watch import RayWatch
 from bench.records.provenance import COMMIT, commit_in_words
-from bench.resources import Resources
+from bench.scheduling import cluster, ray_actors, ray_worker
+from bench.scheduling.ray_health import RayWatch
+from bench.scheduling.resources import Resources
+from bench.scheduling.trial_processes import ForkServer, place_for_sockets
+from bench.scheduling.trial_queue import Work
 from bench.system import command
 from bench.system.files import OwnFolder
 from bench.system.interrupt import Interrupts
@@ -47,7 +48,6 @@ from bench.system.machine import cores
 from bench.system.processes import Family
 from bench.training import training_state
 from bench.training.loop import Epoch
-from bench.work import Work
 
 SOCKETS_BELOW = len("/ray/session_2025-12-02_12-00-00_000000_4194304/sockets/plasma_store")
 """Bytes that Ray adds to its temporary folder."""
@@ -226,7 +226,7 @@ def _look(configs: list[str], sources: Sequence[Source], validated_by: str | Non
 
 def start_servers(nodes: list[Node], configs: Sequence[str]) -> list[Any]:
     """A fork server on each node of a cluster, which imports while the nodes are asked. They end with the references
-    that this returns. configs: as ``bench.forked.ForkServer`` wants them."""
+    that this returns. configs: as ``bench.scheduling.trial_processes.ForkServer`` wants them."""
     actors = [ray_actors.on_node(ray_actors.Forker, node.node_id, ray_worker.forker(node.node_id)) for node in nodes]
     return [actor.remote(os.getcwd(), configs) for actor in actors]
 

@@ -18,9 +18,9 @@ import torch
 import warm
 from conftest import wait_for
 
-from bench import fork_server, forked
-from bench.forked import Forked, ForkServer, Request, start
 from bench.records.record import load_all, load_images
+from bench.scheduling import fork_server, trial_processes
+from bench.scheduling.trial_processes import Forked, ForkServer, Request, start
 from bench.system import files
 from bench.system.processes import is_dead
 from bench.trial import run_trial
@@ -89,7 +89,7 @@ def test_what_is_not_wanted_any_more_is_dead_when_its_lines_end(server, request_
 
 
 def test_a_trial_does_not_outlive_who_asked_for_it(server, request_of, tiny_with):
-    code = "import sys; from bench.forked import *; f = Forked(sys.argv[1], Request.from_json(sys.argv[2])); input()"
+    code = "import sys; from bench.scheduling.trial_processes import *; f = Forked(sys.argv[1], Request.from_json(sys.argv[2])); input()"
     request = request_of(tiny_with({"train.epochs": 100_000})).to_json()
     asks = subprocess.Popen([sys.executable, "-c", code, server.address, request], stdin=subprocess.PIPE)
     process = started(server)
@@ -104,7 +104,7 @@ def test_what_a_trial_complains_of_and_its_exit_code_arrive(server, request_of, 
     assert list(run) == ["\n"] or not list(run)
     assert run.exit_code == 1 and "ValidationError" in run.said
     assert run.how_it_ended.endswith("the process ended with code 1 and without a record")
-    assert forked.in_a_line(run.how_it_ended).startswith(
+    assert trial_processes.in_a_line(run.how_it_ended).startswith(
         "the process ended with code 1 and without a record; its standard error"
     )
 
@@ -138,13 +138,16 @@ def test_what_a_trial_complains_of_and_its_exit_code_arrive(server, request_of, 
     ],
 )
 def test_how_a_process_ended_and_what_it_said_fit_a_line(said, how, line):
-    assert forked.in_a_line(forked.without_record(said, how)) == line
+    assert trial_processes.in_a_line(trial_processes.without_record(said, how)) == line
 
 
 def test_a_process_that_talks_a_lot_leaves_its_last_lines():
     said = "\n".join(f"warning {i}" for i in range(10_000))
-    lines = forked.without_record(said, "the process ended with code 1").splitlines()
-    assert len(lines) == forked.LINES_KEPT + 1 and lines[-2:] == ["warning 9999", "the process ended with code 1"]
+    lines = trial_processes.without_record(said, "the process ended with code 1").splitlines()
+    assert len(lines) == trial_processes.LINES_KEPT + 1 and lines[-2:] == [
+        "warning 9999",
+        "the process ended with code 1",
+    ]
 
 
 def test_a_server_that_was_killed_takes_its_trials_along_and_is_replaced(request_of, tiny_with, tmp_path):
@@ -171,12 +174,12 @@ def test_none_of_its_trials_outlives_a_server_that_ends(request_of, tiny_with):
 def test_one_that_nobody_used_ends_at_once(interpreters):
     with ForkServer() as server:
         started = psutil.Process(server.process.pid)
-        assert forked.UNTOUCHED.items() <= wait_for(started.environ).items()  # empty while it is being started
+        assert trial_processes.UNTOUCHED.items() <= wait_for(started.environ).items()  # empty while it is being started
     assert server.process.returncode == -signal.SIGTERM
 
 
 def test_a_server_that_cannot_start_says_why(monkeypatch, request_of, tiny):
-    monkeypatch.setattr(forked, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(trial_processes, "PATIENCE_SECONDS", 0.5)
     monkeypatch.setenv("PYTHONPATH", "")
     monkeypatch.chdir("/")
     monkeypatch.setattr(sys, "executable", "/bin/false")
@@ -207,7 +210,7 @@ if sys.argv[1] == "gpu":  # as NVML would say it
         setattr(torch._C, name, lambda name=name: ask(name))
 import bench.trial
 from bench import forked
-from bench.late_imports import import_for
+from bench.scheduling.preload import import_for
 configs = json.load(sys.stdin)
 def prepare(config):
     import_for([config])
@@ -232,7 +235,7 @@ for config in configs:  # each in a fork, so that what one imports is not there 
 
 
 def prepared(configs, machine):
-    environment = {**os.environ, **forked.UNTOUCHED}
+    environment = {**os.environ, **trial_processes.UNTOUCHED}
     command = [sys.executable, "-c", PREPARED, machine]
     said = json.dumps([config.model_dump_json() for config in configs])
     return subprocess.run(command, input=said, capture_output=True, text=True, env=environment)
@@ -256,7 +259,7 @@ def test_a_server_does_not_touch_a_gpu(tiny_with):
 
 def test_on_a_mac_a_trial_gets_a_fresh_interpreter(interpreters, monkeypatch, request_of, tiny_with, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
-        "import psutil, sys\nif 'bench.fork_server' in sys.orig_argv:\n    sys.platform = 'darwin'\n"
+        "import psutil, sys\nif 'bench.scheduling.fork_server' in sys.orig_argv:\n    sys.platform = 'darwin'\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     config = tiny_with({"train.epochs": 2})
@@ -286,16 +289,16 @@ def wait_for_fresh(server: ForkServer) -> psutil.Process:
 
 def test_asking_costs_nothing_that_takes_long():
     """Ray starts a worker for each trial, and all that it does is ask."""
-    code = "import sys, bench.forked; print(*sys.modules)"
+    code = "import sys, bench.scheduling.trial_processes; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "numpy", "pandas", "pydantic", "models"} & set(done.stdout.split())
-    code = "import sys, bench.ray_worker; print(*sys.modules)"
+    code = "import sys, bench.scheduling.ray_worker; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "models", "bench.config.settings"} & set(done.stdout.split())
 
 
 def test_asking_a_socket_that_is_not_there_ends(monkeypatch, request_of, tiny, tmp_path):
-    monkeypatch.setattr(forked, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(trial_processes, "PATIENCE_SECONDS", 0.1)
     began = time.monotonic()
     with pytest.raises(OSError, match="cannot be reached"):
         Forked(str(tmp_path / "none"), request_of(tiny))
@@ -303,7 +306,7 @@ def test_asking_a_socket_that_is_not_there_ends(monkeypatch, request_of, tiny, t
 
 
 def test_a_server_that_is_stopped_is_not_waited_for_for_ever(monkeypatch):
-    monkeypatch.setattr(forked, "END_SECONDS", 0.2)
+    monkeypatch.setattr(trial_processes, "END_SECONDS", 0.2)
     with ForkServer() as server:
         process = psutil.Process(server.process.pid)
         opened = [file.path for file in process.open_files()]
@@ -348,7 +351,7 @@ class Breaks:
             while not os.path.exists({str(asked)!r}):
                 time.sleep(0.01)
             raise ImportError("a library is broken")
-if "bench.fork_server" in sys.orig_argv:
+if "bench.scheduling.fork_server" in sys.orig_argv:
     sys.meta_path.insert(0, Breaks())
 """)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
@@ -356,7 +359,7 @@ if "bench.fork_server" in sys.orig_argv:
         run = start(request_of(tiny), server.address)
         asked.touch()
         assert list(run) == [] and run.exit_code is None
-    assert "a library is broken" in run.how_it_ended and run.how_it_ended.endswith(forked.SERVER_DIED)
+    assert "a library is broken" in run.how_it_ended and run.how_it_ended.endswith(trial_processes.SERVER_DIED)
 
 
 def test_the_ranks_of_a_trial_end_with_it_even_if_they_are_stopped(request_of, tiny, monkeypatch, tmp_path):
@@ -375,7 +378,7 @@ def test_that_nobody_listens_ends_a_trial_and_is_no_result():
     """As an exception it would be caught, and written as the trial's record."""
     code = """
 import sys
-from bench.telling import telling
+from bench.scheduling.events import telling
 with telling() as (tell, alive):
     try:
         alive()

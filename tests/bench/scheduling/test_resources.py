@@ -6,7 +6,7 @@ import pytest
 from fake_cuda import FakeCuda
 
 from bench.config.settings import ConfigError, Sweep
-from bench.resources import Resources, add_options, check_parallel, resources_of
+from bench.scheduling.resources import Resources, add_options, check_parallel, resources_of
 from bench.system import machine
 
 
@@ -16,7 +16,7 @@ def asked(monkeypatch, tiny_with):
 
     def ask(arguments: str, device: str = "cuda", visible: int = 4) -> Resources:
         FakeCuda(monkeypatch, count=visible)
-        monkeypatch.setattr("bench.resources.cores", lambda: 16)
+        monkeypatch.setattr("bench.scheduling.resources.cores", lambda: 16)
         parser = argparse.ArgumentParser()
         add_options(parser)
         sweep = Sweep("name", "?", "default", tiny_with({"device": device}), (), (0,))

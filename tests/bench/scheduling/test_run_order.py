@@ -1,7 +1,7 @@
 """The longest trials start first."""
 
 from bench.config.sweep import Trial
-from bench.cost import longest_first, predicted_cost
+from bench.scheduling.run_order import longest_first, predicted_cost
 
 
 def test_more_epochs_pixels_and_trainable_weights_cost_more(tiny_with):

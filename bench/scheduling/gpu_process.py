@@ -1,6 +1,6 @@
-"""One process of a data parallel trial: ``python -m bench.rank RANK FOLDER``.
+"""One process of a data parallel trial: ``python -m bench.scheduling.gpu_process RANK FOLDER``.
 
-Reads the trial (a ``bench.forked.Request``) as a line from standard input, meets the others in FOLDER, and leaves its
+Reads the trial (a ``bench.scheduling.trial_processes.Request``) as a line from standard input, meets the others in FOLDER, and leaves its
 record in FOLDER/RANK; rank 0 writes one JSON line per epoch to standard output, and empty lines as signs of life. Ends
 with its parent, whose end closes the input.
 """
@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 
 from bench.config.settings import TrialConfig
-from bench.forked import Request
-from bench.telling import end_with_input, telling
+from bench.scheduling.events import end_with_input, telling
+from bench.scheduling.trial_processes import Request
 from bench.training.data_parallel import Share
 from bench.trial import checkpoints_of, run_trial, seldom
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bench import cluster
 from bench.config.sweep import Trial
 from bench.records.record import TrialRecord, load, unsaved
 from bench.records.schema import NewerVersion
+from bench.scheduling import cluster
 from bench.search.early_stopping import EarlyStopping
 from bench.system.files import set_aside
 from bench.system.locks import Claim, owner

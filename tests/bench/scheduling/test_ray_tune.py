@@ -16,16 +16,16 @@ import ray
 from conftest import wait_for
 from ray.cluster_utils import Cluster
 
-from bench import cluster, ray_worker, schedule_ray
-from bench.cluster import Look
 from bench.config.settings import load_sweep
 from bench.config.sweep import expand
-from bench.ray_watch import RayWatch
 from bench.records.record import TrialRecord, load_all
 from bench.run import main
+from bench.scheduling import cluster, ray_tune, ray_worker
+from bench.scheduling.cluster import Look
+from bench.scheduling.ray_health import RayWatch
+from bench.scheduling.trial_queue import Work
 from bench.training import training_state
 from bench.trial import run_trial
-from bench.work import Work
 
 SWEEP = """
 name: nodes
@@ -89,7 +89,7 @@ def test_a_sweep_on_two_nodes_survives_the_loss_of_one(machines, monkeypatch, ca
     codes: list[Path] = []
     servers: set[Path] = set()
 
-    readiness, report = cluster.readiness, schedule_ray._Reporter.on_trial_result
+    readiness, report = cluster.readiness, ray_tune._Reporter.on_trial_result
 
     def and_end_a_node(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         """Kills the node of the longest trial, which starts first, when its third epoch is told."""
@@ -112,7 +112,7 @@ def test_a_sweep_on_two_nodes_survives_the_loss_of_one(machines, monkeypatch, ca
         codes.extend(Path(look.code) for look in looks.values())
         return readiness(looks, trial_ids)
 
-    monkeypatch.setattr(schedule_ray._Reporter, "on_trial_result", and_end_a_node)
+    monkeypatch.setattr(ray_tune._Reporter, "on_trial_result", and_end_a_node)
     monkeypatch.setattr(cluster, "readiness", and_note)
     finished = expand(load_sweep(Path("nodes.yaml")))[0]
     folder.mkdir(parents=True)
@@ -162,14 +162,14 @@ class Silent:
     ],
 )
 def test_only_trials_whose_node_died_start_anew_and_not_for_ever(tmp_path, monkeypatch, where, alive, last, lost):
-    monkeypatch.setattr(schedule_ray, "_is_alive", alive.__getitem__)
+    monkeypatch.setattr(ray_tune, "_is_alive", alive.__getitem__)
     watcher = Silent()
     trials = expand(load_sweep(Path("nodes.yaml")))
     work = Work(trials, tmp_path, watcher, say=print)
     assert work.take() == 0
-    reporter = schedule_ray._Reporter(work, may_lose_nodes=True)
+    reporter = ray_tune._Reporter(work, may_lose_nodes=True)
     reporter.where, reporter.died = where, {0: "the process died"}
-    nodes = [schedule_ray.Node(node_id, node_id, 1) for node_id in ("a", "b")]
+    nodes = [ray_tune.Node(node_id, node_id, 1) for node_id in ("a", "b")]
     reporter.settle_rest(nodes, last=last)
     assert (0 in [work.take() for _ in trials]) == bool(lost)
     work.release()
@@ -181,7 +181,7 @@ def test_a_process_that_a_worker_saw_die_is_named_as_it_died(tmp_path):
     watcher = Silent()
     work = Work(expand(load_sweep(Path("nodes.yaml"))), tmp_path, watcher, say=print)
     index = work.take()
-    reporter = schedule_ray._Reporter(work, may_lose_nodes=False)
+    reporter = ray_tune._Reporter(work, may_lose_nodes=False)
     trial = SimpleNamespace(config={"point": {"index": index}})
     reporter.on_trial_result(1, [trial], trial, {"ended": "the process was killed by SIGKILL", "node": "a"})
     reporter.on_trial_complete(1, [trial], trial)
@@ -210,8 +210,8 @@ def test_a_ray_that_does_not_start_says_why_and_offers_to_do_without(monkeypatch
 
 def test_a_ray_that_is_not_installed_says_so_too(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "bench.schedule_ray")
-    monkeypatch.delattr("bench.schedule_ray")
+    monkeypatch.delitem(sys.modules, "bench.scheduling.ray_tune")
+    monkeypatch.delattr("bench.scheduling.ray_tune")
     assert main(["nodes.yaml"]) == 2
     assert "Ray cannot be loaded" in capsys.readouterr().err
 
@@ -222,7 +222,7 @@ def told(tmp_path, watch=None):
     watcher.started = lambda index: None
     said: list[str] = []
     work = Work(expand(load_sweep(Path("nodes.yaml"))), tmp_path, watcher, say=said.append)
-    reporter = schedule_ray._Reporter(work, may_lose_nodes=False, **({"watch": watch} if watch else {}))
+    reporter = ray_tune._Reporter(work, may_lose_nodes=False, **({"watch": watch} if watch else {}))
     trial = SimpleNamespace(config={"point": {"index": work.take()}}, error_file=str(tmp_path / "error.txt"))
     reporter.on_trial_start(1, [trial], trial)
     return reporter, watcher, trial, said
@@ -265,12 +265,12 @@ def test_what_tune_tells_when_ray_has_died_settles_no_trial(tmp_path, how):
     reporter, watcher, trial, _ = told(tmp_path, watch)
     if how == "the driver has left":
         reporter.left.set()
-    with pytest.raises(schedule_ray._Left):
+    with pytest.raises(ray_tune._Left):
         reporter.on_trial_error(1, [trial], trial)
     for event in (reporter.on_trial_complete, reporter.on_trial_start):
-        with pytest.raises(schedule_ray._Left):
+        with pytest.raises(ray_tune._Left):
             event(1, [trial], trial)
-    with pytest.raises(schedule_ray._Left):
+    with pytest.raises(ray_tune._Left):
         reporter.on_step_begin(1, [trial])
     reporter.work.release()
     assert not watcher.ended and not list(tmp_path.glob("*.json"))

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import cluster
-from bench.cluster import Look, readiness, stage, unpack
 from bench.config.settings import ConfigError
 from bench.config.sweep import Trial
-from bench.ray_actors import Keeper
 from bench.records.provenance import COMMIT, commit_in_words, provenance
 from bench.records.record import load, load_images
+from bench.scheduling import cluster
+from bench.scheduling.cluster import Look, readiness, stage, unpack
+from bench.scheduling.ray_actors import Keeper
 from bench.system.files import contents
 from bench.trial import run_trial
 from models.core.registry import Missing

@@ -4,17 +4,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import ModuleType
 
-from bench import schedule
 from bench.config.settings import ConfigError
 from bench.config.sweep import Trial, absent_of, prepare_data, prepare_weights
-from bench.cost import longest_first
 from bench.datasets import Progress
 from bench.datasets.core.sources import Source, fetch
-from bench.forked import ForkServer
-from bench.resources import Resources, check_parallel
+from bench.scheduling import serial
+from bench.scheduling.resources import Resources, check_parallel
+from bench.scheduling.run_order import longest_first
+from bench.scheduling.trial_processes import ForkServer
+from bench.scheduling.trial_queue import Work
 from bench.system.interrupt import Interrupts
 from bench.system.processes import Family
-from bench.work import Work
 from models.core.registry import Config, Missing
 
 
@@ -90,7 +90,7 @@ class Executor(ExitStack):
         self._start_server(work.trials)
         if not self.by_ray:
             settings = {"threads": resources.threads, "gpus_per_trial": resources.gpus_per_trial}
-            schedule.run_serially(work, self.server, **settings)
+            serial.run_serially(work, self.server, **settings)
             return
         ray = _ray()
         if not self.nodes:
@@ -115,13 +115,13 @@ def _kind(config: Config) -> tuple:
 
 
 def _ray() -> ModuleType:
-    """``bench.schedule_ray``: the rest works where Ray is not installed, and does not wait for it to load."""
+    """``bench.scheduling.ray_tune``: the rest works where Ray is not installed, and does not wait for it to load."""
     try:
-        from bench import schedule_ray
+        from bench.scheduling import ray_tune
     except ImportError as error:
         reason = f"Ray cannot be loaded: {error}"
         raise ConfigError(f"{reason}. Install it (pip install -e .), or add --executor serial") from None
     except RuntimeError as error:  # of a user without a home directory
         reason = str(error).rstrip(".")
         raise ConfigError(f"Ray cannot be loaded: {reason}. Set HOME to a folder, or add --executor serial") from None
-    return schedule_ray
+    return ray_tune

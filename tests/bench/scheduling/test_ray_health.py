@@ -6,20 +6,20 @@ import threading
 import psutil
 import pytest
 
-from bench import ray_watch
-from bench.ray_watch import RayWatch
+from bench.scheduling import ray_health
+from bench.scheduling.ray_health import RayWatch
 
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch):
-    monkeypatch.setattr(ray_watch, "ASK_SECONDS", 0.01)
+    monkeypatch.setattr(ray_health, "ASK_SECONDS", 0.01)
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """``clock[0]`` is what the watch takes the monotonic clock to say."""
     now = [1000.0]
-    monkeypatch.setattr(ray_watch.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(ray_health.time, "monotonic", lambda: now[0])
     return now
 
 

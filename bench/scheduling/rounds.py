@@ -7,16 +7,16 @@ from rich.console import Console
 
 from bench.config.settings import Sweep
 from bench.config.sweep import Trial
-from bench.executor import Executor
 from bench.records import schema, sweep_json
 from bench.records.record import TrialRecord, adopt, load_all, load_images
+from bench.scheduling.executor import Executor
+from bench.scheduling.trial_queue import Limits, Work
 from bench.search import next_trials
 from bench.search.early_stopping import EarlyStopping
 from bench.system.interrupt import Interrupts
 from bench.watching import watchers
 from bench.watching.display import Display
 from bench.watching.live_page import LivePage
-from bench.work import Limits, Work
 from models.core.registry import Missing
 
 

@@ -4,10 +4,10 @@ A trial has a process of its own, so that its peaks are its own. A fresh interpr
 about six seconds, a part of them in the middle of what is measured. A fork has them from its first moment: it costs
 milliseconds, and the memory that a trial adds is the trial's.
 
-``python -m bench.fork_server SOCKET`` reads the trials to prepare for (a JSON list of configurations) from standard
-input, and ends when that is closed. Who connects to the Unix socket sends a ``bench.forked.Request`` as one line of
+``python -m bench.scheduling.fork_server SOCKET`` reads the trials to prepare for (a JSON list of configurations) from standard
+input, and ends when that is closed. Who connects to the Unix socket sends a ``bench.scheduling.trial_processes.Request`` as one line of
 JSON, and keeps the connection open for as long as the trial shall live. The first line that comes back names the
-trial's process; then comes what the trial tells (``bench.telling``), and the last line says how its process ended.
+trial's process; then comes what the trial tells (``bench.scheduling.events``), and the last line says how its process ended.
 
 Nothing here may touch a GPU or start a thread: CUDA and OpenMP do not survive a fork. Where that cannot be had, the
 fork becomes a fresh interpreter (``python -m bench.trial``): on a Mac, whose own libraries do not survive it either,
@@ -27,7 +27,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, NoReturn
 
-from bench.forked import VISIBLE, Request
+from bench.scheduling.trial_processes import VISIBLE, Request
 
 FORKS_AS_IT_IS = sys.platform != "darwin"
 PEER_SECONDS = 5.0
@@ -170,7 +170,7 @@ def main(arguments: list[str]) -> int:
         os.rename(f"{address}.new", address)  # from now on it can be connected to
         if FORKS_AS_IT_IS:
             import bench.trial  # noqa: F401
-            from bench.late_imports import import_for
+            from bench.scheduling.preload import import_for
 
             import_for(configs)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from now on it ends in its own way: with its trials
