@@ -1,7 +1,7 @@
 """A SAM3 encoder in small: the same ``ViT`` class with 8 blocks of width 64, pre-trained on painted scenes.
 
 It exists so that the whole suite runs on a laptop without gated weights. Its weights ship with the repository, made by
-``python -m bench.pretrain`` (task: materials, depth order and outlines of painted scenes; neither salient objects nor
+``python -m bench.tools.pretrain_tiny`` (task: materials, depth order and outlines of painted scenes; neither salient objects nor
 mirrors). The proportions follow the original: at 96 px the attention window is the whole image, as it is at 336 px in
 the paper's setting; beyond that every second block is global. It says nothing about SAM3's accuracy.
 """
@@ -36,6 +36,4 @@ class Config(sam3_vit.Config):
         return SHIPPED
 
     def how_to_get(self) -> str:
-        return (
-            "it ships with the repository: 'git checkout models/encoders', or make it with 'python -m bench.pretrain'"
-        )
+        return "it ships with the repository: 'git checkout models/encoders', or make it with 'python -m bench.tools.pretrain_tiny'"

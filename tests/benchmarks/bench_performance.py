@@ -19,7 +19,6 @@ import torch
 from ray.cluster_utils import Cluster
 from torch import nn
 
-from bench.compare_speed import Measured, Task, _config, _in_a_process, _parser
 from bench.config.settings import TrialConfig, load_sweep, with_value
 from bench.config.sweep import Trial
 from bench.datasets import silent
@@ -30,6 +29,7 @@ from bench.scheduling.trial_processes import ForkServer, Request, start
 from bench.scheduling.trial_queue import Work
 from bench.system.interrupt import Interrupts
 from bench.system.machine import cores
+from bench.tools.compare_speed import Measured, Task, _config, _in_a_process, _parser
 from bench.training.loop import Epoch
 from bench.trial import run_trial
 from models.core import weights

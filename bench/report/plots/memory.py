@@ -1,4 +1,4 @@
-"""Predicted memory as figures, for ``bench.plan`` and ``bench.compare_memory``."""
+"""Predicted memory as figures, for ``bench.plan`` and ``bench.tools.compare_memory``."""
 
 from collections.abc import Mapping, Sequence
 

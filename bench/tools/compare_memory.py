@@ -1,4 +1,4 @@
-"""Prediction against measurement over a grid of configurations: ``python -m bench.compare_memory``.
+"""Prediction against measurement over a grid of configurations: ``python -m bench.tools.compare_memory``.
 
 On a GPU every configuration trains three steps in a process of its own, on random pixels and random weights, which
 need the same memory as real ones. ``--upstream DIR`` also measures the authors' own SAM3UNet.py from a clone that you
@@ -141,7 +141,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="python -m bench.compare_memory", description=__doc__.splitlines()[0])
+    parser = ArgumentParser(prog="python -m bench.tools.compare_memory", description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=expanded, default=Path("results"), metavar="DIR", help="default: results")
     parser.add_argument("--upstream", type=expanded, metavar="DIR", help="a clone of WZH0120/SAM3-UNet to measure too")
     parser.add_argument("--cpu", action="store_true", help="small models against their real allocations on a CPU")
@@ -199,7 +199,7 @@ def compare_on_gpu(changes: dict[str, Any], upstream: Path | None = None) -> Mea
     config = with_value(TrialConfig.model_validate(FULL), changes)
     prediction = predict(config, here() or DEFAULT)
     task = json.dumps({"config": config.model_dump(mode="json"), "upstream": str(upstream) if upstream else None})
-    command = [sys.executable, "-m", "bench.compare_memory", "--one"]
+    command = [sys.executable, "-m", "bench.tools.compare_memory", "--one"]
     done = subprocess.run(command, input=task, capture_output=True, text=True, check=False)
     failed = done.returncode != 0
     return Measured(

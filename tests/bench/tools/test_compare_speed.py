@@ -9,11 +9,11 @@ import torch
 from fake_cuda import CardInMemory, FakeCuda
 from torch import nn
 
-from bench import compare_speed
-from bench.compare_memory import function_of
-from bench.compare_speed import Task, fill, main, measure
 from bench.config.settings import TrialConfig, with_value
 from bench.system.device import tf32_flags
+from bench.tools import compare_speed
+from bench.tools.compare_memory import function_of
+from bench.tools.compare_speed import Task, fill, main, measure
 from bench.training.losses import structure_loss
 from models import MODELS
 from models.core.encoder_decoder import upstream_state

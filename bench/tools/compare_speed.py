@@ -1,4 +1,4 @@
-"""Training steps of SAM3-UNet, here and in the authors' own code: ``python -m bench.compare_speed --upstream CLONE``.
+"""Training steps of SAM3-UNet, here and in the authors' own code: ``python -m bench.tools.compare_speed --upstream CLONE``.
 
 Both train the same weights on the same batches, each round in processes of their own, one after the other, so that
 neither profits from what the other left behind. Upstream's network, loss and optimiser are those of the clone, always
@@ -25,13 +25,13 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from bench.compare_memory import UPSTREAM, check_upstream, function_of, upstream_network
 from bench.config.settings import ConfigError, TrialConfig, with_value
 from bench.config.sweep import check_writable
 from bench.datasets.core.transforms import to_input, to_target
 from bench.system.console import ArgumentParser, complain
 from bench.system.device import device_of, float32_products, tf32_flags
 from bench.system.files import TargetError, check_targets, write_whole
+from bench.tools.compare_memory import UPSTREAM, check_upstream, function_of, upstream_network
 from bench.training.loop import batch_loss, make_optimiser
 from models import MODELS
 from models.core.encoder_decoder import upstream_state
@@ -108,7 +108,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="python -m bench.compare_speed", description=__doc__.splitlines()[0])
+    parser = ArgumentParser(prog="python -m bench.tools.compare_speed", description=__doc__.splitlines()[0])
     parser.add_argument("--upstream", type=expanded, metavar="DIR", required="--one" not in sys.argv, help="a clone")
     parser.add_argument("--results", type=expanded, default=Path("results"), metavar="DIR", help="default: results")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
@@ -141,7 +141,7 @@ def _config(options: argparse.Namespace) -> TrialConfig:
 
 
 def _in_a_process(task: Task) -> Measured:
-    command = [sys.executable, "-m", "bench.compare_speed", "--one"]
+    command = [sys.executable, "-m", "bench.tools.compare_speed", "--one"]
     done = subprocess.run(command, input=task.model_dump_json(), capture_output=True, text=True, check=True)
     return Measured.model_validate_json(done.stdout.splitlines()[-1])
 

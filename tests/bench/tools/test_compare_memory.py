@@ -2,11 +2,11 @@
 
 import torch
 
-from bench import compare_memory
-from bench.compare_memory import FULL, GRID, Measured, compare_on_cpu, label, main, write
 from bench.config.settings import TrialConfig, with_value
 from bench.memory.measure import Memory
 from bench.memory.predicted_peak import predict
+from bench.tools import compare_memory
+from bench.tools.compare_memory import FULL, GRID, Measured, compare_on_cpu, label, main, write
 
 
 def test_the_grid_is_large_enough_and_valid():

@@ -1,4 +1,4 @@
-"""Makes the weights of the tiny encoder: ``python -m bench.pretrain`` (about 20 minutes on 2 cores).
+"""Makes the weights of the tiny encoder: ``python -m bench.tools.pretrain_tiny`` (about 20 minutes on 2 cores).
 
 The task is dense but not one of the benchmark's: name the material of every pixel, order the layers by depth, and find
 the outlines, in painted scenes of their own (``bench.datasets.core.scenes.materials``). Only the encoder is kept.
@@ -89,7 +89,7 @@ def pretrain(config: Config, seed: int, steps: int) -> tuple[nn.Module, float]:
 
 
 def main(arguments: list[str]) -> int:
-    parser = ArgumentParser(prog="python -m bench.pretrain", description=__doc__.splitlines()[0])
+    parser = ArgumentParser(prog="python -m bench.tools.pretrain_tiny", description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--out", type=expanded, default=sam3_vit_tiny.SHIPPED)
@@ -104,7 +104,7 @@ def main(arguments: list[str]) -> int:
     encoder, final_loss = pretrain(config, options.seed, options.steps)
     weights = {k: v.contiguous() for k, v in encoder.trunk.state_dict().items() if not k.endswith("freqs_cis")}
     about = {
-        "made_by": f"python -m bench.pretrain --seed {options.seed} --steps {options.steps}",
+        "made_by": f"python -m bench.tools.pretrain_tiny --seed {options.seed} --steps {options.steps}",
         "scenes_version": str(scenes.VERSION),
         "final_loss": f"{final_loss:.4f}",
         "torch": torch.__version__,

@@ -1,0 +1,1 @@
+"""Commands for those who work on the suite: predictions and speed against measurements, the tiny encoder's weights."""
