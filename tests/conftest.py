@@ -219,7 +219,8 @@ def processes(driver, name):
     for process in driver.children(recursive=True):
         with suppress(psutil.Error):  # it has just ended
             command = process.cmdline()
-            if any(word.startswith(name) for word in (process.name(), *command[:1], " ".join(command[2:]))):
+            program = " ".join(command[2:]).removeprefix("bench.scheduling.")
+            if any(word.startswith(name) for word in (process.name(), *command[:1], program)):
                 found.append(process)
     return found
 

@@ -71,7 +71,7 @@ class Drill:
         return trial
 
     def server(self):
-        (server,) = processes(self.process, "bench.fork_serv")
+        (server,) = processes(self.process, "fork_server")
         return server
 
     def ends(self):

@@ -2,8 +2,8 @@
 torch, Ray and others for two to five seconds.
 
 ``warm.Popen`` and ``warm.run`` are ``subprocess.Popen`` and ``subprocess.run`` for ``python -m MODULE`` and
-``python -c CODE``. What such a program starts by ``subprocess`` in ``bench.scheduling.trial_processes`` and ``bench.scheduling.multi_gpu`` is forked, too,
-by a child of its own. Other programs get their own interpreter, and so do all of them on macOS, whose libraries do not
+``python -c CODE``. What such a program starts by ``subprocess`` in ``bench.scheduling.trial_processes`` and
+``bench.scheduling.multi_gpu`` is forked, too, by a child of its own. Other programs get their own interpreter, and so do all of them on macOS, whose libraries do not
 survive a fork. A test of what an interpreter does from its start, imports included, uses ``subprocess``, the fixture
 ``interpreters`` or ``start(..., interpreter=True)``.
 
@@ -315,7 +315,9 @@ class Source:
         sys.path.insert(0, request["cwd"] if how == "-m" else "")
         sys.modules.pop(what, None)  # else ``runpy`` warns
         with suppress(OSError):
-            Path("/proc/self/comm").write_text(" ".join([what, *arguments])[:15] if how == "-m" else "python")
+            Path("/proc/self/comm").write_text(
+                " ".join([what.rsplit(".", 1)[-1], *arguments])[:15] if how == "-m" else "python"
+            )
         if what not in ALONE:
             here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             if os.fork() == 0:

@@ -209,7 +209,7 @@ if sys.argv[1] == "gpu":  # as NVML would say it
     for name in ("_cuda_getDeviceCount", "_cuda_init"):
         setattr(torch._C, name, lambda name=name: ask(name))
 import bench.trial
-from bench import forked
+from bench.scheduling import trial_processes
 from bench.scheduling.preload import import_for
 configs = json.load(sys.stdin)
 def prepare(config):
@@ -223,7 +223,7 @@ def run(config):
     assert len(threads) == 1, threads  # Arrow's allocator has one, and knows of forks
     before = set(sys.modules)
     from bench.trial import run_requested
-    run_requested(forked.Request(config, tempfile.mkdtemp(), 1, 0.0))
+    run_requested(trial_processes.Request(config, tempfile.mkdtemp(), 1, 0.0))
     print("late", *sorted(set(sys.modules) - before), flush=True)
 for config in configs:  # each in a fork, so that what one imports is not there for the next
     child = os.fork()

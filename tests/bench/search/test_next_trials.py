@@ -585,7 +585,7 @@ def test_without_optuna_it_says_what_to_install(monkeypatch):
 def test_low_and_high_without_a_truth_value_at_log_are_refused(file, log, search):
     """They were two rows with these labels, also under a search."""
     with pytest.raises(ConfigError, match="axes.train.lr: low and high are the ends of a range, which needs log: true"):
-        load_sweep(Path(file), overrides=[f"train.lr={{low: 1e-5, high: 1e-3{log}}}", *next_trials])
+        load_sweep(Path(file), overrides=[f"train.lr={{low: 1e-5, high: 1e-3{log}}}", *search])
 
 
 def test_labels_among_others_are_labels(file):

@@ -120,12 +120,12 @@ def test_the_death_of_a_rank_ends_the_others_and_is_said_and_the_trial_goes_on(p
 
     def kill_rank_1(epoch):
         if epoch.epoch == 3:
-            (victim,) = processes(psutil.Process(), "bench.scheduling.gpu_process 1")
+            (victim,) = processes(psutil.Process(), "gpu_process 1")
             os.kill(victim.pid, signal.SIGKILL)
 
     record = run_parallel(request_of(config, checkpoint_seconds=0.0), on_epoch=kill_rank_1)
     assert record.status == "error" and "rank 1 of 2" in record.error and "SIGKILL" in record.error
-    assert not processes(psutil.Process(), "bench.scheduling.gpu_process ")
+    assert not processes(psutil.Process(), "gpu_process ")
     assert list(training_state.place(tmp_path, config.trial_id).iterdir())
 
     told = []
