@@ -17,15 +17,18 @@ import pandas
 from rich.markup import escape as rich_escape
 from rich.table import Table
 
-from bench.config.settings import ConfigError, Sweep, TrialConfig, load_sweep, with_value
-from bench.config.sweep import Trial, check_writable, expand, sizes
+from bench.config.errors import ConfigError
+from bench.config.expand import Trial, expand, sizes
+from bench.config.sweep import Sweep, folder_name, load_sweep
+from bench.config.trial import TrialConfig, with_value
 from bench.memory.card_generations import DEFAULT, GENERATIONS, MIB, Generation, here
 from bench.memory.predicted_peak import USABLE, Prediction, Unpredictable, fits, predict, prediction_key
 from bench.memory.step_memory import PARTS
 from bench.records import sweep_json
 from bench.report import plots
 from bench.report.tables import csv, escape
-from bench.run import COUNTING, LOG_WIDTH, MANY, folder_name
+from bench.run import COUNTING, LOG_WIDTH, MANY
+from bench.scheduling.preflight import check_writable
 from bench.system.console import ArgumentParser, Console, complain
 from bench.system.files import TargetError, check_targets, write_whole
 from bench.watching.display import loading

@@ -16,15 +16,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench import report
-from bench.config.settings import ConfigError, Sweep, load_sweep
-from bench.config.sweep import Trial, absent_of, check_cache, check_writable, expand, pending, sizes
+from bench.config.errors import ConfigError
+from bench.config.expand import Trial, expand, sizes
+from bench.config.sweep import Sweep, folder_name, load_sweep
 from bench.datasets.core.sources import parse
 from bench.leaderboard import results
 from bench.leaderboard.predicted_memory import keep_predictions
 from bench.records import external_scores, schema, sweep_json
-from bench.records.record import MANIFEST, TrialRecord, load_all, set_aside_damaged, unsaved
+from bench.records.record import MANIFEST, TrialRecord, load_all, pending, set_aside_damaged, unsaved
 from bench.report import terminal
 from bench.scheduling.executor import Executor
+from bench.scheduling.preflight import absent_of, check_cache, check_writable
 from bench.scheduling.resources import add_options, resources_of
 from bench.scheduling.rounds import Rounds
 from bench.scheduling.trial_queue import Limits
@@ -202,11 +204,6 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
     return parser
-
-
-def folder_name(sweep: Sweep) -> str:
-    """Results of the embedded profile lie under the sweep's name, others beside it."""
-    return sweep.name if sweep.profile in ("embedded", "default") else f"{sweep.name}-{sweep.profile}"
 
 
 def _limits(options: argparse.Namespace) -> tuple[Limits, float]:

@@ -28,8 +28,8 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from bench.config.protocol import ProtocolConfig
-from bench.datasets import DataError, first_lines, some
+from bench.config.settings import ProtocolConfig
+from bench.datasets import DataError
 from bench.datasets.core.masks import BINARY, Reading, add_options, reading_of
 from bench.records import schema
 from bench.records.external_scores import FOLDER, ExternalRecord, load_external, targets
@@ -40,6 +40,7 @@ from bench.system.console import ArgumentParser, Console, complain
 from bench.system.files import TargetError, check_targets
 from bench.system.machine import cores
 from bench.system.processes import end_with
+from bench.system.wording import first_lines, some
 from models.core.paths import expanded
 
 

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.config.settings import TrialConfig
-from bench.datasets import DATASETS, DataError, Split
+from bench.config.trial import DATASETS, TrialConfig
+from bench.datasets import DataError, Split
 from bench.memory import card_generations
 from bench.memory.latency import latency
 from bench.memory.measure import MeasurementSpoiled, MemoryMonitor, conditions

@@ -24,7 +24,7 @@ from hypothesis import is_hypothesis_test, settings
 from PIL import Image
 
 from bench import score
-from bench.config.settings import TrialConfig, with_value
+from bench.config.trial import TrialConfig, with_value
 from bench.scheduling import multi_gpu, trial_processes
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.config.settings import Axis, Sweep, TrialConfig
-from bench.config.sweep import Trial, expand
+from bench.config.axes import Axis
+from bench.config.expand import Trial, expand
+from bench.config.sweep import Sweep
+from bench.config.trial import TrialConfig
 from bench.leaderboard.leaderboard import summarise
 from bench.leaderboard.results import Results
-from bench.memory.measure import Memory
+from bench.records.memory import Memory
 from bench.records.record import CurvePoint, MemoryAtFailure, Provenance, Timing, TrialRecord, write_table
 from bench.scoring.metrics import OF_PROTOCOL
 from models.core.registry import Missing

@@ -7,8 +7,8 @@ import pytest
 import warm
 import yaml
 
-from bench.config.settings import load_sweep
-from bench.config.sweep import expand, sizes
+from bench.config.expand import expand, sizes
+from bench.config.sweep import load_sweep
 
 FILES = sorted((Path(__file__).resolve().parent.parent / "ablations").glob("*.yaml"))
 PROFILES = [(path, profile) for path in FILES for profile in yaml.safe_load(path.read_text())["profiles"]]

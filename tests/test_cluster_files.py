@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-from bench.config.settings import load_sweep
+from bench.config.sweep import load_sweep
 from bench.run import _parser
 from bench.scheduling.resources import add_options
 

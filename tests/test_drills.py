@@ -11,8 +11,9 @@ import psutil
 import pytest
 from conftest import RANKS, SWEEP, customise, finished, processes, wait_for
 
-from bench.config.settings import TrialConfig, load_sweep
-from bench.config.sweep import expand
+from bench.config.expand import expand
+from bench.config.sweep import load_sweep
+from bench.config.trial import TrialConfig
 from bench.datasets.core import cache
 from bench.records.record import load_all
 from bench.run import main

@@ -18,8 +18,8 @@ import psutil
 import pytest
 from conftest import SWEEP, customise, finished, processes, wait_for
 
-from bench.config.settings import load_sweep
-from bench.config.sweep import expand
+from bench.config.expand import expand
+from bench.config.sweep import load_sweep
 from bench.records.record import load_all
 from bench.scheduling import trial_processes
 from bench.scheduling.serial import run_serially

@@ -1,191 +1,203 @@
-"""A sweep's trials: expanded from its axes and seeds, and checked before any of them runs."""
+"""From a sweep file to typed configuration; everything that is wrong with it is said at once, before any work."""
 
-import itertools
-import json
-import math
-import os
-import tempfile
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
-from bench.config.settings import MOST_ERRORS, MOST_POINTS, ConfigError, Sweep, TrialConfig, with_value
-from bench.datasets import DATASETS, DataError, Progress, first_lines, silent, some
-from bench.datasets.core import cache
-from bench.records.record import TrialRecord
-from models.core.encoder_decoder import parameter_counts
-from models.core.registry import InvalidModel, Missing
-from models.core.skeleton import skeleton
-from models.core.weights import WeightsError
-from models.core.weights import notes as weight_notes
+from pydantic import Field, NonNegativeInt, ValidationError
 
-MOST_PARAMETERS = 10**11
+from bench.config.axes import MOST_POINTS, Axis, _axis, _label_problem, _overlap, _path_problem
+from bench.config.errors import MOST_ERRORS, ConfigError, _short, explain
+from bench.config.overrides import _override
+from bench.config.search import SearchConfig
+from bench.config.trial import TrialConfig, with_value
+from bench.config.yaml_file import BadYaml, read
+from models.core.registry import Config, did_you_mean
 
-
-@dataclass(frozen=True)
-class Trial:
-    """One point of a sweep at one seed."""
-
-    config: TrialConfig
-    point: tuple[str, ...]  # the label on each axis, in the order of the sweep's axes
-
-    @property
-    def trial_id(self) -> str:
-        return self.config.trial_id
-
-    @property
-    def seed(self) -> int:
-        return self.config.seed
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
+"""Of a sweep and of a profile: they become a folder below the results."""
+LARGEST_SEED = 2**63 - 1
+TRACKERS = ("tensorboard", "wandb", "mlflow")
+"""What ``track`` of a sweep may name."""
 
 
-def expand(sweep: Sweep) -> list[Trial]:
-    """All points of the product of the axes, each at every seed. Raises ``ConfigError`` for the impossible ones."""
-    count = math.prod(len(axis.points) for axis in sweep.axes) * len(sweep.seeds)
-    if count > MOST_POINTS:
-        raise ConfigError(f"{sweep.name}: axes and seeds multiply to {count:,} trials. At most {MOST_POINTS:,}")
-    trials, errors = [], []
-    for point in itertools.product(*(axis.points for axis in sweep.axes)):
-        labels = tuple(label for label, _ in point)
-        changes = {path: value for _, sets in point for path, value in sets.items()}
+class Sweep(NamedTuple):
+    """One profile of a sweep file, validated: every axis exists in ``base`` and takes values that it may take."""
+
+    name: str
+    question: str
+    profile: str
+    base: TrialConfig
+    axes: tuple[Axis, ...]
+    seeds: tuple[int, ...]
+    search: SearchConfig = SearchConfig()
+    track: tuple[str, ...] = ()
+    """Trackers that are told about the trials."""
+
+
+class _Profile(Config):
+    base: dict[str, Any]
+    axes: dict[str, Any] = {}
+    variants: dict[str, dict[str, Any]] = {}
+    seeds: Annotated[list[NonNegativeInt], Field(min_length=1)]
+    search: dict[str, Any] | str = {}
+    track: list[str] = []
+
+
+class _SweepFile(Config):
+    name: Annotated[str, Field(pattern=NAME)]
+    question: Annotated[str, Field(min_length=1)]
+    profiles: Annotated[dict[Annotated[str, Field(pattern=NAME)], _Profile], Field(min_length=1)]
+
+
+def load_sweep(
+    path: Path, profile: str | None = None, overrides: Sequence[str] = (), preferred: str | None = None
+) -> Sweep:
+    """Reads one profile of a sweep file and changes it by ``key=value`` overrides.
+
+    profile: its name; ``None`` is ``preferred`` if the file has a profile of that name, and else the file's first.
+    Raises ``ConfigError`` with every mistake of all profiles and of the overrides.
+    """
+    try:
+        raw = read(path)
+    except BadYaml as error:
+        raise ConfigError(str(error)) from None
+    plain = "profiles" not in raw
+    if plain and "base" in raw:  # a sweep of one's own needs no profiles
+        raw = {"profiles": {"default": {k: raw.pop(k) for k in _Profile.model_fields if k in raw}}, **raw}
+    try:
+        file = _SweepFile.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{path}:", *explain(error, _SweepFile, raw)) from None
+    if profile is not None and profile not in file.profiles:
+        names = list(file.profiles)
+        hint = did_you_mean(profile, names)
+        raise ConfigError(f"{path}: no profile {_short(profile)}{hint} Profiles: {', '.join(names)}")
+
+    chosen = profile or (preferred if preferred in file.profiles else next(iter(file.profiles)))
+    errors: list[str] = []
+    sweeps: dict[str, Sweep] = {}
+    for name, content in file.profiles.items():
+        where = "" if plain else f"profiles.{name}."
+        settings = {"name": file.name, **deepcopy(content.model_dump())}
+        if name == chosen:
+            errors += _override(settings, overrides)
         try:
-            config = with_value(sweep.base, changes)
+            sweeps[name] = _validate(settings, file.question, name)
         except ConfigError as error:
-            at = ", ".join(f"{axis.name}={label}" for axis, label in zip(sweep.axes, labels))
-            errors += [f"  at {at}: {line}" for line in error.lines]
-            continue
-        trials += [Trial(config.model_copy(update={"seed": seed}), labels) for seed in sweep.seeds]
-    seen: dict[str, Trial] = {}
-    for trial in trials:
-        first = seen.setdefault(trial.trial_id, trial)
-        if first is not trial:
-            errors.append(f"  {', '.join(first.point)} and {', '.join(trial.point)} are the same configuration")
+            errors += [f"  {where}{line}" for line in error.lines]
     if errors:
-        raise ConfigError(f"{sweep.name}:", *list(dict.fromkeys(errors))[:MOST_ERRORS])
-    return trials
+        more = [f"  and {len(errors) - MOST_ERRORS} more"] if len(errors) > MOST_ERRORS else []
+        raise ConfigError(f"{path}:", *errors[:MOST_ERRORS], *more)
+    return sweeps[chosen]
 
 
-def model_key(config: TrialConfig) -> str:
-    """Equal for trials whose models are built alike."""
-    return json.dumps([config.model.model_dump(mode="json"), config.transform.size])
-
-
-def data_key(config: TrialConfig) -> str:
-    """Equal for trials that read the same data in the same way."""
-    return json.dumps([part.model_dump(mode="json") for part in (config.dataset, config.transform)])
-
-
-def sizes(trials: list[Trial], progress: Progress = silent) -> dict[str, dict[str, int]]:
-    """Parameter counts by trial id; each distinct shape is built once, without memory. Empty if a package is missing.
-
-    Raises ``ConfigError`` with everything that cannot be built.
-    """
-    keys = {trial.trial_id: _shape_key(trial.config) for trial in trials}
-    distinct = {keys[trial.trial_id]: trial for trial in reversed(trials)}  # the first of each
-    by_shape: dict[str, dict[str, int]] = {}
-    points: dict[str, list[str]] = {}  # of each error
-    for key, trial in progress(list(reversed(distinct.items())), len(distinct)):
-        config = trial.config
-        by_shape[key] = {}
-        if any(item.kind == "package" for item in config.model.missing()):
-            continue
-        try:
-            by_shape[key] = parameter_counts(skeleton(config.model, config.transform.size))
-            if (total := by_shape[key]["total"]) > MOST_PARAMETERS:
-                raise InvalidModel(
-                    f"name: {total:.2g} parameters are beyond any machine. At most {MOST_PARAMETERS:.0e}"
-                )
-        except InvalidModel as error:
-            points.setdefault(str(error), []).append(", ".join(trial.point))
-    if points:
-        lines = [f"model.{error} (at {some(where)})" for error, where in points.items()]
-        raise ConfigError(*lines[:MOST_ERRORS])
-    return {trial_id: by_shape[key] for trial_id, key in keys.items()}
-
-
-def _shape_key(config: TrialConfig) -> str:
-    return json.dumps([config.model.shape(), config.transform.size])
-
-
-def absent_of(trials: list[Trial]) -> dict[str, list[Missing]]:
-    """What keeps a trial from running on this machine, by the ids of the trials that cannot run."""
-    found = {trial.trial_id: list(trial.config.missing()) for trial in trials}
-    return {trial_id: items for trial_id, items in found.items() if items}
-
-
-def prepare_weights(trials: list[Trial]) -> list[str]:
-    """Reads, checks and caches each distinct model's checkpoint once; returns what a user should know about them.
-
-    Raises ``ConfigError`` with all that is wrong.
-    """
-    distinct = {}
-    for trial in trials:
-        config = trial.config
-        if any(config.model.weight_files()):
-            distinct[model_key(config)] = config
-    errors = []
-    with weight_notes() as notes:
-        for config in distinct.values():
+def _validate(settings: Mapping[str, Any], question: str, profile: str) -> Sweep:
+    try:
+        base = TrialConfig.model_validate(settings["base"])
+    except ValidationError as error:
+        raise ConfigError(*(f"base.{line}" for line in explain(error, TrialConfig, settings["base"]))) from None
+    errors: list[str] = []
+    if not isinstance(settings["name"], str) or not re.fullmatch(NAME, settings["name"]):
+        errors.append(
+            f"name: letters, digits, '_', '.' and '-' are allowed, as in my_sweep (got {_short(settings['name'])})"
+        )
+    if "seed" in settings["base"]:
+        errors.append("base.seed: seeds are listed under 'seeds', as in seeds=[0,1]")
+    axes = {f"axes.{path}": _axis(path, values, errors) for path, values in settings["axes"].items()}
+    errors += [f"variants: {problem}" for label in settings["variants"] if (problem := _label_problem(label))]
+    if settings["variants"]:
+        axes["variants"] = Axis("variant", tuple(settings["variants"].items()))
+    if not axes:
+        errors.append("axes: there are none. Give at least one, as in axes: {model.adapter.rank: [8, 32]}")
+    seeds = settings["seeds"]
+    points = sum(len(axis.points) for axis in axes.values()) + (len(seeds) if isinstance(seeds, list) else 0)
+    if points > MOST_POINTS:
+        raise ConfigError(f"axes: {points:,} values and seeds are more than anybody can run. At most {MOST_POINTS:,}")
+    for where, axis in axes.items():
+        problems = {path: problem for path in sorted(axis.paths()) if (problem := _path_problem(base, path))}
+        errors += [f"{where}: {f'{path}: ' * (path != axis.name)}{problem}" for path, problem in problems.items()]
+        errors += [
+            f"{where}: the same field is set by {f'axis {other.name!r}' if other.name in other.paths() else 'variants'}"
+            for other in axes.values()
+            if other is not axis and _overlap(axis.paths(), other.paths())
+        ]
+        for label, changes in axis.points:
+            if problems.keys() & changes.keys():
+                continue
             try:
-                skeleton(config.model, config.transform.size, pretrained=True)
-            except WeightsError as error:
-                errors.append(f"  {error}")
+                with_value(base, changes)
+            except ConfigError as error:
+                errors += [f"{where} = {label}: {line}" for line in error.lines]
+    if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
+        errors.append(f"seeds: a list of whole numbers from 0 is needed, as in [0, 1, 2] (got {_short(seeds)})")
+    elif max(seeds) > LARGEST_SEED:
+        errors.append(f"seeds: {max(seeds)} is beyond what torch takes. Allowed: 0 to {LARGEST_SEED}")
+    elif len(set(seeds)) < len(seeds):
+        errors.append(f"seeds: {_short(seeds)} names one twice")
+    search = _search(settings["search"], errors)
+    errors += _track_problems(settings["track"])
     if errors:
-        raise ConfigError("the weights cannot be used:", *dict.fromkeys(errors))
-    return list(dict.fromkeys(notes))
+        raise ConfigError(*errors)
+    sweep = Sweep(
+        settings["name"], question, profile, base, tuple(axes.values()), tuple(seeds), search, tuple(settings["track"])
+    )
+    if wrong := _search_problems(sweep):
+        raise ConfigError(*wrong)
+    return sweep
 
 
-def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by: str | None = None) -> list[str]:
-    """Reads, checks and caches each distinct dataset once; returns what a user should know about them.
-
-    Raises ``ConfigError`` with everything that is wrong with them, for a batch that they cannot fill, and for an empty
-    validation split where somebody, named by ``validated_by``, needs one.
-    """
-    distinct: dict[str, list[TrialConfig]] = {}
-    for trial in trials:
-        distinct.setdefault(data_key(trial.config), []).append(trial.config)
-    notes, errors = [], []
-    for configs in distinct.values():
-        try:
-            data = DATASETS.build(configs[0].dataset, configs[0].transform, progress)
-        except DataError as error:
-            errors += error.errors
-            continue
-        notes += data.notes
-        if any(config.protocol.name == "mirror" for config in configs):
-            notes += [
-                f"{len(names)} masks of {test} hold levels from 129 to 254, background for the mirror protocol: "
-                f"{some(names)}"
-                for test, names in data.almost_white.items()
-                if names
-            ]
-        if validated_by and not len(data.val):
-            errors.append(f"{validated_by} looks at the validation split, and {configs[0].dataset.name} has none")
-        most = len(data.train)
-        batches = {config.train.batch_size for config in configs if config.train.batch_size > most}
-        errors += [f"train.batch_size: {n} is more than there are training pairs. At most {most}" for n in batches]
-    if errors:
-        raise ConfigError("the data cannot be used:", *(f"  {line}" for line in first_lines(errors)))
-    return list(dict.fromkeys(notes))
-
-
-def check_cache() -> None:
-    """Raises ``ConfigError`` where nothing says which folder caches may lie in."""
+def _search(settings: Any, errors: list[str]) -> SearchConfig:
+    """The search; what is wrong with it is added to ``errors``."""
+    raw = {"name": settings} if isinstance(settings, str) else settings
+    if not isinstance(raw, dict):
+        errors.append(f"search: needs a name, or a mapping as in {{name: random, points: 20}} (got {_short(raw)})")
+        return SearchConfig()
     try:
-        cache.root()
-    except DataError as error:
-        raise ConfigError(*error.errors) from None
+        return SearchConfig.model_validate(raw)
+    except ValidationError as error:
+        found = zip(error.errors(include_url=False), explain(error, SearchConfig, raw))
+        errors += [f"search.{line}" if problem["loc"] else f"search: {line}" for problem, line in found]
+        return SearchConfig()
 
 
-def check_writable(folder: Path) -> None:
-    """Makes the results folder. Raises ``ConfigError`` when nothing can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot write results there ({os.strerror(error.errno)}). Give --results DIR")
+def _search_problems(sweep: Sweep) -> list[str]:
+    """Why the search does not fit the axes and seeds."""
+    search, wrong = sweep.search, []
+    ranges = [axis.name for axis in sweep.axes if axis.between]
+    if ranges and search.name == "grid":
+        wrong.append(f"axes.{ranges[0]}: a grid has no ranges. List values, or search by search: {{name: random, ...}}")
+    elif ranges and (search.points, search.trials) == (None, None):
+        wrong.append(f"search: axes.{ranges[0]} is a range and never used up. Give points or trials, as in points: 20")
+    if search.first_seeds is not None and search.first_seeds >= len(sweep.seeds):
+        count = len(sweep.seeds)
+        few = f"search.first_seeds: {search.first_seeds}, but seeds lists {count}"
+        wrong.append(f"{few}. Allowed: 2 to {count - 1}" if count > 2 else f"{few}. List at least 3 seeds")
+    first = search.first_seeds or len(sweep.seeds)
+    if search.name != "grid" and search.trials is not None and search.trials < first:
+        wrong.append(f"search.trials: {search.trials} is too few for one configuration at {first} seeds")
+    return wrong
 
 
-def pending(trials: list[Trial], records: dict[str, TrialRecord]) -> list[Trial]:
-    """Trials without a record, or whose record is an error."""
-    done = {trial_id for trial_id, record in records.items() if record.status != "error"}
-    return [trial for trial in trials if trial.trial_id not in done]
+def _track_problems(names: Any) -> list[str]:
+    """What is wrong with the names of trackers."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return [f"track: a list of trackers is needed, as in [tensorboard] (got {names!r})"]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        return [f"track: names {', '.join(twice)} twice"]
+    known = f"Known: {', '.join(TRACKERS)}"
+    return [f"track: no tracker '{n}'{did_you_mean(n, TRACKERS)} {known}" for n in names if n not in TRACKERS]
+
+
+# --- overrides --------------------------------------------------------------------------------------------------------
+
+
+# --- explaining -------------------------------------------------------------------------------------------------------
+
+
+def folder_name(sweep: Sweep) -> str:
+    """Results of the embedded profile lie under the sweep's name, others beside it."""
+    return sweep.name if sweep.profile in ("embedded", "default") else f"{sweep.name}-{sweep.profile}"

@@ -4,26 +4,12 @@
 Every image is decoded and resized once into a cache on disk that all trials of a machine map into memory.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from models.core.registry import Registry
-
-DATASETS = Registry("bench.datasets", "dataset")
-
-Progress = Callable[[Iterable[Any], int], Iterable[Any]]
-"""Wraps a long loop of known length so that somebody can watch it."""
-
-
-def silent(items: Iterable[Any], total: int) -> Iterable[Any]:
-    """The ``Progress`` that shows nothing."""
-    return items
 
 
 IGNORED = -1
@@ -36,31 +22,6 @@ class DataError(Exception):
     def __init__(self, errors: list[str]) -> None:
         super().__init__("\n".join(errors))
         self.errors = errors
-
-
-def some(names: list[str], limit: int = 5) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
-def first_lines(lines: list[str], limit: int = 20) -> list[str]:
-    """Errors as a user sees them: files with the same fault in one line, and at most ``limit`` lines.
-
-    >>> first_lines([f"masks/{name}.png: cannot be read" for name in "abcdefg"])
-    ['masks: 7 files (a.png, b.png, c.png, d.png, e.png and 2 more): cannot be read']
-    """
-    files: dict[str, list[Path]] = {}
-    for line in dict.fromkeys(lines):
-        file, _, fault = line.partition(": ")
-        files.setdefault(fault, []).append(Path(file))
-    shown = []
-    for fault, paths in files.items():
-        if len(paths) > 5 and len({path.parent for path in paths}) == 1:
-            shown.append(f"{paths[0].parent}: {len(paths)} files ({some([path.name for path in paths])}): {fault}")
-        else:
-            shown += [f"{path}: {fault}" if fault else str(path) for path in paths]
-    more = len(shown) - limit
-    return shown[:limit] + ([f"and {more:,} more lines"] if more > 0 else [])
 
 
 @dataclass(frozen=True)

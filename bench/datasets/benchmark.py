@@ -8,12 +8,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from bench.datasets import Data, DataError, Progress, silent
+from bench.config.settings import TransformConfig
+from bench.datasets import Data, DataError
 from bench.datasets.core.catalogue import TaskName, catalogue
 from bench.datasets.core.masks import PairFiles
 from bench.datasets.core.packs import Found, find
-from bench.datasets.core.transforms import TransformConfig
 from bench.datasets.folder import Fraction, Pair, assemble, pairs_of, split
+from bench.system.progress import Progress, silent
 from models.core.paths import expanded
 from models.core.registry import Missing, did_you_mean
 

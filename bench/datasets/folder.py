@@ -18,11 +18,14 @@ from PIL import Image
 from PIL import __version__ as PILLOW
 from pydantic import Field, NonNegativeInt, model_validator
 
-from bench.datasets import IGNORED, Data, DataError, Progress, Split, silent, some
+from bench.config.settings import TransformConfig
+from bench.datasets import IGNORED, Data, DataError, Split
 from bench.datasets.core import cache
 from bench.datasets.core.images import EXTENSIONS, read_mask, read_pair
 from bench.datasets.core.masks import BINARY, OBJECT, Mask, PairFiles, Reading, Value, to_mask
-from bench.datasets.core.transforms import TransformConfig, resize_image, resize_mask
+from bench.datasets.core.transforms import resize_image, resize_mask
+from bench.system.progress import Progress, silent
+from bench.system.wording import some
 from models.core.paths import expanded
 from models.core.registry import Missing
 

@@ -16,11 +16,13 @@ from filelock import FileLock
 from huggingface_hub import snapshot_download
 from pydantic import Field, NonNegativeInt
 
-from bench.datasets import Data, DataError, Progress, silent, some
+from bench.config.settings import TransformConfig
+from bench.datasets import Data, DataError
 from bench.datasets.core import cache
 from bench.datasets.core.masks import PairFiles
-from bench.datasets.core.transforms import TransformConfig
 from bench.datasets.folder import Fraction, Pair, assemble, pairs_of, split
+from bench.system.progress import Progress, silent
+from bench.system.wording import some
 from models.core.paths import expanded
 from models.core.registry import Missing
 from models.core.weights import what_stands_in

@@ -10,9 +10,11 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, NonNegativeInt
 
-from bench.datasets import Data, Progress, Split, silent
+from bench.config.settings import TransformConfig
+from bench.datasets import Data, Split
 from bench.datasets.core import cache, scenes
-from bench.datasets.core.transforms import TransformConfig, resize_image, resize_mask
+from bench.datasets.core.transforms import resize_image, resize_mask
+from bench.system.progress import Progress, silent
 from models.core.registry import Config as Base
 from models.core.size import LARGEST_SIDE
 

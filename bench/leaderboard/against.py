@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench.config.sweep import Trial
+from bench.config.expand import Trial
 from bench.leaderboard.leaderboard import GIB, MEMORY_MEASURES, RESOLUTION_BYTES
 from bench.leaderboard.results import Results
 from bench.leaderboard.statistics import LEVEL, compare, compare_on_images, holm, pooled_p

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from bench.config.expand import Trial
 from bench.config.search import SearchConfig
-from bench.config.settings import Sweep
-from bench.config.sweep import Trial
+from bench.config.sweep import Sweep
 from bench.leaderboard.published_rows import Beside, beside
 from bench.leaderboard.statistics import Comparison, compare, half_width
-from bench.memory.measure import PEAKS
 from bench.records.external_scores import ExternalRecord
+from bench.records.failures import in_a_line
+from bench.records.memory import PEAKS
 from bench.records.record import TrialRecord
 from bench.records.sweep_json import Predicted
-from bench.scheduling.trial_processes import in_a_line
 from bench.scoring.metrics import MAIN_METRICS, METRICS, main_metric
 from models.core.registry import Missing
 from models.core.size import in_words

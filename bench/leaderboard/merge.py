@@ -9,9 +9,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.config.axes import Axis
+from bench.config.expand import Trial
 from bench.config.search import SearchConfig
-from bench.config.settings import Axis, Sweep
-from bench.config.sweep import Trial
+from bench.config.sweep import Sweep
 from bench.leaderboard.results import Results
 from bench.records.sweep_json import NOT_THERE, RecordedTrial, axis_over, label, value_at, varied
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench.config.sweep import Trial
+from bench.config.expand import Trial
 from bench.memory import card_generations
 from bench.memory.predicted_peak import Unpredictable, predict, prediction_key
 from bench.records import sweep_json

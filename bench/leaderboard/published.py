@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field, PositiveInt, model_validator
 
-from bench.config.settings import TrialConfig
+from bench.config.trial import TrialConfig
 from bench.scoring.metrics import METRICS, OF_PROTOCOL
 from models import MODELS
 from models.core.registry import Config

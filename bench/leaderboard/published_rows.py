@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from bench.config.sweep import Trial
+from bench.config.expand import Trial
 from bench.leaderboard import published
 from bench.leaderboard.published import Result, Source
 from bench.records.external_scores import ExternalRecord

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from bench.config.settings import ConfigError, Sweep
-from bench.config.sweep import Trial
+from bench.config.errors import ConfigError
+from bench.config.expand import Trial
+from bench.config.sweep import Sweep
 from bench.leaderboard.leaderboard import Leaderboard, summarise
 from bench.records import schema, sweep_json
 from bench.records.external_scores import ExternalRecord, load_external

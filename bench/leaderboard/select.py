@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.config.settings import ConfigError
+from bench.config.errors import ConfigError
 from bench.leaderboard.leaderboard import Leaderboard, Row
 from bench.leaderboard.results import Results
 from bench.records.sweep_json import value_at

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from bench.config.settings import TransformConfig
 from bench.datasets import Split
-from bench.datasets.core.transforms import TransformConfig, to_input
+from bench.datasets.core.transforms import to_input
 
 WARM_UP = 3
 PASSES = 20

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
 
-from bench.config.settings import TrialConfig
+from bench.config.trial import TrialConfig
 from bench.memory.card_generations import DEFAULT, Generation
 from bench.memory.step_memory import Footprint, Tracker, follow_step
 from bench.training.loop import make_optimiser

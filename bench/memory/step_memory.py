@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bench.config.settings import TrialConfig
+from bench.config.trial import TrialConfig
 from bench.datasets.core.transforms import flip
 from bench.memory.allocator import reserved_bytes, rounded
 from bench.training.loop import batch_loss

@@ -11,10 +11,11 @@ import pyarrow.parquet
 from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 
+from bench.config.expand import Trial
 from bench.config.search import EarlyStoppingConfig
 from bench.datasets.core import cache
-from bench.memory.measure import Memory, MemoryConditions
 from bench.records import schema
+from bench.records.memory import Memory, MemoryConditions
 from bench.records.schema import NewerVersion
 from bench.system import parquet
 from bench.system.files import set_aside, write_whole
@@ -366,3 +367,9 @@ def load_all(folder: Path) -> tuple[dict[str, TrialRecord], list[str]]:
             continue
         records[record.trial_id] = record
     return records, broken
+
+
+def pending(trials: list[Trial], records: dict[str, TrialRecord]) -> list[Trial]:
+    """Trials without a record, or whose record is an error."""
+    done = {trial_id for trial_id, record in records.items() if record.status != "error"}
+    return [trial for trial in trials if trial.trial_id not in done]

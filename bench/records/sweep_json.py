@@ -12,9 +12,12 @@ from typing import Any, Literal
 
 from pydantic import ValidationError, model_validator
 
+from bench.config.axes import Axis
+from bench.config.errors import ConfigError, explain
+from bench.config.expand import Trial
 from bench.config.search import SearchConfig
-from bench.config.settings import Axis, ConfigError, Sweep, TrialConfig, explain, recorded
-from bench.config.sweep import Trial
+from bench.config.sweep import Sweep
+from bench.config.trial import TrialConfig, recorded
 from bench.records import schema
 from bench.records.record import MANIFEST, TrialRecord, is_beyond
 from bench.system.files import write_whole

@@ -18,8 +18,7 @@ from pathlib import Path
 
 
 from bench import report
-from bench.config.settings import ConfigError
-from bench.config.sweep import check_writable
+from bench.config.errors import ConfigError
 from bench.leaderboard import results
 from bench.leaderboard.against import against
 from bench.leaderboard.merge import merge
@@ -28,6 +27,7 @@ from bench.leaderboard.results import Results
 from bench.leaderboard.select import select
 from bench.report import bundle, terminal
 from bench.run import LOG_WIDTH
+from bench.scheduling.preflight import check_writable
 from bench.system.console import ArgumentParser, Console, complain
 from bench.system.files import TargetError, check_targets, remove_unfinished
 from models.core.paths import expanded

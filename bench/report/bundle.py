@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from bench import report
-from bench.config.settings import ConfigError
+from bench.config.errors import ConfigError
 from bench.leaderboard.results import Results
 from bench.records import sweep_json
 from bench.records.external_scores import FOLDER

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import bench
 import models
-from bench.config.settings import ConfigError, TrialConfig
-from bench.config.sweep import Trial, absent_of, data_key, prepare_data, prepare_weights
-from bench.datasets import DATASETS, DataError
+from bench.config.errors import ConfigError
+from bench.config.expand import Trial, data_key
+from bench.config.trial import DATASETS, TrialConfig
+from bench.datasets import DataError
 from bench.datasets.core.sources import Source, fetch
+from bench.scheduling.preflight import absent_of, prepare_data, prepare_weights
 from bench.system.files import write_whole
 from models.core.registry import Missing
 

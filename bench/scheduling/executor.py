@@ -4,17 +4,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import ModuleType
 
-from bench.config.settings import ConfigError
-from bench.config.sweep import Trial, absent_of, prepare_data, prepare_weights
-from bench.datasets import Progress
+from bench.config.errors import ConfigError
+from bench.config.expand import Trial
 from bench.datasets.core.sources import Source, fetch
 from bench.scheduling import serial
+from bench.scheduling.preflight import absent_of, prepare_data, prepare_weights
 from bench.scheduling.resources import Resources, check_parallel
 from bench.scheduling.run_order import longest_first
 from bench.scheduling.trial_processes import ForkServer
 from bench.scheduling.trial_queue import Work
 from bench.system.interrupt import Interrupts
 from bench.system.processes import Family
+from bench.system.progress import Progress
 from models.core.registry import Config, Missing
 
 
@@ -31,7 +32,7 @@ class Executor(ExitStack):
         validated_by: str | None = None,
     ) -> None:
         """counts: of parameters by trial id, which say what takes longest; sources: what is fetched where it is not;
-        validated_by: who needs a validation split, as ``bench.config.sweep.prepare_data`` says it.
+        validated_by: who needs a validation split, as ``bench.scheduling.preflight.prepare_data`` says it.
 
         All methods raise ``ConfigError``.
         """

@@ -13,7 +13,7 @@ from threading import Thread
 import torch
 import torch.distributed as dist
 
-from bench.config.settings import TrialConfig
+from bench.config.trial import TrialConfig
 from bench.scheduling.events import end_with_input, telling
 from bench.scheduling.trial_processes import Request
 from bench.training.data_parallel import Share

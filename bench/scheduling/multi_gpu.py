@@ -15,11 +15,12 @@ from typing import Any
 
 import pyarrow.parquet
 
-from bench.config.settings import TrialConfig
-from bench.memory.measure import PEAKS, Memory
+from bench.config.trial import TrialConfig
+from bench.records.failures import in_words, without_record
+from bench.records.memory import PEAKS, Memory
 from bench.records.record import RankMemory, TrialRecord, load
 from bench.scheduling.events import end_with_input, hear, telling
-from bench.scheduling.trial_processes import Request, in_words, without_record
+from bench.scheduling.trial_processes import Request
 from bench.training.loop import Epoch
 from bench.trial import leave
 

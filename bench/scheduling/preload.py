@@ -8,7 +8,7 @@ import torch._dynamo  # noqa: F401  all of torch's optimisers do
 from PIL import Image
 
 import bench.scoring.sod  # noqa: F401
-from bench.config.settings import TrialConfig
+from bench.config.trial import TrialConfig
 from models.core.skeleton import skeleton
 
 

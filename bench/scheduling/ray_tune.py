@@ -32,8 +32,8 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from bench.config.settings import ConfigError
-from bench.config.sweep import Trial
+from bench.config.errors import ConfigError
+from bench.config.expand import Trial
 from bench.datasets.core.sources import Source
 from bench.records.provenance import COMMIT, commit_in_words
 from bench.scheduling import cluster, ray_actors, ray_worker

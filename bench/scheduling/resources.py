@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.config.settings import ConfigError, Sweep
+from bench.config.errors import ConfigError
+from bench.config.sweep import Sweep
 from bench.system.machine import cores, cores_in_words
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.config.settings import Sweep
-from bench.config.sweep import Trial
+from bench.config.expand import Trial
+from bench.config.sweep import Sweep
 from bench.records import schema, sweep_json
 from bench.records.record import TrialRecord, adopt, load_all, load_images
 from bench.scheduling.executor import Executor

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from bench.config.sweep import Trial
+from bench.config.expand import Trial
 from models.core.size import height_width
 
 

@@ -7,7 +7,6 @@ use it.
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -24,6 +23,7 @@ from typing import Any
 
 import psutil
 
+from bench.records.failures import SERVER_DIED, in_words, without_record
 from bench.system.files import OwnFolder
 from bench.system.processes import end, is_dead
 
@@ -33,12 +33,6 @@ COMPLAINTS = "complaints"
 MOST_SAID = 10_000  # characters of what a process that died has written to standard error
 PATIENCE_SECONDS = 20.0
 """How long a server that was just started may need until it listens: far less, but machines are busy."""
-LINES_KEPT = 50
-"""Of standard error, in the record of a process that left none itself."""
-LINES_SHOWN = 3
-"""Of those, in a row of a table."""
-ENDED = re.compile(r"\bthe process (that starts trials )?(ended|was killed|cannot be reached)\b")
-"""In the last line of the error of a process that left no record."""
 POLL_SECONDS = 0.25
 DYING_SECONDS = 5.0
 END_SECONDS = 10.0
@@ -299,27 +293,3 @@ def start(
     """Starts a trial, whichever way it needs; server: the address of a fork server, for a trial on one device. Raises
     ``OSError`` where that cannot be reached. on_start: is told of the trial's process."""
     return Parallel(request, on_start) if request.gpus > 1 else Forked(server, request, on_start)
-
-
-SERVER_DIED = "the process that starts trials was killed"
-
-
-def without_record(said: str, how: str) -> str:
-    """The error of a process that left no record: the last lines of its standard error, then how it ended."""
-    return "\n".join([*said.strip().splitlines()[-LINES_KEPT:], how])
-
-
-def in_a_line(error: str) -> str:
-    """A trial's error for a table: its last line and, of a process without a record, the end of its standard error."""
-    *before, last = [line.strip() for line in error.splitlines() if line.strip()] or [""]
-    if not before or not ENDED.search(last):
-        return last
-    return f"{last}; its standard error ended with: {' / '.join(before[-LINES_SHOWN:])}"
-
-
-def in_words(code: int) -> str:
-    """How a process without a record ended, by its exit code."""
-    if code >= 0:
-        return f"the process ended with code {code} and without a record"
-    hint = " (often the kernel's doing, when memory runs out)" if -code == signal.SIGKILL else ""
-    return f"the process was killed by {signal.Signals(-code).name}{hint}"

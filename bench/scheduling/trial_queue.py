@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bench.config.sweep import Trial
+from bench.config.expand import Trial
 from bench.records.record import TrialRecord, load, unsaved
 from bench.records.schema import NewerVersion
 from bench.scheduling import cluster

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.config.protocol import ProtocolConfig
+from bench.config.settings import ProtocolConfig, TransformConfig
 from bench.datasets import Split
-from bench.datasets.core.transforms import TransformConfig, to_input
+from bench.datasets.core.transforms import to_input
 from bench.scoring.metrics import NotFinite
 
 

@@ -11,10 +11,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
-from bench.datasets import DataError, some
+from bench.datasets import DataError
 from bench.datasets.core.images import as_stored
 from bench.datasets.core.masks import COLOUR_NOISE, OBJECT, Mask, Reading, to_mask
 from bench.datasets.folder import Names, by_name, file_digest, suffix_that_pairs
+from bench.system.wording import some
 
 LISTED = 20  # names in one line; the count says how many there are
 ROUNDING = 1e-6  # how far above 1 a float may lie: sums of probabilities in single precision

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.config.protocol import ProtocolConfig
+from bench.config.settings import ProtocolConfig
 from bench.datasets import IGNORED
 from bench.scoring import mirror
 

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+from bench.config.expand import Trial
 from bench.config.search import EarlyStoppingConfig
-from bench.config.sweep import Trial
 from bench.records.record import CurvePoint, Timing, TrialRecord
 from bench.training.loop import Epoch
 

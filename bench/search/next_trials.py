@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench.config.axes import Axis
+from bench.config.errors import ConfigError
+from bench.config.expand import Trial, expand
 from bench.config.search import SearchConfig
-from bench.config.settings import Axis, ConfigError, Sweep
-from bench.config.sweep import Trial, expand
+from bench.config.sweep import Sweep
 from bench.leaderboard.columns import best_row, not_distinguishable
 from bench.leaderboard.leaderboard import summarise
 from bench.records.record import TrialRecord

@@ -10,7 +10,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from bench.config.settings import Axis
+from bench.config.axes import Axis
 
 STARTUP = 5  # points that are drawn at random before anything is learnt from them
 TRIES = 10  # questions for each point that is wanted

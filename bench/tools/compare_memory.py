@@ -26,13 +26,15 @@ import pandas
 import torch
 from torch import Tensor, nn
 
-from bench.config.settings import ConfigError, TrialConfig, with_value
-from bench.config.sweep import check_writable
+from bench.config.errors import ConfigError
+from bench.config.trial import TrialConfig, with_value
 from bench.memory.card_generations import DEFAULT, here
-from bench.memory.measure import Memory, MemoryMonitor
+from bench.memory.measure import MemoryMonitor
 from bench.memory.predicted_peak import fake_footprint, predict
 from bench.memory.step_memory import Tracker, follow_step
+from bench.records.memory import Memory
 from bench.report import plots
+from bench.scheduling.preflight import check_writable
 from bench.system.console import ArgumentParser, complain
 from bench.system.device import device_of, float32_products
 from bench.system.files import TargetError, check_targets, write_whole

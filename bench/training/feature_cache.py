@@ -19,11 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.config.settings import ConfigError, TrialConfig
-from bench.config.sweep import Trial, model_key
+from bench.config.errors import ConfigError
+from bench.config.expand import Trial, model_key
+from bench.config.settings import TransformConfig
+from bench.config.trial import TrialConfig
 from bench.datasets import Data, DataError, Split
 from bench.datasets.core import cache
-from bench.datasets.core.transforms import TransformConfig, to_input
+from bench.datasets.core.transforms import to_input
 from bench.records.record import FeatureCache
 from bench.system.files import TargetError, check_targets
 from bench.training.feature_store import Entry, FeatureStore, Stored, bytes_of

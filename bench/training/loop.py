@@ -4,50 +4,19 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from bench.config.settings import TrainConfig, TransformConfig
 from bench.datasets import Data, Split
-from bench.datasets.core.transforms import TransformConfig, flip, has_ignored, to_input, to_target
+from bench.datasets.core.transforms import flip, has_ignored, to_input, to_target
 from bench.training.checks import GradientCheck
 from bench.training.data_parallel import Share, check_ranks_agree, distribute
 from bench.training.losses import CLASS_LOSSES, LOSSES
 from models.core.encoder_decoder import layers_of, part_of
-from models.core.registry import Config
-
-
-class TrainConfig(Config):
-    """Defaults: WZH0120/SAM3-UNet fdb21da, train.py and train.sh."""
-
-    epochs: PositiveInt = 20
-    batch_size: PositiveInt = 12
-    lr: PositiveFloat = 2e-4
-    min_lr: NonNegativeFloat = 1e-7
-    """Where the cosine schedule, stepped once per epoch, would arrive after the last epoch."""
-    weight_decay: NonNegativeFloat = 5e-4
-    encoder_lr_scale: PositiveFloat = 1.0
-    """Learning rate of the encoder's own weights, where some are tuned, as a share of ``lr``."""
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Factor of that rate from each block to the next nearer to the image: the last of L blocks learns at
-    ``lr * encoder_lr_scale * layer_decay``, the first at its L-th power, the stem at the next (BEiT, arXiv 2106.08254;
-    ViTDet, arXiv 2203.16527)."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """``bfloat16``: training's forward pass runs under torch.autocast; trained weights, the loss and evaluation stay in
-    float32."""
-    tf32: bool = True
-    """Whether float32 matrix products may use TF32, on cards from compute capability 8 (Ampere) on, in training and in
-    evaluation. Upstream's import of sam3 allows it (``bench.system.device.float32_products``), so it is the default. With
-    ``false`` torch's own defaults hold: convolutions use TF32, matrix products do not. It has no effect on a CPU and on
-    older cards."""
-    loss: Literal["structure_loss", "weighted_structure_loss", "bce_loss", "cross_entropy"] = "structure_loss"
-    """``structure_loss`` is upstream's, in which the weights of the cross-entropy cancel; ``weighted_`` mends that.
-    ``cross_entropy`` is for classes, the others for object against background."""
-    validate_every: NonNegativeInt = 1
-    """Epochs between two looks at the validation split, if there is one; 0 for never. Nothing is chosen by it."""
 
 
 @dataclass(frozen=True)

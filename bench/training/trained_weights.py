@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from bench.config.settings import TrialConfig, recorded
-from bench.datasets import some
+from bench.config.trial import TrialConfig, recorded
 from bench.system.machine import free_bytes
+from bench.system.wording import some
 from bench.training.checks import frozen_digests
 from models import MODELS
 from models.core.registry import InvalidModel

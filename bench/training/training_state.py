@@ -23,7 +23,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 import bench
-from bench.memory.measure import Memory
+from bench.records.memory import Memory
 from bench.records.record import FeatureCache, Provenance
 from bench.system.files import set_aside, write_whole
 from bench.training.checks import tensor_digest

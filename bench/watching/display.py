@@ -14,10 +14,10 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from bench.config.sweep import Trial
-from bench.memory.measure import PEAKS
+from bench.config.expand import Trial
+from bench.records.failures import in_a_line
+from bench.records.memory import PEAKS
 from bench.records.record import TrialRecord
-from bench.scheduling.trial_processes import in_a_line
 from bench.scoring.metrics import METRICS, main_metric
 from bench.training.loop import Epoch
 
@@ -174,7 +174,7 @@ def duration(seconds: float) -> str:
 
 
 def loading(console: Console, doing: str = "preparing data", many: float = math.inf) -> Any:
-    """A ``bench.datasets.Progress`` on the console. In a log it is a line, from ``many`` items on, or else nothing."""
+    """A ``bench.system.progress.Progress`` on the console. In a log it is a line, from ``many`` items on, or else nothing."""
 
     def show(items: Iterable[Any], total: int) -> Iterable[Any]:
         if total >= many and not console.is_terminal:

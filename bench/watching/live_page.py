@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
-from bench.config.sweep import Trial
+from bench.config.expand import Trial
 from bench.leaderboard import results
 from bench.records.record import MANIFEST, TrialRecord
 from bench.report import page

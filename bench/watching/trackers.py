@@ -14,8 +14,9 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.air.integrations.wandb import WandbLoggerCallback
 from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 
-from bench.config.settings import ConfigError, Sweep
-from bench.config.sweep import Trial
+from bench.config.errors import ConfigError
+from bench.config.expand import Trial
+from bench.config.sweep import Sweep
 from bench.records.record import TrialRecord
 from bench.training.loop import Epoch
 

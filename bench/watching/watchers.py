@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from bench.config.settings import ConfigError, Sweep
-from bench.config.sweep import Trial
+from bench.config.errors import ConfigError
+from bench.config.expand import Trial
+from bench.config.sweep import Sweep
 from bench.records.record import TrialRecord
 from bench.training.loop import Epoch
 from bench.watching.display import Watcher

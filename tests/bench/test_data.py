@@ -10,11 +10,11 @@ import yaml
 from conftest import put, write_pairs
 from PIL import Image
 
-from bench.config.settings import load_sweep
+from bench.config.settings import TransformConfig
+from bench.config.sweep import load_sweep
+from bench.config.trial import DATASETS
 from bench.data import main
-from bench.datasets import DATASETS
 from bench.datasets.core.catalogue import catalogue
-from bench.datasets.core.transforms import TransformConfig
 
 
 def run(capsys, *arguments):

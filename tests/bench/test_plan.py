@@ -7,8 +7,10 @@ import yaml
 from conftest import REPOSITORY
 
 from bench import plan as planner
-from bench.config.settings import ConfigError, TrialConfig, load_sweep, with_value
-from bench.config.sweep import expand
+from bench.config.errors import ConfigError
+from bench.config.expand import expand
+from bench.config.sweep import load_sweep
+from bench.config.trial import TrialConfig, with_value
 from bench.memory.card_generations import GENERATIONS
 from bench.memory.predicted_peak import USABLE, Prediction, Unpredictable, fits, predict
 from bench.memory.step_memory import PARTS, Footprint

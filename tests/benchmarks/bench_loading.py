@@ -16,9 +16,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode, ToTensor
 from torchvision.transforms import functional as F
 
-from bench.datasets import DATASETS, folder
+from bench.config.settings import TransformConfig
+from bench.config.trial import DATASETS
+from bench.datasets import folder
 from bench.datasets.core import scenes
-from bench.datasets.core.transforms import NORMALISATIONS, TransformConfig, flip, to_input, to_target
+from bench.datasets.core.transforms import NORMALISATIONS, flip, to_input, to_target
 
 COUNT, SIDE, BATCH = 48, 400, 12
 CPU = torch.device("cpu")

@@ -19,9 +19,9 @@ import torch
 from ray.cluster_utils import Cluster
 from torch import nn
 
-from bench.config.settings import TrialConfig, load_sweep, with_value
-from bench.config.sweep import Trial
-from bench.datasets import silent
+from bench.config.expand import Trial
+from bench.config.sweep import load_sweep
+from bench.config.trial import TrialConfig, with_value
 from bench.records.record import TrialRecord, load_all
 from bench.scheduling.executor import Executor
 from bench.scheduling.resources import Resources
@@ -29,6 +29,7 @@ from bench.scheduling.trial_processes import ForkServer, Request, start
 from bench.scheduling.trial_queue import Work
 from bench.system.interrupt import Interrupts
 from bench.system.machine import cores
+from bench.system.progress import silent
 from bench.tools.compare_speed import Measured, Task, _config, _in_a_process, _parser
 from bench.training.loop import Epoch
 from bench.trial import run_trial

@@ -10,10 +10,12 @@ from conftest import write_pairs
 from PIL import Image
 from torch.nn import functional as F
 
-from bench.config.settings import Axis, Sweep, TrialConfig
-from bench.config.sweep import expand, sizes
-from bench.datasets import DATASETS
-from bench.datasets.core.transforms import TransformConfig, flip, resize_image, resize_mask, to_input, to_target
+from bench.config.axes import Axis
+from bench.config.expand import expand, sizes
+from bench.config.settings import TransformConfig
+from bench.config.sweep import Sweep
+from bench.config.trial import DATASETS, TrialConfig
+from bench.datasets.core.transforms import flip, resize_image, resize_mask, to_input, to_target
 from bench.scoring.metrics import score
 from bench.training import losses
 from bench.training.losses import structure_loss

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from bench.config.settings import Axis, ConfigError, Sweep
-from bench.config.sweep import expand
+from bench.config.axes import Axis
+from bench.config.errors import ConfigError
+from bench.config.expand import expand
+from bench.config.sweep import Sweep
 from bench.datasets.core.transforms import to_input
 from bench.leaderboard.leaderboard import summarise
 from bench.report.tables import markdown

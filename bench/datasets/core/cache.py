@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from bench.datasets import DataError, Progress
+from bench.datasets import DataError
 from bench.system.machine import cores
+from bench.system.progress import Progress
 from models.core.paths import NoCacheFolder, cache_folder
 from models.core.size import height_width
 

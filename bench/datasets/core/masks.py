@@ -15,8 +15,9 @@ from PIL import Image
 from pydantic import BeforeValidator, ValidationError, model_validator
 
 from bench.config.yaml_file import BadYaml, parse
-from bench.datasets import IGNORED, DataError, some
+from bench.datasets import IGNORED, DataError
 from bench.datasets.core.images import Rule, deep_values, to_8_bits
+from bench.system.wording import some
 from models.core.registry import Config, did_you_mean
 
 OBJECT = 128  # py_sod_metrics: above it is object

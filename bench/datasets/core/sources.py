@@ -15,7 +15,7 @@ from urllib.request import urlopen
 
 from pyarrow import fs
 
-from bench.config.settings import ConfigError
+from bench.config.errors import ConfigError
 from bench.system.locks import Claim
 from models.core.paths import expanded
 

@@ -1,36 +1,21 @@
 """What happens to an image and its mask before the model sees them; the defaults are upstream's dataset.py."""
 
-from typing import Annotated, Literal
-
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import Field
 from scipy.ndimage import distance_transform_edt
 from torch import Generator, Tensor
 
+from bench.config.settings import TransformConfig
 from bench.datasets import IGNORED
-from models.core.registry import Config
-from models.core.size import Size, height_width
+from models.core.size import height_width
 
-Probability = Annotated[float, Field(ge=0, le=1)]
 
 NORMALISATIONS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "sam3": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # sam3/model/sam3_image_processor.py
 }
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "nearest": Image.Resampling.NEAREST}
-
-
-class TransformConfig(Config):
-    size: Size = 336
-    """What images are resized to, in pixels: the side of a square, or [height, width]; 336 in the paper."""
-    normalisation: Literal["imagenet", "sam3"] = "imagenet"
-    """Upstream feeds ImageNet's mean and deviation to an encoder that was trained with 0.5 and 0.5."""
-    mask_resize: Literal["bicubic", "nearest"] = "bicubic"
-    """Upstream resizes training masks bicubically and keeps the soft values; classes need ``nearest``."""
-    hflip: Probability = 0.5
-    vflip: Probability = 0.5
 
 
 def resize_image(image: Image.Image, size: int | tuple[int, int]) -> np.ndarray:

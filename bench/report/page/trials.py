@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.config.sweep import Trial
+from bench.config.expand import Trial
 from bench.leaderboard.results import Results
 from bench.records.record import TrialRecord
 from bench.report.page import answer

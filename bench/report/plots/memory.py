@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from bench.config.settings import TrialConfig
+from bench.config.trial import TrialConfig
 from bench.leaderboard.leaderboard import GIB
 from bench.memory.predicted_peak import Prediction
 from bench.memory.step_memory import PARTS

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from bench.config.settings import TrialConfig
+from bench.config.trial import TrialConfig
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
 from bench.leaderboard.results import Results
 from bench.report.plots.style import (

@@ -1,166 +1,354 @@
-import pytest
-import torch
-from conftest import SWEEP
-from safetensors.torch import load_file
+"""Sweep files, good and bad: what is wrong is said in one line each, all at once, with where and what instead."""
 
-from bench.config.settings import Axis, ConfigError, Sweep, TrialConfig
-from bench.config.sweep import absent_of, check_writable, expand, pending, prepare_data, prepare_weights, sizes
-from bench.records.record import TrialRecord
-from bench.run import _missing_lines, main
-from models import MODELS
-from models.core.encoder_decoder import ADAPTERS
-from models.core.skeleton import skeleton
-from models.encoders import sam3_vit_tiny
+import itertools
+
+import pytest
+
+from bench.config.axes import Axis
+from bench.config.errors import ConfigError
+from bench.config.expand import expand
+from bench.config.sweep import load_sweep
+from bench.config.trial import TrialConfig
+from bench.config.yaml_file import parse
+
+GOOD = """
+name: mine
+question: Does it work?
+base:
+  model: {name: sam3_unet, encoder: sam3_vit_tiny}
+  dataset: {name: procedural}
+  transform: {size: 96}
+  device: cpu
+axes:
+  model.adapter.rank: [4, 8]
+seeds: [0, 1]
+"""
 
 
 @pytest.fixture
-def sweep(tiny):
-    axes = (
-        Axis.over("model.adapter.rank", {"2": 2, "4": 4}),
-        Axis.over("model.adapter.placement", {"all": "all", "last:1": "last:1"}),
+def sweep(tmp_path):
+    """``sweep(text, *overrides)`` loads a sweep file with that text."""
+
+    def load(text=GOOD, *overrides, profile=None):
+        path = tmp_path / "mine.yaml"
+        path.write_text(text)
+        return load_sweep(path, profile, overrides)
+
+    return load
+
+
+def errors(sweep, text=GOOD, *overrides, profile=None):
+    with pytest.raises(ConfigError) as error:
+        sweep(text, *overrides, profile=profile)
+    return str(error.value)
+
+
+def test_defaults_are_upstreams_recipe():
+    config = TrialConfig.model_validate({"model": "sam3_unet", "dataset": "duts"})
+    train, transform = config.train, config.transform
+    assert (train.epochs, train.batch_size, train.lr, train.min_lr, train.weight_decay) == (20, 12, 2e-4, 1e-7, 5e-4)
+    assert (transform.size, transform.hflip, transform.vflip, transform.normalisation) == (336, 0.5, 0.5, "imagenet")
+    assert (config.model.adapter.rank, config.model.adapter.placement, config.model.decoder.width) == (32, "all", 128)
+    assert (config.model.encoder.drop_path, config.model.encoder.checkpointing) == (0.1, True)
+
+
+def test_a_good_file(sweep):
+    got = sweep()
+    assert (got.name, got.seeds, got.profile) == ("mine", (0, 1), "default")
+    assert got.axes[0] == Axis.over("model.adapter.rank", {"4": 4, "8": 8})
+
+
+def test_numbers_in_scientific_notation_are_numbers(sweep):
+    for text in ("2e-4", "2.0e-4", "0.0002", "2E-4", ".2e-3"):
+        got = sweep(GOOD, f"train.lr={text}")
+        assert got.base.train.lr == 0.0002
+        assert got.base.trial_id == sweep(GOOD, "train.lr=0.0002").base.trial_id
+    rates = sweep(GOOD.replace("axes:", "axes:\n  train.lr: [1e-3, 2e-4]")).axes[0]
+    assert rates == Axis.over("train.lr", {"0.001": 1e-3, "0.0002": 2e-4})
+
+
+def test_identity_depends_on_values_not_on_how_they_are_written(sweep):
+    plain = sweep().base.trial_id
+    assert plain == sweep(GOOD, "model.adapter.placement=all", "train.epochs=20").base.trial_id
+    assert plain == sweep(GOOD.replace("encoder: sam3_vit_tiny", "encoder: {name: sam3_vit_tiny}")).base.trial_id
+    assert plain != sweep(GOOD, "train.epochs=19").base.trial_id
+    assert len(plain) == 12
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("model.adapter.rnk=8", "model.adapter.rnk: unknown key. Did you mean 'rank'? Allowed: placement, name, rank"),
+        ("model.adapter.rank=0", "model.adapter.rank: should be greater than 0 (got 0)"),
+        ("model.adapter.rank=[8, many]", "model.adapter.rank: should be a valid integer (got 'many')"),
+        ("model.adapter.rank=true", "should be a valid integer (got True)"),
+        ("model.adapter.rank=8.5", "should be a valid integer"),
+        ("model.decoder.width=100", "should be a multiple of 8, e.g. 96, 104 (got 100)"),
+        ("model.adapter.placement=lst:2", "is no placement. Allowed: all, none, first:N"),
+        ("model.name=sam3_unt", "unknown model 'sam3_unt'. Did you mean 'sam3_unet'?"),
+        ("train.lr=fast", "train.lr: should be a valid number (got 'fast')"),
+        ("train.lr=-1", "train.lr: should be greater than 0"),
+        (
+            "train.loss=structur_loss",
+            "should be 'structure_loss', 'weighted_structure_loss', 'bce_loss' or 'cross_entropy'",
+        ),
+        ("trian.lr=1", "trian: unknown key. Did you mean 'train'?"),
+        ("device=gpu", "device: should be 'cuda' or 'cpu' (got 'gpu')"),
+        ("seeds=[]", "seeds: a list of whole numbers"),
+        ("seeds=[1, 1]", "names one twice"),
+        ("seed=3", "base.seed: seeds are listed under 'seeds'"),
+        ("model.adapter.rank=[]", "has no values"),
+        ("model.adapter.rank=[8, 8]", "has a value twice"),
+        ("rank", "'rank' is no override"),
+        ("a=[", "is no YAML value"),
+        ("dataset.images=a", "dataset.masks: is missing"),
+        ("dataset.masks=a", "dataset.images: is missing"),
+        ("train=3", "train"),
+    ],
+)
+def test_bad_override(sweep, override, expected):
+    text = errors(sweep, GOOD, override)
+    assert expected in text, text
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("[4, 8]", "[]", "axes.model.adapter.rank: has no values. Give at least one"),
+        ("model.adapter.rank: [4, 8]", "{}", "axes: there are none"),
+        ("model.adapter.rank", "model.adapter.rnk", "no field 'rnk'. Did you mean 'rank'? Fields here:"),
+        ("model.adapter.rank", "model.adapter.rank.x", "'model.adapter.rank' has no fields of its own"),
+        ("model.adapter.rank: [4, 8]", "seed: [1]", "seeds are listed under 'seeds'"),
+        ("[4, 8]", "7", "needs a list of values"),
+        ("axes:", "axes:\n  model.adapter: [bottleneck]", "the same field is set by axis 'model.adapter'"),
+        ("model.adapter.rank: [4, 8]", "model.adapter.rank: [4]\n  model.adapter.rank: [8]", "stands here twice (line"),
+        ("question: Does it work?\n", "", "question: is missing"),
+        ("name: mine", "name: ../mine", "name: "),
+        ("name: mine", "nme: mine", "nme: unknown key. Did you mean 'name'?"),
+        ("device: cpu", "device: cpu\n  epochs: 3", "base.epochs: unknown key"),
+        ("seeds: [0, 1]", "seeds: [0, x]", "seeds.1: should be a valid integer (got 'x')"),
+        ("base:", "base: !!python/object/apply:os.system ['true']\nbse:", "is no valid YAML"),
+        ("axes:", "axes: [", "is no valid YAML"),
+    ],
+)
+def test_bad_file(sweep, old, new, expected):
+    assert old in GOOD
+    text = errors(sweep, GOOD.replace(old, new, 1))
+    assert expected in text, text
+    assert "mine.yaml" in text and "Traceback" not in text
+
+
+def test_all_errors_come_at_once(sweep):
+    text = errors(sweep, GOOD, "train.epochs=0", "train.batch_size=x", "transform.sise=3", "model.decoder.width=3")
+    for part in ("train.epochs", "train.batch_size", "transform.sise", "model.decoder.width"):
+        assert part in text
+    assert len(text.splitlines()) == 5
+
+
+def test_an_unreadable_file_is_one_line(tmp_path):
+    (tmp_path / "adapter_rank.yaml").write_text(GOOD)
+    (tmp_path / "list.yaml").write_text("[1, 2]")
+    (tmp_path / "latin.yaml").write_bytes(b"name: \xff")
+    for name, expected in {
+        "adapter_rnk.yaml": "no such file. Did you mean",
+        "list.yaml": "is a mapping",
+        "latin.yaml": "cannot be read",
+        ".": "cannot be read",
+    }.items():
+        with pytest.raises(ConfigError, match=expected):
+            load_sweep(tmp_path / name)
+
+
+def test_the_path_of_an_axis_replaces_its_values(sweep):
+    assert sweep(GOOD, "model.adapter.rank=16").axes[0] == Axis.over("model.adapter.rank", {"16": 16})
+    assert sweep(GOOD, "seeds=5").seeds == (5,)
+
+
+def test_merge_keys_are_yaml_like_any_other(sweep):
+    merged = GOOD.replace("device: cpu", "device: cpu\n  train: {<<: {epochs: 3, lr: 0.1}, lr: 0.2}")
+    train = sweep(merged).base.train
+    assert (train.epochs, train.lr) == (3, 0.2)
+
+
+def test_paths_alone_make_a_folder_dataset(sweep):
+    dataset = sweep(GOOD, "dataset.images=a", "dataset.masks=b", "dataset.val=0.2").base.dataset
+    assert (dataset.name, dataset.images, dataset.masks, dataset.val) == ("folder", "a", "b", 0.2)
+
+
+def test_another_name_starts_its_mapping_afresh(sweep):
+    text = GOOD.replace("{name: procedural}", "{name: procedural, task: mirror}")
+    assert sweep(text, "dataset.name=duts").base.dataset.name == "duts"
+    assert sweep(text, "dataset.task=salient").base.dataset.task == "salient"
+
+
+def test_profiles(sweep):
+    body = GOOD.split("base:")[1].replace("\n", "\n    ")
+    text = f"name: two\nquestion: Which?\nprofiles:\n  small:\n    base:{body}\n  large:\n    base:{body}"
+    assert sweep(text).profile == "small"
+    assert sweep(text, "train.epochs=3", profile="large").base.train.epochs == 3
+    assert "no profile 'lrge'. Did you mean 'large'? Profiles: small, large" in errors(sweep, text, profile="lrge")
+    broken = text.replace("device: cpu", "device: abacus")
+    assert "profiles.small.base.device" in errors(sweep, broken) and "profiles.large.base.device" in errors(
+        sweep, broken
     )
-    return Sweep("mine", "Why?", "default", tiny, axes, (0, 1, 2))
 
 
-def test_expands_to_the_product_of_axes_and_seeds_in_order(sweep):
-    trials = expand(sweep)
-    assert [t.point for t in trials[::3]] == [("2", "all"), ("2", "last:1"), ("4", "all"), ("4", "last:1")]
-    assert [t.seed for t in trials[:3]] == [0, 1, 2]
-    assert len({t.trial_id for t in trials}) == 12
-    assert trials[3].config.model.adapter.placement == "last:1"
+VARIANTS = """variants:
+  as it is: {}
+  small and long: {model.adapter.rank: 2, train.epochs: 30}
+seeds:"""
 
 
-def test_two_points_that_are_the_same_configuration_are_an_error(sweep):
-    twice = sweep._replace(axes=(Axis.over("model.adapter", {"a": "bottleneck", "b": {"name": "bottleneck"}}),))
-    with pytest.raises(ConfigError, match="a and b are the same configuration"):
-        expand(twice)
-
-
-def test_models_that_cannot_be_built_are_all_named_before_anything_runs(sweep):
-    deep = Axis.over("model.adapter.placement", {"ok": "all", "deep": "last:9", "far": [3, 12]})
-    with pytest.raises(ConfigError) as error:
-        sizes(expand(sweep._replace(axes=(deep,))))
-    assert "model.adapter.placement: 'last:9' asks for 9 blocks, but the encoder has 8 (at deep" in str(error.value)
-    assert "names [12], but the encoder's blocks are 0 to 7 (at far" in str(error.value)
-    assert len(error.value.lines) == 2
-
-
-def test_sizes_are_of_each_trial(sweep):
-    trials = expand(sweep)
-    counts = sizes(trials)
-    assert counts[trials[0].trial_id] == counts[trials[1].trial_id]
-    assert counts[trials[0].trial_id]["adapter"] == 8 * (2 * 64 * 2 + 64 + 2)
-    assert counts[trials[-1].trial_id]["adapter"] == 2 * 64 * 4 + 64 + 4
-
-
-def test_finished_trials_are_not_pending_and_failed_ones_are(sweep):
-    trials = expand(sweep)
-    records = {
-        t.trial_id: TrialRecord(trial_id=t.trial_id, status=status, config={})
-        for t, status in zip(trials, ("ok", "oom", "error"))
-    }
-    assert pending(trials, records) == trials[2:]
-
-
-def test_missing_things_are_named_once(sweep, tiny_with):
-    base = tiny_with({"dataset": {"name": "folder", "images": "/nowhere/i", "masks": "/nowhere/m"}, "device": "cuda"})
-    found = [line for line in _missing_lines(absent_of(expand(sweep._replace(base=base)))) if "missing" in line]
-    assert [line.split(":")[:2] for line in found][:2] == [
-        ["  missing data", " dataset.images"],
-        ["  missing data", " dataset.masks"],
+def test_variants_are_an_axis_whose_points_set_what_they_like(sweep):
+    text = GOOD.replace("axes:\n  model.adapter.rank: [4, 8]\n", "").replace("seeds:", VARIANTS)
+    (axis,) = sweep(text).axes
+    assert axis.name == "variant" and axis.points[0] == ("as it is", {})
+    trials = expand(sweep(text))
+    assert [(t.point, t.config.model.adapter.rank, t.config.train.epochs) for t in trials[::2]] == [
+        (("as it is",), 32, 20),
+        (("small and long",), 2, 30),
     ]
-    assert len(found) == len(set(found))
+    beside = GOOD.replace("model.adapter.rank: [4, 8]", "model.decoder.width: [8, 16]").replace("seeds:", VARIANTS)
+    assert len(expand(sweep(beside))) == 2 * 2 * 2
 
 
-def test_data_errors_are_the_users(sweep, tiny_with, tmp_path):
-    for name in ("images", "masks"):
-        (tmp_path / name).mkdir()
-    dataset = {"name": "folder", "images": str(tmp_path / "images"), "masks": str(tmp_path / "masks")}
-    with pytest.raises(ConfigError, match="holds no images"):
-        prepare_data(expand(sweep._replace(base=tiny_with({"dataset": dataset}))))
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("rank: 2", "rnk: 2", "variants: model.adapter.rnk: no field 'rnk'. Did you mean 'rank'?"),
+        (
+            "rank: 2",
+            "rank: two",
+            "variants = small and long: model.adapter.rank: should be a valid integer (got 'two')",
+        ),
+        ("{}", "3", "variants.as it is: should be a valid dictionary (got 3)"),
+        (
+            "model.adapter.rank: [4, 8]",
+            "train.epochs: [1, 2]",
+            "variants: the same field is set by axis 'train.epochs'",
+        ),
+    ],
+)
+def test_bad_variants(sweep, old, new, expected):
+    text = GOOD.replace("model.adapter.rank: [4, 8]", "train.lr: [1e-3]").replace("seeds:", VARIANTS)
+    if old.startswith("model"):
+        old = "train.lr: [1e-3]"
+    assert expected in errors(sweep, text.replace(old, new, 1))
 
 
-def test_a_batch_that_the_data_cannot_fill_is_an_error(sweep, tiny_with):
-    with pytest.raises(ConfigError, match="train.batch_size: 9 is more than there are training pairs. At most 8"):
-        prepare_data(expand(sweep._replace(base=tiny_with({"train.batch_size": 9}))))
+def test_axes_of_whole_subtrees_have_labels(sweep):
+    text = GOOD.replace("model.adapter.rank: [4, 8]", "model: {U: {name: unet, width: 4}, S: sam3_unet}")
+    assert [label for label, _ in sweep(text).axes[0].points] == ["U", "S"]
 
 
-def test_results_that_cannot_be_written_are_an_error(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="cannot write results there .*--results DIR"):
-        check_writable(tmp_path / "file" / "results")
-    check_writable(tmp_path / "new" / "results")
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("name=null", "name: letters, digits"),
+        ("name=../elsewhere", "name: letters, digits"),
+        ("seeds=99999999999999999999", "beyond what torch takes"),
+        ("train.lr=.inf", "base.train.lr: should be a finite number"),
+    ],
+)
+def test_overrides_that_would_only_fail_later(sweep, override, expected):
+    assert expected in errors(sweep, GOOD, override)
 
 
-@pytest.mark.parametrize("adapter", ADAPTERS.names())
-def test_weights_are_checked_without_memory_whatever_the_adapter(sweep, tiny_with, adapter):
-    """Checking must leave the model a shape: adapters that follow the encoder's device would find two."""
-    base = tiny_with({"model.adapter": {"name": adapter}, "model.frozen_weights": "nf4"})
-    trials = expand(sweep._replace(base=base, axes=(Axis.over("model.decoder.width", {"8": 8}),)))
-    assert prepare_weights(trials) == []
-    shape = skeleton(base.model, 32, pretrained=True)
-    assert all(p.is_meta for p in shape.parameters())
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["train.batch_size=2", "train={epochs: 1}"],
+            "'train.batch_size=2' and 'train={epochs: 1}' set the same field",
+        ),
+        (["model=unet", "model.width=4"], "'model.width=4' and 'model=unet' set the same field. Give one mapping, or"),
+        (["model.name=unet", "model={name: unet}"], "'model.name=unet' and 'model={name: unet}' set the same field"),
+        (["model.encoder.dim=8", "model={name: unet}"], "'model.encoder.dim=8' and 'model={name: unet}' set the same"),
+        (["train.epochs=1", "train.epochs=2"], "'train.epochs=1' and 'train.epochs=2' set the same field. Give one"),
+        (["train.epochs=1", "train.epochs=1"], "set the same field"),
+        (["seeds=0", "seeds=[1]"], "'seeds=0' and 'seeds=[1]' set the same field"),
+        (["model.adapter.rank=2", "model.adapter.rank=[4]"], "'model.adapter.rank=2' and 'model.adapter.rank=[4]' set"),
+        (["search=random", "search.name=grid"], "'search=random' and 'search.name=grid' set the same field"),
+        (["search={name: random, points: 3}", "search.points=2"], "set the same field"),
+        (["search.early_stopping={factor: 2}", "search.early_stopping=asha"], "set the same field"),
+    ],
+)
+def test_overrides_whose_order_would_decide_are_refused_in_either_order(sweep, overrides, expected):
+    said = errors(sweep, GOOD, *overrides)
+    assert expected in said and len(said.splitlines()) == 2
+    assert errors(sweep, GOOD, *reversed(overrides)).count("set the same field") == 1
 
 
-def test_weights_are_checked_before_any_trial(sweep, tiny_with, tmp_path):
-    torch.save({"x": torch.zeros(1)}, tmp_path / "wrong.pt")
-    prepare_weights(expand(sweep))
-    wrong = sweep._replace(base=tiny_with({"model.encoder.weights": str(tmp_path / "wrong.pt")}))
-    with pytest.raises(ConfigError) as error:
-        prepare_weights(expand(wrong))
-    text = str(error.value)
-    assert text.count("these are not the weights of this ViT") == 1 and "missing: blocks.0.attn.proj.bias" in text
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["dataset.name=folder", "dataset.images=a", "dataset.masks=b"],
+        ["dataset.masks=b", "dataset.images=a"],
+        ["model.encoder.name=sam3_vit_tiny", "model.name=sam2_unet", "model.encoder.depth=4"],
+        ["search=random", "search.points=1", "search.early_stopping=asha", "search.early_stopping.factor=2"],
+        ["model.adapter.rank=[2, 4]", "model.adapter.name=lora"],
+    ],
+)
+def test_the_order_of_overrides_means_nothing(sweep, overrides):
+    first = sweep(GOOD, *overrides)
+    assert all(sweep(GOOD, *order) == first for order in itertools.permutations(overrides))
 
 
-def test_where_weights_were_found_is_said_before_the_trials_start(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "smoke.yaml").write_text(SWEEP.format(axis="model.adapter.rank: [1, 2]"))
-    torch.save({"ema": load_file(sam3_vit_tiny.SHIPPED), "epoch": 3}, tmp_path / "mine.pt")
-    assert main(["smoke.yaml", "model.encoder.weights=mine.pt", "--executor", "serial", "--page-every", "off"]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said.count("note: mine.pt: tensors were found under 'ema'") == 1
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("010", "'010' is 8 in YAML 1.1 and 10 in YAML 1.2. Write it as a decimal number"),
+        ("1:00", "'1:00' is a whole number in YAML 1.1 and a text in YAML 1.2"),
+        ("1:30", "in YAML 1.1"),
+        ("1:30.5", "'1:30.5' is a number in YAML 1.1"),
+        ("1_000", "'1_000' is a whole number in YAML 1.1"),
+        ("0b11", "'0b11' is a whole number in YAML 1.1"),
+        ("-0x10", "in YAML 1.1"),
+        ("08", "'08' is a text in YAML 1.1 and a whole number in YAML 1.2"),
+        ("0o17", "'0o17' is a text in YAML 1.1 and a whole number in YAML 1.2"),
+        ("yes", "'yes' is a truth value in YAML 1.1 and a text in YAML 1.2. Write true or false, or a text in quotes"),
+        ("Off", "'Off' is a truth value in YAML 1.1"),
+        ("2001-12-14", "'timestamp' is no kind of value here. Put a text in quotes"),
+        ("!!bool maybe", "'maybe' is not a truth value, as its tag says"),
+        ("!!int ''", "'' is not a whole number, as its tag says"),
+        ("!!int '-'", "'-' is not a whole number"),
+        ("!!int 010", "'010' is not a whole number"),
+        ("!!float ''", "'' is not a number, as its tag says"),
+        ("!!null 5", "'5' is not nothing, as its tag says"),
+        ("!!binary aGk=", "'binary' is no kind of value here"),
+        ("!own 3", "'!own' is no kind of value here"),
+    ],
+)
+def test_what_two_versions_of_yaml_read_differently_is_refused_where_it_stands(sweep, text, expected):
+    said = errors(sweep, GOOD.replace("size: 96", f"size: {text}"))
+    assert expected in said and "(line 7, column 21)" in said and len(said.splitlines()) == 1
+    said = errors(sweep, GOOD.replace("size: 96", f"? {text}\n    : 96").replace("{? ", "{? "))
+    assert expected in said
+    assert expected in errors(sweep, GOOD, f"train.epochs={text}")
+    assert expected in errors(sweep, GOOD, f"train.epochs=[3, {text}]")
 
 
-def test_shapes_that_are_the_same_are_built_once(sweep, tiny_with, monkeypatch, tmp_path):
-    """What is loaded, left to chance or computed again changes no tensor's shape; what trains does change a count."""
-    built = []
-    monkeypatch.setattr("bench.config.sweep.skeleton", lambda *arguments: built.append(1) or skeleton(*arguments))
-    same = {
-        "model.encoder.drop_path": {"0": 0.0, "0.1": 0.1},
-        "model.encoder.weights": {"random": "random", "mine": str(tmp_path / "mine.pt")},
-        "model.encoder.checkpointing": {"on": True, "off": False},
-        "model.checkpoint_decoder": {"on": True, "off": False},
-        "train.lr": {"1e-3": 1e-3, "1e-4": 1e-4},
-    }
-    trials = expand(sweep._replace(axes=tuple(Axis.over(path, values) for path, values in same.items())))
-    counts = sizes(trials)
-    assert len(trials) == 96 and len(counts) == 96 and len(built) == 1
-    trials = expand(sweep._replace(axes=(Axis.over("model.tuned_blocks", {"none": "none", "all": "all"}),)))
-    assert len({size["trainable"] for size in sizes(trials).values()}) == 2 and len(built) == 3
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("0x10", 16), ("7", 7), ("07", 7), ("!!int 7", 7), ("1e1", 10.0), ("1.", 1.0), (".5", 0.5), ("!!float 3", 3.0)]
+    + [("'010'", "010"), ("!!str 010", "010"), ('"yes"', "yes"), ("true", True), ("~", None), ("a:b", "a:b")],
+)
+def test_what_both_versions_read_alike_is_read(text, value):
+    assert parse(text) == value and parse(f"[{text}]") == [value] and type(parse(text)) is type(value)
 
 
-def test_encoders_of_shapes_are_copies(tiny):
-    first, second = (skeleton(tiny.model, 32) for _ in range(2))
-    first.encoder.trunk.blocks[0].requires_grad_(True)
-    del first.encoder.trunk.ln_pre
-    third = skeleton(tiny.model, 32)
-    names = {name: (value.shape, value.dtype) for name, value in second.named_parameters()}
-    real = MODELS.build(tiny.model, 32, False)
-    assert names == {name: (value.shape, value.dtype) for name, value in real.named_parameters()}
-    for model in (second, third):
-        trained = {name for name, value in model.named_parameters() if value.requires_grad}
-        assert trained == {name for name, value in real.named_parameters() if value.requires_grad}
+@pytest.mark.parametrize("label", ['"one\\ntwo"', '"one\\ttwo"', '"one\\u2028two"'])
+def test_labels_are_one_line(sweep, label):
+    said = errors(sweep, GOOD.replace("[4, 8]", f"{{{label}: 4}}"))
+    assert "axes.model.adapter.rank: the label 'one" in said and "is no line of text" in said
+    said = errors(sweep, GOOD.replace("seeds:", VARIANTS).replace("as it is", label))
+    assert "variants: the label 'one" in said
 
 
-def test_a_dry_run_of_many_trials_compares_no_configurations_and_says_what_takes_long(tmp_path, monkeypatch, capsys):
-    """To look for a trial in a list is to compare its configuration with all that come before it."""
-    compared = []
-    monkeypatch.setattr(TrialConfig, "__eq__", lambda one, other: compared.append(1) or one is other)
-    monkeypatch.setattr("bench.run.MANY", 3)
-    monkeypatch.chdir(tmp_path)
-    axis = "model.adapter.rank: [1, 2, 3]\n  train.lr: [1e-3, 2e-3, 3e-3, 4e-3]"
-    (tmp_path / "smoke.yaml").write_text(SWEEP.format(axis=axis).replace("seeds: [0]", "seeds: [0, 1, 2, 3, 4]"))
-    assert main(["smoke.yaml", "--dry-run"]) == 0
-    out = capsys.readouterr().out
-    assert "60 of 60 trials to run" in out and not compared
-    assert "counting the parameters of models: 3\n" in out
+def test_a_sum_in_bfloat16_without_autocast_would_change_nothing(sweep):
+    said = errors(sweep, GOOD, "model.encoder.residual=bfloat16")
+    assert "model.encoder.residual: bfloat16 is the type of a sum under autocast" in said
+    assert "Set train.precision=bfloat16, or model.encoder.residual=float32" in said and said.count("\n") == 1
+    both = sweep(GOOD, "model.encoder.residual=bfloat16", "train.precision=bfloat16").base
+    assert both.model.encoder.residual == both.train.precision == "bfloat16"

@@ -7,14 +7,13 @@ import pytest
 from conftest import put
 from pydantic import ValidationError
 
-from bench.config.settings import TrialConfig
-from bench.datasets import DATASETS, DataError
+from bench.config.settings import TrainConfig, TransformConfig
+from bench.config.trial import DATASETS, TrialConfig
+from bench.datasets import DataError
 from bench.datasets.core.catalogue import catalogue
 from bench.datasets.core.packs import find
-from bench.datasets.core.transforms import TransformConfig
 from bench.records.record import load
 from bench.scoring.metrics import OF_PROTOCOL
-from bench.training.loop import TrainConfig
 from bench.trial import run_trial
 
 # --- the catalogue ----------------------------------------------------------------------------------------------------

@@ -7,10 +7,13 @@ from conftest import write_pairs
 from PIL import Image
 from torch import nn
 
-from bench.config.settings import Axis, ConfigError, Sweep
-from bench.config.sweep import expand
-from bench.datasets import DATASETS, DataError, Split
-from bench.datasets.core.transforms import TransformConfig
+from bench.config.axes import Axis
+from bench.config.errors import ConfigError
+from bench.config.expand import expand
+from bench.config.settings import TransformConfig
+from bench.config.sweep import Sweep
+from bench.config.trial import DATASETS
+from bench.datasets import DataError, Split
 from bench.leaderboard.leaderboard import summarise
 from bench.report import plots
 from bench.report.tables import as_frame, markdown

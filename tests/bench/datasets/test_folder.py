@@ -6,8 +6,9 @@ import torch
 from conftest import write_pairs
 from PIL import Image
 
-from bench.datasets import DATASETS, DataError
-from bench.datasets.core.transforms import TransformConfig
+from bench.config.settings import TransformConfig
+from bench.config.trial import DATASETS
+from bench.datasets import DataError
 
 SIZE = TransformConfig(size=16)
 

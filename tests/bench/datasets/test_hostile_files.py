@@ -22,8 +22,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from bench import data, plan, predict, run, score
-from bench.config.settings import load_sweep
-from bench.config.sweep import expand
+from bench.config.expand import expand
+from bench.config.sweep import load_sweep
 from bench.leaderboard.leaderboard import summarise
 from bench.records.external_scores import load_external
 from bench.records.record import load_all

@@ -9,8 +9,9 @@ import pytest
 from conftest import write_pairs
 from PIL import Image
 
-from bench.datasets import DATASETS, DataError, hub
-from bench.datasets.core.transforms import TransformConfig
+from bench.config.settings import TransformConfig
+from bench.config.trial import DATASETS
+from bench.datasets import DataError, hub
 
 SIZE = TransformConfig(size=16)
 

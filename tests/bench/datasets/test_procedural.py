@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench.datasets import DATASETS
+from bench.config.settings import TransformConfig
+from bench.config.trial import DATASETS
 from bench.datasets.core import scenes
-from bench.datasets.core.transforms import TransformConfig
 from bench.datasets.procedural import SMALLEST_MASK, paint
 
 SMALL = {"name": "procedural", "train": 6, "val": 3, "test": 4, "side": 48}

@@ -9,14 +9,16 @@ import pytest
 from synthetic import board_of, record
 
 from bench import report
-from bench.config.settings import Axis, Sweep, TrialConfig
-from bench.config.sweep import expand
+from bench.config.axes import Axis
+from bench.config.expand import expand
+from bench.config.sweep import Sweep
+from bench.config.trial import TrialConfig
 from bench.leaderboard import published
 from bench.leaderboard.columns import not_distinguishable
 from bench.leaderboard.leaderboard import memory_noise_floor, summarise, unresolved
 from bench.leaderboard.results import Results
-from bench.memory.measure import Memory
 from bench.records.external_scores import ExternalRecord
+from bench.records.memory import Memory
 from bench.records.record import MemoryAtFailure
 from bench.report import plots
 from bench.report.sections import escape

@@ -3,9 +3,10 @@
 import pytest
 from synthetic import board_of, record
 
-from bench.config.settings import Axis, Sweep
-from bench.config.sweep import expand
-from bench.memory.measure import Memory
+from bench.config.axes import Axis
+from bench.config.expand import expand
+from bench.config.sweep import Sweep
+from bench.records.memory import Memory
 from bench.report.tables import as_frame, markdown
 
 

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from bench.config.settings import TrialConfig
+from bench.config.trial import TrialConfig
 from bench.leaderboard.published import FILE, Published, load, test_set_of
 from bench.scoring.metrics import OF_PROTOCOL
 

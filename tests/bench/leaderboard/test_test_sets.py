@@ -4,8 +4,9 @@ import pandas
 import pytest
 from synthetic import record
 
-from bench.config.settings import Axis, Sweep
-from bench.config.sweep import expand
+from bench.config.axes import Axis
+from bench.config.expand import expand
+from bench.config.sweep import Sweep
 from bench.leaderboard.leaderboard import summarise
 from bench.report.tables import as_frame, markdown
 

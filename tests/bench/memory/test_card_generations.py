@@ -5,7 +5,7 @@ import torch
 from fake_cuda import FakeCuda
 from fake_nvml import FakeNvml
 
-from bench.config.settings import TrialConfig, with_value
+from bench.config.trial import TrialConfig, with_value
 from bench.memory import sampler
 from bench.memory.card_generations import DEFAULT, GENERATIONS, here, of_capability, of_device
 from bench.memory.predicted_peak import fake_footprint, predict

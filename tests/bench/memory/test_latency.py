@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.datasets import DATASETS
+from bench.config.trial import DATASETS
 from bench.memory import latency as module
 from bench.memory.latency import latency
 from bench.trial import run_trial

@@ -18,8 +18,10 @@ from fake_nvml import FakeNvml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.config.settings import MemoryConfig
 from bench.memory import sampler
-from bench.memory.measure import MeasurementSpoiled, Memory, MemoryConfig, MemoryMonitor, device_identifiers
+from bench.memory.measure import MeasurementSpoiled, MemoryMonitor, device_identifiers
+from bench.records.memory import Memory
 
 MIB = 2**20
 

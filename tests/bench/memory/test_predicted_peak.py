@@ -6,7 +6,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint
 
-from bench.config.settings import TrialConfig, with_value
+from bench.config.trial import TrialConfig, with_value
 from bench.datasets.core.transforms import flip
 from bench.memory.predicted_peak import Unpredictable, fake_footprint, predict
 from bench.memory.step_memory import PARTS, Tracker, follow_step

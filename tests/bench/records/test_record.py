@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas
 import pytest
 
-from bench.memory.measure import Memory
+from bench.records.memory import Memory
 from bench.records.record import TrialRecord, adopt, load, load_all, load_images
 from bench.system import files
 

@@ -9,8 +9,8 @@ from conftest import RANKS, SWEEP, write_pairs
 from safetensors.torch import load_file, save_file
 
 from bench import run, score
-from bench.config.settings import load_sweep
-from bench.config.sweep import expand
+from bench.config.expand import expand
+from bench.config.sweep import load_sweep
 from bench.leaderboard import results
 from bench.records import sweep_json
 from bench.records.record import MANIFEST, TrialRecord, load_all, set_aside_damaged

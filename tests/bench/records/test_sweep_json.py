@@ -9,13 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench import plan, run
-from bench.config.settings import Axis, ConfigError, Sweep, load_sweep
-from bench.config.sweep import expand
+from bench.config.axes import Axis
+from bench.config.errors import ConfigError
+from bench.config.expand import expand
+from bench.config.sweep import Sweep, folder_name, load_sweep
 from bench.leaderboard import results
 from bench.records import sweep_json
 from bench.records.record import MANIFEST, TrialRecord, load_all
 from bench.records.sweep_json import changes, label, reconstruct, understand, varied
-from bench.run import folder_name
 from models.core.registry import Missing
 
 

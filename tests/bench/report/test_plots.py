@@ -13,11 +13,12 @@ from matplotlib.text import Annotation, Text
 from PIL import Image
 from synthetic import provenance
 
-from bench.config.settings import Axis, Sweep
-from bench.config.sweep import expand
+from bench.config.axes import Axis
+from bench.config.expand import expand
+from bench.config.sweep import Sweep
 from bench.leaderboard.front import front_shares
 from bench.leaderboard.results import Results
-from bench.memory.measure import Memory
+from bench.records.memory import Memory
 from bench.records.record import CurvePoint, Timing, TrialRecord
 from bench.report import plots
 from bench.report.plots import predictions, style

@@ -13,8 +13,9 @@ import pandas
 import pytest
 from synthetic import synthetic
 
-from bench.config.settings import Axis, ConfigError
-from bench.config.sweep import expand
+from bench.config.axes import Axis
+from bench.config.errors import ConfigError
+from bench.config.expand import expand
 from bench.leaderboard import results
 from bench.leaderboard.against import against
 from bench.leaderboard.leaderboard import Leaderboard

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.config.settings import ConfigError
-from bench.config.sweep import Trial
+from bench.config.errors import ConfigError
+from bench.config.expand import Trial
 from bench.records.provenance import COMMIT, commit_in_words, provenance
 from bench.records.record import load, load_images
 from bench.scheduling import cluster

@@ -294,7 +294,7 @@ def test_asking_costs_nothing_that_takes_long():
     assert not {"torch", "numpy", "pandas", "pydantic", "models"} & set(done.stdout.split())
     code = "import sys, bench.scheduling.ray_worker; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"torch", "models", "bench.config.settings"} & set(done.stdout.split())
+    assert not {"torch", "models", "bench.config.sweep"} & set(done.stdout.split())
 
 
 def test_asking_a_socket_that_is_not_there_ends(monkeypatch, request_of, tiny, tmp_path):

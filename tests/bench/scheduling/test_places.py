@@ -11,8 +11,8 @@ import pytest
 from conftest import RANKS, REPOSITORY, SWEEP, write_pairs
 
 from bench import score
-from bench.config.settings import TrialConfig
-from bench.datasets import DATASETS, DataError
+from bench.config.trial import DATASETS, TrialConfig
+from bench.datasets import DataError
 from bench.datasets.core import cache
 from bench.run import main
 from bench.scheduling import ray_tune

@@ -16,8 +16,8 @@ import ray
 from conftest import wait_for
 from ray.cluster_utils import Cluster
 
-from bench.config.settings import load_sweep
-from bench.config.sweep import expand
+from bench.config.expand import expand
+from bench.config.sweep import load_sweep
 from bench.records.record import TrialRecord, load_all
 from bench.run import main
 from bench.scheduling import cluster, ray_tune, ray_worker

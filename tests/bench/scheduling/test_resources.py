@@ -5,7 +5,8 @@ import argparse
 import pytest
 from fake_cuda import FakeCuda
 
-from bench.config.settings import ConfigError, Sweep
+from bench.config.errors import ConfigError
+from bench.config.sweep import Sweep
 from bench.scheduling.resources import Resources, add_options, check_parallel, resources_of
 from bench.system import machine
 

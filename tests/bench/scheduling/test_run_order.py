@@ -1,6 +1,6 @@
 """The longest trials start first."""
 
-from bench.config.sweep import Trial
+from bench.config.expand import Trial
 from bench.scheduling.run_order import longest_first, predicted_cost
 
 

@@ -2,9 +2,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.config.protocol import ProtocolConfig
+from bench.config.settings import ProtocolConfig, TransformConfig
 from bench.datasets import Split
-from bench.datasets.core.transforms import TransformConfig
 from bench.scoring.evaluate import predict
 
 TRANSFORM = TransformConfig(size=8)

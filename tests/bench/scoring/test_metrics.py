@@ -7,7 +7,7 @@ import numpy as np
 import py_sod_metrics
 import pytest
 
-from bench.config.protocol import ProtocolConfig
+from bench.config.settings import ProtocolConfig
 from bench.scoring.metrics import CLASS_METRICS, METRICS, OF_PROTOCOL, NotFinite, collect, measure, score
 
 SOD = OF_PROTOCOL["sod"]

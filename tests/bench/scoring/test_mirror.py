@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bench.config.protocol import ProtocolConfig
+from bench.config.settings import ProtocolConfig
 from bench.scoring import mirror
 from bench.scoring.metrics import score
 

@@ -13,13 +13,16 @@ from conftest import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bench.config.axes import Axis
+from bench.config.errors import ConfigError
+from bench.config.expand import Trial, expand
 from bench.config.search import EarlyStoppingConfig, Range, SearchConfig
-from bench.config.settings import Axis, ConfigError, Sweep, TrialConfig, load_sweep
-from bench.config.sweep import Trial, expand, pending
+from bench.config.sweep import Sweep, load_sweep
+from bench.config.trial import TrialConfig
 from bench.leaderboard.leaderboard import summarise
 from bench.leaderboard.statistics import compare, holm
 from bench.records.provenance import provenance
-from bench.records.record import CurvePoint, Timing, TrialRecord, load_all, write_table
+from bench.records.record import CurvePoint, Timing, TrialRecord, load_all, pending, write_table
 from bench.report.tables import markdown
 from bench.run import main
 from bench.scheduling import cluster, serial

@@ -14,8 +14,8 @@ import warm
 from conftest import RANKS, SWEEP, customise, finished, processes, wait_for
 
 import bench
-from bench.config.settings import load_sweep
-from bench.config.sweep import expand
+from bench.config.expand import expand
+from bench.config.sweep import load_sweep
 from bench.trial import run_trial
 
 COMMANDS = ("run", "report/__main__", "plan", "score", "data", "predict", "export", "compare_memory", "compare_speed")

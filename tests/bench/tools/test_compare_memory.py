@@ -2,9 +2,9 @@
 
 import torch
 
-from bench.config.settings import TrialConfig, with_value
-from bench.memory.measure import Memory
+from bench.config.trial import TrialConfig, with_value
 from bench.memory.predicted_peak import predict
+from bench.records.memory import Memory
 from bench.tools import compare_memory
 from bench.tools.compare_memory import FULL, GRID, Measured, compare_on_cpu, label, main, write
 

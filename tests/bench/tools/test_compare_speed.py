@@ -9,7 +9,7 @@ import torch
 from fake_cuda import CardInMemory, FakeCuda
 from torch import nn
 
-from bench.config.settings import TrialConfig, with_value
+from bench.config.trial import TrialConfig, with_value
 from bench.system.device import tf32_flags
 from bench.tools import compare_speed
 from bench.tools.compare_memory import function_of

@@ -14,7 +14,7 @@ from safetensors.torch import load
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from bench.config.settings import TrialConfig, with_value
+from bench.config.trial import TrialConfig, with_value
 from bench.records.record import TrialRecord
 from bench.scheduling.multi_gpu import _failure, run_parallel
 from bench.scheduling.trial_processes import Request

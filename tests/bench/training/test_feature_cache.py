@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load
 
-from bench.config.settings import ConfigError
-from bench.config.sweep import Trial
-from bench.datasets import DATASETS
-from bench.datasets.core.transforms import TransformConfig, flip, to_input
+from bench.config.errors import ConfigError
+from bench.config.expand import Trial
+from bench.config.settings import TransformConfig
+from bench.config.trial import DATASETS
+from bench.datasets.core.transforms import flip, to_input
 from bench.leaderboard.leaderboard import _memory_notes, _quantities
 from bench.records.record import TrialRecord
 from bench.run import main

@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from bench.training.loop import TrainConfig, _groups
+from bench.config.settings import TrainConfig
+from bench.training.loop import _groups
 from bench.trial import run_trial
 from models import MODELS
 from models.core.encoder_decoder import part_of

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from bench import trial
-from bench.datasets import DATASETS
+from bench.config.trial import DATASETS
 from bench.records.record import load_all
 from bench.scoring.evaluate import predict
 from bench.scoring.metrics import score

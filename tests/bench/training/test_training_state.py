@@ -9,8 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load, save_file
 
-from bench.config.settings import TrialConfig
-from bench.datasets import DATASETS
+from bench.config.trial import DATASETS, TrialConfig
 from bench.records.provenance import provenance
 from bench.scoring import sod
 from bench.system import files

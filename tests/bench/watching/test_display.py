@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench.config.settings import Axis, Sweep
-from bench.config.sweep import expand
+from bench.config.axes import Axis
+from bench.config.expand import expand
+from bench.config.sweep import Sweep
 from bench.leaderboard import results
-from bench.memory.measure import Memory
 from bench.records import sweep_json
+from bench.records.failures import without_record
+from bench.records.memory import Memory
 from bench.records.record import CurvePoint, Timing, TrialRecord
 from bench.report import page
-from bench.scheduling.trial_processes import without_record
 from bench.training.loop import Epoch
 from bench.watching import live_page
 from bench.watching.display import Display, peak_memory

@@ -8,9 +8,11 @@ import yaml
 from tensorboardX.proto.event_pb2 import Event
 
 from bench import run
-from bench.config.settings import Axis, ConfigError, Sweep, load_sweep
-from bench.config.sweep import expand
-from bench.memory.measure import Memory
+from bench.config.axes import Axis
+from bench.config.errors import ConfigError
+from bench.config.expand import expand
+from bench.config.sweep import Sweep, load_sweep
+from bench.records.memory import Memory
 from bench.records.record import CurvePoint, Timing, TrialRecord
 from bench.training.loop import Epoch
 from bench.watching import trackers, watchers

@@ -11,9 +11,11 @@ import warm
 from conftest import write_pairs
 from PIL import Image
 
-from bench.datasets import DATASETS, DataError, silent
+from bench.config.settings import TransformConfig
+from bench.config.trial import DATASETS
+from bench.datasets import DataError
 from bench.datasets.core.cache import resized_pairs
-from bench.datasets.core.transforms import TransformConfig
+from bench.system.progress import silent
 
 
 @pytest.fixture

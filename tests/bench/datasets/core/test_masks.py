@@ -14,15 +14,18 @@ from PIL import Image
 from torch.nn import functional as F
 
 from bench import data, score
-from bench.config.protocol import ProtocolConfig
-from bench.config.settings import load_sweep
-from bench.config.sweep import expand, prepare_data
-from bench.datasets import DATASETS, IGNORED, DataError, first_lines
+from bench.config.expand import expand
+from bench.config.settings import ProtocolConfig, TrainConfig, TransformConfig
+from bench.config.sweep import load_sweep
+from bench.config.trial import DATASETS
+from bench.datasets import IGNORED, DataError
 from bench.datasets.core.masks import Reading, to_mask
-from bench.datasets.core.transforms import TransformConfig, resize_mask
+from bench.datasets.core.transforms import resize_mask
+from bench.scheduling.preflight import prepare_data
 from bench.scoring.classes import score_classes
 from bench.scoring.metrics import measure
-from bench.training.loop import TrainConfig, batch_loss
+from bench.system.wording import first_lines
+from bench.training.loop import batch_loss
 from bench.training.losses import CLASS_LOSSES, LOSSES
 
 SHAPE = (40, 48)

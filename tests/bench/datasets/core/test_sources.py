@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import write_pairs
 
-from bench.config.settings import ConfigError, with_value
+from bench.config.errors import ConfigError
+from bench.config.trial import with_value
 from bench.datasets.core import sources
 from bench.datasets.core.sources import Source, fetch, parse
 from bench.run import main

@@ -3,7 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.datasets.core.transforms import TransformConfig, flip, resize_image, resize_mask, to_input, to_target
+from bench.config.settings import TransformConfig
+from bench.datasets.core.transforms import flip, resize_image, resize_mask, to_input, to_target
 
 
 @pytest.fixture

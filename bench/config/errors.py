@@ -1,0 +1,65 @@
+"""The user's mistakes, and how pydantic's findings become one line each."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from models.core.registry import Config, Registry, did_you_mean
+
+MOST_ERRORS = 50
+"""That are said one by one."""
+
+
+class ConfigError(ValueError):
+    """The user's mistake, one line each. Printed without a traceback; exit code 2."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+def explain(error: ValidationError, cls: type[Config], raw: Any) -> list[str]:
+    """pydantic's findings as one line each: where, what came, what is allowed, the nearest remedy."""
+    return [_line(found, cls, raw) for found in error.errors(include_url=False)]
+
+
+def _line(found: Any, cls: type[Config], raw: Any) -> str:
+    location, kind, context = found["loc"], found["type"], found.get("ctx", {})
+    where = ".".join(str(part) for part in location)
+    if kind == "extra_forbidden":
+        fields = _fields_at(cls, raw, location[:-1])
+        return f"{where}: unknown key{did_you_mean(str(location[-1]), fields)} Allowed: {', '.join(fields)}"
+    if kind == "missing":
+        return f"{where}: is missing"
+    text = found["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    if kind == "multiple_of" and isinstance(found["input"], int):
+        step = int(context["multiple_of"])
+        low = found["input"] // step * step
+        text += f", e.g. {', '.join(str(n) for n in (low, low + step) if n > 0)}"
+    if isinstance(found["input"], dict | Config):
+        return f"{where}: {text}" if where else text
+    return f"{where}: {text} (got {_short(found['input'])})"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _fields_at(cls: type[Config], raw: Any, location: Sequence[str | int]) -> list[str]:
+    """Names of the fields of the configuration at ``location``, as far as ``raw`` says which entries are meant."""
+    for part in location:
+        field = cls.model_fields.get(str(part))
+        raw = raw.get(part) if isinstance(raw, Mapping) else None
+        if field is None:  # a key of a plain mapping, such as a profile's name
+            continue
+        registry = next((m for m in field.metadata if isinstance(m, Registry)), None)
+        if registry is None:
+            inner = [a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(a, type)]
+            cls = next((a for a in inner if issubclass(a, Config)), cls)
+        elif isinstance(raw, Mapping) and "name" in raw or isinstance(raw, str):
+            cls = registry.module(raw if isinstance(raw, str) else raw["name"]).Config
+        elif isinstance(field.default, Config):
+            cls = type(field.default)
+    return list(cls.model_fields)

@@ -1,0 +1,102 @@
+"""A sweep's trials: expanded from its axes and seeds, and checked before any of them runs."""
+
+import itertools
+import json
+import math
+from dataclasses import dataclass
+
+from bench.config.axes import MOST_POINTS
+from bench.config.errors import MOST_ERRORS, ConfigError
+from bench.config.sweep import Sweep
+from bench.config.trial import TrialConfig, with_value
+from bench.system.progress import Progress, silent
+from bench.system.wording import some
+from models.core.encoder_decoder import parameter_counts
+from models.core.registry import InvalidModel
+from models.core.skeleton import skeleton
+
+MOST_PARAMETERS = 10**11
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of a sweep at one seed."""
+
+    config: TrialConfig
+    point: tuple[str, ...]  # the label on each axis, in the order of the sweep's axes
+
+    @property
+    def trial_id(self) -> str:
+        return self.config.trial_id
+
+    @property
+    def seed(self) -> int:
+        return self.config.seed
+
+
+def expand(sweep: Sweep) -> list[Trial]:
+    """All points of the product of the axes, each at every seed. Raises ``ConfigError`` for the impossible ones."""
+    count = math.prod(len(axis.points) for axis in sweep.axes) * len(sweep.seeds)
+    if count > MOST_POINTS:
+        raise ConfigError(f"{sweep.name}: axes and seeds multiply to {count:,} trials. At most {MOST_POINTS:,}")
+    trials, errors = [], []
+    for point in itertools.product(*(axis.points for axis in sweep.axes)):
+        labels = tuple(label for label, _ in point)
+        changes = {path: value for _, sets in point for path, value in sets.items()}
+        try:
+            config = with_value(sweep.base, changes)
+        except ConfigError as error:
+            at = ", ".join(f"{axis.name}={label}" for axis, label in zip(sweep.axes, labels))
+            errors += [f"  at {at}: {line}" for line in error.lines]
+            continue
+        trials += [Trial(config.model_copy(update={"seed": seed}), labels) for seed in sweep.seeds]
+    seen: dict[str, Trial] = {}
+    for trial in trials:
+        first = seen.setdefault(trial.trial_id, trial)
+        if first is not trial:
+            errors.append(f"  {', '.join(first.point)} and {', '.join(trial.point)} are the same configuration")
+    if errors:
+        raise ConfigError(f"{sweep.name}:", *list(dict.fromkeys(errors))[:MOST_ERRORS])
+    return trials
+
+
+def model_key(config: TrialConfig) -> str:
+    """Equal for trials whose models are built alike."""
+    return json.dumps([config.model.model_dump(mode="json"), config.transform.size])
+
+
+def data_key(config: TrialConfig) -> str:
+    """Equal for trials that read the same data in the same way."""
+    return json.dumps([part.model_dump(mode="json") for part in (config.dataset, config.transform)])
+
+
+def sizes(trials: list[Trial], progress: Progress = silent) -> dict[str, dict[str, int]]:
+    """Parameter counts by trial id; each distinct shape is built once, without memory. Empty if a package is missing.
+
+    Raises ``ConfigError`` with everything that cannot be built.
+    """
+    keys = {trial.trial_id: _shape_key(trial.config) for trial in trials}
+    distinct = {keys[trial.trial_id]: trial for trial in reversed(trials)}  # the first of each
+    by_shape: dict[str, dict[str, int]] = {}
+    points: dict[str, list[str]] = {}  # of each error
+    for key, trial in progress(list(reversed(distinct.items())), len(distinct)):
+        config = trial.config
+        by_shape[key] = {}
+        if any(item.kind == "package" for item in config.model.missing()):
+            continue
+        try:
+            by_shape[key] = parameter_counts(skeleton(config.model, config.transform.size))
+            if (total := by_shape[key]["total"]) > MOST_PARAMETERS:
+                raise InvalidModel(
+                    f"name: {total:.2g} parameters are beyond any machine. At most {MOST_PARAMETERS:.0e}"
+                )
+        except InvalidModel as error:
+            points.setdefault(str(error), []).append(", ".join(trial.point))
+    if points:
+        lines = [f"model.{error} (at {some(where)})" for error, where in points.items()]
+        raise ConfigError(*lines[:MOST_ERRORS])
+    return {trial_id: by_shape[key] for trial_id, key in keys.items()}
+
+
+def _shape_key(config: TrialConfig) -> str:
+    return json.dumps([config.model.shape(), config.transform.size])

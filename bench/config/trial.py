@@ -1,0 +1,183 @@
+"""The configuration of one trial, and the identity that it gives the trial."""
+
+from models.core.registry import Registry
+from typing import Any
+from bench.training.losses import CLASS_LOSSES
+from collections.abc import Callable
+from bench.config.errors import ConfigError
+from models.core.registry import Config
+from collections.abc import Iterator
+from typing import Literal
+from models import MODELS
+from collections.abc import Mapping
+from bench.config.settings import MemoryConfig
+from models.core.registry import Missing
+from typing import NamedTuple
+from pydantic import NonNegativeInt
+from bench.config.settings import ProtocolConfig, TrainConfig, TransformConfig
+from pydantic import ValidationError
+from functools import cached_property
+from bench.config.errors import explain
+import hashlib
+import json
+from pydantic import model_validator
+from bench.memory.measure import nvml_missing
+from bench.memory.sampler import nvml_problem
+import torch
+
+DATASETS = Registry("bench.datasets", "dataset")
+LARGEST = 1_000_000
+"""Of a whole number that is no seed: beyond it memory or time run out, after a long wait."""
+
+
+class TrialConfig(Config):
+    """All that decides the outcome of one trial."""
+
+    model: MODELS.field()
+    dataset: DATASETS.field()
+    transform: TransformConfig = TransformConfig()
+    train: TrainConfig = TrainConfig()
+    protocol: ProtocolConfig = ProtocolConfig()
+    memory: MemoryConfig = MemoryConfig()
+    device: Literal["cuda", "cpu"] = "cuda"
+    seed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> "TrialConfig":
+        """Model, masks, loss and resizing mean the same by a class, model and transform the same by a colour; and no
+        setting is without effect beside the others."""
+        classes = self.num_classes
+        wrong = []
+        if self.model.num_classes != classes:
+            wrong.append(
+                f"model.num_classes: {self.model.num_classes}, but the masks of dataset {self.dataset.name} have "
+                f"{classes}. Set model.num_classes={classes}"
+            )
+        if (self.train.loss in CLASS_LOSSES) != (classes > 1):
+            fitting = "cross_entropy" if classes > 1 else "structure_loss"
+            wrong.append(f"train.loss: {self.train.loss} is not for {_classes(classes)}. Set train.loss={fitting}")
+        if classes > 1 and self.transform.mask_resize != "nearest":
+            mixing = f"{self.transform.mask_resize} would mix classes"
+            wrong.append(f"transform.mask_resize: {mixing}. Set transform.mask_resize=nearest")
+        if classes > 1 and self.protocol != ProtocolConfig():
+            wrong.append("protocol: says how maps of an object are scored, and the masks have classes. Leave it out")
+        expected = getattr(self.model, "input_normalisation", self.transform.normalisation)
+        if expected != self.transform.normalisation:
+            given = f"transform.normalisation is {self.transform.normalisation}"
+            wrong.append(f"model.input_normalisation: {expected}, but {given}. Give them the same value")
+        wrong += [
+            f"{path}: {n:.3g} is beyond all use. At most {LARGEST:,}" for path, n in _numbers(self) if n > LARGEST
+        ]
+        encoder = getattr(self.model, "encoder", None)
+        if getattr(encoder, "residual", "float32") != "float32" and self.train.precision == "float32":
+            nothing = "the type of a sum under autocast, and train.precision=float32 has none: it would change nothing"
+            remedy = "Set train.precision=bfloat16, or model.encoder.residual=float32"
+            wrong.append(f"model.encoder.residual: {encoder.residual} is {nothing}. {remedy}")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the masks; 1 is object against background."""
+        return getattr(self.dataset, "num_classes", 1)  # a dataset that does not say has objects
+
+    @cached_property
+    def trial_id(self) -> str:
+        """12 hex digits over the validated configuration: equal settings are the same trial, in every sweep.
+
+        A field of ``LATER`` enters it only where the trial does something else than before there was the field.
+        """
+        raw = self.model_dump(mode="json")
+        for field in LATER:
+            part = field.part_of(raw)
+            if field.name in part and (field.idle(self) or part[field.name] == field.before):
+                del part[field.name]
+        text = json.dumps(raw, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def missing(self) -> Iterator[Missing]:
+        yield from super().missing()
+        if self.device == "cuda" and not torch.cuda.is_available():
+            what = f"torch {torch.__version__} sees no NVIDIA GPU here"
+            yield Missing("device", "device", what, "run where there is one, or set device=cpu (slow at full size)")
+        elif self.device == "cuda" and self.memory.foreign_process != "note" and (problem := nvml_problem()):
+            what, remedy = nvml_missing(problem).rsplit(". ", 1)
+            yield Missing("NVML", "memory.foreign_process", what, remedy)
+
+
+class Later(NamedTuple):
+    """A field that was added when there were records without it, whose trials keep their ids."""
+
+    path: str
+    before: Any
+    """The value, as JSON has it, with which a trial does what it did before there was the field. A record without the
+    field has this value."""
+    idle: Callable[[TrialConfig], bool] = lambda config: False
+    """Whether the field changes nothing in a trial, whatever its value."""
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit(".", 1)[-1]
+
+    def part_of(self, raw: dict[str, Any]) -> dict[str, Any]:
+        """The part of a configuration that the field belongs to; empty where it has no such part."""
+        for parent in self.path.split(".")[:-1]:
+            raw = raw.get(parent)
+            if not isinstance(raw, dict):
+                return {}
+        return raw
+
+
+LATER = (
+    Later("train.tf32", before=False, idle=lambda config: config.device == "cpu"),
+    Later("dataset.foreground", before="auto"),
+    Later("dataset.ignore", before=[]),
+    Later("dataset.mask_suffix", before=""),
+    Later("dataset.recursive", before=False),
+    Later("dataset.classes", before={}),
+)
+"""All fields that were added since the first records were made. Whoever adds a field adds it here."""
+
+
+def recorded(text: str) -> TrialConfig:
+    """A configuration, as JSON, out of a record, a manifest or a file of trained weights, which may lack the fields of
+    ``LATER``: its trial did without them.
+
+    Raises ``ValidationError`` where it is not of this version.
+    """
+    config, raw = TrialConfig.model_validate_json(text), json.loads(text)
+    for field in LATER:
+        known = field.name in field.part_of(raw)
+        if not known and not field.idle(config) and field.name in field.part_of(config.model_dump()):
+            config = with_value(config, {field.path: field.before})
+    return config
+
+
+def _numbers(config: Config, above: str = "") -> Iterator[tuple[str, int]]:
+    """The whole numbers of a configuration and of its parts, but seeds, with their dotted paths."""
+    for name in type(config).model_fields:
+        value, path = getattr(config, name), f"{above}{name}"
+        if isinstance(value, Config):
+            yield from _numbers(value, f"{path}.")
+        elif not name.endswith("seed"):
+            yield from ((path, n) for n in (value if isinstance(value, tuple) else (value,)) if type(n) is int)
+
+
+def _classes(count: int) -> str:
+    return f"{count} classes" if count > 1 else "object against background"
+
+
+def with_value(base: TrialConfig, changes: Mapping[str, Any]) -> TrialConfig:
+    """``base`` with the values at some dotted paths replaced, validated anew. Raises ``ConfigError``."""
+    raw = base.model_dump()
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        node = raw
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    try:
+        return TrialConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(*explain(error, TrialConfig, raw)) from None

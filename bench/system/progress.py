@@ -1,0 +1,13 @@
+"""A loop that can be watched."""
+
+from typing import Any
+from collections.abc import Callable
+from collections.abc import Iterable
+
+Progress = Callable[[Iterable[Any], int], Iterable[Any]]
+"""Wraps a long loop of known length so that somebody can watch it."""
+
+
+def silent(items: Iterable[Any], total: int) -> Iterable[Any]:
+    """The ``Progress`` that shows nothing."""
+    return items
