@@ -18,20 +18,19 @@ from bench.datasets.core.catalogue import BenchmarkSet, catalogue
 from bench.datasets.core.check import SetReport, as_json, check
 from bench.datasets.core.fetch import FetchError, download
 from bench.datasets.core.masks import add_options, reading_of
-from bench.system.console import ArgumentParser, Console, complain
+from bench.system.console import ArgumentParser, Console, complain, console_of_command
 from bench.system.files import TargetError, check_targets, write_whole
 from bench.watching.display import loading
 from models.core.paths import expanded
 from models.core.registry import did_you_mean
 
-LOG_WIDTH = 160
 SHOWN = 20  # lines of one kind
 
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0 all is well, 1 the data have problems or a person must act, 2 the input is wrong."""
     options = _parser().parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, soft_wrap=True, highlight=False)
+    console = console_of_command()
     try:
         return options.run(options, console)
     except (UsageError, TargetError) as error:

@@ -25,13 +25,12 @@ from bench.memory.card_generations import DEFAULT, GENERATIONS, MIB, Generation,
 from bench.memory.predicted_peak import USABLE, Prediction, Unpredictable, fits, predict, prediction_key
 from bench.memory.step_memory import PARTS
 from bench.records import sweep_json
+from bench.records.record import check_writable
 from bench.report import plots
 from bench.report.tables import csv, escape
-from bench.run import COUNTING, LOG_WIDTH, MANY
-from bench.scheduling.preflight import check_writable
-from bench.system.console import ArgumentParser, Console, complain
+from bench.system.console import ArgumentParser, complain, console_of_command
 from bench.system.files import TargetError, check_targets, write_whole
-from bench.watching.display import loading
+from bench.watching.display import counting
 from models.core.paths import expanded
 from models.core.registry import InvalidModel, did_you_mean
 
@@ -63,13 +62,13 @@ class PlanRow:
 def main(arguments: list[str]) -> int:
     """Exit code: 0, 1 when no point at all could be predicted, or 2 when the input is wrong."""
     options = _parser().parse_intermixed_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, soft_wrap=True, highlight=False)
+    console = console_of_command()
     try:
         card = None if options.card is None else card_size(options.card)
         generation, why = card_generation(options.generation)
         sweep = load_sweep(options.sweep, options.profile, options.overrides, preferred="full")
         trials = expand(sweep)
-        sizes(trials, loading(console, COUNTING, MANY))  # says everything that cannot be built, at once
+        sizes(trials, counting(console))  # says everything that cannot be built, at once
         folder = options.results / folder_name(sweep)
         sweep_json.check_owner(folder, sweep)
         check_targets([folder / name for name in FILES], [options.sweep])

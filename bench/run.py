@@ -23,20 +23,20 @@ from bench.datasets.core.sources import parse
 from bench.leaderboard import results
 from bench.leaderboard.predicted_memory import keep_predictions
 from bench.records import external_scores, schema, sweep_json
-from bench.records.record import MANIFEST, TrialRecord, load_all, pending, set_aside_damaged, unsaved
+from bench.records.record import MANIFEST, TrialRecord, check_writable, load_all, pending, set_aside_damaged, unsaved
 from bench.report import terminal
 from bench.scheduling.executor import Executor
-from bench.scheduling.preflight import absent_of, check_cache, check_writable
+from bench.scheduling.preflight import absent_of, check_cache
 from bench.scheduling.resources import add_options, resources_of
 from bench.scheduling.rounds import Rounds
 from bench.scheduling.trial_queue import Limits
 from bench.search import next_trials
-from bench.system.console import ArgumentParser, Console, complain
+from bench.system.console import ArgumentParser, Console, complain, console_of_command
 from bench.system.files import TargetError, check_targets, remove_unfinished
 from bench.system.interrupt import INTERRUPTED, Interrupts, Terminated
 from bench.training import feature_cache, training_state
 from bench.watching import watchers
-from bench.watching.display import loading
+from bench.watching.display import counting, loading
 from bench.watching.live_page import LivePage
 from models.core.paths import expanded
 from models.core.registry import Missing
@@ -44,8 +44,6 @@ from models.core.registry import Missing
 GOES_ON = "what was finished is kept, the same command goes on from there"
 FAILED = ("error", "diverged")
 """What lacks a number that was asked for. ``oom`` and ``over budget`` are answers."""
-LOG_WIDTH = 160
-COUNTING, MANY = "counting the parameters of models", 200
 """Said in a log from so many distinct models on: they take seconds, thousands take minutes."""
 
 
@@ -56,8 +54,7 @@ def main(arguments: list[str]) -> int:
     Trials that lack weights, data or a device stay out, are said loudly, and are rows ``missing`` of the table.
     """
     options = _parser().parse_intermixed_args(arguments)
-    width = None if sys.stdout.isatty() else LOG_WIDTH
-    console = Console(file=sys.stdout, quiet=options.quiet, width=width, soft_wrap=True, highlight=False)
+    console = console_of_command(options.quiet)
 
     def say(line: str) -> None:
         console.print(line, markup=False)
@@ -79,7 +76,7 @@ def _run(options: argparse.Namespace, console: Console, say: Callable[[str], Non
     candidates = expand(sweep)
     next_trials.check(sweep, candidates)
     watchers.check_trackers(sweep.track, options.executor)
-    counts = sizes(candidates, loading(console, COUNTING, MANY))
+    counts = sizes(candidates, counting(console))
     resources, sources = resources_of(options, sweep), parse(options.fetch)
     limits, checkpoint_seconds = _limits(options)
     feature_cache.choose(options)
@@ -261,7 +258,7 @@ def _show_plan(
     trials, to_run, _ = next_trials.plan(sweep, known)
     absent, chosen = absent_of(to_run), {trial.trial_id for trial in to_run}
     further = [trial for trial in trials if trial.trial_id not in counts]
-    counts = counts | sizes(further, loading(console, COUNTING, MANY))
+    counts = counts | sizes(further, counting(console))
     table = Table("trial", *(escape(axis.name) for axis in sweep.axes), "seed", "parameters", "trainable", "state")
     for trial in trials:
         size = counts[trial.trial_id]

@@ -39,7 +39,7 @@ from bench.scoring.metrics import METRICS, Measured, NotFinite, collect, measure
 from bench.system.console import ArgumentParser, Console, complain
 from bench.system.files import TargetError, check_targets
 from bench.system.machine import cores
-from bench.system.processes import end_with
+from bench.system.process_tree import end_with
 from bench.system.wording import first_lines, some
 from models.core.paths import expanded
 

@@ -1,20 +1,12 @@
-"""One trial: build, train, measure, score, record. Needs neither Ray nor a results folder.
-
-``python -m bench.trial`` runs the one that standard input describes (``bench.scheduling.trial_processes.Request``), tells on standard
-output how it goes on (``bench.scheduling.events``), and leaves its record. Where a process can be forked, that is not needed.
-"""
+"""One trial: build, train, measure, score, record. Needs neither Ray, nor a process of its own, nor a results folder."""
 
 import dataclasses
 import gc
-import os
-import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,15 +20,12 @@ from bench.memory.latency import latency
 from bench.memory.measure import MeasurementSpoiled, MemoryMonitor, conditions
 from bench.memory.predicted_peak import predict as predict_memory
 from bench.records.provenance import provenance, with_inputs
-from bench.records.record import CurvePoint, MemoryAtFailure, Timing, TrialRecord, save_or_keep
-from bench.scheduling.events import telling
-from bench.scheduling.trial_processes import Request
+from bench.records.record import CurvePoint, MemoryAtFailure, Timing, TrialRecord
 from bench.scoring import sample_predictions
 from bench.scoring.classes import score_classes
 from bench.scoring.evaluate import predict
 from bench.scoring.metrics import NotFinite, Scores, score
 from bench.system.device import device_of, float32_products
-from bench.system.processes import end_with
 from bench.training import feature_cache, trained_weights, training_state
 from bench.training.checks import CheckFailed, check_frozen, frozen_digests
 from bench.training.data_parallel import Share
@@ -50,7 +39,6 @@ Item = TypeVar("Item")
 EXPLAINED = (CheckFailed, DataError, InvalidModel, MeasurementSpoiled, NotFinite, WeightsError)
 """Failures that say all there is to say; anything else is recorded with its traceback."""
 GIB = 2**30
-SIGN_OF_LIFE_SECONDS = 2.0
 FAR_ABOVE = 1.2
 """A trial predicted to need more than so many times its budget is not run: the prediction's error is far smaller."""
 
@@ -318,57 +306,3 @@ def _timed(items: Iterable[Item], spent: list[float], on_step: Callable[[], Any]
 def _is_out_of_memory(error: Exception) -> bool:
     """CUDA's error has a type of its own; torch's CPU allocator raises a plain ``RuntimeError``."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def run_requested(request: Request) -> None:
-    """Runs a trial in this process, which is its own and ends with the one that started it."""
-    threading.Thread(target=end_with, args=(os.getppid(), 1), daemon=True).start()
-    config = TrialConfig.model_validate_json(request.config)
-    with suppress(OSError):  # as a list of processes shows it, on Linux
-        Path("/proc/self/comm").write_text(f"trial-{config.trial_id[:8]}")
-    with telling() as (tell, alive):
-        record = run_trial(
-            config,
-            threads=request.threads,
-            trials_at_once=request.trials_at_once,
-            on_epoch=tell,
-            on_step=seldom(alive),
-            checkpoints=checkpoints_of(request),
-        )
-    leave(record, request)
-
-
-def checkpoints_of(request: Request, share: Share = Share()) -> training_state.Checkpoints:
-    """Where a requested trial goes on from."""
-    folder = training_state.place(Path(request.folder), TrialConfig.model_validate_json(request.config).trial_id)
-    return training_state.Checkpoints(folder, request.checkpoint_seconds, share)
-
-
-def leave(record: TrialRecord, request: Request) -> None:
-    """Writes the record to where it was requested."""
-    if record.provenance is not None:
-        came_from = record.provenance.model_copy(update={"node": request.node})
-        record = record.model_copy(update={"provenance": came_from})
-    save_or_keep(record, Path(request.folder))
-
-
-def seldom(call: Callable[[], Any], seconds: float = SIGN_OF_LIFE_SECONDS) -> Callable[[], None]:
-    """``call``, made at most once in so many seconds."""
-    last = -seconds
-
-    def maybe() -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= seconds:
-            last = now
-            call()
-
-    return maybe
-
-
-if __name__ == "__main__":
-    from bench.scheduling.preload import import_for  # a driver imports this file, too
-
-    requested = Request.from_json(sys.stdin.read())
-    import_for([requested.config])
-    run_requested(requested)

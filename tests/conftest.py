@@ -25,7 +25,7 @@ from PIL import Image
 
 from bench import score
 from bench.config.trial import TrialConfig, with_value
-from bench.scheduling import multi_gpu, trial_processes
+from bench.scheduling import multi_gpu, processes
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -105,14 +105,14 @@ def _same_start() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-trial_processes.subprocess = multi_gpu.subprocess = warm.HERE
+processes.subprocess = multi_gpu.subprocess = warm.HERE
 """Fork servers and ranks are forked from a process that has imported everything, as trials are."""
 
 
 @pytest.fixture
 def interpreters(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that asks for this gets fork servers and ranks as users do: each is a new interpreter."""
-    monkeypatch.setattr(trial_processes, "subprocess", subprocess)
+    monkeypatch.setattr(processes, "subprocess", subprocess)
     monkeypatch.setattr(multi_gpu, "subprocess", subprocess)
 
 
@@ -192,8 +192,8 @@ RUN = """
 from bench.system import command
 command.begin()
 import os, sys
-import bench.scheduling.trial_processes, bench.report, bench.run
-bench.scheduling.trial_processes.END_SECONDS = float(os.environ.get("END_SECONDS", 10))
+import bench.scheduling.processes, bench.report, bench.run
+bench.scheduling.processes.END_SECONDS = float(os.environ.get("END_SECONDS", 10))
 bench.report.KINDS = ()
 sys.exit(command.run(bench.run.main))
 """
@@ -213,7 +213,7 @@ def customise(folder, code):
     return {"PYTHONPATH": os.pathsep.join([str(folder / "site"), str(REPOSITORY)])}
 
 
-def processes(driver, name):
+def children_named(driver, name):
     """Those that a driver has started, by the start of their names in a list of processes, or of what Python runs."""
     found = []
     for process in driver.children(recursive=True):

@@ -25,6 +25,26 @@ OWNERS = {
 }
 
 
+FLOORS = (
+    {"bench.system"},
+    {"bench.config"},
+    {"bench.datasets"},
+    {"bench.scoring", "bench.records"},
+    {"bench.training"},
+    {"bench.memory"},
+    {"bench.trial", "bench.leaderboard"},
+    {"bench.search", "bench.report"},
+    {"bench.watching"},
+    {"bench.scheduling"},
+    {"bench.run", "bench.plan", "bench.score", "bench.data", "bench.predict", "bench.export"},
+    {"bench.tools"},
+)
+"""Packages and files of bench: each imports those before it only. Packages of one floor do not import each other."""
+LARGEST_PACKAGE = 12
+"""Python files of a package, ``__init__.py`` left out."""
+LONGEST_FILE, LONGEST_FUNCTION = 300, 60
+
+
 def modules() -> dict[str, ast.Module]:
     trees = {}
     for package in ("bench", "models"):
@@ -61,6 +81,26 @@ def test_models_know_nothing_of_bench():
     for name, tree in TREES.items():
         if name.startswith("models"):
             assert not {m for m in imports(tree) if m.split(".")[0] == "bench"}, name
+
+
+def test_packages_import_those_below_them_only():
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    rooms = {name: ".".join(name.split(".")[:2]) for name in TREES if name.startswith("bench.")}
+    assert set(rooms.values()) == floor.keys()
+    upwards = set()
+    for name, room in rooms.items():
+        for module in imports(TREES[name]) & rooms.keys():
+            if rooms[module] != room and floor[rooms[module]] >= floor[room]:
+                upwards.add(f"{name} -> {module}")
+    assert not upwards
+
+
+def test_a_package_can_be_taken_in_at_a_glance():
+    sizes = defaultdict(int)
+    for package in ("bench", "models"):
+        for path in (ROOT / package).rglob("*.py"):
+            sizes[path.parent.relative_to(ROOT)] += path.name != "__init__.py"
+    assert {folder: size for folder, size in sizes.items() if size > LARGEST_PACKAGE} == {}
 
 
 def test_each_heavy_library_has_one_owner():

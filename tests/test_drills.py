@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import RANKS, SWEEP, customise, finished, processes, wait_for
+from conftest import RANKS, SWEEP, children_named, customise, finished, wait_for
 
 from bench.config.expand import expand
 from bench.config.sweep import load_sweep
@@ -17,8 +17,8 @@ from bench.config.trial import TrialConfig
 from bench.datasets.core import cache
 from bench.records.record import load_all
 from bench.run import main
+from bench.scheduling.processes import ForkServer
 from bench.scheduling.serial import run_serially
-from bench.scheduling.trial_processes import ForkServer
 from bench.scheduling.trial_queue import Limits, Work
 from bench.system.machine import cores
 from bench.trial import run_trial
@@ -73,10 +73,10 @@ def test_a_sweep_survives_blow_after_blow_and_scores_as_if_there_had_been_none(h
         driver = start(here, THREE, *options)
         in_training(folder, before, moments.uniform(0, 0.5))
         process = psutil.Process(driver.pid)
-        trials = processes(process, "trial-")
-        family = [p for trial in trials for p in (trial, *trial.children())] + processes(process, KILLED[executor])
+        trials = children_named(process, "trial-")
+        family = [p for trial in trials for p in (trial, *trial.children())] + children_named(process, KILLED[executor])
         if blow == "kill a trial":
-            processes(process, KILLED[executor])[0].kill()
+            children_named(process, KILLED[executor])[0].kill()
         elif blow == "kill the driver":
             driver.kill()
         else:
@@ -130,7 +130,7 @@ def test_a_trial_that_hangs_is_ended_and_the_sweep_goes_on(here):
 
         def epoch(self, index, epoch):
             if not hung:
-                hung.extend(processes(psutil.Process(), "trial-"))
+                hung.extend(children_named(psutil.Process(), "trial-"))
                 hung[0].suspend()
                 work._limits = Limits(silence=1.5)
 

@@ -16,16 +16,16 @@ from uuid import uuid4
 
 import psutil
 import pytest
-from conftest import SWEEP, customise, finished, processes, wait_for
+from conftest import SWEEP, children_named, customise, finished, wait_for
 
 from bench.config.expand import expand
 from bench.config.sweep import load_sweep
 from bench.records.record import load_all
-from bench.scheduling import trial_processes
+from bench.scheduling import processes
+from bench.scheduling.processes import ForkServer
 from bench.scheduling.serial import run_serially
-from bench.scheduling.trial_processes import ForkServer
 from bench.scheduling.trial_queue import Limits, Work
-from bench.system.processes import is_dead
+from bench.system.process_tree import is_dead
 
 LONG = "train.epochs: [30, 1]"
 EARLY = ("--checkpoint-every", "0s", "--page-every", "off")
@@ -36,7 +36,7 @@ DIES = """
 import os, select, signal, socket, sys
 class Dies:  # the first fork server, when somebody asks it while it imports
     def find_spec(self, name, path=None, target=None):
-        if name == "bench.trial" and not os.path.exists("killed"):
+        if name == "bench.scheduling.trial_process" and not os.path.exists("killed"):
             open("killed", "w").close()
             for number in map(int, os.listdir("/proc/self/fd")):
                 if number > 2 and os.readlink(f"/proc/self/fd/{number}").startswith("socket:"):
@@ -63,7 +63,7 @@ class Drill:
 
         def running():
             for path in self.results.glob(".resume/*/epoch-*.safetensors"):
-                yield from processes(self.process, f"trial-{path.parent.name[:8]}")
+                yield from children_named(self.process, f"trial-{path.parent.name[:8]}")
 
         (trial,) = wait_for(lambda: list(running()))[:1]
         trial.suspend()
@@ -71,7 +71,7 @@ class Drill:
         return trial
 
     def server(self):
-        (server,) = processes(self.process, "fork_server")
+        (server,) = children_named(self.process, "fork_server")
         return server
 
     def ends(self):
@@ -127,7 +127,7 @@ def test_a_trial_ends_without_its_fork_server(here, start, run, blow):
 
 
 def test_a_limit_ends_a_trial_that_is_stopped_like_its_fork_server(here, monkeypatch):
-    monkeypatch.setattr(trial_processes, "END_SECONDS", 1.0)
+    monkeypatch.setattr(processes, "END_SECONDS", 1.0)
     Path("smoke.yaml").write_text(SWEEP.format(axis="train.epochs: [100000]"))
     trials = expand(load_sweep(Path("smoke.yaml")))
     here.joinpath("results").mkdir()
@@ -138,7 +138,7 @@ def test_a_limit_ends_a_trial_that_is_stopped_like_its_fork_server(here, monkeyp
 
         def epoch(self, index, epoch):
             if not stopped:
-                stopped.extend([*processes(psutil.Process(), "trial-"), psutil.Process(server.process.pid)])
+                stopped.extend([*children_named(psutil.Process(), "trial-"), psutil.Process(server.process.pid)])
                 for process in stopped:
                     process.suspend()
                 work._limits = Limits(silence=1)
@@ -158,7 +158,7 @@ def test_the_death_of_ray_is_said_and_the_same_command_goes_on(here, start, run,
     drill = Drill(here, start, LONG, "--cpus-per-trial", "1", *EARLY)
     trial = drill.stop_a_trial()
     wait_for(lambda: finished(drill.results) or os.cpu_count() == 1)  # the other runs beside it
-    (victim,) = processes(drill.process, name)
+    (victim,) = children_named(drill.process, name)
     victim.send_signal(signal.SIGKILL)
     out, err = drill.ends()
     assert drill.driver.returncode == 1 and not trial.is_running()

@@ -2,7 +2,7 @@
 torch, Ray and others for two to five seconds.
 
 ``warm.Popen`` and ``warm.run`` are ``subprocess.Popen`` and ``subprocess.run`` for ``python -m MODULE`` and
-``python -c CODE``. What such a program starts by ``subprocess`` in ``bench.scheduling.trial_processes`` and
+``python -c CODE``. What such a program starts by ``subprocess`` in ``bench.scheduling.processes`` and
 ``bench.scheduling.multi_gpu`` is forked, too, by a child of its own. Other programs get their own interpreter, and so do all of them on macOS, whose libraries do not
 survive a fork. A test of what an interpreter does from its start, imports included, uses ``subprocess``, the fixture
 ``interpreters`` or ``start(..., interpreter=True)``.
@@ -369,10 +369,10 @@ def end(program: Program) -> NoReturn:
 
 def main() -> Program | None:
     """Imports all that programs of this project import, and forks."""
-    from bench.scheduling import trial_processes
+    from bench.scheduling import processes
 
     before = dict(os.environ)
-    os.environ |= trial_processes.UNTOUCHED
+    os.environ |= processes.UNTOUCHED
     import bench.report.page
     import bench.report.plots
     import bench.run
@@ -380,10 +380,10 @@ def main() -> Program | None:
     import bench.scheduling.gpu_process
     import bench.scheduling.preload
     import bench.scheduling.ray_tune
-    import bench.trial  # noqa: F401
+    import bench.scheduling.trial_process  # noqa: F401
     from bench.scheduling import multi_gpu
 
-    trial_processes.subprocess = multi_gpu.subprocess = Subprocess(_own)
+    processes.subprocess = multi_gpu.subprocess = Subprocess(_own)
     added = {name: value for name, value in os.environ.items() if name not in before}
     gc.collect()
     gc.freeze()

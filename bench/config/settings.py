@@ -4,16 +4,14 @@ Two protocols. ``sod`` (salient and camouflaged objects, polyps, marine animals)
 ``mirror`` is Catherine-R-He/HetNet 21d9541, eval.py and misc.py. Both score what SAM3-UNet's test.py saves.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from models.core.registry import Config
-from typing import Annotated
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from models.core.registry import Config, Registry
 from models.core.size import Size
-from pydantic import NonNegativeFloat
-from pydantic import NonNegativeInt
-from pydantic import PositiveFloat
-from pydantic import PositiveInt
+
+LOSSES = Registry("bench.training.losses", "loss")
 
 
 class ProtocolConfig(Config):
@@ -66,7 +64,7 @@ class TrainConfig(Config):
     evaluation. Upstream's import of sam3 allows it (``bench.system.device.float32_products``), so it is the default. With
     ``false`` torch's own defaults hold: convolutions use TF32, matrix products do not. It has no effect on a CPU and on
     older cards."""
-    loss: Literal["structure_loss", "weighted_structure_loss", "bce_loss", "cross_entropy"] = "structure_loss"
+    loss: LOSSES.name_field() = "structure_loss"
     """``structure_loss`` is upstream's, in which the weights of the cross-entropy cancel; ``weighted_`` mends that.
     ``cross_entropy`` is for classes, the others for object against background."""
     validate_every: NonNegativeInt = 1

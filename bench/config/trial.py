@@ -1,29 +1,18 @@
 """The configuration of one trial, and the identity that it gives the trial."""
 
-from models.core.registry import Registry
-from typing import Any
-from bench.training.losses import CLASS_LOSSES
-from collections.abc import Callable
-from bench.config.errors import ConfigError
-from models.core.registry import Config
-from collections.abc import Iterator
-from typing import Literal
-from models import MODELS
-from collections.abc import Mapping
-from bench.config.settings import MemoryConfig
-from models.core.registry import Missing
-from typing import NamedTuple
-from pydantic import NonNegativeInt
-from bench.config.settings import ProtocolConfig, TrainConfig, TransformConfig
-from pydantic import ValidationError
-from functools import cached_property
-from bench.config.errors import explain
 import hashlib
 import json
-from pydantic import model_validator
-from bench.memory.measure import nvml_missing
-from bench.memory.sampler import nvml_problem
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
 import torch
+from pydantic import NonNegativeInt, ValidationError, model_validator
+
+from bench.config.errors import ConfigError, explain
+from bench.config.settings import LOSSES, MemoryConfig, ProtocolConfig, TrainConfig, TransformConfig
+from models import MODELS
+from models.core.registry import Config, Missing, Registry
 
 DATASETS = Registry("bench.datasets", "dataset")
 LARGEST = 1_000_000
@@ -53,7 +42,7 @@ class TrialConfig(Config):
                 f"model.num_classes: {self.model.num_classes}, but the masks of dataset {self.dataset.name} have "
                 f"{classes}. Set model.num_classes={classes}"
             )
-        if (self.train.loss in CLASS_LOSSES) != (classes > 1):
+        if LOSSES.module(self.train.loss).FOR_CLASSES != (classes > 1):
             fitting = "cross_entropy" if classes > 1 else "structure_loss"
             wrong.append(f"train.loss: {self.train.loss} is not for {_classes(classes)}. Set train.loss={fitting}")
         if classes > 1 and self.transform.mask_resize != "nearest":
@@ -101,9 +90,6 @@ class TrialConfig(Config):
         if self.device == "cuda" and not torch.cuda.is_available():
             what = f"torch {torch.__version__} sees no NVIDIA GPU here"
             yield Missing("device", "device", what, "run where there is one, or set device=cpu (slow at full size)")
-        elif self.device == "cuda" and self.memory.foreign_process != "note" and (problem := nvml_problem()):
-            what, remedy = nvml_missing(problem).rsplit(". ", 1)
-            yield Missing("NVML", "memory.foreign_process", what, remedy)
 
 
 class Later(NamedTuple):

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 IGNORED = -1
 """Value of a mask's pixel that counts neither in the loss nor in the scores; such masks are int16."""
 

@@ -16,7 +16,6 @@ from bench.records.sweep_json import Predicted
 from bench.scoring.sample_predictions import read_samples
 from models.core.registry import Missing
 
-
 NEWER = Missing("version", "", "its record was written by a newer version of the suite", "update the suite")
 """What keeps a trial's record from being shown."""
 

@@ -1,6 +1,8 @@
 """One trial's outcome as it lies on disk: ``<trial_id>.json``, and beside it its per-image scores as Parquet and what
 it has learnt as safetensors."""
 
+import os
+import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +13,7 @@ import pyarrow.parquet
 from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 
+from bench.config.errors import ConfigError
 from bench.config.expand import Trial
 from bench.config.search import EarlyStoppingConfig
 from bench.datasets.core import cache
@@ -373,3 +376,13 @@ def pending(trials: list[Trial], records: dict[str, TrialRecord]) -> list[Trial]
     """Trials without a record, or whose record is an error."""
     done = {trial_id for trial_id, record in records.items() if record.status != "error"}
     return [trial for trial in trials if trial.trial_id not in done]
+
+
+def check_writable(folder: Path) -> None:
+    """Makes the results folder. Raises ``ConfigError`` when nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot write results there ({os.strerror(error.errno)}). Give --results DIR")

@@ -16,7 +16,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-
 from bench import report
 from bench.config.errors import ConfigError
 from bench.leaderboard import results
@@ -25,10 +24,9 @@ from bench.leaderboard.merge import merge
 from bench.leaderboard.predicted_memory import keep_predictions, predictions
 from bench.leaderboard.results import Results
 from bench.leaderboard.select import select
+from bench.records.record import check_writable
 from bench.report import bundle, terminal
-from bench.run import LOG_WIDTH
-from bench.scheduling.preflight import check_writable
-from bench.system.console import ArgumentParser, Console, complain
+from bench.system.console import ArgumentParser, Console, complain, console_of_command
 from bench.system.files import TargetError, check_targets, remove_unfinished
 from models.core.paths import expanded
 
@@ -36,8 +34,7 @@ from models.core.paths import expanded
 def main(arguments: list[str]) -> int:
     """Exit code: 0, 1 when ``--against`` finds something worse, or 2 when the input is wrong or nothing compares."""
     options = _parser().parse_args(_joined(arguments))
-    width = None if sys.stdout.isatty() else LOG_WIDTH
-    console = Console(file=sys.stdout, quiet=options.quiet, width=width, soft_wrap=True, highlight=False)
+    console = console_of_command(options.quiet)
 
     def say(text: str) -> None:
         console.print(text, markup=False)

@@ -9,12 +9,12 @@ from bench.config.expand import Trial
 from bench.datasets.core.sources import Source, fetch
 from bench.scheduling import serial
 from bench.scheduling.preflight import absent_of, prepare_data, prepare_weights
+from bench.scheduling.processes import ForkServer
 from bench.scheduling.resources import Resources, check_parallel
 from bench.scheduling.run_order import longest_first
-from bench.scheduling.trial_processes import ForkServer
 from bench.scheduling.trial_queue import Work
 from bench.system.interrupt import Interrupts
-from bench.system.processes import Family
+from bench.system.process_tree import Family
 from bench.system.progress import Progress
 from models.core.registry import Config, Missing
 

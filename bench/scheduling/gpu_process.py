@@ -1,6 +1,6 @@
 """One process of a data parallel trial: ``python -m bench.scheduling.gpu_process RANK FOLDER``.
 
-Reads the trial (a ``bench.scheduling.trial_processes.Request``) as a line from standard input, meets the others in FOLDER, and leaves its
+Reads the trial (a ``bench.scheduling.processes.Request``) as a line from standard input, meets the others in FOLDER, and leaves its
 record in FOLDER/RANK; rank 0 writes one JSON line per epoch to standard output, and empty lines as signs of life. Ends
 with its parent, whose end closes the input.
 """
@@ -15,9 +15,10 @@ import torch.distributed as dist
 
 from bench.config.trial import TrialConfig
 from bench.scheduling.events import end_with_input, telling
-from bench.scheduling.trial_processes import Request
+from bench.scheduling.processes import Request
+from bench.scheduling.trial_process import checkpoints_of, seldom
 from bench.training.data_parallel import Share
-from bench.trial import checkpoints_of, run_trial, seldom
+from bench.trial import run_trial
 
 PATIENCE = timedelta(days=1)
 """How long a rank waits for the others, which may be busy validating; their parent sees when one of them dies."""

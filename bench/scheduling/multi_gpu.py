@@ -1,6 +1,6 @@
 """One trial on several GPUs of a machine: starts a process for each (``bench.scheduling.gpu_process``) and joins what they measured.
 
-``python -m bench.scheduling.multi_gpu`` reads the trial (a ``bench.scheduling.trial_processes.Request``) as a line from standard input, tells on standard
+``python -m bench.scheduling.multi_gpu`` reads the trial (a ``bench.scheduling.processes.Request``) as a line from standard input, tells on standard
 output how it goes on, and leaves its record. It ends with whoever started it, whose end closes the input.
 """
 
@@ -20,9 +20,9 @@ from bench.records.failures import in_words, without_record
 from bench.records.memory import PEAKS, Memory
 from bench.records.record import RankMemory, TrialRecord, load
 from bench.scheduling.events import end_with_input, hear, telling
-from bench.scheduling.trial_processes import Request
+from bench.scheduling.processes import Request
+from bench.scheduling.trial_process import leave
 from bench.training.loop import Epoch
-from bench.trial import leave
 
 POLL_SECONDS = 0.1
 

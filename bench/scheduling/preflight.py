@@ -1,14 +1,16 @@
 """What is looked at before any trial starts: weights, data, devices, and the folders to write to."""
 
-import os
-import tempfile
-from pathlib import Path
+from collections.abc import Iterator
+
+import torch
 
 from bench.config.errors import ConfigError
 from bench.config.expand import Trial, data_key, model_key
 from bench.config.trial import DATASETS, TrialConfig
 from bench.datasets import DataError
 from bench.datasets.core import cache
+from bench.memory.measure import nvml_missing
+from bench.memory.sampler import nvml_problem
 from bench.system.progress import Progress, silent
 from bench.system.wording import first_lines, some
 from models.core.registry import Missing
@@ -18,9 +20,22 @@ from models.core.weights import notes as weight_notes
 
 
 def absent_of(trials: list[Trial]) -> dict[str, list[Missing]]:
-    """What keeps a trial from running on this machine, by the ids of the trials that cannot run."""
-    found = {trial.trial_id: list(trial.config.missing()) for trial in trials}
-    return {trial_id: items for trial_id, items in found.items() if items}
+    """Lists what this machine lacks, by the ids of the trials that cannot run here."""
+    found = {}
+    for trial in trials:
+        items = [*trial.config.missing(), *_missing_nvml(trial.config)]
+        if items:
+            found[trial.trial_id] = items
+    return found
+
+
+def _missing_nvml(config: TrialConfig) -> Iterator[Missing]:
+    """Yields an item where a trial must be alone on its GPU, and NVML cannot say whether it is."""
+    if config.device == "cuda" and torch.cuda.is_available() and config.memory.foreign_process != "note":
+        problem = nvml_problem()
+        if problem:
+            what, remedy = nvml_missing(problem).rsplit(". ", 1)
+            yield Missing("NVML", "memory.foreign_process", what, remedy)
 
 
 def prepare_weights(trials: list[Trial]) -> list[str]:
@@ -85,13 +100,3 @@ def check_cache() -> None:
         cache.root()
     except DataError as error:
         raise ConfigError(*error.errors) from None
-
-
-def check_writable(folder: Path) -> None:
-    """Makes the results folder. Raises ``ConfigError`` when nothing can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot write results there ({os.strerror(error.errno)}). Give --results DIR")

@@ -10,7 +10,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bench.scheduling import ray_worker
-from bench.scheduling.trial_processes import VISIBLE, ForkServer
+from bench.scheduling.processes import VISIBLE, ForkServer
 from bench.system.files import write_whole
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import psutil
 
-from bench.system.processes import is_dead
+from bench.system.process_tree import is_dead
 
 NAMES = {"raylet": "raylet", "gcs_server": "GCS"}
 ASK_SECONDS = 2.0

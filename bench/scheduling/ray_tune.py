@@ -37,15 +37,15 @@ from bench.config.expand import Trial
 from bench.datasets.core.sources import Source
 from bench.records.provenance import COMMIT, commit_in_words
 from bench.scheduling import cluster, ray_actors, ray_worker
+from bench.scheduling.processes import ForkServer, place_for_sockets
 from bench.scheduling.ray_health import RayWatch
 from bench.scheduling.resources import Resources
-from bench.scheduling.trial_processes import ForkServer, place_for_sockets
 from bench.scheduling.trial_queue import Work
 from bench.system import command
 from bench.system.files import OwnFolder
 from bench.system.interrupt import Interrupts
 from bench.system.machine import cores
-from bench.system.processes import Family
+from bench.system.process_tree import Family
 from bench.training import training_state
 from bench.training.loop import Epoch
 
@@ -226,7 +226,7 @@ def _look(configs: list[str], sources: Sequence[Source], validated_by: str | Non
 
 def start_servers(nodes: list[Node], configs: Sequence[str]) -> list[Any]:
     """A fork server on each node of a cluster, which imports while the nodes are asked. They end with the references
-    that this returns. configs: as ``bench.scheduling.trial_processes.ForkServer`` wants them."""
+    that this returns. configs: as ``bench.scheduling.processes.ForkServer`` wants them."""
     actors = [ray_actors.on_node(ray_actors.Forker, node.node_id, ray_worker.forker(node.node_id)) for node in nodes]
     return [actor.remote(os.getcwd(), configs) for actor in actors]
 

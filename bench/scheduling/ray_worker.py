@@ -13,9 +13,9 @@ import psutil
 import ray
 from ray import tune
 
-from bench.scheduling.trial_processes import VISIBLE, ForkServer, Request, start
+from bench.scheduling.processes import VISIBLE, ForkServer, Request, start
 from bench.system.files import contents
-from bench.system.processes import end
+from bench.system.process_tree import end
 
 SAME_SECONDS = 1.0  # within which two readings of the start of one process agree
 CODE = Path(__file__).resolve().parent.parent

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 
 from bench.scheduling.events import hear
-from bench.scheduling.trial_processes import END_SECONDS, ForkServer, Process, Request, start
+from bench.scheduling.processes import END_SECONDS, ForkServer, Process, Request, start
 from bench.scheduling.trial_queue import Work
 
 POLL_SECONDS = 0.25

@@ -16,6 +16,10 @@ KEPT = "\n\t"
 """What a text of several lines may hold."""
 
 
+LOG_WIDTH = 160
+"""Characters in a line of a table that is not shown in a terminal."""
+
+
 class Console(rich.console.Console):
     """A console on which texts can neither move the cursor nor turn the direction of writing; its own colours can."""
 
@@ -27,6 +31,12 @@ class Console(rich.console.Console):
         """Whatever else is printed is harmless when it is drawn."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=harmless(segment.text, KEPT))
+
+
+def console_of_command(quiet: bool = False) -> Console:
+    """Makes the console on which a command writes to standard output."""
+    width = None if sys.stdout.isatty() else LOG_WIDTH
+    return Console(file=sys.stdout, quiet=quiet, width=width, soft_wrap=True, highlight=False)
 
 
 class ArgumentParser(argparse.ArgumentParser):

@@ -1,8 +1,7 @@
 """A loop that can be watched."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
-from collections.abc import Callable
-from collections.abc import Iterable
 
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 """Wraps a long loop of known length so that somebody can watch it."""

@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.config.settings import TrainConfig, TransformConfig
+from bench.config.settings import LOSSES, TrainConfig, TransformConfig
 from bench.datasets import Data, Split
 from bench.datasets.core.transforms import flip, has_ignored, to_input, to_target
 from bench.training.checks import GradientCheck
 from bench.training.data_parallel import Share, check_ranks_agree, distribute
-from bench.training.losses import CLASS_LOSSES, LOSSES
 from models.core.encoder_decoder import layers_of, part_of
 
 
@@ -154,12 +153,13 @@ def batch_loss(
     targets, counted = _targets(masks, config)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         answers = model(to_input(images, transform.normalisation))
-    return sum(LOSSES[config.loss](logits.float(), targets, counted) for logits in answers)
+    loss = LOSSES.module(config.loss).loss
+    return sum(loss(logits.float(), targets, counted) for logits in answers)
 
 
 def _targets(masks: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor | None]:
     """What the loss compares with, and which of its pixels count; ``None`` is all."""
-    targets = to_target(masks, config.loss in CLASS_LOSSES)
+    targets = to_target(masks, LOSSES.module(config.loss).FOR_CLASSES)
     if not has_ignored(masks):
         return targets, None
     counted = targets >= 0
@@ -199,11 +199,12 @@ def validate(
 ) -> float:
     """Mean loss of the answers over a split, in eval mode, without flips."""
     model.eval()
+    loss = LOSSES.module(config.loss).loss
     total = torch.zeros((), device=device)
     for start in range(0, len(split), config.batch_size):
         chosen = np.arange(start, min(start + config.batch_size, len(split)))
         images, masks = split.batch(chosen, device)
         logits = model(to_input(images, transform.normalisation))[0]
-        total += LOSSES[config.loss](logits, *_targets(masks, config)) * len(chosen)
+        total += loss(logits, *_targets(masks, config)) * len(chosen)
         on_step()
     return total.item() / len(split)

@@ -42,7 +42,7 @@ CODE = (
     "bench/datasets",
     "bench/system/device.py",
     "bench/training/feature_cache.py",
-    "bench/training/losses.py",
+    "bench/training/losses",
     "bench/training/data_parallel.py",
     "bench/training/training_state.py",
     "bench/training/loop.py",

@@ -25,6 +25,8 @@ GIB = 2**30
 LAST_SHOWN = 5  # of the trials that have ended
 MARGIN = 6  # lines of the terminal that the table leaves free
 UNKNOWN = "–"
+MANY = 200
+"""Models from which on a log says that their parameters are counted."""
 
 
 class Watcher(Protocol):
@@ -182,3 +184,8 @@ def loading(console: Console, doing: str = "preparing data", many: float = math.
         return track(items, doing, total, console=console, disable=not console.is_terminal, transient=True)
 
     return show
+
+
+def counting(console: Console) -> Any:
+    """A ``bench.system.progress.Progress`` for ``bench.config.expand.sizes``."""
+    return loading(console, "counting the parameters of models", MANY)

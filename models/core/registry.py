@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, ClassVar, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, model_validator
 from pydantic_core import PydanticCustomError
 
 
@@ -126,6 +126,14 @@ class Registry:
     def field(self) -> Any:
         """The type of a config field that holds one of this registry's configs."""
         return Annotated[SerializeAsAny[Config], BeforeValidator(self.parse), self]
+
+    def name_field(self) -> Any:
+        """The type of a config field that holds the name of an entry without settings of its own."""
+        return Annotated[str, AfterValidator(self._existing)]
+
+    def _existing(self, name: str) -> str:
+        self.module(name)
+        return name
 
     def build(self, config: Config, *args: Any) -> Any:
         """Calls the ``build`` of the entry that ``config`` belongs to."""

@@ -14,7 +14,7 @@ from PIL import Image
 
 from bench.records.external_scores import load_external
 from bench.score import main
-from bench.system.processes import is_dead
+from bench.system.process_tree import is_dead
 
 # The papers' own scripts, run outside the project on the files of write_files, printing twelve digits.
 UPSTREAM = {  # WZH0120/SAM3-UNet fdb21da, eval.py (without its unused MSIoU(), which pysodmetrics 1.6.2 refuses)

@@ -10,7 +10,6 @@ from bench.config.settings import TransformConfig
 from bench.datasets import IGNORED
 from models.core.size import height_width
 
-
 NORMALISATIONS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "sam3": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # sam3/model/sam3_image_processor.py

@@ -8,9 +8,9 @@ from bench.config.errors import ConfigError
 from bench.config.expand import expand, sizes
 from bench.config.sweep import Sweep
 from bench.config.trial import TrialConfig
-from bench.records.record import TrialRecord, pending
+from bench.records.record import TrialRecord, check_writable, pending
 from bench.run import _missing_lines, main
-from bench.scheduling.preflight import absent_of, check_writable, prepare_data, prepare_weights
+from bench.scheduling.preflight import absent_of, prepare_data, prepare_weights
 from models import MODELS
 from models.core.encoder_decoder import ADAPTERS
 from models.core.skeleton import skeleton
@@ -160,7 +160,7 @@ def test_a_dry_run_of_many_trials_compares_no_configurations_and_says_what_takes
     """To look for a trial in a list is to compare its configuration with all that come before it."""
     compared = []
     monkeypatch.setattr(TrialConfig, "__eq__", lambda one, other: compared.append(1) or one is other)
-    monkeypatch.setattr("bench.run.MANY", 3)
+    monkeypatch.setattr("bench.watching.display.MANY", 3)
     monkeypatch.chdir(tmp_path)
     axis = "model.adapter.rank: [1, 2, 3]\n  train.lr: [1e-3, 2e-3, 3e-3, 4e-3]"
     (tmp_path / "smoke.yaml").write_text(SWEEP.format(axis=axis).replace("seeds: [0]", "seeds: [0, 1, 2, 3, 4]"))

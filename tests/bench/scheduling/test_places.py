@@ -16,7 +16,7 @@ from bench.datasets import DataError
 from bench.datasets.core import cache
 from bench.run import main
 from bench.scheduling import ray_tune
-from bench.scheduling.trial_processes import LONGEST_SOCKET, place_for_sockets
+from bench.scheduling.processes import LONGEST_SOCKET, place_for_sockets
 from models import MODELS
 from models.core import weight_cache
 from models.core.encoder_decoder import ENCODERS

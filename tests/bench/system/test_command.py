@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import warm
-from conftest import RANKS, SWEEP, customise, finished, processes, wait_for
+from conftest import RANKS, SWEEP, children_named, customise, finished, wait_for
 
 import bench
 from bench.config.expand import expand
@@ -183,7 +183,7 @@ subprocess.Popen.terminate = terminate
 """
     driver = start(here, "train.epochs: [100000]", "--executor", "serial", interpreter=True, **customise(here, code))
     process = psutil.Process(driver.pid)
-    (trial,) = wait_for(lambda: processes(process, "trial-"))
+    (trial,) = wait_for(lambda: children_named(process, "trial-"))
     driver.send_signal(signal.SIGTERM)
     out, err = driver.communicate(timeout=60)
     assert (driver.returncode, err) == (130, "") and out.count("terminated: what was finished is kept") == 1

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from bench import data, score
 from bench.config.expand import expand
-from bench.config.settings import ProtocolConfig, TrainConfig, TransformConfig
+from bench.config.settings import LOSSES, ProtocolConfig, TrainConfig, TransformConfig
 from bench.config.sweep import load_sweep
 from bench.config.trial import DATASETS
 from bench.datasets import IGNORED, DataError
@@ -26,7 +26,6 @@ from bench.scoring.classes import score_classes
 from bench.scoring.metrics import measure
 from bench.system.wording import first_lines
 from bench.training.loop import batch_loss
-from bench.training.losses import CLASS_LOSSES, LOSSES
 
 SHAPE = (40, 48)
 
@@ -251,9 +250,9 @@ def test_resizing_does_not_soften_an_outline_by_the_pixels_beside_it_that_do_not
     assert (small[:, 4:6] == IGNORED).all() and (small[:, 6:] == 255).all()
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", LOSSES.names())
 def test_a_loss_does_not_depend_on_pixels_that_do_not_count(name):
-    classes = name in CLASS_LOSSES
+    classes = LOSSES.module(name).FOR_CLASSES
     masks = torch.randint(0, 2, (2, 40, 40)) * (1 if classes else 255)
     ignored = torch.zeros(2, 40, 40, dtype=bool)
     ignored[0, 10:30, 5:20] = True
@@ -275,15 +274,16 @@ def test_a_loss_does_not_depend_on_pixels_that_do_not_count(name):
     assert torch.equal(batch_loss(Fixed(), images, masks, settings, transform), loss)
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name not in CLASS_LOSSES])
+@pytest.mark.parametrize("name", [name for name in LOSSES.names() if not LOSSES.module(name).FOR_CLASSES])
 def test_masks_of_which_all_pixels_count_have_the_same_loss_either_way(name):
     logits, masks = torch.randn(2, 1, 40, 40), (torch.rand(2, 1, 40, 40) > 0.5).float()
-    torch.testing.assert_close(LOSSES[name](logits, masks, torch.ones_like(masks)), LOSSES[name](logits, masks))
+    loss = LOSSES.module(name).loss
+    torch.testing.assert_close(loss(logits, masks, torch.ones_like(masks)), loss(logits, masks))
     cut = torch.ones_like(masks)
     cut[..., 20:] = 0
     if name == "bce_loss":
         half = F.binary_cross_entropy_with_logits(logits[..., :20], masks[..., :20])
-        torch.testing.assert_close(LOSSES[name](logits, masks, cut), half)
+        torch.testing.assert_close(loss(logits, masks, cut), half)
 
 
 @pytest.mark.parametrize("protocol", ["sod", "mirror"])

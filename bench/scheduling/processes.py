@@ -25,7 +25,7 @@ import psutil
 
 from bench.records.failures import SERVER_DIED, in_words, without_record
 from bench.system.files import OwnFolder
-from bench.system.processes import end, is_dead
+from bench.system.process_tree import end, is_dead
 
 LONGEST_SOCKET = 103
 """Bytes that the path of a Unix socket may have (macOS; on Linux 107)."""

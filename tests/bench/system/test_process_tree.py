@@ -9,7 +9,7 @@ import psutil
 import pytest
 from conftest import wait_for
 
-from bench.system.processes import MARK, Family, end, is_dead
+from bench.system.process_tree import MARK, Family, end, is_dead
 
 SLEEP = ["sleep", "60"]
 PARENT = """
@@ -75,7 +75,7 @@ def test_the_end_of_a_leader_is_that_of_its_group_even_if_it_is_stopped(begin):
 
 @pytest.mark.parametrize("end", ["of the parent", "of the listener"])
 def test_a_process_ends_with_its_parent_and_with_who_listens(begin, end):
-    code = "import os; from bench.system.processes import end_with; parent = os.getppid(); "
+    code = "import os; from bench.system.process_tree import end_with; parent = os.getppid(); "
     code += "print(os.getpid(), flush=True); end_with(parent, 1)"
     if end == "of the listener":
         child = begin([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
