@@ -63,7 +63,7 @@ def run_trial(
     On a CPU the scores depend on nothing but the configuration, the versions and the number of threads.
     ``trials_at_once`` is only noted: it says who else was busy on this machine while speed was measured.
 
-    share: of several processes that train together (``bench.scheduling.multi_gpu``), which this one is; only rank 0 scores.
+    share: of several processes that train together (``bench.processes.multi_gpu``), which this one is; only rank 0 scores.
     """
     known: dict[str, Any] = {"trial_id": config.trial_id, "config": config.model_dump(mode="json")}
     with _imports_are_no_garbage():

@@ -32,8 +32,8 @@ from torch.overrides import TorchFunctionMode
 
 from models.core import weights
 from models.core.paths import expanded
-from models.core.registry import Config as Base
 from models.core.registry import InvalidModel, Missing
+from models.core.registry import Config as Base
 from models.encoders import sam3_vit
 
 PACKAGES = ("sam3", "triton", "pycocotools", "psutil", "einops", "iopath", "ftfy", "regex", "torchvision")

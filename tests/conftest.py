@@ -25,7 +25,7 @@ from PIL import Image
 
 from bench import score
 from bench.config.trial import TrialConfig, with_value
-from bench.scheduling import multi_gpu, processes
+from bench.processes import client, multi_gpu
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -105,14 +105,14 @@ def _same_start() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-processes.subprocess = multi_gpu.subprocess = warm.HERE
+client.subprocess = multi_gpu.subprocess = warm.HERE
 """Fork servers and ranks are forked from a process that has imported everything, as trials are."""
 
 
 @pytest.fixture
 def interpreters(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that asks for this gets fork servers and ranks as users do: each is a new interpreter."""
-    monkeypatch.setattr(processes, "subprocess", subprocess)
+    monkeypatch.setattr(client, "subprocess", subprocess)
     monkeypatch.setattr(multi_gpu, "subprocess", subprocess)
 
 
@@ -192,8 +192,8 @@ RUN = """
 from bench.system import command
 command.begin()
 import os, sys
-import bench.scheduling.processes, bench.report, bench.run
-bench.scheduling.processes.END_SECONDS = float(os.environ.get("END_SECONDS", 10))
+import bench.processes.client, bench.report, bench.run
+bench.processes.client.END_SECONDS = float(os.environ.get("END_SECONDS", 10))
 bench.report.KINDS = ()
 sys.exit(command.run(bench.run.main))
 """
@@ -219,7 +219,7 @@ def children_named(driver, name):
     for process in driver.children(recursive=True):
         with suppress(psutil.Error):  # it has just ended
             command = process.cmdline()
-            program = " ".join(command[2:]).removeprefix("bench.scheduling.")
+            program = " ".join(command[2:]).removeprefix("bench.processes.")
             if any(word.startswith(name) for word in (process.name(), *command[:1], program)):
                 found.append(process)
     return found

@@ -15,9 +15,9 @@ from bench.config.expand import expand
 from bench.config.sweep import load_sweep
 from bench.config.trial import TrialConfig
 from bench.datasets.core import cache
+from bench.processes.client import ForkServer
 from bench.records.record import load_all
 from bench.run import main
-from bench.scheduling.processes import ForkServer
 from bench.scheduling.serial import run_serially
 from bench.scheduling.trial_queue import Limits, Work
 from bench.system.machine import cores
@@ -183,7 +183,7 @@ time.time = lambda: 2 * start - real() - 3600
 def note():
     with open("started", "a") as file:
         file.write("x")
-if "bench.scheduling.fork_server" in sys.orig_argv:
+if "bench.processes.fork_server" in sys.orig_argv:
     os.register_at_fork(after_in_child=note)
 """
     variables = customise(here, code)

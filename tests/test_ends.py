@@ -20,9 +20,9 @@ from conftest import SWEEP, children_named, customise, finished, wait_for
 
 from bench.config.expand import expand
 from bench.config.sweep import load_sweep
+from bench.processes import client
+from bench.processes.client import ForkServer
 from bench.records.record import load_all
-from bench.scheduling import processes
-from bench.scheduling.processes import ForkServer
 from bench.scheduling.serial import run_serially
 from bench.scheduling.trial_queue import Limits, Work
 from bench.system.process_tree import is_dead
@@ -36,13 +36,13 @@ DIES = """
 import os, select, signal, socket, sys
 class Dies:  # the first fork server, when somebody asks it while it imports
     def find_spec(self, name, path=None, target=None):
-        if name == "bench.scheduling.trial_process" and not os.path.exists("killed"):
+        if name == "bench.processes.trial_process" and not os.path.exists("killed"):
             open("killed", "w").close()
             for number in map(int, os.listdir("/proc/self/fd")):
                 if number > 2 and os.readlink(f"/proc/self/fd/{number}").startswith("socket:"):
                     select.select([number], [], [])
                     os.kill(os.getpid(), signal.SIGKILL)
-if "bench.scheduling.fork_server" in sys.orig_argv:
+if "bench.processes.fork_server" in sys.orig_argv:
     sys.meta_path.insert(0, Dies())
 """
 
@@ -127,7 +127,7 @@ def test_a_trial_ends_without_its_fork_server(here, start, run, blow):
 
 
 def test_a_limit_ends_a_trial_that_is_stopped_like_its_fork_server(here, monkeypatch):
-    monkeypatch.setattr(processes, "END_SECONDS", 1.0)
+    monkeypatch.setattr(client, "END_SECONDS", 1.0)
     Path("smoke.yaml").write_text(SWEEP.format(axis="train.epochs: [100000]"))
     trials = expand(load_sweep(Path("smoke.yaml")))
     here.joinpath("results").mkdir()

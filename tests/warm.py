@@ -2,8 +2,8 @@
 torch, Ray and others for two to five seconds.
 
 ``warm.Popen`` and ``warm.run`` are ``subprocess.Popen`` and ``subprocess.run`` for ``python -m MODULE`` and
-``python -c CODE``. What such a program starts by ``subprocess`` in ``bench.scheduling.processes`` and
-``bench.scheduling.multi_gpu`` is forked, too, by a child of its own. Other programs get their own interpreter, and so do all of them on macOS, whose libraries do not
+``python -c CODE``. What such a program starts by ``subprocess`` in ``bench.processes.client`` and
+``bench.processes.multi_gpu`` is forked, too, by a child of its own. Other programs get their own interpreter, and so do all of them on macOS, whose libraries do not
 survive a fork. A test of what an interpreter does from its start, imports included, uses ``subprocess``, the fixture
 ``interpreters`` or ``start(..., interpreter=True)``.
 
@@ -41,7 +41,7 @@ LARGEST = 1 << 17
 ABOVE = 200
 """Descriptors from this number on are free in the process that forks."""
 MOST_DESCRIPTORS = 16
-ALONE = ("bench.scheduling.fork_server", "bench.scheduling.gpu_process")
+ALONE = ("bench.processes.fork_server", "bench.processes.gpu_process")
 """These start no programs."""
 Program = Callable[[], Any]
 
@@ -369,21 +369,17 @@ def end(program: Program) -> NoReturn:
 
 def main() -> Program | None:
     """Imports all that programs of this project import, and forks."""
-    from bench.scheduling import processes
+    from bench.processes import client
 
     before = dict(os.environ)
-    os.environ |= processes.UNTOUCHED
-    import bench.report.page
-    import bench.report.plots
-    import bench.run
-    import bench.scheduling.fork_server
-    import bench.scheduling.gpu_process
-    import bench.scheduling.preload
-    import bench.scheduling.ray_tune
-    import bench.scheduling.trial_process  # noqa: F401
-    from bench.scheduling import multi_gpu
+    os.environ |= client.UNTOUCHED
+    import bench.processes.fork_server
+    import bench.processes.gpu_process
+    import bench.processes.preload
+    import bench.processes.trial_process  # noqa: F401
+    from bench.processes import multi_gpu
 
-    processes.subprocess = multi_gpu.subprocess = Subprocess(_own)
+    client.subprocess = multi_gpu.subprocess = Subprocess(_own)
     added = {name: value for name, value in os.environ.items() if name not in before}
     gc.collect()
     gc.freeze()

@@ -7,9 +7,9 @@ from types import ModuleType
 from bench.config.errors import ConfigError
 from bench.config.expand import Trial
 from bench.datasets.core.sources import Source, fetch
+from bench.processes.client import ForkServer
 from bench.scheduling import serial
 from bench.scheduling.preflight import absent_of, prepare_data, prepare_weights
-from bench.scheduling.processes import ForkServer
 from bench.scheduling.resources import Resources, check_parallel
 from bench.scheduling.run_order import longest_first
 from bench.scheduling.trial_queue import Work

@@ -9,8 +9,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from bench.processes.client import VISIBLE, ForkServer
 from bench.scheduling import ray_worker
-from bench.scheduling.processes import VISIBLE, ForkServer
 from bench.system.files import write_whole
 
 

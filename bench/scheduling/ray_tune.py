@@ -35,9 +35,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from bench.config.errors import ConfigError
 from bench.config.expand import Trial
 from bench.datasets.core.sources import Source
+from bench.processes.client import ForkServer, place_for_sockets
 from bench.records.provenance import COMMIT, commit_in_words
 from bench.scheduling import cluster, ray_actors, ray_worker
-from bench.scheduling.processes import ForkServer, place_for_sockets
 from bench.scheduling.ray_health import RayWatch
 from bench.scheduling.resources import Resources
 from bench.scheduling.trial_queue import Work
@@ -226,7 +226,7 @@ def _look(configs: list[str], sources: Sequence[Source], validated_by: str | Non
 
 def start_servers(nodes: list[Node], configs: Sequence[str]) -> list[Any]:
     """A fork server on each node of a cluster, which imports while the nodes are asked. They end with the references
-    that this returns. configs: as ``bench.scheduling.processes.ForkServer`` wants them."""
+    that this returns. configs: as ``bench.processes.client.ForkServer`` wants them."""
     actors = [ray_actors.on_node(ray_actors.Forker, node.node_id, ray_worker.forker(node.node_id)) for node in nodes]
     return [actor.remote(os.getcwd(), configs) for actor in actors]
 

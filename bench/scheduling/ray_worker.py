@@ -13,7 +13,7 @@ import psutil
 import ray
 from ray import tune
 
-from bench.scheduling.processes import VISIBLE, ForkServer, Request, start
+from bench.processes.client import VISIBLE, ForkServer, Request, start
 from bench.system.files import contents
 from bench.system.process_tree import end
 

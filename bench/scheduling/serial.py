@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 
-from bench.scheduling.events import hear
-from bench.scheduling.processes import END_SECONDS, ForkServer, Process, Request, start
+from bench.processes.client import END_SECONDS, ForkServer, Process, Request, start
+from bench.processes.events import hear
 from bench.scheduling.trial_queue import Work
 
 POLL_SECONDS = 0.25

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from models.core.placement import Placement
-from models.core.registry import Config as Base
 from models.core.registry import InvalidModel
+from models.core.registry import Config as Base
 
 
 class Config(Base):

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from models.core import weights
 from models.core.paths import expanded
-from models.core.registry import Config as Base
 from models.core.registry import InvalidModel, Missing, did_you_mean
+from models.core.registry import Config as Base
 
 FILE = "model.safetensors"
 

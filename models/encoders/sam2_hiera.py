@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from models.core import weights
 from models.core.paths import expanded, given_by
-from models.core.registry import Config as Base
 from models.core.registry import InvalidModel, Missing
+from models.core.registry import Config as Base
 from models.core.size import in_words, misfit
 
 CHECKPOINT_PREFIXES = ("image_encoder.trunk.", "")

@@ -17,8 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from models.core import weights
 from models.core.paths import expanded, given_by
-from models.core.registry import Config as Base
 from models.core.registry import InvalidModel, Missing
+from models.core.registry import Config as Base
 from models.core.size import height_width, in_words, misfit
 from models.encoders import _sam3_hf
 from models.encoders._sam3_package import sam3_module

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from models.core import weights
 from models.core.paths import expanded
-from models.core.registry import Config as Base
 from models.core.registry import InvalidModel, Missing, did_you_mean
+from models.core.registry import Config as Base
 
 CHECKPOINT_NAMES = ("model.safetensors", "pytorch_model.bin")
 

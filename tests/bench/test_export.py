@@ -42,7 +42,7 @@ def test_wrong_input_is_one_line(tmp_path, capsys):
 
 def test_nothing_is_lost_and_nothing_begun_where_the_file_cannot_be_written(tmp_path, monkeypatch, capsys):
     pytest.importorskip("onnxruntime")
-    monkeypatch.setattr(export.checkpoint, "load", lambda path: pytest.fail("it has begun"))
+    monkeypatch.setattr(export.trained_weights, "load", lambda path: pytest.fail("it has begun"))
     trained = tmp_path / "trained.safetensors"
     trained.write_bytes(b"learnt")
     (tmp_path / "link.onnx").symlink_to(trained)

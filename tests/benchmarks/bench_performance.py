@@ -22,9 +22,9 @@ from torch import nn
 from bench.config.expand import Trial
 from bench.config.sweep import load_sweep
 from bench.config.trial import TrialConfig, with_value
+from bench.processes.client import ForkServer, Request, start
 from bench.records.record import TrialRecord, load_all
 from bench.scheduling.executor import Executor
-from bench.scheduling.processes import ForkServer, Request, start
 from bench.scheduling.resources import Resources
 from bench.scheduling.trial_queue import Work
 from bench.system.interrupt import Interrupts
@@ -113,7 +113,7 @@ def bench_process_of_a_trial(benchmark, process, tmp_path):
             "none of its own": lambda: run_trial(config),
             "forked": lambda: list(start(request, server.address)),
             "a fresh interpreter": lambda: subprocess.run(
-                [sys.executable, "-m", "bench.scheduling.trial_process"], **fresh
+                [sys.executable, "-m", "bench.processes.trial_process"], **fresh
             ),
         }
         benchmark.pedantic(ways[process], rounds=5, warmup_rounds=1)

@@ -96,7 +96,7 @@ def folders(tmp_path_factory):
 def prepared(folders, command, monkeypatch, tmp_path):
     """A whole run up to the point where trials would start, after which nothing is done."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(executor.schedule, "run_serially", lambda *arguments, **more: None)
+    monkeypatch.setattr(executor.serial, "run_serially", lambda *arguments, **more: None)
     monkeypatch.setattr(run.report, "write", lambda *arguments, **more: [])
 
     def execute(*overrides):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import bench
 from bench.config.errors import ConfigError
 from bench.config.expand import Trial
 from bench.records.provenance import COMMIT, commit_in_words, provenance
@@ -102,7 +103,7 @@ def test_a_node_looks_at_everything_the_trials_need(tiny, tiny_with):
     other = tiny_with({"dataset": folder})
     seen = cluster.look([tiny.model_dump_json(), other.model_dump_json()])
     assert set(seen.lacking) == {other.trial_id} and not seen.problems and len(seen.fingerprints) == 1
-    assert Path(seen.code) == Path(cluster.__file__).parent
+    assert Path(seen.code) == Path(bench.__file__).parent
     too_large = tiny_with({"train.batch_size": 100})
     assert "at most 8" in cluster.look([too_large.model_dump_json()]).problems[0].lower()
 

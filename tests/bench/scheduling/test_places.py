@@ -14,9 +14,9 @@ from bench import score
 from bench.config.trial import DATASETS, TrialConfig
 from bench.datasets import DataError
 from bench.datasets.core import cache
+from bench.processes.client import LONGEST_SOCKET, place_for_sockets
 from bench.run import main
 from bench.scheduling import ray_tune
-from bench.scheduling.processes import LONGEST_SOCKET, place_for_sockets
 from models import MODELS
 from models.core import weight_cache
 from models.core.encoder_decoder import ENCODERS

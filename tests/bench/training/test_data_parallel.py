@@ -15,9 +15,9 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from bench.config.trial import TrialConfig, with_value
+from bench.processes.client import Request
+from bench.processes.multi_gpu import _failure, run_parallel
 from bench.records.record import TrialRecord
-from bench.scheduling.multi_gpu import _failure, run_parallel
-from bench.scheduling.processes import Request
 from bench.training import data_parallel, training_state
 from bench.training.data_parallel import Share, distribute
 from bench.trial import run_trial

@@ -1,6 +1,6 @@
-"""One trial on several GPUs of a machine: starts a process for each (``bench.scheduling.gpu_process``) and joins what they measured.
+"""One trial on several GPUs of a machine: starts a process for each (``bench.processes.gpu_process``) and joins what they measured.
 
-``python -m bench.scheduling.multi_gpu`` reads the trial (a ``bench.scheduling.processes.Request``) as a line from standard input, tells on standard
+``python -m bench.processes.multi_gpu`` reads the trial (a ``bench.processes.client.Request``) as a line from standard input, tells on standard
 output how it goes on, and leaves its record. It ends with whoever started it, whose end closes the input.
 """
 
@@ -16,12 +16,12 @@ from typing import Any
 import pyarrow.parquet
 
 from bench.config.trial import TrialConfig
+from bench.processes.client import Request
+from bench.processes.events import end_with_input, hear, telling
+from bench.processes.trial_process import leave
 from bench.records.failures import in_words, without_record
 from bench.records.memory import PEAKS, Memory
 from bench.records.record import RankMemory, TrialRecord, load
-from bench.scheduling.events import end_with_input, hear, telling
-from bench.scheduling.processes import Request
-from bench.scheduling.trial_process import leave
 from bench.training.loop import Epoch
 
 POLL_SECONDS = 0.1
@@ -59,7 +59,7 @@ def run_parallel(
 
 def _start(rank: int, request: Request, folder: Path) -> subprocess.Popen:
     with (folder / f"{rank}.stderr").open("wb") as complaints:
-        command = [sys.executable, "-m", "bench.scheduling.gpu_process", str(rank), str(folder)]
+        command = [sys.executable, "-m", "bench.processes.gpu_process", str(rank), str(folder)]
         output = subprocess.PIPE if rank == 0 else subprocess.DEVNULL
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=complaints, text=True)
     try:

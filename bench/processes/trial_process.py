@@ -1,7 +1,7 @@
 """The process of a trial: runs the trial that was requested, reports its epochs, and saves its record.
 
-``python -m bench.scheduling.trial_process`` reads the request (a ``bench.scheduling.processes.Request``) from standard
-input and writes events (``bench.scheduling.events``) to standard output. A process that the fork server has forked
+``python -m bench.processes.trial_process`` reads the request (a ``bench.processes.client.Request``) from standard
+input and writes events (``bench.processes.events``) to standard output. A process that the fork server has forked
 calls ``run_requested`` instead.
 """
 
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.config.trial import TrialConfig
+from bench.processes.client import Request
+from bench.processes.events import telling
 from bench.records.record import TrialRecord, save_or_keep
-from bench.scheduling.events import telling
-from bench.scheduling.processes import Request
 from bench.system.process_tree import end_with
 from bench.training import training_state
 from bench.training.data_parallel import Share
@@ -73,7 +73,7 @@ def seldom(call: Callable[[], Any], seconds: float = SIGN_OF_LIFE_SECONDS) -> Ca
 
 
 if __name__ == "__main__":
-    from bench.scheduling.preload import import_for  # a fork server has done it before
+    from bench.processes.preload import import_for  # a fork server has done it before
 
     requested = Request.from_json(sys.stdin.read())
     import_for([requested.config])

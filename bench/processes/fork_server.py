@@ -4,13 +4,13 @@ A trial has a process of its own, so that its peaks are its own. A fresh interpr
 about six seconds, a part of them in the middle of what is measured. A fork has them from its first moment: it costs
 milliseconds, and the memory that a trial adds is the trial's.
 
-``python -m bench.scheduling.fork_server SOCKET`` reads the trials to prepare for (a JSON list of configurations) from standard
-input, and ends when that is closed. Who connects to the Unix socket sends a ``bench.scheduling.processes.Request`` as one line of
+``python -m bench.processes.fork_server SOCKET`` reads the trials to prepare for (a JSON list of configurations) from standard
+input, and ends when that is closed. Who connects to the Unix socket sends a ``bench.processes.client.Request`` as one line of
 JSON, and keeps the connection open for as long as the trial shall live. The first line that comes back names the
-trial's process; then comes what the trial tells (``bench.scheduling.events``), and the last line says how its process ended.
+trial's process; then comes what the trial tells (``bench.processes.events``), and the last line says how its process ended.
 
 Nothing here may touch a GPU or start a thread: CUDA and OpenMP do not survive a fork. Where that cannot be had, the
-fork becomes a fresh interpreter (``python -m bench.scheduling.trial_process``): on a Mac, whose own libraries do not survive it either,
+fork becomes a fresh interpreter (``python -m bench.processes.trial_process``): on a Mac, whose own libraries do not survive it either,
 and for trials on a GPU whose libraries ask the card what it can as soon as they are imported (peft, through torchao).
 """
 
@@ -27,7 +27,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, NoReturn
 
-from bench.scheduling.processes import VISIBLE, Request
+from bench.processes.client import VISIBLE, Request
 
 FORKS_AS_IT_IS = sys.platform != "darwin"
 PEER_SECONDS = 5.0
@@ -133,7 +133,7 @@ class _Server:
                 os.set_inheritable(alive, True)
                 _become_an_interpreter(text)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            from bench.scheduling.trial_process import run_requested
+            from bench.processes.trial_process import run_requested
 
             run_requested(request)
             code = 0
@@ -158,7 +158,7 @@ def _become_an_interpreter(text: str) -> NoReturn:
         file.write(text.encode())
         file.seek(0)
         os.dup2(file.fileno(), 0)
-    os.execv(sys.executable, [sys.executable, "-m", "bench.scheduling.trial_process"])
+    os.execv(sys.executable, [sys.executable, "-m", "bench.processes.trial_process"])
 
 
 def main(arguments: list[str]) -> int:
@@ -169,8 +169,8 @@ def main(arguments: list[str]) -> int:
         listener.listen()
         os.rename(f"{address}.new", address)  # from now on it can be connected to
         if FORKS_AS_IT_IS:
-            import bench.scheduling.trial_process  # noqa: F401
-            from bench.scheduling.preload import import_for
+            import bench.processes.trial_process  # noqa: F401
+            from bench.processes.preload import import_for
 
             import_for(configs)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from now on it ends in its own way: with its trials

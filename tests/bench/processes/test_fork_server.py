@@ -18,9 +18,10 @@ import torch
 import warm
 from conftest import wait_for
 
+from bench.processes import client, fork_server
+from bench.processes.client import Forked, ForkServer, Request, start
+from bench.records import failures
 from bench.records.record import load_all, load_images
-from bench.scheduling import fork_server, processes
-from bench.scheduling.processes import Forked, ForkServer, Request, start
 from bench.system import files
 from bench.system.process_tree import is_dead
 from bench.trial import run_trial
@@ -89,7 +90,7 @@ def test_what_is_not_wanted_any_more_is_dead_when_its_lines_end(server, request_
 
 
 def test_a_trial_does_not_outlive_who_asked_for_it(server, request_of, tiny_with):
-    code = "import sys; from bench.scheduling.processes import *; f = Forked(sys.argv[1], Request.from_json(sys.argv[2])); input()"
+    code = "import sys; from bench.processes.client import *; f = Forked(sys.argv[1], Request.from_json(sys.argv[2])); input()"
     request = request_of(tiny_with({"train.epochs": 100_000})).to_json()
     asks = subprocess.Popen([sys.executable, "-c", code, server.address, request], stdin=subprocess.PIPE)
     process = started(server)
@@ -104,7 +105,7 @@ def test_what_a_trial_complains_of_and_its_exit_code_arrive(server, request_of, 
     assert list(run) == ["\n"] or not list(run)
     assert run.exit_code == 1 and "ValidationError" in run.said
     assert run.how_it_ended.endswith("the process ended with code 1 and without a record")
-    assert processes.in_a_line(run.how_it_ended).startswith(
+    assert failures.in_a_line(run.how_it_ended).startswith(
         "the process ended with code 1 and without a record; its standard error"
     )
 
@@ -138,13 +139,13 @@ def test_what_a_trial_complains_of_and_its_exit_code_arrive(server, request_of, 
     ],
 )
 def test_how_a_process_ended_and_what_it_said_fit_a_line(said, how, line):
-    assert processes.in_a_line(processes.without_record(said, how)) == line
+    assert failures.in_a_line(failures.without_record(said, how)) == line
 
 
 def test_a_process_that_talks_a_lot_leaves_its_last_lines():
     said = "\n".join(f"warning {i}" for i in range(10_000))
-    lines = processes.without_record(said, "the process ended with code 1").splitlines()
-    assert len(lines) == processes.LINES_KEPT + 1 and lines[-2:] == [
+    lines = failures.without_record(said, "the process ended with code 1").splitlines()
+    assert len(lines) == failures.LINES_KEPT + 1 and lines[-2:] == [
         "warning 9999",
         "the process ended with code 1",
     ]
@@ -174,12 +175,12 @@ def test_none_of_its_trials_outlives_a_server_that_ends(request_of, tiny_with):
 def test_one_that_nobody_used_ends_at_once(interpreters):
     with ForkServer() as server:
         started = psutil.Process(server.process.pid)
-        assert processes.UNTOUCHED.items() <= wait_for(started.environ).items()  # empty while it is being started
+        assert client.UNTOUCHED.items() <= wait_for(started.environ).items()  # empty while it is being started
     assert server.process.returncode == -signal.SIGTERM
 
 
 def test_a_server_that_cannot_start_says_why(monkeypatch, request_of, tiny):
-    monkeypatch.setattr(processes, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.5)
     monkeypatch.setenv("PYTHONPATH", "")
     monkeypatch.chdir("/")
     monkeypatch.setattr(sys, "executable", "/bin/false")
@@ -208,9 +209,9 @@ if sys.argv[1] == "gpu":  # as NVML would say it
     torch.cuda._device_count_nvml = lambda: 1
     for name in ("_cuda_getDeviceCount", "_cuda_init"):
         setattr(torch._C, name, lambda name=name: ask(name))
-import bench.scheduling.trial_process
-from bench.scheduling import processes
-from bench.scheduling.preload import import_for
+import bench.processes.trial_process
+from bench.processes import client
+from bench.processes.preload import import_for
 configs = json.load(sys.stdin)
 def prepare(config):
     import_for([config])
@@ -222,8 +223,8 @@ def run(config):
     threads = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")} - {"jemalloc_bg_thd"}
     assert len(threads) == 1, threads  # Arrow's allocator has one, and knows of forks
     before = set(sys.modules)
-    from bench.scheduling.trial_process import run_requested
-    run_requested(processes.Request(config, tempfile.mkdtemp(), 1, 0.0))
+    from bench.processes.trial_process import run_requested
+    run_requested(client.Request(config, tempfile.mkdtemp(), 1, 0.0))
     print("late", *sorted(set(sys.modules) - before), flush=True)
 for config in configs:  # each in a fork, so that what one imports is not there for the next
     child = os.fork()
@@ -235,7 +236,7 @@ for config in configs:  # each in a fork, so that what one imports is not there 
 
 
 def prepared(configs, machine):
-    environment = {**os.environ, **processes.UNTOUCHED}
+    environment = {**os.environ, **client.UNTOUCHED}
     command = [sys.executable, "-c", PREPARED, machine]
     said = json.dumps([config.model_dump_json() for config in configs])
     return subprocess.run(command, input=said, capture_output=True, text=True, env=environment)
@@ -259,13 +260,13 @@ def test_a_server_does_not_touch_a_gpu(tiny_with):
 
 def test_on_a_mac_a_trial_gets_a_fresh_interpreter(interpreters, monkeypatch, request_of, tiny_with, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
-        "import psutil, sys\nif 'bench.scheduling.fork_server' in sys.orig_argv:\n    sys.platform = 'darwin'\n"
+        "import psutil, sys\nif 'bench.processes.fork_server' in sys.orig_argv:\n    sys.platform = 'darwin'\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     config = tiny_with({"train.epochs": 2})
     with ForkServer([config.model_dump_json()]) as server:
         run = start(request_of(config), server.address)
-        assert wait_for_fresh(server).cmdline()[1:] == ["-m", "bench.scheduling.trial_process"]
+        assert wait_for_fresh(server).cmdline()[1:] == ["-m", "bench.processes.trial_process"]
         assert [json.loads(line)["epoch"] for line in run if line.strip()] == [1, 2]
     record, here = record_in(tmp_path), run_trial(config)
     assert run.exit_code == 0 and record.scores == here.scores
@@ -285,7 +286,7 @@ def wait_for_fresh(server: ForkServer) -> psutil.Process:
             return [
                 p
                 for p in psutil.Process(server.process.pid).children()
-                if "bench.scheduling.trial_process" in p.cmdline()
+                if "bench.processes.trial_process" in p.cmdline()
             ]
 
     return wait_for(found)[0]
@@ -293,7 +294,7 @@ def wait_for_fresh(server: ForkServer) -> psutil.Process:
 
 def test_asking_costs_nothing_that_takes_long():
     """Ray starts a worker for each trial, and all that it does is ask."""
-    code = "import sys, bench.scheduling.processes; print(*sys.modules)"
+    code = "import sys, bench.processes.client; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "numpy", "pandas", "pydantic", "models"} & set(done.stdout.split())
     code = "import sys, bench.scheduling.ray_worker; print(*sys.modules)"
@@ -302,7 +303,7 @@ def test_asking_costs_nothing_that_takes_long():
 
 
 def test_asking_a_socket_that_is_not_there_ends(monkeypatch, request_of, tiny, tmp_path):
-    monkeypatch.setattr(processes, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.1)
     began = time.monotonic()
     with pytest.raises(OSError, match="cannot be reached"):
         Forked(str(tmp_path / "none"), request_of(tiny))
@@ -310,7 +311,7 @@ def test_asking_a_socket_that_is_not_there_ends(monkeypatch, request_of, tiny, t
 
 
 def test_a_server_that_is_stopped_is_not_waited_for_for_ever(monkeypatch):
-    monkeypatch.setattr(processes, "END_SECONDS", 0.2)
+    monkeypatch.setattr(client, "END_SECONDS", 0.2)
     with ForkServer() as server:
         process = psutil.Process(server.process.pid)
         opened = [file.path for file in process.open_files()]
@@ -351,11 +352,11 @@ def test_what_a_server_said_before_it_died_is_in_the_row(interpreters, request_o
 import os, sys, time
 class Breaks:
     def find_spec(self, name, path=None, target=None):
-        if name == "bench.scheduling.trial_process":
+        if name == "bench.processes.trial_process":
             while not os.path.exists({str(asked)!r}):
                 time.sleep(0.01)
             raise ImportError("a library is broken")
-if "bench.scheduling.fork_server" in sys.orig_argv:
+if "bench.processes.fork_server" in sys.orig_argv:
     sys.meta_path.insert(0, Breaks())
 """)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
@@ -363,7 +364,7 @@ if "bench.scheduling.fork_server" in sys.orig_argv:
         run = start(request_of(tiny), server.address)
         asked.touch()
         assert list(run) == [] and run.exit_code is None
-    assert "a library is broken" in run.how_it_ended and run.how_it_ended.endswith(processes.SERVER_DIED)
+    assert "a library is broken" in run.how_it_ended and run.how_it_ended.endswith(failures.SERVER_DIED)
 
 
 def test_the_ranks_of_a_trial_end_with_it_even_if_they_are_stopped(request_of, tiny, monkeypatch, tmp_path):
@@ -382,7 +383,7 @@ def test_that_nobody_listens_ends_a_trial_and_is_no_result():
     """As an exception it would be caught, and written as the trial's record."""
     code = """
 import sys
-from bench.scheduling.events import telling
+from bench.processes.events import telling
 with telling() as (tell, alive):
     try:
         alive()

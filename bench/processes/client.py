@@ -1,7 +1,7 @@
 """Processes for trials, as who asks for one sees them: each is forked from one that has imported everything, or, for
 a trial on several GPUs, is started to start one for each.
 
-The other sides are ``bench.scheduling.fork_server`` and ``bench.scheduling.multi_gpu``. This one imports nothing that takes long: Ray's workers
+The other sides are ``bench.processes.fork_server`` and ``bench.processes.multi_gpu``. This one imports nothing that takes long: Ray's workers
 use it.
 """
 
@@ -88,7 +88,7 @@ class ForkServer:
         self._address = str(self.folder / str(self.started))
         with (self.folder / COMPLAINTS).open("wb") as complaints:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "bench.scheduling.fork_server", self._address],
+                [sys.executable, "-m", "bench.processes.fork_server", self._address],
                 env={**os.environ, **UNTOUCHED},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
@@ -258,7 +258,7 @@ class Parallel(Process):
         """on_start: is told of the process."""
         self._complaints = tempfile.TemporaryFile()
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._complaints, "text": True}
-        command = [sys.executable, "-m", "bench.scheduling.multi_gpu"]
+        command = [sys.executable, "-m", "bench.processes.multi_gpu"]
         self._child = subprocess.Popen(command, start_new_session=True, **pipes)  # Ctrl-C is for the driver
         self._process = psutil.Process(self._child.pid)
         on_start(self._process)

@@ -1,6 +1,6 @@
-"""One process of a data parallel trial: ``python -m bench.scheduling.gpu_process RANK FOLDER``.
+"""One process of a data parallel trial: ``python -m bench.processes.gpu_process RANK FOLDER``.
 
-Reads the trial (a ``bench.scheduling.processes.Request``) as a line from standard input, meets the others in FOLDER, and leaves its
+Reads the trial (a ``bench.processes.client.Request``) as a line from standard input, meets the others in FOLDER, and leaves its
 record in FOLDER/RANK; rank 0 writes one JSON line per epoch to standard output, and empty lines as signs of life. Ends
 with its parent, whose end closes the input.
 """
@@ -14,9 +14,9 @@ import torch
 import torch.distributed as dist
 
 from bench.config.trial import TrialConfig
-from bench.scheduling.events import end_with_input, telling
-from bench.scheduling.processes import Request
-from bench.scheduling.trial_process import checkpoints_of, seldom
+from bench.processes.client import Request
+from bench.processes.events import end_with_input, telling
+from bench.processes.trial_process import checkpoints_of, seldom
 from bench.training.data_parallel import Share
 from bench.trial import run_trial
 

@@ -1,0 +1,1 @@
+"""The process of a trial: how it is started, forked from one that has imported everything, and what it reports."""
