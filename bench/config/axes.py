@@ -1,4 +1,4 @@
-"""What a sweep varies: axes and variants, and what they may set."""
+"""Axes and variants: the fields that a sweep varies, and their values."""
 
 import json
 from collections.abc import Mapping
@@ -6,62 +6,58 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from bench.config.errors import _short, explain
+from bench.config.errors import shortened, explain
 from bench.config.search import Range, labels
 from bench.config.trial import TrialConfig
 from models.core.registry import Config, did_you_mean
 
 MOST_POINTS = 10_000
-"""On all axes of a profile together, and in their product with the seeds."""
+"""Maximum number of values on all axes of a profile, and of trials: the product of axes and seeds."""
 
 
 class Axis(NamedTuple):
-    """What a sweep varies: labelled points, each of which sets some dotted paths of the configuration.
+    """Labelled points, each of which sets some fields of the configuration by their dotted paths.
 
-    An entry of ``axes`` sets the one path that names it; ``variants`` are an axis whose points set what they like.
+    An entry of ``axes`` sets one path, which is the name of the axis. ``variants`` are an axis whose points may set
+    different paths.
     """
 
     name: str
     points: tuple[tuple[str, Mapping[str, Any]], ...]
     between: Range | None = None
-    """The values lie between two bounds, which ``points`` are."""
+    """Range of the values; ``points`` are then its two bounds."""
 
     @classmethod
     def over(cls, path: str, values: Mapping[str, Any]) -> "Axis":
-        """One path and its values by label."""
+        """Makes the axis of one path from its values by label."""
         return cls(path, tuple((label, {path: value}) for label, value in values.items()))
 
     @classmethod
     def within(cls, path: str, between: Range) -> "Axis":
-        """One path and the range of its values."""
+        """Makes the axis of one path whose values lie in a range."""
         bounds = [between.at(0), between.at(1)]
         return cls.over(path, dict(zip(labels(bounds), bounds)))._replace(between=between)
 
     def chosen(self, choice: int | float) -> tuple[str, Mapping[str, Any]]:
-        """Label and changes of the point of this number or, in a range, at this share of it."""
+        """Returns label and changes of the point with this index or, in a range, at this share of it (0 to 1)."""
         if self.between is None:
             return self.points[int(choice)]
         value = self.between.at(choice)
         return labels([value])[0], {self.name: value}
 
     def choice(self, label: str) -> int | float:
-        """What ``chosen`` needs in order to give this label."""
+        """Inverts ``chosen``: returns the index or the share that has this label."""
         if self.between is None:
-            return [known for known, _ in self.points].index(label)
+            return [point[0] for point in self.points].index(label)
         return self.between.share(json.loads(label))
 
     def paths(self) -> set[str]:
-        """The dotted paths that any of the points sets."""
+        """Returns the dotted paths that the points set."""
         return {path for _, changes in self.points for path in changes}
 
 
-def _overlap(paths: set[str], others: set[str]) -> bool:
-    """Whether a path of the one set lies within, or equals, one of the other."""
-    return any(f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.") for a in paths for b in others)
-
-
-def _axis(path: str, values: Any, errors: list[str]) -> Axis:
-    """Points of an axis: a list of values, a mapping of labels to values, or a range."""
+def parse_axis(path: str, values: Any, errors: list[str]) -> Axis:
+    """Makes an axis from a list of values, a mapping of labels to values, or a range; appends to ``errors``."""
     if Range.is_meant(values):
         if type(values.get("log")) is not bool:
             what = "low and high are the ends of a range, which needs log: true or log: false"
@@ -78,34 +74,42 @@ def _axis(path: str, values: Any, errors: list[str]) -> Axis:
     elif isinstance(values, list):
         labelled = list(zip(labels(values), values))
     else:
-        errors.append(f"axes.{path}: needs a list of values, or a mapping of labels to values (got {_short(values)})")
+        errors.append(
+            f"axes.{path}: needs a list of values, or a mapping of labels to values (got {shortened(values)})"
+        )
         return Axis(path, ())
     if not labelled:
         errors.append(f"axes.{path}: has no values. Give at least one, as in [8, 32]")
-    errors += [f"axes.{path}: {problem}" for label, _ in labelled if (problem := _label_problem(label))]
+    for label, _ in labelled:
+        if not is_label(label):
+            errors.append(f"axes.{path}: {not_a_label(label)}")
     if len(dict(labelled)) < len(labelled):
-        errors.append(f"axes.{path}: has a value twice ({_short([label for label, _ in labelled])})")
+        errors.append(f"axes.{path}: has a value twice ({shortened([label for label, _ in labelled])})")
     return Axis.over(path, dict(labelled))
 
 
-def _label_problem(label: str) -> str | None:
-    """Why tables and lines cannot show a label; ``None`` if they can."""
-    if len(label.splitlines()) > 1 or "\t" in label:
-        return f"the label {_short(label)} is no line of text. Give one, as in {{short: VALUE}}"
-    return None
+def is_label(text: str) -> bool:
+    """Whether tables can show a label: it is one line without tabs."""
+    return len(text.splitlines()) <= 1 and "\t" not in text
 
 
-def _path_problem(base: TrialConfig, path: str) -> str | None:
-    """Why a dotted path names no field of this configuration; ``None`` if it does."""
+def not_a_label(text: str) -> str:
+    """Explains the error of a label that is not one line of text."""
+    return f"the label {shortened(text)} is no line of text. Give one, as in {{short: VALUE}}"
+
+
+def path_error(base: TrialConfig, path: str) -> str | None:
+    """Explains why a dotted path names no field of this configuration; ``None`` if it names one."""
     if path == "seed":
         return "seeds are listed under 'seeds', beside 'axes'"
     node: Any = base
-    for depth, part in enumerate(path.split(".")):
+    above = ""
+    for key in path.split("."):
         fields = list(type(node).model_fields) if isinstance(node, Config) else []
-        if part not in fields:
-            above = ".".join(path.split(".")[:depth])
-            if not fields:
-                return f"'{above}' has no fields of its own"
-            return f"no field '{part}'{did_you_mean(part, fields)} Fields here: {', '.join(fields)}"
-        node = getattr(node, part)
+        if not fields:
+            return f"'{above}' has no fields of its own"
+        if key not in fields:
+            return f"no field '{key}'{did_you_mean(key, fields)} Fields here: {', '.join(fields)}"
+        node = getattr(node, key)
+        above = f"{above}.{key}" if above else key
     return None

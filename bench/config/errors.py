@@ -1,4 +1,4 @@
-"""The user's mistakes, and how pydantic's findings become one line each."""
+"""Errors in the input of a user, and the lines that describe them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,11 +8,11 @@ from pydantic import ValidationError
 from models.core.registry import Config, Registry, did_you_mean
 
 MOST_ERRORS = 50
-"""That are said one by one."""
+"""Maximum number of errors that are printed."""
 
 
 class ConfigError(ValueError):
-    """The user's mistake, one line each. Printed without a traceback; exit code 2."""
+    """Mistakes in the input, one line each. A command prints them without a traceback and ends with exit code 2."""
 
     def __init__(self, *lines: str) -> None:
         super().__init__("\n".join(lines))
@@ -20,7 +20,7 @@ class ConfigError(ValueError):
 
 
 def explain(error: ValidationError, cls: type[Config], raw: Any) -> list[str]:
-    """pydantic's findings as one line each: where, what came, what is allowed, the nearest remedy."""
+    """Returns a line for each error that pydantic found: where, what came, what is allowed, the nearest remedy."""
     return [_line(found, cls, raw) for found in error.errors(include_url=False)]
 
 
@@ -39,16 +39,17 @@ def _line(found: Any, cls: type[Config], raw: Any) -> str:
         text += f", e.g. {', '.join(str(n) for n in (low, low + step) if n > 0)}"
     if isinstance(found["input"], dict | Config):
         return f"{where}: {text}" if where else text
-    return f"{where}: {text} (got {_short(found['input'])})"
+    return f"{where}: {text} (got {shortened(found['input'])})"
 
 
-def _short(value: Any) -> str:
+def shortened(value: Any) -> str:
+    """Returns what a user typed, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _fields_at(cls: type[Config], raw: Any, location: Sequence[str | int]) -> list[str]:
-    """Names of the fields of the configuration at ``location``, as far as ``raw`` says which entries are meant."""
+    """Returns the names of the fields at ``location``; ``raw`` names the entries of registries on the way."""
     for part in location:
         field = cls.model_fields.get(str(part))
         raw = raw.get(part) if isinstance(raw, Mapping) else None

@@ -1,102 +1,100 @@
-"""Overrides from the command line: key=value texts that change a profile of a sweep file."""
+"""Overrides from the command line: ``key=value`` texts that change a profile of a sweep file."""
 
-import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bench.config.errors import _short
+from bench.config import paths
+from bench.config.errors import shortened
 from bench.config.yaml_file import BadYaml, parse
 
+KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 
-def _override(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
-    """Applies ``key=value`` texts to a profile in place; returns what was wrong with them.
 
-    A key is a path below ``base``, or ``seeds``, or ``name``, or ``search`` and paths below it. The path of an axis
-    replaces the axis's values. Their order does not matter: two that set the same field are an error.
+def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Changes the settings of a profile in place; returns a line for each mistake.
+
+    A key is a path below ``base``, or ``seeds``, ``name``, ``track``, or ``search`` and paths below it. The path of an
+    axis replaces the values of the axis. The order of the texts does not matter: two that set one field are an error.
     """
-    errors, changes, texts = [], {}, {}
+    values: dict[str, Any] = {}
+    texts: dict[str, list[str]] = {}
+    errors = []
     for text in overrides:
         key, equals, value = text.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key):
-            errors.append(
-                f"  {_short(text)} is no override. They look like train.epochs=5 or model.adapter.rank=[8,32]"
-            )
+        if not equals or not KEY.fullmatch(key):
+            example = "They look like train.epochs=5 or model.adapter.rank=[8,32]"
+            errors.append(f"  {shortened(text)} is no override. {example}")
             continue
         try:
             parsed = parse(value)
         except BadYaml as error:
-            errors.append(f"  {key}: {_short(value)} is no YAML value ({error})")
+            errors.append(f"  {key}: {shortened(value)} is no YAML value ({error})")
             continue
         if key in ("search", "search.early_stopping") and isinstance(parsed, str):
             key += ".name"
         texts.setdefault(key, []).append(text)
-        changes[key] = parsed
-    if unclear := list(_unclear(texts, settings["axes"])):
-        return [*errors, *unclear]
-    if {"dataset.images", "dataset.masks"} & changes.keys():  # paths alone are enough to ask for a folder of pairs
-        changes = {"dataset.name": "folder", **changes}
-    for key, value in sorted(changes.items(), key=lambda item: _place(item[0])):
-        if key in ("seeds", "name", "track"):
-            single = (key == "seeds" and type(value) is int) or (key == "track" and isinstance(value, str))
-            settings[key] = [value] if single else value
-        elif key.partition(".")[0] == "search":
-            _set_search(settings, key.split("."), value)
-        elif key in settings["axes"]:
-            settings["axes"][key] = value if isinstance(value, list | dict) else [value]
-        else:
-            errors += _set(settings["base"], key.split("."), value)
+        values[key] = parsed
+    conflicts = list(_conflicts(texts, settings["axes"]))
+    if conflicts:
+        return [*errors, *conflicts]
+    if "dataset.images" in values or "dataset.masks" in values:  # the two folders alone ask for the dataset ``folder``
+        values.setdefault("dataset.name", "folder")
+    for key in sorted(values, key=_order):
+        errors += _apply(settings, key, values[key])
     return errors
 
 
-def _unclear(texts: Mapping[str, Sequence[str]], axes: Mapping[str, Any]) -> Iterator[str]:
-    """A line for each two overrides, by key, of which the later one would win.
+def _conflicts(texts: Mapping[str, Sequence[str]], axes: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a line for each two overrides that set the same field, of which the later one would win.
 
-    They have one key, or one sets a mapping that the other's field lies in. An axis's values lie in no mapping.
+    Their keys are equal, or one sets a mapping that holds the field of the other. Values of an axis are no mapping.
     """
     for key, of_key in texts.items():
         for text in of_key[1:]:
-            yield f"  {_short(of_key[0])} and {_short(text)} set the same field. Give one of them"
-        for above in itertools.accumulate(key.split(".")[:-1], "{}.{}".format):
-            if above in texts and not {key, above} & axes.keys():
+            yield f"  {shortened(of_key[0])} and {shortened(text)} set the same field. Give one of them"
+        for above in paths.prefixes(key):
+            if above in texts and key not in axes and above not in axes:
                 remedy = "Give one mapping, or single fields, as in model.name=unet model.width=8"
-                yield f"  {_short(of_key[0])} and {_short(texts[above][0])} set the same field. {remedy}"
+                yield f"  {shortened(of_key[0])} and {shortened(texts[above][0])} set the same field. {remedy}"
 
 
-def _place(key: str) -> tuple[bool, int]:
-    """In which order overrides are applied: names first, as they start their mapping afresh, and outer ones before."""
+def _order(key: str) -> tuple[bool, int]:
+    """Sorts names first, because a new name replaces its mapping, and outer mappings before inner ones."""
     path = key.split(".")
     return path[-1] != "name", len(path)
 
 
-def _set_search(settings: dict[str, Any], path: list[str], value: Any) -> None:
-    """Sets a value of the search. Unlike elsewhere, a new name leaves budgets and early stopping as they are."""
-    if path == ["search"] and isinstance(value, str):
-        path = ["search", "name"]
-    *parents, last = path
-    node = settings
-    for parent in parents:
-        if isinstance(node.get(parent), str):
-            node[parent] = {"name": node[parent]}
-        if not isinstance(node.get(parent), dict):
-            node[parent] = {}
-        node = node[parent]
-    node[last] = value
+def _apply(settings: dict[str, Any], key: str, value: Any) -> list[str]:
+    """Applies one override; returns a line if it cannot be applied."""
+    if key in ("seeds", "name", "track"):
+        is_single = (key == "seeds" and type(value) is int) or (key == "track" and isinstance(value, str))
+        settings[key] = [value] if is_single else value
+        return []
+    if paths.within(key, "search"):  # a new method keeps budgets and early stopping
+        return _set(settings, key, value, name_replaces=False)
+    if key in settings["axes"]:
+        settings["axes"][key] = value if isinstance(value, list | dict) else [value]
+        return []
+    return _set(settings["base"], key, value, name_replaces=True)
 
 
-def _set(node: dict[str, Any], path: list[str], value: Any) -> list[str]:
-    """Sets a value in nested mappings; returns why it could not. A new ``name`` starts its mapping afresh: the old
-    entry's settings are gone."""
-    *parents, last = path
-    for depth, parent in enumerate(parents, start=1):
-        if isinstance(node.get(parent), str):
-            node[parent] = {"name": node[parent]}
-        if node.get(parent) is None:
-            node[parent] = {}
-        if not isinstance(node[parent], dict):
-            return [f"  {'.'.join(path)}: {'.'.join(path[:depth])} is {_short(node[parent])}, which has no fields"]
-        node = node[parent]
-    if last == "name" and node.get("name") != value:
+def _set(tree: dict[str, Any], path: str, value: Any, name_replaces: bool) -> list[str]:
+    """Sets a value in nested mappings; returns a line if it lies in something that has no fields.
+
+    name_replaces: a new ``name`` removes the other settings of its mapping, which are those of another entry.
+    """
+    *above, last = path.split(".")
+    node = tree
+    for depth, key in enumerate(above, start=1):
+        if node.get(key) is None:
+            node[key] = {}
+        if isinstance(node[key], str):  # a bare name
+            node[key] = {"name": node[key]}
+        if not isinstance(node[key], dict):
+            return [f"  {path}: {'.'.join(above[:depth])} is {shortened(node[key])}, which has no fields"]
+        node = node[key]
+    if name_replaces and last == "name" and node.get("name") != value:
         node.clear()
     node[last] = value
     return []

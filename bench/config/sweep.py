@@ -1,31 +1,32 @@
-"""From a sweep file to typed configuration; everything that is wrong with it is said at once, before any work."""
+"""Reads a sweep file into a typed ``Sweep``, and reports all of its mistakes at once, before any work."""
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, NonNegativeInt, ValidationError
 
-from bench.config.axes import MOST_POINTS, Axis, _axis, _label_problem, _overlap, _path_problem
-from bench.config.errors import MOST_ERRORS, ConfigError, _short, explain
-from bench.config.overrides import _override
+from bench.config import paths
+from bench.config.axes import MOST_POINTS, Axis, is_label, not_a_label, parse_axis, path_error
+from bench.config.errors import MOST_ERRORS, ConfigError, shortened, explain
+from bench.config.overrides import apply_overrides
 from bench.config.search import SearchConfig
 from bench.config.trial import TrialConfig, with_value
 from bench.config.yaml_file import BadYaml, read
 from models.core.registry import Config, did_you_mean
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
-"""Of a sweep and of a profile: they become a folder below the results."""
+"""Names of sweeps and profiles; they become folders below the results."""
 LARGEST_SEED = 2**63 - 1
 TRACKERS = ("tensorboard", "wandb", "mlflow")
-"""What ``track`` of a sweep may name."""
+"""Trackers that the setting ``track`` of a sweep may name."""
 
 
 class Sweep(NamedTuple):
-    """One profile of a sweep file, validated: every axis exists in ``base`` and takes values that it may take."""
+    """One profile of a sweep file, validated: each axis names fields of ``base`` and has values that they allow."""
 
     name: str
     question: str
@@ -35,7 +36,7 @@ class Sweep(NamedTuple):
     seeds: tuple[int, ...]
     search: SearchConfig = SearchConfig()
     track: tuple[str, ...] = ()
-    """Trackers that are told about the trials."""
+    """Names of the trackers that log the trials."""
 
 
 class _Profile(Config):
@@ -75,7 +76,7 @@ def load_sweep(
     if profile is not None and profile not in file.profiles:
         names = list(file.profiles)
         hint = did_you_mean(profile, names)
-        raise ConfigError(f"{path}: no profile {_short(profile)}{hint} Profiles: {', '.join(names)}")
+        raise ConfigError(f"{path}: no profile {shortened(profile)}{hint} Profiles: {', '.join(names)}")
 
     chosen = profile or (preferred if preferred in file.profiles else next(iter(file.profiles)))
     errors: list[str] = []
@@ -84,77 +85,100 @@ def load_sweep(
         where = "" if plain else f"profiles.{name}."
         settings = {"name": file.name, **deepcopy(content.model_dump())}
         if name == chosen:
-            errors += _override(settings, overrides)
+            errors += apply_overrides(settings, overrides)
         try:
             sweeps[name] = _validate(settings, file.question, name)
         except ConfigError as error:
             errors += [f"  {where}{line}" for line in error.lines]
     if errors:
-        more = [f"  and {len(errors) - MOST_ERRORS} more"] if len(errors) > MOST_ERRORS else []
-        raise ConfigError(f"{path}:", *errors[:MOST_ERRORS], *more)
+        shown = errors[:MOST_ERRORS]
+        if len(errors) > MOST_ERRORS:
+            shown.append(f"  and {len(errors) - MOST_ERRORS} more")
+        raise ConfigError(f"{path}:", *shown)
     return sweeps[chosen]
 
 
 def _validate(settings: Mapping[str, Any], question: str, profile: str) -> Sweep:
+    """Makes a sweep from the settings of a profile. Raises ``ConfigError`` with every mistake."""
     try:
         base = TrialConfig.model_validate(settings["base"])
     except ValidationError as error:
         raise ConfigError(*(f"base.{line}" for line in explain(error, TrialConfig, settings["base"]))) from None
+    name, seeds = settings["name"], settings["seeds"]
     errors: list[str] = []
-    if not isinstance(settings["name"], str) or not re.fullmatch(NAME, settings["name"]):
-        errors.append(
-            f"name: letters, digits, '_', '.' and '-' are allowed, as in my_sweep (got {_short(settings['name'])})"
-        )
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
+        errors.append(f"name: letters, digits, '_', '.' and '-' are allowed, as in my_sweep (got {shortened(name)})")
     if "seed" in settings["base"]:
         errors.append("base.seed: seeds are listed under 'seeds', as in seeds=[0,1]")
-    axes = {f"axes.{path}": _axis(path, values, errors) for path, values in settings["axes"].items()}
-    errors += [f"variants: {problem}" for label in settings["variants"] if (problem := _label_problem(label))]
+    axes = _axes(settings, errors)
+    points = sum(len(axis.points) for axis in axes.values()) + (len(seeds) if isinstance(seeds, list) else 0)
+    if points > MOST_POINTS:
+        raise ConfigError(f"axes: {points:,} values and seeds are more than anybody can run. At most {MOST_POINTS:,}")
+    for where in axes:
+        errors += _axis_errors(base, axes, where)
+    errors += _seed_errors(seeds)
+    search = _search(settings["search"], errors)
+    errors += _track_errors(settings["track"])
+    if errors:
+        raise ConfigError(*errors)
+    sweep = Sweep(name, question, profile, base, tuple(axes.values()), tuple(seeds), search, tuple(settings["track"]))
+    errors = _search_errors(sweep)
+    if errors:
+        raise ConfigError(*errors)
+    return sweep
+
+
+def _axes(settings: Mapping[str, Any], errors: list[str]) -> dict[str, Axis]:
+    """Makes the axes of a profile, by their places in the file; appends to ``errors``."""
+    axes = {f"axes.{path}": parse_axis(path, values, errors) for path, values in settings["axes"].items()}
+    for label in settings["variants"]:
+        if not is_label(label):
+            errors.append(f"variants: {not_a_label(label)}")
     if settings["variants"]:
         axes["variants"] = Axis("variant", tuple(settings["variants"].items()))
     if not axes:
         errors.append("axes: there are none. Give at least one, as in axes: {model.adapter.rank: [8, 32]}")
-    seeds = settings["seeds"]
-    points = sum(len(axis.points) for axis in axes.values()) + (len(seeds) if isinstance(seeds, list) else 0)
-    if points > MOST_POINTS:
-        raise ConfigError(f"axes: {points:,} values and seeds are more than anybody can run. At most {MOST_POINTS:,}")
-    for where, axis in axes.items():
-        problems = {path: problem for path in sorted(axis.paths()) if (problem := _path_problem(base, path))}
-        errors += [f"{where}: {f'{path}: ' * (path != axis.name)}{problem}" for path, problem in problems.items()]
-        errors += [
-            f"{where}: the same field is set by {f'axis {other.name!r}' if other.name in other.paths() else 'variants'}"
-            for other in axes.values()
-            if other is not axis and _overlap(axis.paths(), other.paths())
-        ]
-        for label, changes in axis.points:
-            if problems.keys() & changes.keys():
-                continue
-            try:
-                with_value(base, changes)
-            except ConfigError as error:
-                errors += [f"{where} = {label}: {line}" for line in error.lines]
-    if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
-        errors.append(f"seeds: a list of whole numbers from 0 is needed, as in [0, 1, 2] (got {_short(seeds)})")
+    return axes
+
+
+def _axis_errors(base: TrialConfig, axes: Mapping[str, Axis], where: str) -> Iterator[str]:
+    """Yields the errors of one axis: unknown fields, fields of another axis, and values that are not allowed."""
+    axis = axes[where]
+    unknown = set()
+    for path in sorted(axis.paths()):
+        reason = path_error(base, path)
+        if reason:
+            unknown.add(path)
+            yield f"{where}: {reason}" if path == axis.name else f"{where}: {path}: {reason}"
+    for other in axes.values():
+        if other is not axis and paths.overlap(axis.paths(), other.paths()):
+            by = f"axis {other.name!r}" if other.name in other.paths() else "variants"
+            yield f"{where}: the same field is set by {by}"
+    for label, changes in axis.points:
+        if unknown & changes.keys():
+            continue
+        try:
+            with_value(base, changes)
+        except ConfigError as error:
+            for line in error.lines:
+                yield f"{where} = {label}: {line}"
+
+
+def _seed_errors(seeds: Any) -> Iterator[str]:
+    """Yields the error of a list of seeds."""
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        yield f"seeds: a list of whole numbers from 0 is needed, as in [0, 1, 2] (got {shortened(seeds)})"
     elif max(seeds) > LARGEST_SEED:
-        errors.append(f"seeds: {max(seeds)} is beyond what torch takes. Allowed: 0 to {LARGEST_SEED}")
+        yield f"seeds: {max(seeds)} is beyond what torch takes. Allowed: 0 to {LARGEST_SEED}"
     elif len(set(seeds)) < len(seeds):
-        errors.append(f"seeds: {_short(seeds)} names one twice")
-    search = _search(settings["search"], errors)
-    errors += _track_problems(settings["track"])
-    if errors:
-        raise ConfigError(*errors)
-    sweep = Sweep(
-        settings["name"], question, profile, base, tuple(axes.values()), tuple(seeds), search, tuple(settings["track"])
-    )
-    if wrong := _search_problems(sweep):
-        raise ConfigError(*wrong)
-    return sweep
+        yield f"seeds: {shortened(seeds)} names one twice"
 
 
 def _search(settings: Any, errors: list[str]) -> SearchConfig:
-    """The search; what is wrong with it is added to ``errors``."""
+    """Parses the settings of the search; appends to ``errors``."""
     raw = {"name": settings} if isinstance(settings, str) else settings
     if not isinstance(raw, dict):
-        errors.append(f"search: needs a name, or a mapping as in {{name: random, points: 20}} (got {_short(raw)})")
+        errors.append(f"search: needs a name, or a mapping as in {{name: random, points: 20}} (got {shortened(raw)})")
         return SearchConfig()
     try:
         return SearchConfig.model_validate(raw)
@@ -164,8 +188,8 @@ def _search(settings: Any, errors: list[str]) -> SearchConfig:
         return SearchConfig()
 
 
-def _search_problems(sweep: Sweep) -> list[str]:
-    """Why the search does not fit the axes and seeds."""
+def _search_errors(sweep: Sweep) -> list[str]:
+    """Returns the reasons why the search does not fit the axes and seeds."""
     search, wrong = sweep.search, []
     ranges = [axis.name for axis in sweep.axes if axis.between]
     if ranges and search.name == "grid":
@@ -182,8 +206,8 @@ def _search_problems(sweep: Sweep) -> list[str]:
     return wrong
 
 
-def _track_problems(names: Any) -> list[str]:
-    """What is wrong with the names of trackers."""
+def _track_errors(names: Any) -> list[str]:
+    """Returns the errors in the names of trackers."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return [f"track: a list of trackers is needed, as in [tensorboard] (got {names!r})"]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
@@ -192,12 +216,6 @@ def _track_problems(names: Any) -> list[str]:
     return [f"track: no tracker '{n}'{did_you_mean(n, TRACKERS)} {known}" for n in names if n not in TRACKERS]
 
 
-# --- overrides --------------------------------------------------------------------------------------------------------
-
-
-# --- explaining -------------------------------------------------------------------------------------------------------
-
-
 def folder_name(sweep: Sweep) -> str:
-    """Results of the embedded profile lie under the sweep's name, others beside it."""
+    """Returns the name of the results folder: the sweep's, with the profile unless that is ``embedded``."""
     return sweep.name if sweep.profile in ("embedded", "default") else f"{sweep.name}-{sweep.profile}"

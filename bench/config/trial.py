@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from pydantic import NonNegativeInt, ValidationError, model_validator
 
+from bench.config import paths
 from bench.config.errors import ConfigError, explain
 from bench.config.settings import LOSSES, MemoryConfig, ProtocolConfig, TrainConfig, TransformConfig
 from models import MODELS
@@ -16,7 +17,7 @@ from models.core.registry import Config, Missing, Registry
 
 DATASETS = Registry("bench.datasets", "dataset")
 LARGEST = 1_000_000
-"""Of a whole number that is no seed: beyond it memory or time run out, after a long wait."""
+"""Largest value of a whole number, seeds excepted. Memory or time would run out beyond it, after a long wait."""
 
 
 class TrialConfig(Config):
@@ -33,8 +34,8 @@ class TrialConfig(Config):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "TrialConfig":
-        """Model, masks, loss and resizing mean the same by a class, model and transform the same by a colour; and no
-        setting is without effect beside the others."""
+        """Checks that model, masks, loss and resizing agree on the classes, and model and transform on the
+        normalisation; and that each setting has an effect."""
         classes = self.num_classes
         wrong = []
         if self.model.num_classes != classes:
@@ -73,13 +74,13 @@ class TrialConfig(Config):
 
     @cached_property
     def trial_id(self) -> str:
-        """12 hex digits over the validated configuration: equal settings are the same trial, in every sweep.
+        """12 hex digits of a hash over the validated configuration: equal settings are the same trial in every sweep.
 
-        A field of ``LATER`` enters it only where the trial does something else than before there was the field.
+        A field of ``LATER`` is part of the hash only where it changes the trial.
         """
         raw = self.model_dump(mode="json")
         for field in LATER:
-            part = field.part_of(raw)
+            part = paths.parent(raw, field.path)
             if field.name in part and (field.idle(self) or part[field.name] == field.before):
                 del part[field.name]
         text = json.dumps(raw, sort_keys=True, separators=(",", ":"))
@@ -93,26 +94,17 @@ class TrialConfig(Config):
 
 
 class Later(NamedTuple):
-    """A field that was added when there were records without it, whose trials keep their ids."""
+    """A field that is younger than the first records. Trials of these records keep their ids."""
 
     path: str
     before: Any
-    """The value, as JSON has it, with which a trial does what it did before there was the field. A record without the
-    field has this value."""
+    """Value of the field, as in JSON, in trials that are older than the field."""
     idle: Callable[[TrialConfig], bool] = lambda config: False
-    """Whether the field changes nothing in a trial, whatever its value."""
+    """Whether no value of the field changes anything in a trial of this configuration."""
 
     @property
     def name(self) -> str:
         return self.path.rsplit(".", 1)[-1]
-
-    def part_of(self, raw: dict[str, Any]) -> dict[str, Any]:
-        """The part of a configuration that the field belongs to; empty where it has no such part."""
-        for parent in self.path.split(".")[:-1]:
-            raw = raw.get(parent)
-            if not isinstance(raw, dict):
-                return {}
-        return raw
 
 
 LATER = (
@@ -123,31 +115,33 @@ LATER = (
     Later("dataset.recursive", before=False),
     Later("dataset.classes", before={}),
 )
-"""All fields that were added since the first records were made. Whoever adds a field adds it here."""
+"""Fields that were added after the first records were made. Add each new field here."""
 
 
 def recorded(text: str) -> TrialConfig:
-    """A configuration, as JSON, out of a record, a manifest or a file of trained weights, which may lack the fields of
-    ``LATER``: its trial did without them.
+    """Parses a configuration (JSON) from a record, a ``sweep.json`` or a file of trained weights.
 
-    Raises ``ValidationError`` where it is not of this version.
+    Fields of ``LATER`` that it lacks get their values ``before``. Raises ``ValidationError``.
     """
     config, raw = TrialConfig.model_validate_json(text), json.loads(text)
     for field in LATER:
-        known = field.name in field.part_of(raw)
-        if not known and not field.idle(config) and field.name in field.part_of(config.model_dump()):
+        is_new = paths.get(raw, field.path) is paths.ABSENT
+        exists = paths.get(config.model_dump(), field.path) is not paths.ABSENT
+        if is_new and exists and not field.idle(config):
             config = with_value(config, {field.path: field.before})
     return config
 
 
 def _numbers(config: Config, above: str = "") -> Iterator[tuple[str, int]]:
-    """The whole numbers of a configuration and of its parts, but seeds, with their dotted paths."""
+    """Yields the whole numbers of a configuration and of its parts with their dotted paths, except seeds."""
     for name in type(config).model_fields:
         value, path = getattr(config, name), f"{above}{name}"
         if isinstance(value, Config):
             yield from _numbers(value, f"{path}.")
         elif not name.endswith("seed"):
-            yield from ((path, n) for n in (value if isinstance(value, tuple) else (value,)) if type(n) is int)
+            for number in value if isinstance(value, tuple) else (value,):
+                if type(number) is int:
+                    yield path, number
 
 
 def _classes(count: int) -> str:
@@ -155,14 +149,10 @@ def _classes(count: int) -> str:
 
 
 def with_value(base: TrialConfig, changes: Mapping[str, Any]) -> TrialConfig:
-    """``base`` with the values at some dotted paths replaced, validated anew. Raises ``ConfigError``."""
+    """Returns ``base`` with other values at some dotted paths, validated. Raises ``ConfigError``."""
     raw = base.model_dump()
     for path, value in changes.items():
-        *parents, last = path.split(".")
-        node = raw
-        for parent in parents:
-            node = node[parent]
-        node[last] = value
+        paths.put(raw, path, value)
     try:
         return TrialConfig.model_validate(raw)
     except ValidationError as error:

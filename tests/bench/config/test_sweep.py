@@ -90,7 +90,7 @@ def test_identity_depends_on_values_not_on_how_they_are_written(sweep):
         ("train.lr=-1", "train.lr: should be greater than 0"),
         (
             "train.loss=structur_loss",
-            "should be 'structure_loss', 'weighted_structure_loss', 'bce_loss' or 'cross_entropy'",
+            "Did you mean 'structure_loss'? Available: bce_loss, cross_entropy, structure_loss, weighted_structure_loss",
         ),
         ("trian.lr=1", "trian: unknown key. Did you mean 'train'?"),
         ("device=gpu", "device: should be 'cuda' or 'cpu' (got 'gpu')"),

@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import REPOSITORY
 
-from bench.config import sweep
+from bench.config import paths
 from bench.config.axes import Axis
 from bench.config.errors import ConfigError
 from bench.config.expand import expand
@@ -57,7 +57,7 @@ def as_of_old(config: TrialConfig) -> dict:
     """The configuration as records had it before ``LATER``."""
     raw = config.model_dump(mode="json")
     for field in LATER:
-        field.part_of(raw).pop(field.name, None)
+        paths.parent(raw, field.path).pop(field.name, None)
     return raw
 
 
@@ -108,7 +108,9 @@ class Warmed(TrialConfig):
 @pytest.fixture
 def warmed(tiny_with, monkeypatch):
     """``tiny`` with the field ``warmup``, which was added later; 0 is what trials did before."""
-    monkeypatch.setattr(sweep, "LATER", (*LATER, Later("warmup", before=0, idle=lambda c: c.train.epochs == 1)))
+    monkeypatch.setattr(
+        "bench.config.trial.LATER", (*LATER, Later("warmup", before=0, idle=lambda c: c.train.epochs == 1))
+    )
     return lambda warmup, epochs=3: Warmed.model_validate(
         {**tiny_with({"train.epochs": epochs}).model_dump(), "warmup": warmup}
     )
@@ -123,7 +125,9 @@ def test_this_is_how_a_field_is_added(warmed, tiny_with):
 
 def test_a_field_of_a_part_that_a_configuration_does_not_have_is_no_matter(tiny, monkeypatch):
     before = tiny.trial_id
-    monkeypatch.setattr(sweep, "LATER", (*LATER, Later("dataset.no_such_field", None), Later("model.no.such", 1)))
+    monkeypatch.setattr(
+        "bench.config.trial.LATER", (*LATER, Later("dataset.no_such_field", None), Later("model.no.such", 1))
+    )
     again = TrialConfig.model_validate(tiny.model_dump())
     assert again.trial_id == before and recorded(tiny.model_dump_json()) == tiny
 
@@ -133,6 +137,6 @@ def test_every_later_field_is_one_and_its_default_is_valid():
     folder = {"name": "folder", "images": "images", "masks": "masks"}
     known = [TrialConfig.model_validate({**FULL, "dataset": dataset}) for dataset in ("duts", "procedural", folder)]
     for field in LATER:
-        having = [sweep for sweep in known if field.name in field.part_of(sweep.model_dump(mode="json"))]
+        having = [sweep for sweep in known if field.name in paths.parent(sweep.model_dump(mode="json"), field.path)]
         assert having, field.path
         assert with_value(having[0], {field.path: field.before})
