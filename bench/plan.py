@@ -25,7 +25,7 @@ from bench.memory.card_generations import DEFAULT, GENERATIONS, MIB, Generation,
 from bench.memory.predicted_peak import USABLE, Prediction, Unpredictable, fits, predict, prediction_key
 from bench.memory.step_memory import PARTS
 from bench.records import sweep_json
-from bench.records.record import check_writable
+from bench.records.store import check_writable
 from bench.report import plots
 from bench.report.tables import csv, escape
 from bench.system.console import ArgumentParser, complain, console_of_command

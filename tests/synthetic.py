@@ -16,7 +16,8 @@ from bench.config.trial import TrialConfig
 from bench.leaderboard.leaderboard import summarise
 from bench.leaderboard.results import Results
 from bench.records.memory import Memory
-from bench.records.record import CurvePoint, MemoryAtFailure, Provenance, Timing, TrialRecord, write_table
+from bench.records.record import CurvePoint, MemoryAtFailure, Provenance, Timing, TrialRecord
+from bench.records.tables import write_table
 from bench.scoring.metrics import OF_PROTOCOL
 from models.core.registry import Missing
 

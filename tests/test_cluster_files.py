@@ -11,8 +11,8 @@ import yaml
 from conftest import REPOSITORY
 
 from bench.config.sweep import load_sweep
-from bench.run import _parser
 from bench.scheduling.resources import add_options
+from bench.scheduling.run_options import parser
 
 FOLDER = REPOSITORY / "docs" / "cluster"
 
@@ -75,7 +75,7 @@ def test_the_ray_job_has_the_fields_that_kuberay_asks_for(job):
 
 
 def test_the_ray_job_runs_a_command_of_this_repository(job):
-    options = _parser().parse_intermixed_args(arguments_of(job["spec"]["entrypoint"]))
+    options = parser().parse_intermixed_args(arguments_of(job["spec"]["entrypoint"]))
     sweep = load_sweep(REPOSITORY / options.sweep, options.profile, options.overrides)
     assert sweep.base.device == "cuda" and options.address == "auto" and options.executor == "ray"
     head, (worker,) = (job["spec"]["rayClusterSpec"][key] for key in ("headGroupSpec", "workerGroupSpecs"))

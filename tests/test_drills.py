@@ -16,7 +16,7 @@ from bench.config.sweep import load_sweep
 from bench.config.trial import TrialConfig
 from bench.datasets.core import cache
 from bench.processes.client import ForkServer
-from bench.records.record import load_all
+from bench.records.store import load_all
 from bench.run import main
 from bench.scheduling.serial import run_serially
 from bench.scheduling.trial_queue import Limits, Work

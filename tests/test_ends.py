@@ -22,7 +22,7 @@ from bench.config.expand import expand
 from bench.config.sweep import load_sweep
 from bench.processes import client
 from bench.processes.client import ForkServer
-from bench.records.record import load_all
+from bench.records.store import load_all
 from bench.scheduling.serial import run_serially
 from bench.scheduling.trial_queue import Limits, Work
 from bench.system.process_tree import is_dead

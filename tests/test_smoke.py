@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import RANKS, SWEEP, write_pairs
 
-from bench.records.record import load_all
+from bench.records.store import load_all
 from bench.report import FIGURES
 from bench.report.__main__ import main as rebuild
 from bench.run import main

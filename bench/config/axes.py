@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from bench.config.errors import shortened, explain
+from bench.config.errors import explain, shortened
 from bench.config.search import Range, labels
 from bench.config.trial import TrialConfig
 from models.core.registry import Config, did_you_mean

@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeInt, ValidationError
 
 from bench.config import paths
 from bench.config.axes import MOST_POINTS, Axis, is_label, not_a_label, parse_axis, path_error
-from bench.config.errors import MOST_ERRORS, ConfigError, shortened, explain
+from bench.config.errors import MOST_ERRORS, ConfigError, explain, shortened
 from bench.config.overrides import apply_overrides
 from bench.config.search import SearchConfig
 from bench.config.trial import TrialConfig, with_value

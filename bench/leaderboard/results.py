@@ -11,8 +11,10 @@ from bench.config.sweep import Sweep
 from bench.leaderboard.leaderboard import Leaderboard, summarise
 from bench.records import schema, sweep_json
 from bench.records.external_scores import ExternalRecord, load_external
-from bench.records.record import TrialRecord, load_all, read_images, read_series
+from bench.records.record import TrialRecord
+from bench.records.store import load_all
 from bench.records.sweep_json import Predicted
+from bench.records.tables import read_images, read_series
 from bench.scoring.sample_predictions import read_samples
 from models.core.registry import Missing
 

@@ -21,7 +21,8 @@ from bench.processes.events import end_with_input, hear, telling
 from bench.processes.trial_process import leave
 from bench.records.failures import in_words, without_record
 from bench.records.memory import PEAKS, Memory
-from bench.records.record import RankMemory, TrialRecord, load
+from bench.records.record import RankMemory, TrialRecord
+from bench.records.store import load
 from bench.training.loop import Epoch
 
 POLL_SECONDS = 0.1

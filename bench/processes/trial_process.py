@@ -17,7 +17,8 @@ from typing import Any
 from bench.config.trial import TrialConfig
 from bench.processes.client import Request
 from bench.processes.events import telling
-from bench.records.record import TrialRecord, save_or_keep
+from bench.records.record import TrialRecord
+from bench.records.store import save_or_keep
 from bench.system.process_tree import end_with
 from bench.training import training_state
 from bench.training.data_parallel import Share

@@ -9,7 +9,8 @@ from typing import Literal
 from pydantic import Field, ValidationError, model_validator
 
 from bench.records import schema
-from bench.records.record import is_beyond, read_images, write_table
+from bench.records.record import is_beyond
+from bench.records.tables import read_images, write_table
 from bench.system.files import write_whole
 from models.core.registry import Config
 

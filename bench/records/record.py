@@ -1,36 +1,23 @@
 """One trial's outcome as it lies on disk: ``<trial_id>.json``, and beside it its per-image scores as Parquet and what
 it has learnt as safetensors."""
 
-import os
-import tempfile
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow
-import pyarrow.parquet
-from pydantic import Field, ValidationError, model_validator
-from safetensors import SafetensorError, safe_open
+from pydantic import Field, model_validator
 
-from bench.config.errors import ConfigError
-from bench.config.expand import Trial
 from bench.config.search import EarlyStoppingConfig
-from bench.datasets.core import cache
-from bench.records import schema
 from bench.records.memory import Memory, MemoryConditions
-from bench.records.schema import NewerVersion
+from bench.records.tables import write_table
 from bench.system import parquet
-from bench.system.files import set_aside, write_whole
+from bench.system.files import write_whole
 from models.core.registry import Config
 
 MANIFEST = "sweep.json"
 """Lies beside the records and is none: what the sweep asked (``bench.records.sweep_json``)."""
 SUFFIXES = (".safetensors", ".images.parquet", ".memory.parquet", ".samples.parquet", ".json")
 """Of a trial's files; the record comes last."""
-NOT_ADOPTED = (None, "error", "stopped early")
-"""What another sweep's trial may be without being its result here; ``None`` is a file that is no record, or none that
-this version can read."""
 Status = Literal["ok", "oom", "over budget", "diverged", "stopped early", "error"]
 
 
@@ -200,189 +187,3 @@ def is_beyond(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(map(is_beyond, value))
     return isinstance(value, int | float) and abs(value) > parquet.LARGEST_NUMBER
-
-
-def unsaved() -> Path:
-    """Where records lie that their results folder could not take; ``adopt`` brings them back."""
-    return cache.root() / "unsaved"
-
-
-def save_or_keep(record: TrialRecord, folder: Path) -> None:
-    """Saves a record in ``folder``, or in ``unsaved()`` where that refuses: a full disk costs no result.
-
-    Raises the folder's ``OSError`` for an error record, which is worth no such trouble, and where neither can be
-    written.
-    """
-    try:
-        record.save(folder)
-    except OSError:
-        if record.status == "error":
-            raise
-        with suppress(OSError):
-            unsaved().mkdir(parents=True, exist_ok=True)
-            record.save(unsaved())
-            return
-        raise
-
-
-def write_table(columns: dict[str, list], path: Path) -> None:
-    """Writes columns as Parquet, whole or not at all."""
-    table = pyarrow.table(columns)
-    write_whole(path, lambda f: pyarrow.parquet.write_table(table, f, write_page_checksum=True))
-
-
-def set_aside_damaged(trial_ids: Iterable[str], folder: Path) -> list[str]:
-    """Sets aside what lies there of trials whose record, or a file beside it, does not hold what was written.
-
-    Returns a line for each such trial: without a record it counts as not run. Raises ``NewerVersion`` before it touches
-    the files of a trial whose record comes from the future.
-    """
-    lines = []
-    for trial_id in trial_ids:
-        paths = {suffix: folder / f"{trial_id}{suffix}" for suffix in SUFFIXES}
-        found = _damaged(paths)
-        if found is not None:
-            path, reason = found
-            aside = [set_aside(p) for p in dict.fromkeys((path, paths[".json"])) if p.exists()]
-            lines.append(f"{path}: {reason}; set aside as {', '.join(p.name for p in aside)}")
-    return lines
-
-
-def _damaged(paths: Mapping[str, Path]) -> tuple[Path, str] | None:
-    """The first of a trial's files that cannot be used, and why. One that was deleted is not missed."""
-    if not paths[".json"].exists():
-        return None
-    try:
-        record = load(paths[".json"])
-    except (ValidationError, OSError):
-        return paths[".json"], "not a readable record"
-    odd = next((path for path in paths.values() if path.exists() and not path.is_file()), None)
-    if odd is not None:  # to open a pipe may wait for ever
-        return odd, "is no regular file"
-    for suffix in (".images.parquet", ".memory.parquet", ".samples.parquet"):
-        try:
-            if record.status != "error" and paths[suffix].exists():
-                pyarrow.parquet.read_table(paths[suffix], page_checksum_verification=True)
-        except (pyarrow.ArrowException, OSError) as error:
-            return paths[suffix], f"cannot be read ({str(error).splitlines()[0]})"
-    weights = paths[".safetensors"]
-    if record.checkpoint_bytes is not None and weights.exists():
-        try:
-            size = weights.stat().st_size
-            safe_open(weights, "pt")
-        except (SafetensorError, OSError) as error:
-            return weights, f"cannot be read ({error})"
-        if size != record.checkpoint_bytes:
-            return weights, f"has {size} bytes, {record.checkpoint_bytes} were written"
-    return None
-
-
-def load(path: Path) -> TrialRecord:
-    """Raises ``ValidationError`` for what is no record, ``NewerVersion`` for one from the future, ``OSError``."""
-    return TrialRecord.model_validate_json(schema.read(path))
-
-
-def adopt(trial_ids: Iterable[str], folder: Path) -> list[Path]:
-    """Copies records of these trials that other sweeps beside ``folder`` have finished, or that this one could not
-    save; returns where they were.
-
-    The same configuration is the same trial in every sweep, so it need not be trained again.
-    """
-    sources = []
-    for trial_id in trial_ids:
-        for path in [*sorted(folder.parent.glob(f"*/{trial_id}.json")), unsaved() / f"{trial_id}.json"]:
-            if (folder / path.name).exists() or path.parent == folder or _status(path) in NOT_ADOPTED:
-                continue
-            for suffix in SUFFIXES:
-                beside = path.with_name(trial_id + suffix)
-                if beside.exists():
-                    content = beside.read_bytes()
-                    write_whole(folder / beside.name, lambda file: file.write(content))
-                    if path.parent == unsaved():
-                        beside.unlink()
-            sources.append(path)
-    return sources
-
-
-def _status(path: Path) -> str | None:
-    try:
-        return load(path).status
-    except (ValidationError, OSError, NewerVersion):
-        return None
-
-
-def load_images(folder: Path, trial_ids: Iterable[str]) -> dict[str, dict[str, list]]:
-    """Per-image scores (name and metrics, in order) on the first test set, by the ids of trials that have them."""
-    return read_images(folder, trial_ids)[0]
-
-
-def read_images(folder: Path, trial_ids: Iterable[str]) -> tuple[dict[str, dict[str, list]], list[str]]:
-    """``load_images``, and a line for each file that cannot be used."""
-    found, lines = {}, []
-    for trial_id in trial_ids:
-        path = folder / f"{trial_id}.images.parquet"
-        columns, line = parquet.read(path, {"name": parquet.TEXT, "set": parquet.TEXT}, ("name",), parquet.NUMBER)
-        if columns == {}:
-            line = f"{path}: cannot be used (it has no rows)"
-        elif columns is not None:
-            found[trial_id] = _first_set(columns)
-        lines += [line] * bool(line)
-    return found, lines
-
-
-def _first_set(columns: dict[str, list]) -> dict[str, list]:
-    sets = columns.pop("set", None)  # predictions that were scored from files belong to one
-    if sets is None:
-        return columns
-    return {name: [v for v, of in zip(values, sets) if of == sets[0]] for name, values in columns.items()}
-
-
-def load_series(folder: Path, trial_id: str) -> dict[str, list] | None:
-    """A trial's memory readings as columns (``memory_series``); ``None`` where there are none that can be used."""
-    return read_series(folder, trial_id)[0]
-
-
-def read_series(folder: Path, trial_id: str) -> tuple[dict[str, list] | None, str]:
-    """``load_series``, and a line if the file cannot be used."""
-    known = {"phase": parquet.TEXT, "seconds": parquet.NUMBER}
-    columns, line = parquet.read(folder / f"{trial_id}.memory.parquet", known, tuple(known), parquet.READING)
-    return columns or None, line
-
-
-def load_all(folder: Path) -> tuple[dict[str, TrialRecord], list[str]]:
-    """All records of a folder by trial id, and a line for each file that is no record (it will be run again) or that a
-    newer version wrote (``bench.run`` then refuses the folder)."""
-    records, broken = {}, []
-    for path in sorted(folder.glob("*.json")):
-        if path.name == MANIFEST:
-            continue
-        try:
-            record = load(path)
-        except (ValidationError, OSError) as error:
-            reason = f"{len(error.errors())} fields are wrong" if isinstance(error, ValidationError) else error
-            broken.append(f"{path}: not a readable record ({reason})")
-            continue
-        except NewerVersion as error:
-            broken.append(str(error))
-            continue
-        if record.trial_id != path.stem:
-            broken.append(f"{path}: not a readable record (it says that it is of trial {record.trial_id!r})")
-            continue
-        records[record.trial_id] = record
-    return records, broken
-
-
-def pending(trials: list[Trial], records: dict[str, TrialRecord]) -> list[Trial]:
-    """Trials without a record, or whose record is an error."""
-    done = {trial_id for trial_id, record in records.items() if record.status != "error"}
-    return [trial for trial in trials if trial.trial_id not in done]
-
-
-def check_writable(folder: Path) -> None:
-    """Makes the results folder. Raises ``ConfigError`` when nothing can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot write results there ({os.strerror(error.errno)}). Give --results DIR")

@@ -24,7 +24,7 @@ from bench.leaderboard.merge import merge
 from bench.leaderboard.predicted_memory import keep_predictions, predictions
 from bench.leaderboard.results import Results
 from bench.leaderboard.select import select
-from bench.records.record import check_writable
+from bench.records.store import check_writable
 from bench.report import bundle, terminal
 from bench.system.console import ArgumentParser, Console, complain, console_of_command
 from bench.system.files import TargetError, check_targets, remove_unfinished

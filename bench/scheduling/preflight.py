@@ -1,6 +1,6 @@
 """What is looked at before any trial starts: weights, data, devices, and the folders to write to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -100,3 +100,25 @@ def check_cache() -> None:
         cache.root()
     except DataError as error:
         raise ConfigError(*error.errors) from None
+
+
+def skipped_line(trials: Sequence[Trial], absent: Mapping[str, Sequence[Missing]]) -> str:
+    """Names the trials that are left out, in one line; returns an empty text if there are none."""
+    skipped = [trial for trial in trials if trial.trial_id in absent]
+    if not skipped:
+        return ""
+    rows = "; ".join(dict.fromkeys(", ".join(trial.point) for trial in skipped))
+    return f"WARNING: {len(skipped)} of {len(trials)} trials cannot run here and are left out: {rows}"
+
+
+def missing_lines(absent: Mapping[str, Sequence[Missing]]) -> list[str]:
+    """Returns lines with the items that trials lack, grouped by remedy."""
+    by_remedy: dict[str, dict[Missing, None]] = {}
+    for items in absent.values():
+        for item in items:
+            by_remedy.setdefault(item.remedy, {})[item] = None
+    lines = []
+    for remedy, items in by_remedy.items():
+        lines += [f"  missing {item.kind}: {item.field}: {item.what}" for item in items]
+        lines.append(f"    -> {remedy}")
+    return lines

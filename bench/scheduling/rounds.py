@@ -1,14 +1,15 @@
-"""A sweep's trials in rounds: each is planned by what the ones before it have left in the results folder."""
+"""Rounds of trials: each round is planned from the records that the rounds before it have left."""
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
 from bench.config.expand import Trial
 from bench.config.sweep import Sweep
 from bench.records import schema, sweep_json
-from bench.records.record import TrialRecord, adopt, load_all, load_images
+from bench.records.record import TrialRecord
+from bench.records.store import RecordStore, adopt, set_aside_damaged
+from bench.records.tables import load_images
 from bench.scheduling.executor import Executor
 from bench.scheduling.trial_queue import Limits, Work
 from bench.search import next_trials
@@ -21,59 +22,79 @@ from models.core.registry import Missing
 
 
 class Rounds:
-    """A grid has one round; a search, seeds that depend on results, and a budget in hours have several."""
+    """The rounds of a sweep. A grid has one; searches, ``first_seeds`` and a budget in hours may need several."""
 
-    def __init__(self, sweep: Sweep, folder: Path, executor: Executor, say: Callable[[str], None]) -> None:
-        """executor: knows what the trials lack; say: tells the user a line."""
-        self.sweep, self.folder, self.executor, self.say = sweep, folder, executor, say
+    def __init__(self, sweep: Sweep, store: RecordStore, executor: Executor, say: Callable[[str], None]) -> None:
+        """store: the records of the results folder; executor: knows what trials lack; say: prints a line."""
+        self.sweep, self.store, self.executor, self.say = sweep, store, executor, say
+        self.plan = next_trials.Plan([], [])
+        """State of the search: the trials that it has chosen, and those that run next."""
         self.tried: set[str] = set()
-        """Ids of the trials that this run has begun: even an error is not tried twice."""
+        """Ids of the trials that this run has started. It starts none twice, even after an error."""
         self.ended: dict[str, TrialRecord] = {}
-        """What became of the trials that this run has ended, on disk or not."""
+        """Records of the trials that have ended in this run, whether they could be written or not."""
         self.problems: list[str] = []
-        """What could not be written."""
+        """A line for each file that could not be written."""
         self.died: str | None = None
-        """What has died of that which runs the trials."""
+        """The part of Ray that has died; ``None`` while all of it lives."""
         self.absent: dict[str, list[Missing]] = {}
-        """What keeps trials from running on this machine, by trial id."""
+        """Items that planned trials lack on this machine, by trial id."""
+        self._checked: set[str] = set()  # ids of trials whose files were checked for damage
+        self._lacking: dict[str, list[Missing]] = {}  # by the ids of all trials that the executor was asked about
 
     def next(self) -> next_trials.Plan:
-        """The next round, after taking over what other sweeps have finished and leaving out what cannot run here."""
+        """Plans the next round: takes over results of other sweeps, and leaves out trials that cannot run here."""
         while True:
             records = self.settled()
-            images = load_images(self.folder, records) if self.sweep.search.first_seeds else {}
-            plan = next_trials.plan(
-                self.sweep, records, images, at_once=self.executor.at_once, left_out=self.absent.keys()
-            )
-            adopted = adopt([trial.trial_id for trial in plan.next], self.folder)
-            for path in adopted:
-                self.say(f"note: {path} is the same trial, taken over")
-            absent = {} if adopted else self.executor.absent(plan.next)
-            if not adopted and not absent:
-                return plan
+            images = load_images(self.store.folder, records) if self.sweep.search.first_seeds else {}
+            at_once = self.executor.at_once
+            self.plan = next_trials.plan(self.sweep, records, images, at_once=at_once, left_out=self.absent.keys())
+            if self._set_aside_damaged() or self._adopt():
+                continue
+            absent = self.absent_of(self.plan.next)
+            if not absent:
+                return self.plan
             self.absent |= absent
 
+    def _set_aside_damaged(self) -> bool:
+        """Renames damaged files of planned trials, which then count as not run; whether there were any."""
+        ids = [trial.trial_id for trial in self.plan.trials if trial.trial_id not in self._checked]
+        self._checked.update(ids)
+        lines = set_aside_damaged(dict.fromkeys(ids), self.store.folder)
+        for line in lines:
+            self.say(f"note: {line}; it is run again")
+        return bool(lines)
+
+    def _adopt(self) -> bool:
+        """Copies records of planned trials that other sweeps have finished; whether there were any."""
+        paths = adopt([trial.trial_id for trial in self.plan.next], self.store.folder)
+        for path in paths:
+            self.say(f"note: {path} is the same trial, taken over")
+        return bool(paths)
+
+    def absent_of(self, trials: Sequence[Trial]) -> dict[str, list[Missing]]:
+        """Returns the items that trials lack here, by trial id. The executor is asked once about each trial."""
+        unknown = [trial for trial in trials if trial.trial_id not in self._lacking]
+        lacking = self.executor.absent(unknown)
+        for trial in unknown:
+            self._lacking[trial.trial_id] = lacking.get(trial.trial_id, [])
+        return {trial.trial_id: self._lacking[trial.trial_id] for trial in trials if self._lacking[trial.trial_id]}
+
     def run(
-        self,
-        plan: next_trials.Plan,
-        console: Console,
-        page: LivePage,
-        interrupts: Interrupts,
-        limits: Limits,
-        checkpoint_seconds: float,
-    ) -> next_trials.Plan:
-        """Runs rounds until nothing is left to run, somebody stops them, or nothing can run any more; returns what the
-        search has come to."""
-        stopping = self.early_stopping(plan.trials)
-        while plan.next and not interrupts.asked and not self.died:
-            self.tried |= {trial.trial_id for trial in plan.next}
-            self.write_manifest(plan.trials)
-            trials = self.executor.in_order(plan.next)
-            trackers = watchers.trackers(self.sweep, trials, self.folder, self.say)
+        self, console: Console, page: LivePage, interrupts: Interrupts, limits: Limits, checkpoint_seconds: float
+    ) -> None:
+        """Runs rounds until the search has ended, an interrupt asks to stop, or Ray has died."""
+        stopping = self.early_stopping()
+        while self.plan.next and not interrupts.asked and not self.died:
+            before = self.plan.next
+            self.tried |= {trial.trial_id for trial in before}
+            self.write_manifest()
+            trials = self.executor.in_order(before)
+            trackers = watchers.trackers(self.sweep, trials, self.store.folder, self.say)
             with Display(trials, console) as display:
                 work = Work(
                     trials,
-                    self.folder,
+                    self.store.folder,
                     watchers.Together(display, page.of(trials), *trackers),
                     say=self.say,
                     asked=lambda: interrupts.asked,
@@ -88,34 +109,34 @@ class Rounds:
             self.ended |= work.records
             self.problems += work.problems
             self.died = work.died
-            before, plan = plan.next, self.next()
-            if plan.next == before:  # nothing came of it, and nothing would
+            if self.next().next == before:  # the round has left no results, so another one would not either
                 break
-        return plan
 
     def settled(self) -> dict[str, TrialRecord]:
-        """Records of trials that are not run again: all of this run, of earlier ones those that are results."""
-        records, _ = load_all(self.folder)
+        """Returns the records of trials that do not run again: results, and all that this run has tried."""
+        records = self.store.refresh()
         tried = {trial_id: record for trial_id, record in records.items() if trial_id in self.tried}
         return next_trials.settled(self.sweep, records) | tried | self.ended
 
-    def early_stopping(self, trials: list[Trial]) -> EarlyStopping | None:
-        """What stops trials early, and knows of those that ran before; ``None`` where all run to their end."""
+    def early_stopping(self) -> EarlyStopping | None:
+        """Returns the rule that stops trials early, with the curves of earlier trials; ``None`` without a rule."""
         settings = self.sweep.search.early_stopping
         if settings is None:
             return None
         records = self.settled()
-        before = [records[trial.trial_id] for trial in trials if trial.trial_id in records]
+        before = [records[trial.trial_id] for trial in self.plan.trials if trial.trial_id in records]
         return EarlyStopping(settings, self.sweep.seeds[0], before)
 
-    def write_manifest(self, trials: list[Trial]) -> None:
-        """The trials so far, as a report finds them."""
-        if newer := schema.newer(self.folder / sweep_json.MANIFEST):
-            self.problems += [newer] * (newer not in self.problems)
-            return
-        known, _ = sweep_json.load(self.folder)
-        try:
-            sweep_json.of(self.sweep, trials, self.absent, known.predicted if known else {}).save(self.folder)
-        except OSError as error:
-            problem = f"{self.folder}: {sweep_json.MANIFEST} cannot be written: {error}"
-            self.problems += [problem] * (problem not in self.problems)
+    def write_manifest(self) -> None:
+        """Writes ``sweep.json``: the sweep and its trials so far."""
+        folder = self.store.folder
+        problem = schema.newer(folder / sweep_json.MANIFEST)
+        if not problem:
+            known, _ = sweep_json.load(folder)
+            manifest = sweep_json.of(self.sweep, self.plan.trials, self.absent, known.predicted if known else {})
+            try:
+                manifest.save(folder)
+            except OSError as error:
+                problem = f"{folder}: {sweep_json.MANIFEST} cannot be written: {error}"
+        if problem and problem not in self.problems:
+            self.problems.append(problem)

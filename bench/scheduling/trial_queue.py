@@ -15,8 +15,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bench.config.expand import Trial
-from bench.records.record import TrialRecord, load, unsaved
+from bench.records.record import TrialRecord
 from bench.records.schema import NewerVersion
+from bench.records.store import load, unsaved
 from bench.scheduling import cluster
 from bench.search.early_stopping import EarlyStopping
 from bench.system.files import set_aside

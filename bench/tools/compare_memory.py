@@ -33,7 +33,7 @@ from bench.memory.measure import MemoryMonitor
 from bench.memory.predicted_peak import fake_footprint, predict
 from bench.memory.step_memory import Tracker, follow_step
 from bench.records.memory import Memory
-from bench.records.record import check_writable
+from bench.records.store import check_writable
 from bench.report import plots
 from bench.system.console import ArgumentParser, complain
 from bench.system.device import device_of, float32_products

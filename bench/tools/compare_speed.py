@@ -28,7 +28,7 @@ from torch import Tensor
 from bench.config.errors import ConfigError
 from bench.config.trial import TrialConfig, with_value
 from bench.datasets.core.transforms import to_input, to_target
-from bench.records.record import check_writable
+from bench.records.store import check_writable
 from bench.system.console import ArgumentParser, complain
 from bench.system.device import device_of, float32_products, tf32_flags
 from bench.system.files import TargetError, check_targets, write_whole

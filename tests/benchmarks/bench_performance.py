@@ -23,7 +23,8 @@ from bench.config.expand import Trial
 from bench.config.sweep import load_sweep
 from bench.config.trial import TrialConfig, with_value
 from bench.processes.client import ForkServer, Request, start
-from bench.records.record import TrialRecord, load_all
+from bench.records.record import TrialRecord
+from bench.records.store import load_all
 from bench.scheduling.executor import Executor
 from bench.scheduling.resources import Resources
 from bench.scheduling.trial_queue import Work

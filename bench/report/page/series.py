@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from bench.records.record import load_series
+from bench.records.tables import load_series
 
 MIB = 2**20
 MEASURES = {

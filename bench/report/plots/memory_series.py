@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from bench.leaderboard.leaderboard import GIB, Leaderboard, Table
 from bench.leaderboard.results import Results
-from bench.records.record import TrialRecord, load_series
+from bench.records.record import TrialRecord
+from bench.records.tables import load_series
 from bench.report.plots.style import BLUE, GREY, VERMILLION, WIDTH, canvas, house_style, row_name, shorten
 
 MOST_PANELS = 30

@@ -8,9 +8,10 @@ from bench.config.errors import ConfigError
 from bench.config.expand import expand, sizes
 from bench.config.sweep import Sweep
 from bench.config.trial import TrialConfig
-from bench.records.record import TrialRecord, check_writable, pending
-from bench.run import _missing_lines, main
-from bench.scheduling.preflight import absent_of, prepare_data, prepare_weights
+from bench.records.record import TrialRecord
+from bench.records.store import check_writable, pending
+from bench.run import main
+from bench.scheduling.preflight import absent_of, missing_lines, prepare_data, prepare_weights
 from models import MODELS
 from models.core.encoder_decoder import ADAPTERS
 from models.core.skeleton import skeleton
@@ -68,7 +69,7 @@ def test_finished_trials_are_not_pending_and_failed_ones_are(sweep):
 
 def test_missing_things_are_named_once(sweep, tiny_with):
     base = tiny_with({"dataset": {"name": "folder", "images": "/nowhere/i", "masks": "/nowhere/m"}, "device": "cuda"})
-    found = [line for line in _missing_lines(absent_of(expand(sweep._replace(base=base)))) if "missing" in line]
+    found = [line for line in missing_lines(absent_of(expand(sweep._replace(base=base)))) if "missing" in line]
     assert [line.split(":")[:2] for line in found][:2] == [
         ["  missing data", " dataset.images"],
         ["  missing data", " dataset.masks"],

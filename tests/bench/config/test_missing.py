@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.records.record import load_all
+from bench.records.store import load_all
 from bench.run import main
 
 SWEEP = """

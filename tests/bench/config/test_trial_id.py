@@ -14,7 +14,7 @@ from bench.config.trial import LATER, Later, TrialConfig, recorded, with_value
 from bench.leaderboard import results
 from bench.records import sweep_json
 from bench.records.record import MANIFEST, TrialRecord
-from bench.records.record import load as load_record
+from bench.records.store import load as load_record
 from bench.training import trained_weights
 from bench.trial import run_trial
 

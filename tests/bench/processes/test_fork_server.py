@@ -21,7 +21,8 @@ from conftest import wait_for
 from bench.processes import client, fork_server
 from bench.processes.client import Forked, ForkServer, Request, start
 from bench.records import failures
-from bench.records.record import load_all, load_images
+from bench.records.store import load_all
+from bench.records.tables import load_images
 from bench.system import files
 from bench.system.process_tree import is_dead
 from bench.trial import run_trial

@@ -6,7 +6,9 @@ import pandas
 import pytest
 
 from bench.records.memory import Memory
-from bench.records.record import TrialRecord, adopt, load, load_all, load_images
+from bench.records.record import TrialRecord
+from bench.records.store import adopt, load, load_all
+from bench.records.tables import load_images
 from bench.system import files
 
 

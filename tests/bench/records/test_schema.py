@@ -13,11 +13,13 @@ from bench.config.expand import expand
 from bench.config.sweep import load_sweep
 from bench.leaderboard import results
 from bench.records import sweep_json
-from bench.records.record import MANIFEST, TrialRecord, load_all, set_aside_damaged
+from bench.records.record import MANIFEST, TrialRecord
 from bench.records.schema import NewerVersion
+from bench.records.store import RecordStore, load_all, set_aside_damaged
 from bench.report import __main__ as report
 from bench.scheduling.rounds import Rounds
 from bench.scheduling.trial_queue import Work
+from bench.search.next_trials import Plan
 from bench.training import trained_weights
 
 LINE = "written by a newer version of the suite (schema 2, this one knows 1); update the suite"
@@ -129,9 +131,10 @@ def test_a_sweep_json_that_becomes_newer_meanwhile_is_not_replaced(here):
     sweep = load_sweep(folder.parents[1] / "smoke.yaml")
     from_the_future(folder / MANIFEST)
     before = (folder / MANIFEST).read_bytes()
-    rounds = Rounds(sweep, folder, None, print)
-    rounds.write_manifest(expand(sweep))
-    rounds.write_manifest(expand(sweep))
+    rounds = Rounds(sweep, RecordStore(folder), None, print)
+    rounds.plan = Plan(expand(sweep), [])
+    rounds.write_manifest()
+    rounds.write_manifest()
     assert (folder / MANIFEST).read_bytes() == before and len(rounds.problems) == 1 and LINE in rounds.problems[0]
     sweep_json.of(sweep, expand(sweep)).save(folder)
     assert sweep_json.load(folder)[1] == ""

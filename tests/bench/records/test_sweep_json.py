@@ -15,7 +15,8 @@ from bench.config.expand import expand
 from bench.config.sweep import Sweep, folder_name, load_sweep
 from bench.leaderboard import results
 from bench.records import sweep_json
-from bench.records.record import MANIFEST, TrialRecord, load_all
+from bench.records.record import MANIFEST, TrialRecord
+from bench.records.store import load_all
 from bench.records.sweep_json import changes, label, reconstruct, understand, varied
 from models.core.registry import Missing
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from synthetic import HOSTILE, IMAGES, synthetic
 
-from bench.records.record import write_table
+from bench.records.tables import write_table
 from bench.report import page
 from bench.report.page import answer
 from bench.report.page.content import content

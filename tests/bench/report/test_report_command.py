@@ -22,7 +22,7 @@ from bench.leaderboard.leaderboard import Leaderboard
 from bench.leaderboard.merge import merge
 from bench.leaderboard.select import select
 from bench.records import sweep_json
-from bench.records.record import load_all
+from bench.records.store import load_all
 from bench.report import bundle
 from bench.report.__main__ import main
 from bench.report.tables import as_frame

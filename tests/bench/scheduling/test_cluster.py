@@ -9,7 +9,8 @@ import bench
 from bench.config.errors import ConfigError
 from bench.config.expand import Trial
 from bench.records.provenance import COMMIT, commit_in_words, provenance
-from bench.records.record import load, load_images
+from bench.records.store import load
+from bench.records.tables import load_images
 from bench.scheduling import cluster
 from bench.scheduling.cluster import Look, readiness, stage, unpack
 from bench.scheduling.ray_actors import Keeper

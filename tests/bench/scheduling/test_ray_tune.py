@@ -18,7 +18,8 @@ from ray.cluster_utils import Cluster
 
 from bench.config.expand import expand
 from bench.config.sweep import load_sweep
-from bench.records.record import TrialRecord, load_all
+from bench.records.record import TrialRecord
+from bench.records.store import load_all
 from bench.run import main
 from bench.scheduling import cluster, ray_tune, ray_worker
 from bench.scheduling.cluster import Look

@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from bench.config.expand import Trial
-from bench.records.record import TrialRecord, adopt, load, save_or_keep, unsaved
+from bench.records.record import TrialRecord
+from bench.records.store import adopt, load, save_or_keep, unsaved
 from bench.scheduling import trial_queue as work_module
 from bench.scheduling.trial_queue import Limits, Work
 from bench.training.training_state import place

@@ -22,7 +22,9 @@ from bench.config.trial import TrialConfig
 from bench.leaderboard.leaderboard import summarise
 from bench.leaderboard.statistics import compare, holm
 from bench.records.provenance import provenance
-from bench.records.record import CurvePoint, Timing, TrialRecord, load_all, pending, write_table
+from bench.records.record import CurvePoint, Timing, TrialRecord
+from bench.records.store import load_all, pending
+from bench.records.tables import write_table
 from bench.report.tables import markdown
 from bench.run import main
 from bench.scheduling import cluster, serial

@@ -17,7 +17,7 @@ from synthetic import synthetic
 from bench import score
 from bench.leaderboard import results
 from bench.records import sweep_json
-from bench.records.record import load_images, load_series
+from bench.records.tables import load_images, load_series
 from bench.report import page, plots
 from bench.report.__main__ import main
 from bench.report.tables import markdown

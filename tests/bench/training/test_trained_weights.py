@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from bench import trial
 from bench.config.trial import DATASETS
-from bench.records.record import load_all
+from bench.records.store import load_all
 from bench.scoring.evaluate import predict
 from bench.scoring.metrics import score
 from bench.training import trained_weights

@@ -1,0 +1,199 @@
+"""The records of a results folder: read, saved, taken over from other folders, and set aside where they are damaged."""
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow.parquet
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+
+from bench.config.errors import ConfigError
+from bench.config.expand import Trial
+from bench.datasets.core import cache
+from bench.records import schema
+from bench.records.record import MANIFEST, SUFFIXES, TrialRecord
+from bench.records.schema import NewerVersion
+from bench.system.files import set_aside, write_whole
+
+NOT_ADOPTED = (None, "error", "stopped early")
+"""What another sweep's trial may be without being its result here; ``None`` is a file that is no record, or none that
+this version can read."""
+
+
+def unsaved() -> Path:
+    """Where records lie that their results folder could not take; ``adopt`` brings them back."""
+    return cache.root() / "unsaved"
+
+
+def save_or_keep(record: TrialRecord, folder: Path) -> None:
+    """Saves a record in ``folder``, or in ``unsaved()`` where that refuses: a full disk costs no result.
+
+    Raises the folder's ``OSError`` for an error record, which is worth no such trouble, and where neither can be
+    written.
+    """
+    try:
+        record.save(folder)
+    except OSError:
+        if record.status == "error":
+            raise
+        with suppress(OSError):
+            unsaved().mkdir(parents=True, exist_ok=True)
+            record.save(unsaved())
+            return
+        raise
+
+
+def set_aside_damaged(trial_ids: Iterable[str], folder: Path) -> list[str]:
+    """Sets aside what lies there of trials whose record, or a file beside it, does not hold what was written.
+
+    Returns a line for each such trial: without a record it counts as not run. Raises ``NewerVersion`` before it touches
+    the files of a trial whose record comes from the future.
+    """
+    lines = []
+    for trial_id in trial_ids:
+        paths = {suffix: folder / f"{trial_id}{suffix}" for suffix in SUFFIXES}
+        found = _damaged(paths)
+        if found is not None:
+            path, reason = found
+            aside = [set_aside(p) for p in dict.fromkeys((path, paths[".json"])) if p.exists()]
+            lines.append(f"{path}: {reason}; set aside as {', '.join(p.name for p in aside)}")
+    return lines
+
+
+def _damaged(paths: Mapping[str, Path]) -> tuple[Path, str] | None:
+    """The first of a trial's files that cannot be used, and why. One that was deleted is not missed."""
+    if not paths[".json"].exists():
+        return None
+    try:
+        record = load(paths[".json"])
+    except (ValidationError, OSError):
+        return paths[".json"], "not a readable record"
+    odd = next((path for path in paths.values() if path.exists() and not path.is_file()), None)
+    if odd is not None:  # to open a pipe may wait for ever
+        return odd, "is no regular file"
+    for suffix in (".images.parquet", ".memory.parquet", ".samples.parquet"):
+        try:
+            if record.status != "error" and paths[suffix].exists():
+                pyarrow.parquet.read_table(paths[suffix], page_checksum_verification=True)
+        except (pyarrow.ArrowException, OSError) as error:
+            return paths[suffix], f"cannot be read ({str(error).splitlines()[0]})"
+    weights = paths[".safetensors"]
+    if record.checkpoint_bytes is not None and weights.exists():
+        try:
+            size = weights.stat().st_size
+            safe_open(weights, "pt")
+        except (SafetensorError, OSError) as error:
+            return weights, f"cannot be read ({error})"
+        if size != record.checkpoint_bytes:
+            return weights, f"has {size} bytes, {record.checkpoint_bytes} were written"
+    return None
+
+
+def load(path: Path) -> TrialRecord:
+    """Raises ``ValidationError`` for what is no record, ``NewerVersion`` for one from the future, ``OSError``."""
+    return TrialRecord.model_validate_json(schema.read(path))
+
+
+def adopt(trial_ids: Iterable[str], folder: Path) -> list[Path]:
+    """Copies records of these trials that other sweeps beside ``folder`` have finished, or that this one could not
+    save; returns where they were.
+
+    The same configuration is the same trial in every sweep, so it need not be trained again.
+    """
+    sources = []
+    for trial_id in trial_ids:
+        for path in [*sorted(folder.parent.glob(f"*/{trial_id}.json")), unsaved() / f"{trial_id}.json"]:
+            if (folder / path.name).exists() or path.parent == folder or _status(path) in NOT_ADOPTED:
+                continue
+            for suffix in SUFFIXES:
+                beside = path.with_name(trial_id + suffix)
+                if beside.exists():
+                    content = beside.read_bytes()
+                    write_whole(folder / beside.name, lambda file: file.write(content))
+                    if path.parent == unsaved():
+                        beside.unlink()
+            sources.append(path)
+    return sources
+
+
+def _status(path: Path) -> str | None:
+    try:
+        return load(path).status
+    except (ValidationError, OSError, NewerVersion):
+        return None
+
+
+class RecordStore:
+    """The records of a results folder. It reads each file once, and again only after the file has changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.records: dict[str, TrialRecord] = {}
+        """By trial id, as of the last ``refresh``."""
+        self.problems: list[str] = []
+        """A line for each file that holds no record, or that a newer version of the suite wrote."""
+        self._files: dict[Path, tuple[tuple[int, ...], TrialRecord | str]] = {}  # by path: its version and content
+
+    def refresh(self) -> dict[str, TrialRecord]:
+        """Reads new and changed files and returns all records by trial id. Other processes may write meanwhile."""
+        files, self.records, self.problems = {}, {}, []
+        for path in sorted(self.folder.glob("*.json")):
+            if path.name == MANIFEST:
+                continue
+            version = _version(path)
+            content = self._files[path][1] if path in self._files and self._files[path][0] == version else _read(path)
+            files[path] = version, content
+            if isinstance(content, str):
+                self.problems.append(content)
+            else:
+                self.records[content.trial_id] = content
+        self._files = files
+        return dict(self.records)
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """Returns numbers that change with the file, because files are replaced as a whole; none for a missing file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _read(path: Path) -> TrialRecord | str:
+    """Reads a record; returns a line where the file holds none that this version can read."""
+    try:
+        record = load(path)
+    except (ValidationError, OSError) as error:
+        reason = f"{len(error.errors())} fields are wrong" if isinstance(error, ValidationError) else error
+        return f"{path}: not a readable record ({reason})"
+    except NewerVersion as error:
+        return str(error)
+    if record.trial_id != path.stem:
+        return f"{path}: not a readable record (it says that it is of trial {record.trial_id!r})"
+    return record
+
+
+def load_all(folder: Path) -> tuple[dict[str, TrialRecord], list[str]]:
+    """Returns all records of a folder by trial id, and a line for each file that is none or comes from a newer version."""
+    store = RecordStore(folder)
+    return store.refresh(), store.problems
+
+
+def pending(trials: list[Trial], records: dict[str, TrialRecord]) -> list[Trial]:
+    """Trials without a record, or whose record is an error."""
+    done = {trial_id for trial_id, record in records.items() if record.status != "error"}
+    return [trial for trial in trials if trial.trial_id not in done]
+
+
+def check_writable(folder: Path) -> None:
+    """Makes the results folder. Raises ``ConfigError`` when nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot write results there ({os.strerror(error.errno)}). Give --results DIR")
