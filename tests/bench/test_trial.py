@@ -219,13 +219,12 @@ def test_an_out_of_memory_is_predicted_for_the_card_that_is_here(monkeypatch, ti
 
 
 PARTS_OF_A_TRIAL = (
-    "_torch_settings",
+    "torch_settings",
     "device_of",
     "float32_products",
     "provenance",
     "conditions",
-    "predict_memory",
-    "_limit",
+    "limit_allocator",
     "MemoryMonitor",
     "parameter_counts",
     "train",
@@ -234,20 +233,20 @@ PARTS_OF_A_TRIAL = (
 )
 
 
-@pytest.mark.parametrize("name", [*PARTS_OF_A_TRIAL, "_clean"])
+@pytest.mark.parametrize("name", [*PARTS_OF_A_TRIAL, "bench.memory.budget.predict", "clean_card"])
 def test_whatever_raises_there_is_a_record(monkeypatch, tiny_with, name):
     def fail(*arguments, **more):
         raise RuntimeError(f"{name} failed")
 
-    monkeypatch.setattr(trial_module, name, fail)
+    monkeypatch.setattr(name if "." in name else f"bench.trial.{name}", fail)
     config = tiny_with({"memory.budget_gib": 50.0})
     record = run_trial(config)
     assert (record.trial_id, record.config) == (config.trial_id, config.model_dump(mode="json"))
-    if name == "predict_memory":  # a figure beside the record
+    if name == "bench.memory.budget.predict":  # a figure beside the record
         assert record.status == "ok" and not record.notes
-    elif name == "_clean":  # it comes after the trial
+    elif name == "clean_card":  # it comes after the trial
         assert record.status == "ok" and record.notes == [
-            "the card could not be cleaned up after the trial: _clean failed"
+            "the card could not be cleaned up after the trial: clean_card failed"
         ]
         assert record.scores == run_trial(tiny_with({})).scores
     else:
@@ -303,8 +302,8 @@ def test_a_budget_limits_the_allocator_and_an_oom_leaves_the_device_clean(monkey
         monkeypatch.setattr(trial_module.DATASETS, "build", lambda *arguments: use())
         return plain(*arguments)
 
-    plain = trial_module._run
-    monkeypatch.setattr(trial_module, "_run", run)
+    plain = trial_module._Trial._run
+    monkeypatch.setattr(trial_module._Trial, "_run", run)
     cuda.reserved_bytes = 3 * 2**30
     record = run_trial(tiny_with(ON_CARD | {"memory.budget_gib": 2}))
     assert record.status == "oom"
@@ -388,7 +387,7 @@ def test_a_budget_on_a_gpu_ends_as_out_of_memory_and_leaves_no_limit(tiny_with):
     """The prediction is made to say nothing, so that the allocator has to enforce the budget."""
     config = tiny_with({"device": "cuda", "train.batch_size": 8, "transform.size": 224, "memory.budget_gib": 0.02})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trial_module, "_predicted", lambda config, share: None)
+        patch.setattr(trial_module, "predicted_bytes", lambda config, share: None)
         record = run_trial(config)
     assert record.status == "oom", record.error
     assert record.memory_at_failure.torch_reserved_bytes <= 0.02 * 2**30
