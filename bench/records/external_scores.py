@@ -1,6 +1,6 @@
-"""A method that was not trained here: scores of its prediction files, kept beside a sweep's trials, never among them.
+"""Scores of methods that were not trained here, from their prediction files. They are no trials of a sweep.
 
-``<sweep>/external/<name>.json`` and, per image, ``<name>.images.parquet``: what ``python -m bench.score`` leaves.
+``python -m bench.score`` writes ``<sweep>/external/<name>.json`` and ``<name>.images.parquet``, the scores of images.
 """
 
 from pathlib import Path
@@ -24,25 +24,25 @@ class ExternalRecord(Config):
     name: str
     protocol: Literal["sod", "mirror"]
     minmax: bool
-    """Whether maps were stretched when they were scored; what was done when they were made is not known."""
+    """Whether maps were stretched before they were scored. Steps of the method that made them are unknown."""
     foreground: str | list[int | str] = "auto"
-    """What the object was in the masks, and which pixels did not count: ``bench.datasets.core.masks.PairFiles``."""
+    """Rules for object and ignored pixels in the masks (``PairFiles`` of ``bench.datasets.core``)."""
     ignore: list[int | str] = []
     notes: list[str] = []
-    """What a reader should know about how the files were read."""
+    """Notes for readers about how the files were read."""
     scores: dict[str, float]
     images: int
     predictions: str
     masks: str
     predictions_fingerprint: str
-    """Hash of the files' names and contents; likewise of the masks."""
+    """Hash of the names and contents of the files; the next field is that of the masks."""
     masks_fingerprint: str
     scored: str
     commit: str | None
     dirty: bool | None
     versions: dict[str, str]
     image_scores: dict[str, list] | None = Field(default=None, exclude=True)
-    """Per image: name and metrics. Kept in the Parquet file, not in the JSON."""
+    """Name and metrics of each image; saved as Parquet, not in the JSON."""
 
     @model_validator(mode="after")
     def _numbers_can_be(self) -> "ExternalRecord":
@@ -61,12 +61,12 @@ class ExternalRecord(Config):
 
 
 def targets(folder: Path, name: str) -> list[Path]:
-    """The files of a record of this name: scores of images, and the record."""
+    """Returns the paths of the files of a record: scores of images, and the record."""
     return [folder / f"{name}.images.parquet", folder / f"{name}.json"]
 
 
 def load_external(sweep_folder: Path) -> tuple[list[ExternalRecord], list[str]]:
-    """All external records of a sweep's folder by name, and a line for each file that is none."""
+    """Returns the external records in the folder of a sweep, and a line for each file that is none."""
     records, broken = [], []
     for path in sorted((sweep_folder / FOLDER).glob("*.json")):
         try:

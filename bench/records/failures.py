@@ -1,24 +1,24 @@
-"""The error of a trial whose process left no record, and errors as one line of a table."""
+"""Error texts: of trials whose process ended without a record, and as one line of a table."""
 
 import re
 import signal
 
 LINES_KEPT = 50
-"""Of standard error, in the record of a process that left none itself."""
+"""Maximum number of lines of standard error in the record of a process that ended without one."""
 LINES_SHOWN = 3
-"""Of those, in a row of a table."""
+"""Maximum number of these lines in a row of a table."""
 ENDED = re.compile(r"\bthe process (that starts trials )?(ended|was killed|cannot be reached)\b")
-"""In the last line of the error of a process that left no record."""
+"""Pattern in the last line of the error of a process that ended without a record."""
 SERVER_DIED = "the process that starts trials was killed"
 
 
 def without_record(said: str, how: str) -> str:
-    """The error of a process that left no record: the last lines of its standard error, then how it ended."""
+    """Returns the error of a process without a record: last lines of its standard error, then how it ended."""
     return "\n".join([*said.strip().splitlines()[-LINES_KEPT:], how])
 
 
 def in_a_line(error: str) -> str:
-    """A trial's error for a table: its last line and, of a process without a record, the end of its standard error."""
+    """Returns an error as one line: its last line and, for a process without a record, the end of standard error."""
     *before, last = [line.strip() for line in error.splitlines() if line.strip()] or [""]
     if not before or not ENDED.search(last):
         return last
@@ -26,7 +26,7 @@ def in_a_line(error: str) -> str:
 
 
 def in_words(code: int) -> str:
-    """How a process without a record ended, by its exit code."""
+    """Explains the exit code of a process that ended without a record."""
     if code >= 0:
         return f"the process ended with code {code} and without a record"
     hint = " (often the kernel's doing, when memory runs out)" if -code == signal.SIGKILL else ""

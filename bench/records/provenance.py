@@ -1,4 +1,4 @@
-"""Where a number comes from: code, packages, machine, weights and data."""
+"""The origin of a record: code, packages, machine, weights and data."""
 
 import hashlib
 import os
@@ -17,12 +17,12 @@ from bench.records.record import Provenance
 
 PACKAGES = ("torch", "sam3", "timm", "peft", "numpy", "pysodmetrics", "ray")
 COMMIT = "SAM3_BENCH_COMMIT"
-"""Environment variable that tells a copy of the code on a cluster's node which checkout it was made from."""
+"""Environment variable with the commit of the code, for a copy of it on a node of a cluster."""
 SOURCES = ("bench", "models", "ablations", "pyproject.toml")
 
 
 def provenance(device: torch.device, trials_at_once: int) -> Provenance:
-    """What is known before a trial touches weights and data."""
+    """Returns the origin of a trial before it reads weights and data."""
     on_gpu = device.type == "cuda"
     commit, dirty = _commit()
     return Provenance(
@@ -42,13 +42,13 @@ def provenance(device: torch.device, trials_at_once: int) -> Provenance:
 
 
 def commit_in_words() -> str:
-    """Commit of this code for ``$SAM3_BENCH_COMMIT``, followed by ``dirty`` where it was changed; empty if unknown."""
+    """Returns the value of ``$SAM3_BENCH_COMMIT``: the commit, and ``dirty`` after it if sources were changed."""
     commit, dirty = _commit()
-    return f"{commit or ''}{' dirty' * bool(dirty)}"
+    return f"{commit or ''} dirty" if dirty else commit or ""
 
 
 def with_inputs(known: Provenance, weight_files: list[Path], data: Data) -> Provenance:
-    """The same, with the weights and data that the trial used."""
+    """Adds the weights and data of the trial."""
     return known.model_copy(
         update={
             "weights": {path.name: file_sha256(path) for path in weight_files},
@@ -62,7 +62,7 @@ def with_inputs(known: Provenance, weight_files: list[Path], data: Data) -> Prov
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, remembered until its size or time changes: hashing 3.4 GB takes seconds."""
+    """Returns the SHA-256 of a file. It is cached by size and time, because hashing 3.4 GB takes seconds."""
     status = path.stat()
     key = ["sha256", str(path.resolve()), status.st_size, status.st_mtime_ns]
 
@@ -77,7 +77,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _commit() -> tuple[str | None, bool | None]:
-    """Commit of the checkout that this code runs from, and whether its sources were changed since."""
+    """Returns the commit of the checkout of this code, and whether sources were changed since."""
     root = Path(bench.__file__).resolve().parent.parent
     if not (root / ".git").exists():
         commit, _, state = os.environ.get(COMMIT, "").partition(" ")
@@ -103,7 +103,7 @@ def _version(package: str) -> str:
 
 
 def _cpu_name() -> str:
-    """With the instructions that torch uses, by which results differ: clouds call generations of processors alike."""
+    """Returns the name of the processor and the instructions that torch uses, because results depend on them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

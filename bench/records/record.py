@@ -1,5 +1,4 @@
-"""One trial's outcome as it lies on disk: ``<trial_id>.json``, and beside it its per-image scores as Parquet and what
-it has learnt as safetensors."""
+"""The record of a trial on disk: ``<trial_id>.json``, its tables in Parquet files, its trained weights as safetensors."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,26 +14,28 @@ from bench.system.files import write_whole
 from models.core.registry import Config
 
 MANIFEST = "sweep.json"
-"""Lies beside the records and is none: what the sweep asked (``bench.records.sweep_json``)."""
+"""File that describes the sweep of a folder (``bench.records.sweep_json``); it is no record."""
 SUFFIXES = (".safetensors", ".images.parquet", ".memory.parquet", ".samples.parquet", ".json")
-"""Of a trial's files; the record comes last."""
+"""Ends of the names of a trial's files. The record is the last one that is written."""
 Status = Literal["ok", "oom", "over budget", "diverged", "stopped early", "error"]
 
 
 class Timing(Config):
-    """Durations of the phases, and how many images went through a second. ``None`` where nothing was trained, and in
-    old records for a trial that shared its card."""
+    """Duration and speed of the phases. ``None`` where nothing was trained, and in old records of trials that shared
+    a card."""
 
     train_seconds: float | None
     train_images_per_second: float | None
     inference_images_per_second: float | None
-    """Loading, forward pass and resizing to the mask's size, without scoring; ``None`` where it did not come to it."""
+    """Speed of loading, forward pass and resizing to the size of the mask; scoring is excluded."""
     total_seconds: float
     latency_seconds: float | None = None
-    """Median of a forward pass of one image at batch 1 (``bench.memory.latency``)."""
+    """Median duration of a forward pass of one image at batch 1 (``bench.memory.latency``)."""
 
 
 class CurvePoint(Config):
+    """One epoch of training (``bench.training.loop.Epoch``)."""
+
     epoch: int
     train_loss: float
     val_loss: float | None
@@ -42,7 +43,7 @@ class CurvePoint(Config):
 
 
 class Provenance(Config):
-    """Where a record comes from. ``None`` is unknown or does not apply."""
+    """Origin of a record: code, packages, machine and inputs. ``None`` is unknown or does not apply."""
 
     started: str
     commit: str | None
@@ -50,14 +51,14 @@ class Provenance(Config):
     host_cpu: str
     threads: int
     trials_at_once: int
-    """How many trials shared the machine: speeds suffer from neighbours."""
+    """Number of trials that shared the machine. Other trials reduce the measured speed."""
     devices: int = 1
-    """How many GPUs the trial trained on, data parallel."""
+    """Number of GPUs of data parallel training."""
     gpu_share: float = 1.0
-    """Below 1 in old records, of trials that shared a card: their memory and speed are not known. Trials no longer
-    share one, so new records have 1."""
+    """Below 1 in old records of trials that shared a card, so that memory and speed are unknown. Trials do not share
+    cards any more, and new records have 1."""
     node: str | None = None
-    """Which node of a cluster ran it."""
+    """Node of the cluster that ran the trial."""
     platform: str
     device: str
     driver: str | None
@@ -65,51 +66,54 @@ class Provenance(Config):
     deterministic: bool
     versions: dict[str, str]
     weights: dict[str, str] = {}
-    """SHA-256 of every checkpoint file that was loaded, by file name."""
+    """SHA-256 of each file of pretrained weights, by file name."""
     dataset_fingerprint: str | None = None
     set_fingerprints: dict[str, str] = {}
-    """Of each set that the pairs come from; ``bench.data check`` prints the same ones."""
+    """Fingerprint of each dataset that the pairs come from, as ``bench.data check`` prints it."""
     images: dict[str, int] = {}
-    """Number of pairs in train, val and each test set."""
+    """Number of pairs in the training, validation and each test split."""
 
 
 class RankMemory(Config):
     """Peaks of training on several GPUs."""
 
     largest: int
-    """The rank that needed most, which is the trial's memory in training."""
+    """Index of the process with the highest peak, which is the memory of the trial in training."""
     training: list[Memory]
-    """Of each rank."""
+    """Peaks of each process."""
 
 
 class FeatureCache(Config):
-    """What became of the wish to read features of frozen blocks instead of computing them (``bench.training.feature_cache``)."""
+    """Outcome of ``--feature-cache`` (``bench.training.feature_cache``)."""
 
     blocks: int | None = None
-    """The encoder's first so many blocks were not run: memory and speed are not the model's. ``None``: refused."""
+    """Number of leading blocks of the encoder whose features were read from the cache, so that memory and speed are
+    not those of the model. ``None``: the cache was not used."""
     refused: str = ""
+    """Reason why the cache was not used."""
     bytes: int | None = None
-    """What lies on disk for this trial, shared with others."""
+    """Size of the features of this trial on disk. Other trials share them."""
     seconds: float | None = None
-    """Spent on opening it, and on computing what was not there yet."""
+    """Duration of opening the cache and of computing missing features."""
     remade: list[str] = []
-    """Entries that were damaged, and why."""
+    """Damaged entries that were computed again, with the reasons."""
 
 
 class MemoryAtFailure(Config):
-    """What is known about a trial that asked for more memory than there is, in bytes."""
+    """Memory of a trial that had too little of it, in bytes."""
 
     torch_reserved_bytes: int | None
-    """What torch's allocator held when the request failed; unknown on a CPU and where the trial was not run."""
+    """Memory that torch's allocator held when a request failed; unknown on a CPU and if the trial did not run."""
     predicted_allocated_bytes: int | None
-    """Predicted peak of a training step on a GPU (``bench.memory.predicted_peak``); unknown where that failed."""
+    """Predicted peak of a training step on a GPU (``bench.memory.predicted_peak``); unknown if it failed."""
     budget_bytes: int | None
 
 
 class TrialRecord(Config):
-    """``oom``, ``over budget`` and ``diverged`` are results and are kept; ``error`` is run again next time.
+    """The result of a trial.
 
-    ``stopped early`` is a result where trials are stopped by the same rule, and no more than a start anywhere else.
+    ``oom``, ``over budget`` and ``diverged`` are results. A trial with status ``error`` runs again in the next run.
+    ``stopped early`` is a result in a sweep with the same rule of early stopping, and unfinished in any other sweep.
     """
 
     schema_version: Literal[1] = 1
@@ -118,44 +122,44 @@ class TrialRecord(Config):
     error: str = ""
     config: dict[str, Any]
     scores: dict[str, float] | None = None
-    """On the test split, which was used once, after the last epoch; on the first of several test sets."""
+    """Scores on the first test set, which was used once, after the last epoch."""
     test_sets: dict[str, dict[str, float]] = {}
-    """On each test set by its name; ``test`` where there is but one without a name."""
+    """Scores on each test set by its name. A single test set without a name is ``test``."""
     val_scores: dict[str, float] | None = None
-    """On the validation split: what to look at when choosing a configuration."""
+    """Scores on the validation split, by which configurations should be chosen."""
     memory: dict[Literal["training", "evaluation"], Memory] | None = None
-    """Without ``training`` where nothing was trained: a model without trainable parameters. ``None`` in old records for
-    a trial that shared its card."""
+    """Peaks of each phase; a model without trainable parameters has no ``training``. ``None`` in old records of trials
+    that shared a card."""
     ranks: RankMemory | None = None
-    """Only where a trial trained on several GPUs."""
+    """Memory of each process, if the trial trained on several GPUs."""
     memory_conditions: MemoryConditions | None = None
     memory_at_failure: MemoryAtFailure | None = None
-    """Only where memory ran out or was predicted to."""
+    """Memory at the time of the failure, for the statuses ``oom`` and ``over budget``."""
     timing: Timing | None = None
     parameters: dict[str, int] | None = None
     curve: list[CurvePoint] = []
     diverged_at_step: int | None = None
-    """The first step, counted from 1 over all epochs, at which the loss was no number."""
+    """First step with a loss that is NaN or infinite, counted from 1 over all epochs."""
     resumed_from_epochs: list[int] = []
-    """After which the trial was cut short and went on in a new process. Seconds are the sum of all parts; memory is
-    the peak of the last one."""
+    """Epochs after which the trial was interrupted and resumed in a new process. Durations are sums over all parts;
+    memory is the peak of the last part."""
     notes: list[str] = []
-    """What a reader should know about how the trial ran, e.g. a checkpoint that could not be used."""
+    """Notes for readers, for example about a training state that could not be used."""
     stopped_by: EarlyStoppingConfig | None = None
-    """The rule that stopped the trial early."""
+    """Rule that stopped the trial early."""
     feature_cache: FeatureCache | None = None
-    """``None`` where none was asked for."""
+    """``None`` without ``--feature-cache``."""
     provenance: Provenance | None = None
     checkpoint_bytes: int | None = None
-    """Size of ``<trial_id>.safetensors``, what was learnt; ``None`` where it was not kept."""
+    """Size of ``<trial_id>.safetensors``, the trained weights; ``None`` if they were not saved."""
     checkpoint: bytes | None = Field(default=None, exclude=True)
-    """The content of that file. Kept there, not in the JSON."""
+    """Content of that file; it is not part of the JSON."""
     image_scores: dict[str, list] | None = Field(default=None, exclude=True)
-    """Per image of the test sets: name, set and metrics. Kept in the Parquet file, not in the JSON."""
+    """Name, test set and metrics of each image; saved as Parquet, not in the JSON."""
     memory_series: dict[str, list] | None = Field(default=None, exclude=True)
-    """Readings over time, by phase, at most 500 each. Kept in a Parquet file of their own."""
+    """Memory over time, at most 500 readings in each phase; saved as Parquet, not in the JSON."""
     samples: dict[str, list] | None = Field(default=None, exclude=True)
-    """A few test images with mask and prediction (``bench.scoring.sample_predictions``). Kept in a Parquet file of their own."""
+    """Some test images with masks and predictions (``bench.scoring.sample_predictions``); saved as Parquet."""
 
     @model_validator(mode="after")
     def _numbers_can_be(self) -> "TrialRecord":
@@ -164,7 +168,7 @@ class TrialRecord(Config):
         return self
 
     def save(self, folder: Path) -> None:
-        """Writes the files whole or not at all; the JSON comes last, so its presence means that the trial is done."""
+        """Writes each file as a whole. The JSON comes last, so that its presence means that the trial is done."""
         if self.checkpoint is not None:
             write_whole(folder / f"{self.trial_id}.safetensors", lambda f: f.write(self.checkpoint))
         if self.image_scores is not None:
@@ -178,7 +182,7 @@ class TrialRecord(Config):
 
 
 def is_beyond(value: Any) -> bool:
-    """Whether a number within a record, its files excepted, is larger than anything that can be measured or shown."""
+    """Whether a record holds a number that no measurement can have. Fields outside of the JSON are not checked."""
     if isinstance(value, Config):
         parts = (getattr(value, name) for name, field in type(value).model_fields.items() if not field.exclude)
         return any(map(is_beyond, parts))

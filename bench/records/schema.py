@@ -1,7 +1,6 @@
-"""Which version of their layout the suite's files have, and what a file from the future is: left alone.
+"""The version of the layout of records, external records and ``sweep.json``, which share one number.
 
-Records, external records and ``sweep.json`` share one number. A newer version may mean something else by the same
-field, so nothing of its files is read, set aside or run again here.
+A newer version may give a field another meaning. So this version neither reads its files nor replaces them.
 """
 
 import json
@@ -13,7 +12,7 @@ VERSION = 1
 
 
 class NewerVersion(Exception):
-    """A file that a newer version of the suite wrote, in a line; ``reason`` is the line without its path."""
+    """A newer version of the suite wrote the file. ``reason`` is the message without the path."""
 
     def __init__(self, path: Path, version: float) -> None:
         self.reason = (
@@ -23,8 +22,7 @@ class NewerVersion(Exception):
 
 
 def read(path: Path) -> bytes:
-    """The content of one of these files. Raises ``OSError``, and ``NewerVersion`` for a file from the future; whether
-    it is sound is for its own reader to say."""
+    """Returns the content of such a file. Raises ``OSError`` and ``NewerVersion``; checks nothing else."""
     content = read_regular(path)
     try:
         version = json.loads(content).get("schema_version")
@@ -36,7 +34,7 @@ def read(path: Path) -> bytes:
 
 
 def newer(path: Path) -> str:
-    """A line about a file that a newer version wrote; empty for any other."""
+    """Returns a line about a file that a newer version wrote; an empty text for any other file."""
     try:
         read(path)
     except NewerVersion as error:
@@ -47,5 +45,8 @@ def newer(path: Path) -> str:
 
 
 def newer_in(*folders: Path) -> list[str]:
-    """A line for each JSON file right in these folders that a newer version wrote."""
-    return [line for folder in folders for path in sorted(folder.glob("*.json")) if (line := newer(path))]
+    """Returns a line for each JSON file in these folders that a newer version wrote."""
+    lines = []
+    for folder in folders:
+        lines += [newer(path) for path in sorted(folder.glob("*.json"))]
+    return [line for line in lines if line]

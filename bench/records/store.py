@@ -19,20 +19,18 @@ from bench.records.schema import NewerVersion
 from bench.system.files import set_aside, write_whole
 
 NOT_ADOPTED = (None, "error", "stopped early")
-"""What another sweep's trial may be without being its result here; ``None`` is a file that is no record, or none that
-this version can read."""
+"""Statuses of records that are not copied from other sweeps; ``None`` is a file that this version cannot read."""
 
 
 def unsaved() -> Path:
-    """Where records lie that their results folder could not take; ``adopt`` brings them back."""
+    """Returns the folder of records that could not be written to their results folder; ``adopt`` copies them back."""
     return cache.root() / "unsaved"
 
 
 def save_or_keep(record: TrialRecord, folder: Path) -> None:
-    """Saves a record in ``folder``, or in ``unsaved()`` where that refuses: a full disk costs no result.
+    """Saves a record in ``folder`` or, if that fails, in ``unsaved()``, so that a full disk costs no result.
 
-    Raises the folder's ``OSError`` for an error record, which is worth no such trouble, and where neither can be
-    written.
+    Raises the ``OSError`` of the folder if both fail, and for a record with status ``error``.
     """
     try:
         record.save(folder)
@@ -47,10 +45,10 @@ def save_or_keep(record: TrialRecord, folder: Path) -> None:
 
 
 def set_aside_damaged(trial_ids: Iterable[str], folder: Path) -> list[str]:
-    """Sets aside what lies there of trials whose record, or a file beside it, does not hold what was written.
+    """Renames the record, and the damaged file, of each trial one of whose files is damaged.
 
-    Returns a line for each such trial: without a record it counts as not run. Raises ``NewerVersion`` before it touches
-    the files of a trial whose record comes from the future.
+    Returns a line for each such trial, which then counts as not run. Raises ``NewerVersion``, without a change, for a
+    trial whose record a newer version wrote.
     """
     lines = []
     for trial_id in trial_ids:
@@ -64,7 +62,7 @@ def set_aside_damaged(trial_ids: Iterable[str], folder: Path) -> list[str]:
 
 
 def _damaged(paths: Mapping[str, Path]) -> tuple[Path, str] | None:
-    """The first of a trial's files that cannot be used, and why. One that was deleted is not missed."""
+    """Returns the first damaged file of a trial, and the reason. Deleted files are no damage."""
     if not paths[".json"].exists():
         return None
     try:
@@ -72,7 +70,7 @@ def _damaged(paths: Mapping[str, Path]) -> tuple[Path, str] | None:
     except (ValidationError, OSError):
         return paths[".json"], "not a readable record"
     odd = next((path for path in paths.values() if path.exists() and not path.is_file()), None)
-    if odd is not None:  # to open a pipe may wait for ever
+    if odd is not None:  # opening a pipe may block for ever
         return odd, "is no regular file"
     for suffix in (".images.parquet", ".memory.parquet", ".samples.parquet"):
         try:
@@ -93,15 +91,14 @@ def _damaged(paths: Mapping[str, Path]) -> tuple[Path, str] | None:
 
 
 def load(path: Path) -> TrialRecord:
-    """Raises ``ValidationError`` for what is no record, ``NewerVersion`` for one from the future, ``OSError``."""
+    """Reads a record. Raises ``ValidationError``, ``NewerVersion`` and ``OSError``."""
     return TrialRecord.model_validate_json(schema.read(path))
 
 
 def adopt(trial_ids: Iterable[str], folder: Path) -> list[Path]:
-    """Copies records of these trials that other sweeps beside ``folder`` have finished, or that this one could not
-    save; returns where they were.
+    """Copies the records of these trials from other results folders beside ``folder`` and from ``unsaved()``.
 
-    The same configuration is the same trial in every sweep, so it need not be trained again.
+    Returns the paths of the originals. Equal configurations are the same trial in every sweep, which is trained once.
     """
     sources = []
     for trial_id in trial_ids:
@@ -184,13 +181,13 @@ def load_all(folder: Path) -> tuple[dict[str, TrialRecord], list[str]]:
 
 
 def pending(trials: list[Trial], records: dict[str, TrialRecord]) -> list[Trial]:
-    """Trials without a record, or whose record is an error."""
+    """Returns the trials without a record or with an error."""
     done = {trial_id for trial_id, record in records.items() if record.status != "error"}
     return [trial for trial in trials if trial.trial_id not in done]
 
 
 def check_writable(folder: Path) -> None:
-    """Makes the results folder. Raises ``ConfigError`` when nothing can be written there."""
+    """Makes the results folder. Raises ``ConfigError`` if files cannot be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
