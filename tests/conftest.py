@@ -24,8 +24,10 @@ from hypothesis import is_hypothesis_test, settings
 from PIL import Image
 
 from bench import score
+from bench import trial as trial_module
 from bench.config.trial import TrialConfig, with_value
 from bench.processes import client, multi_gpu
+from bench.trial import run_trial
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -297,3 +299,16 @@ def put(root, images, masks, count=3, seed=0):
         path.rename(root / masks / path.name)
     made[1].rmdir()
     made[1].parent.rmdir()
+
+
+def run_with(monkeypatch, tiny, change):
+    """Runs the trial with ``change(model)`` applied right after it is built."""
+    build = trial_module.MODELS.build
+
+    def changed(*arguments):
+        model = build(*arguments)
+        change(model)
+        return model
+
+    monkeypatch.setattr(trial_module.MODELS, "build", changed)
+    return run_trial(tiny)
