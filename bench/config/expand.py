@@ -1,4 +1,4 @@
-"""A sweep's trials: expanded from its axes and seeds, and checked before any of them runs."""
+"""Expands the axes and seeds of a sweep into trials, and checks them before any of them runs."""
 
 import itertools
 import json
@@ -35,7 +35,7 @@ class Trial:
 
 
 def expand(sweep: Sweep) -> list[Trial]:
-    """All points of the product of the axes, each at every seed. Raises ``ConfigError`` for the impossible ones."""
+    """Returns all points of the product of the axes, each at every seed. Raises ``ConfigError`` for invalid points."""
     count = math.prod(len(axis.points) for axis in sweep.axes) * len(sweep.seeds)
     if count > MOST_POINTS:
         raise ConfigError(f"{sweep.name}: axes and seeds multiply to {count:,} trials. At most {MOST_POINTS:,}")
@@ -61,19 +61,20 @@ def expand(sweep: Sweep) -> list[Trial]:
 
 
 def model_key(config: TrialConfig) -> str:
-    """Equal for trials whose models are built alike."""
+    """Returns a key that is equal for trials with the same model."""
     return json.dumps([config.model.model_dump(mode="json"), config.transform.size])
 
 
 def data_key(config: TrialConfig) -> str:
-    """Equal for trials that read the same data in the same way."""
+    """Returns a key that is equal for trials with the same data and preprocessing."""
     return json.dumps([part.model_dump(mode="json") for part in (config.dataset, config.transform)])
 
 
 def sizes(trials: list[Trial], progress: Progress = silent) -> dict[str, dict[str, int]]:
-    """Parameter counts by trial id; each distinct shape is built once, without memory. Empty if a package is missing.
+    """Returns parameter counts by trial id; empty ones if a package is missing. Each shape is built once, on the meta
+    device.
 
-    Raises ``ConfigError`` with everything that cannot be built.
+    Raises ``ConfigError`` with every model that cannot be built.
     """
     keys = {trial.trial_id: _shape_key(trial.config) for trial in trials}
     distinct = {keys[trial.trial_id]: trial for trial in reversed(trials)}  # the first of each

@@ -1,4 +1,4 @@
-"""What a sweep file may say about search: how points are chosen, how long, which trials are stopped early."""
+"""Settings of a search: how points are chosen, the budget, and early stopping."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from models.core.registry import Config
 
 LARGEST_SEARCH_SEED = 2**32 - 1
 DIGITS = 3
-"""Significant digits of a value that is drawn from a range: few enough to be read in a table and typed again."""
+"""Significant digits of a value from a range, so that a table can show it and a user can type it."""
 
 
 def _by_name(value: Any) -> Any:
@@ -23,31 +23,31 @@ class EarlyStoppingConfig(Config):
 
     name: Literal["asha"] = "asha"
     grace_epochs: PositiveInt = 1
-    """No trial is stopped before so many epochs; the first comparison is made there."""
+    """Number of epochs before the first comparison. No trial is stopped earlier."""
     factor: Annotated[int, Field(ge=2)] = 3
-    """At each comparison about one in ``factor`` goes on, and the next comes after ``factor`` times as many epochs."""
+    """About one trial in ``factor`` continues after a comparison, for ``factor`` times as many epochs."""
 
 
 class SearchConfig(Config):
-    """Which configurations of a sweep are run, at how many seeds, and when it ends. The default is the whole grid."""
+    """The choice of configurations and seeds, and the budget. The default is the whole grid."""
 
     name: Literal["grid", "random", "optuna"] = "grid"
     points: PositiveInt | None = None
-    """How many configurations ``random`` and ``optuna`` choose at most."""
+    """Maximum number of configurations that ``random`` and ``optuna`` choose."""
     trials: PositiveInt | None = None
-    """Budget: at most so many trials, those that were finished before included."""
+    """Budget: maximum number of trials, including trials that were finished before."""
     hours: PositiveFloat | None = None
-    """Budget: no trial starts once the trials took so many hours on their devices together."""
+    """Budget: no trial starts after the trials have used this many device hours together."""
     seed: Annotated[NonNegativeInt, Field(le=LARGEST_SEARCH_SEED)] = 0
-    """Of the choice of points; a trial's seed is something else."""
+    """Seed of the choice of points; it does not affect the seeds of trials."""
     batch: PositiveInt = 4
-    """How many configurations ``optuna`` proposes at a time: it learns between batches."""
+    """Number of configurations that ``optuna`` proposes before it learns from their results."""
     first_seeds: Annotated[int, Field(ge=2)] | None = None
-    """Every configuration is run at so many of the sweep's seeds first, and at more only while it is not resolved."""
+    """Number of seeds at which each configuration runs first. Further seeds run while a configuration is not resolved."""
     early_stopping: Annotated[EarlyStoppingConfig | None, BeforeValidator(_by_name)] = None
 
     def looks(self, seeds: int) -> int:
-        """How often the results may decide whether a sweep of so many seeds goes on, with its end counted as one."""
+        """Returns the number of interim analyses of a sweep with ``seeds`` seeds, the final one included."""
         return 1 if self.first_seeds is None else seeds - self.first_seeds + 1
 
     @model_validator(mode="after")
@@ -64,12 +64,12 @@ class SearchConfig(Config):
 
 
 class Range(Config):
-    """Values of an axis between two bounds, both included; whole numbers where both bounds are."""
+    """Values of an axis between two bounds, both included; whole numbers if both bounds are whole."""
 
     low: int | float
     high: int | float
     log: bool
-    """Equal ratios are equally likely instead of equal differences."""
+    """Whether equal ratios, instead of equal differences, have equal probability."""
 
     @model_validator(mode="after")
     def _has_values(self) -> "Range":
@@ -81,11 +81,11 @@ class Range(Config):
 
     @classmethod
     def is_meant(cls, values: Any) -> bool:
-        """``{low: 1e-5, high: 1e-3, log: true}``, and what else has ``low``, ``high`` and no label of another name."""
+        """Whether a mapping is a range: it has ``low`` and ``high``, and no other key but ``log``."""
         return isinstance(values, Mapping) and {"low", "high"} <= values.keys() <= cls.model_fields.keys()
 
     def at(self, share: float) -> int | float:
-        """The value at a share from 0 (``low``) to 1 (``high``) of the range."""
+        """Returns the value at a share of the range, from 0 (``low``) to 1 (``high``)."""
         low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
         value = low + share * (high - low)
         value = math.exp(value) if self.log else value
@@ -94,11 +94,11 @@ class Range(Config):
         return min(max(float(f"{value:.{DIGITS}g}"), float(self.low)), float(self.high))
 
     def share(self, value: int | float) -> float:
-        """Where ``at`` gives ``value``, as far as rounding allows."""
+        """Returns the share at which ``at`` gives ``value``, up to rounding."""
         low, high, value = map(math.log, (self.low, self.high, value)) if self.log else (self.low, self.high, value)
         return (value - low) / (high - low)
 
 
 def labels(values: Sequence[Any]) -> list[str]:
-    """Names of an axis's values as tables show them."""
+    """Returns the labels of values in tables."""
     return [v if isinstance(v, str) else json.dumps(v) for v in values]

@@ -1,4 +1,4 @@
-"""YAML as a sweep may hold it: plain values, read in bounded time and memory. Nothing that it says is ever run."""
+"""Reads YAML with plain values only, in bounded time and memory, and never runs code from it."""
 
 import re
 import unicodedata
@@ -12,7 +12,7 @@ from bench.system.files import read_regular
 
 LARGEST_BYTES = 256 * 1024
 MOST_VALUES = 20_000
-"""Once its aliases are written out: each may stand for a tree of others."""
+"""Maximum number of values after each alias is replaced by the values that it stands for."""
 DEEPEST = 40
 LONGEST_TEXT = 2000
 LONGEST_KEY = 200
@@ -26,16 +26,16 @@ CORE = {
     "int": r"[-+]?\d+|0o[0-7]+|0x[0-9a-fA-F]+",
     "float": r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
 }
-"""What a text without quotes is in YAML 1.2 (its core schema); anything else is a text."""
+"""Types of texts without quotes in YAML 1.2 (its core schema). Any other text is a string."""
 WORDS = {"null": "nothing", "bool": "a truth value", "int": "a whole number", "float": "a number", "str": "a text"}
 
 
 class BadYaml(ValueError):
-    """What no sweep may hold; one line."""
+    """A sweep file may not hold this; the message is one line."""
 
 
 class _Implied(str):
-    """A tag that the file leaves to the reader."""
+    """A type that the file does not state."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -62,7 +62,7 @@ _Loader.add_implicit_resolver(
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The mapping that a sweep file holds. Raises ``BadYaml``, naming the file."""
+    """Reads the mapping of a sweep file. Raises ``BadYaml`` with the path of the file."""
     try:
         content = read_regular(path, LARGEST_BYTES + 1)
         if len(content) > LARGEST_BYTES:
@@ -84,7 +84,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def parse(text: str) -> Any:
-    """Numbers, texts, booleans and nulls, in mappings and lists of bounded depth and size. Raises ``BadYaml``."""
+    """Parses numbers, texts, booleans and nulls in mappings and lists of bounded size. Raises ``BadYaml``."""
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -100,12 +100,12 @@ def parse(text: str) -> Any:
         raise BadYaml(f"nested more than {DEEPEST} levels deep") from None
     except BadYaml:
         raise
-    except (ValueError, TypeError, LookupError) as error:  # what PyYAML trips over, such as a list as a key
+    except (ValueError, TypeError, LookupError) as error:  # PyYAML fails, for example at a list as a key
         raise BadYaml(str(error).splitlines()[0]) from None
 
 
 def _measure(node: yaml.Node, known: dict[int, int], above: list[int]) -> int:
-    """Number of values below a node, aliases written out. Raises ``BadYaml`` for what no setting takes."""
+    """Returns the number of values below a node, with aliases replaced. Raises ``BadYaml`` for other types."""
     if id(node) in above:
         raise BadYaml(_at("an alias stands within what it names", node.start_mark))
     if len(above) > DEEPEST:
@@ -142,17 +142,17 @@ def _check_text(text: str, node: yaml.Node, longest: int) -> None:
 
 
 def _check_meaning(node: yaml.ScalarNode) -> None:
-    """Refuses what YAML 1.1, which PyYAML reads, and YAML 1.2 take for different things, and tags that do not fit."""
+    """Refuses texts that YAML 1.1 (PyYAML) and YAML 1.2 read differently, and types that do not fit. Raises ``BadYaml``."""
     text, tag = node.value, node.tag.removeprefix(TAG)
-    found = next((name for name, pattern in CORE.items() if re.fullmatch(pattern, text)), "str")
-    of_octal = found == tag == "int" and re.fullmatch(r"[-+]?0[0-7]+", text) and int(text, 8) != int(text)
+    in_core = next((name for name, pattern in CORE.items() if re.fullmatch(pattern, text)), "str")
+    of_octal = in_core == tag == "int" and re.fullmatch(r"[-+]?0[0-7]+", text) and int(text, 8) != int(text)
     if not isinstance(node.tag, _Implied):
-        if tag in CORE and (of_octal or found not in ((tag, "int") if tag == "float" else (tag,))):
+        if tag in CORE and (of_octal or in_core not in ((tag, "int") if tag == "float" else (tag,))):
             raise BadYaml(_at(f"{_short(text)} is not {WORDS[tag]}, as its tag says", node.start_mark))
         return
-    if node.style is not None or tag not in WORDS or found == tag and not of_octal:  # in quotes it is a text
+    if node.style is not None or tag not in WORDS or in_core == tag and not of_octal:  # a text in quotes is a string
         return
-    readings = [WORDS[tag], WORDS[found]] if not of_octal else [str(int(text, 8)), str(int(text))]
+    readings = [WORDS[tag], WORDS[in_core]] if not of_octal else [str(int(text, 8)), str(int(text))]
     problem = f"{_short(text)} is {readings[0]} in YAML 1.1 and {readings[1]} in YAML 1.2"
     remedy = "Write true or false" if tag == "bool" else "Write it as a decimal number"
     raise BadYaml(_at(f"{problem}. {remedy}, or a text in quotes", node.start_mark))

@@ -1,4 +1,4 @@
-"""What is looked at before any trial starts: weights, data, devices, and the folders to write to."""
+"""Checks before any trial starts: weights, data, devices and caches."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -39,9 +39,9 @@ def _missing_nvml(config: TrialConfig) -> Iterator[Missing]:
 
 
 def prepare_weights(trials: list[Trial]) -> list[str]:
-    """Reads, checks and caches each distinct model's checkpoint once; returns what a user should know about them.
+    """Reads, checks and caches the pretrained weights of each distinct model once; returns notes for the user.
 
-    Raises ``ConfigError`` with all that is wrong.
+    Raises ``ConfigError`` with every error.
     """
     distinct = {}
     for trial in trials:
@@ -61,10 +61,10 @@ def prepare_weights(trials: list[Trial]) -> list[str]:
 
 
 def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by: str | None = None) -> list[str]:
-    """Reads, checks and caches each distinct dataset once; returns what a user should know about them.
+    """Reads, checks and caches each distinct dataset once; returns notes for the user.
 
-    Raises ``ConfigError`` with everything that is wrong with them, for a batch that they cannot fill, and for an empty
-    validation split where somebody, named by ``validated_by``, needs one.
+    validated_by: the setting that needs a validation split. Raises ``ConfigError`` with every error of the data, for a
+    batch that is larger than the training split, and for an empty validation split if one is needed.
     """
     distinct: dict[str, list[TrialConfig]] = {}
     for trial in trials:
@@ -78,14 +78,12 @@ def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by:
             continue
         notes += data.notes
         if any(config.protocol.name == "mirror" for config in configs):
-            notes += [
-                f"{len(names)} masks of {test} hold levels from 129 to 254, background for the mirror protocol: "
-                f"{some(names)}"
-                for test, names in data.almost_white.items()
-                if names
-            ]
+            for test, names in data.almost_white.items():
+                if names:
+                    what = "hold levels from 129 to 254, background for the mirror protocol"
+                    notes.append(f"{len(names)} masks of {test} {what}: {some(names)}")
         if validated_by and not len(data.val):
-            errors.append(f"{validated_by} looks at the validation split, and {configs[0].dataset.name} has none")
+            errors.append(f"{validated_by} uses the validation split, and {configs[0].dataset.name} has none")
         most = len(data.train)
         batches = {config.train.batch_size for config in configs if config.train.batch_size > most}
         errors += [f"train.batch_size: {n} is more than there are training pairs. At most {most}" for n in batches]
@@ -95,7 +93,7 @@ def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by:
 
 
 def check_cache() -> None:
-    """Raises ``ConfigError`` where nothing says which folder caches may lie in."""
+    """Raises ``ConfigError`` if there is no folder for caches."""
     try:
         cache.root()
     except DataError as error:
