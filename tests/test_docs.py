@@ -17,7 +17,7 @@ MOST_WORDS = 1300
 LONGEST_PARAGRAPH = 120
 FENCE = re.compile(r"^```.*?^```$", re.M | re.S)
 LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
-MODULE = re.compile(r"(?<![\w./-])(?:bench|models)(?:\.[A-Za-z_]\w*)+")
+MODULE = re.compile(r"(?<![\w./-])(?!models\.md\b)(?:bench|models)(?:\.[A-Za-z_]\w*)+")
 PATH = re.compile(r"(?<![\w./$<-])(?:bench|models|tests|docs|ablations|results/examples|\.ci)/[\w./-]*\w/?")
 INDEFINITE = re.compile(r"\b(nobody|whoever|whatever|anybody|somebody|so many|what was)\b", re.I)
 
@@ -65,7 +65,9 @@ def test_the_index_lists_every_page():
     assert "docs/README.md" in LINK.findall(README.read_text())
 
 
-@pytest.mark.parametrize(("page", "example"), [(README, "adapter_rank"), (INDEX.with_name("results.md"), "adapter_rank_ecssd")])
+@pytest.mark.parametrize(
+    ("page", "example"), [(README, "adapter_rank"), (INDEX.with_name("results.md"), "adapter_rank_ecssd")]
+)
 def test_numbers_are_those_of_the_leaderboard(page, example):
     """The short table has four rows and five columns of the leaderboard."""
     with (REPOSITORY / "results" / "examples" / example / "leaderboard.csv").open() as file:
