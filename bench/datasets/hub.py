@@ -5,14 +5,12 @@ Without a network give a snapshot that is there already: ``dataset.local=DIR``.
 """
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow
 import pyarrow.parquet
-from filelock import FileLock
 from huggingface_hub import snapshot_download
 from pydantic import Field, NonNegativeInt
 
@@ -23,6 +21,7 @@ from bench.datasets.core.masks import PairFiles
 from bench.datasets.folder import Fraction, Pair, assemble, pairs_of, split
 from bench.system.progress import Progress, silent
 from bench.system.wording import some
+from models.core.made_once import made_once
 from models.core.paths import expanded
 from models.core.registry import Missing
 from models.core.weights import what_stands_in
@@ -106,41 +105,43 @@ def _unpacked(
     stamps = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in own]
     folder = cache.root() / f"hub-{cache.digest([stamps, config.image, config.mask])}"
     try:
-        cache.root().mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f"{folder.name}.lock")):
-            if not folder.is_dir():
-                _unpack(config, own, folder, progress)
+        made_once(folder, lambda temporary: _unpack(config, own, temporary, progress))
     except OSError as error:
         raise DataError([f"{config.id}: cannot be unpacked to {folder} ({error})"]) from None
     return pairs_of(str(folder / "images"), str(folder / "masks"), notes)
 
 
 def _unpack(config: Config, files: list[Path], folder: Path, progress: Progress) -> None:
-    temporary = folder.with_name(f".making-{folder.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    """Writes the images and masks of all rows to ``folder/images`` and ``folder/masks``. Raises ``DataError``."""
     columns = {"images": config.image, "masks": config.mask}
     for side in columns:
-        (temporary / side).mkdir(parents=True)
-    try:
-        tables = [_opened(config, file, list(columns.values())) for file in files]
-        count = sum(table.metadata.num_rows for table in tables)
-        rows = (row for table in tables for batch in _batches(table, columns) for row in batch)
-        for number, row in enumerate(progress(rows, count)):
-            stem = f"{number:06d}"
-            for side, column in columns.items():
-                cell = row[column]
-                data = cell["bytes"] if isinstance(cell, dict) else cell
-                if not isinstance(data, bytes):
-                    raise DataError([f"{config.id}: row {number} holds no bytes of an image in '{column}'"])
-                if side == "images" and isinstance(cell, dict) and cell.get("path"):
-                    stem += f"-{PurePosixPath(cell['path']).stem}"
-                suffix = next((s for magic, s in KINDS.items() if data.startswith(magic)), None)
-                if suffix is None:
-                    raise DataError([f"{config.id}: row {number} holds no known kind of image in '{column}'"])
-                (temporary / side / f"{stem}{suffix}").write_bytes(data)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (folder / side).mkdir(parents=True)
+    tables = [_opened(config, file, list(columns.values())) for file in files]
+    count = sum(table.metadata.num_rows for table in tables)
+    for number, row in enumerate(progress(_rows(tables, list(columns.values())), count)):
+        stem = f"{number:06d}"
+        name = _name_in(row[config.image])
+        if name is not None:
+            stem += f"-{PurePosixPath(name).stem}"
+        for side, column in columns.items():
+            data = _bytes_in(row[column])
+            if data is None:
+                raise DataError([f"{config.id}: row {number} holds no bytes of an image in '{column}'"])
+            suffix = next((s for magic, s in KINDS.items() if data.startswith(magic)), None)
+            if suffix is None:
+                raise DataError([f"{config.id}: row {number} holds no known kind of image in '{column}'"])
+            (folder / side / f"{stem}{suffix}").write_bytes(data)
+
+
+def _name_in(cell: Any) -> str | None:
+    """Returns the file name that a cell has beside its bytes."""
+    return cell.get("path") or None if isinstance(cell, dict) else None
+
+
+def _bytes_in(cell: Any) -> bytes | None:
+    """Returns the bytes of the image file in a cell: the cell itself, or its ``bytes``."""
+    data = cell["bytes"] if isinstance(cell, dict) else cell
+    return data if isinstance(data, bytes) else None
 
 
 def _opened(config: Config, file: Path, columns: list[str]) -> pyarrow.parquet.ParquetFile:
@@ -155,5 +156,8 @@ def _opened(config: Config, file: Path, columns: list[str]) -> pyarrow.parquet.P
     return table
 
 
-def _batches(table: pyarrow.parquet.ParquetFile, columns: dict[str, str]) -> Iterator[list[dict]]:
-    return (batch.to_pylist() for batch in table.iter_batches(ROWS, columns=list(columns.values())))
+def _rows(tables: list[pyarrow.parquet.ParquetFile], columns: list[str]) -> Iterator[dict[str, Any]]:
+    """Yields the rows of all tables, a few of which are in memory at a time."""
+    for table in tables:
+        for batch in table.iter_batches(ROWS, columns=columns):
+            yield from batch.to_pylist()
