@@ -17,7 +17,7 @@ from bench.datasets import DataError
 from bench.datasets.core.catalogue import BenchmarkSet, catalogue
 from bench.datasets.core.check import SetReport, as_json, check
 from bench.datasets.core.fetch import FetchError, download
-from bench.datasets.core.masks import add_options, reading_of
+from bench.datasets.masks.reading import add_options, reading_of
 from bench.system.console import ArgumentParser, Console, complain, console_of_command
 from bench.system.files import TargetError, check_targets, write_whole
 from bench.watching.display import loading

@@ -30,7 +30,8 @@ from rich.progress import track
 
 from bench.config.settings import ProtocolConfig
 from bench.datasets import DataError
-from bench.datasets.core.masks import BINARY, Reading, add_options, reading_of
+from bench.datasets.masks.mask import BINARY
+from bench.datasets.masks.reading import Reading, add_options, reading_of
 from bench.records import schema
 from bench.records.external_scores import FOLDER, ExternalRecord, load_external, targets
 from bench.records.provenance import provenance

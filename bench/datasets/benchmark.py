@@ -11,9 +11,9 @@ from pydantic import Field, NonNegativeInt, model_validator
 from bench.config.settings import TransformConfig
 from bench.datasets import Data, DataError
 from bench.datasets.core.catalogue import TaskName, catalogue
-from bench.datasets.core.masks import PairFiles
 from bench.datasets.core.packs import Found, find
 from bench.datasets.folder import Fraction, Pair, assemble, pairs_of, split
+from bench.datasets.masks.reading import PairFiles
 from bench.system.progress import Progress, silent
 from models.core.paths import expanded
 from models.core.registry import Missing, did_you_mean

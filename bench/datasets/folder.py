@@ -22,8 +22,10 @@ from bench.config.settings import TransformConfig
 from bench.datasets import IGNORED, Data, DataError, Split
 from bench.datasets.core import cache
 from bench.datasets.core.images import EXTENSIONS, read_mask, read_pair
-from bench.datasets.core.masks import BINARY, OBJECT, Mask, PairFiles, Reading, Value, to_mask
 from bench.datasets.core.transforms import resize_image, resize_mask
+from bench.datasets.masks.mask import BINARY, Mask, to_mask
+from bench.datasets.masks.reading import PairFiles, Reading, Value
+from bench.datasets.masks.stored import OBJECT
 from bench.system.progress import Progress, silent
 from bench.system.wording import some
 from models.core.paths import expanded

@@ -17,8 +17,8 @@ from pydantic import Field, NonNegativeInt
 from bench.config.settings import TransformConfig
 from bench.datasets import Data, DataError
 from bench.datasets.core import cache
-from bench.datasets.core.masks import PairFiles
 from bench.datasets.folder import Fraction, Pair, assemble, pairs_of, split
+from bench.datasets.masks.reading import PairFiles
 from bench.system.progress import Progress, silent
 from bench.system.wording import some
 from models.core.made_once import made_once

@@ -25,7 +25,7 @@ class ExternalRecord(Config):
     minmax: bool
     """Whether maps were stretched when they were scored; what was done when they were made is not known."""
     foreground: str | list[int | str] = "auto"
-    """What the object was in the masks, and which pixels did not count: ``bench.datasets.core.masks.PairFiles``."""
+    """What the object was in the masks, and which pixels did not count: ``bench.datasets.masks.reading.PairFiles``."""
     ignore: list[int | str] = []
     notes: list[str] = []
     """What a reader should know about how the files were read."""

@@ -13,8 +13,10 @@ from PIL import Image
 
 from bench.datasets import DataError
 from bench.datasets.core.images import as_stored
-from bench.datasets.core.masks import COLOUR_NOISE, OBJECT, Mask, Reading, to_mask
 from bench.datasets.folder import Names, by_name, file_digest, suffix_that_pairs
+from bench.datasets.masks.mask import Mask, to_mask
+from bench.datasets.masks.reading import Reading
+from bench.datasets.masks.stored import COLOUR_NOISE, OBJECT
 from bench.system.wording import some
 
 LISTED = 20  # names in one line; the count says how many there are

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, PositiveInt
 
-from bench.datasets.core.masks import Reading
+from bench.datasets.masks.reading import Reading
 from models.core.registry import Config
 
 TaskName = Literal["salient", "mirror", "camouflage", "marine", "polyp"]

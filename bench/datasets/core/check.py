@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from bench.datasets import DataError
 from bench.datasets.core.catalogue import catalogue
 from bench.datasets.core.images import read_pair
-from bench.datasets.core.masks import BINARY, Reading, to_mask
 from bench.datasets.core.packs import Found, find
 from bench.datasets.folder import Pair, content_of, matched, set_fingerprint
+from bench.datasets.masks.mask import BINARY, to_mask
+from bench.datasets.masks.reading import Reading
 from bench.system.machine import cores
 from bench.system.progress import Progress, silent
 from bench.system.wording import some
