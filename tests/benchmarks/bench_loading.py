@@ -19,8 +19,8 @@ from torchvision.transforms import functional as F
 from bench.config.settings import TransformConfig
 from bench.config.trial import DATASETS
 from bench.datasets import folder
-from bench.datasets.core import scenes
 from bench.datasets.core.transforms import NORMALISATIONS, flip, to_input, to_target
+from bench.datasets.scenes.tasks import salient
 
 COUNT, SIDE, BATCH = 48, 400, 12
 CPU = torch.device("cpu")
@@ -38,7 +38,7 @@ def files(tmp_path_factory):
     for side in ("images", "masks"):
         (root / side).mkdir()
     for i in range(COUNT):
-        image, mask = scenes.salient(np.random.default_rng(i), SIDE)
+        image, mask = salient(np.random.default_rng(i), SIDE)
         Image.fromarray(image).save(root / "images" / f"{i:04d}.jpg", quality=90)
         Image.fromarray(mask).save(root / "masks" / f"{i:04d}.png")
     return root / "images", root / "masks"
