@@ -1,4 +1,4 @@
-"""The papers' benchmark: train on a task's training set, score on each of its test sets, wherever they were unpacked.
+"""The papers' benchmark: training on a task's training set, scores on each of its test sets, in any known layout.
 
 Names, counts and layouts are those of ``catalogue.yaml``; ``python -m bench.data check ROOT`` shows what is there.
 """
@@ -10,9 +10,11 @@ from pydantic import Field, NonNegativeInt, model_validator
 
 from bench.config.settings import TransformConfig
 from bench.datasets import Data, DataError
+from bench.datasets.core.assemble import Fraction, assemble, split
 from bench.datasets.core.catalogue import TaskName, catalogue
 from bench.datasets.core.packs import Found, find
-from bench.datasets.folder import Fraction, Pair, assemble, pairs_of, split
+from bench.datasets.core.pair_reader import PairSet
+from bench.datasets.core.pairing import Pair, pairs_of
 from bench.datasets.masks.reading import PairFiles
 from bench.system.progress import Progress, silent
 from models.core.paths import expanded
@@ -25,18 +27,18 @@ class Config(PairFiles):
     name: Literal["benchmark"] = "benchmark"
     task: TaskName = "salient"
     root: str = "data"
-    """Folder that holds the sets, in any of their usual layouts."""
+    """Folder with the sets, in any of their usual layouts."""
     train: Names | None = None
     """Names of the training sets, pooled; the task's by default."""
     test: Names | None = None
     """Names of the test sets in the order of the table; the task's by default."""
     val: Fraction = 0.0
-    """Share of the training pairs that is held back. None, as upstream: nothing is chosen by it."""
+    """Share of the training pairs that is held back for validation; upstream holds none back."""
     split_seed: NonNegativeInt = 0
     incomplete: Literal["error", "allow"] = "error"
-    """A set with another number of pairs than the papers have gives other numbers than theirs."""
+    """``error`` refuses a set with another number of pairs than in the papers: its scores are not comparable."""
     single_value_masks: Literal["error", "allow"] = "allow"
-    """Masks that are all background belong to the benchmark where they are in it."""
+    """``allow``: some benchmark sets contain masks that are all background."""
 
     @model_validator(mode="after")
     def _sets_are_known(self) -> "Config":
@@ -49,7 +51,7 @@ class Config(PairFiles):
         return self
 
     def sets(self) -> tuple[list[str], list[str]]:
-        """Names of the training and of the test sets."""
+        """Returns the names of the training sets and of the test sets."""
         task = catalogue().tasks[self.task]
         return self.train or task.train, self.test or task.test
 
@@ -59,7 +61,8 @@ class Config(PairFiles):
             yield Missing("data", "root", f"{expanded(self.root)} is no folder", remedy)
             return
         there = {found.name for found in find(expanded(self.root))}
-        for name in (name for names in self.sets() for name in names):
+        train, test = self.sets()
+        for name in (*train, *test):
             parts = catalogue().sets[name].parts
             if name not in there and not (parts and there.issuperset(parts)):
                 what = f"{name} is nowhere under {self.root} in a known layout"
@@ -69,22 +72,32 @@ class Config(PairFiles):
 
 
 def build(config: Config, transform: TransformConfig, progress: Progress = silent) -> Data:
-    """Raises ``DataError`` with everything that is wrong with the sets and their files."""
-    found, notes, errors = find(expanded(config.root)), [], []
-    pool, tests = ({name: _pairs(name, config, found, notes, errors) for name in names} for names in config.sets())
+    """Raises ``DataError`` with all errors in the sets and in their files."""
+    found = find(expanded(config.root))
+    notes: list[str] = []
+    errors: list[str] = []
+    pool, tests = ([_pair_set(name, config, found, notes, errors) for name in names] for names in config.sets())
     if errors:
         raise DataError(errors)
-    counts = [sum(map(len, sets.values())) for sets in (pool, tests)]
-    splits = split(*counts, val=config.val, seed=config.split_seed, where=", ".join(pool))
-    readings = {name: catalogue().sets[name].reading(config.reading()) for name in (*pool, *tests)}
-    return assemble(pool, tests, splits, readings, transform, notes, progress)
+    pool_count, test_count = (sum(len(each.pairs) for each in sets) for sets in (pool, tests))
+    where = ", ".join(each.name for each in pool)
+    splits = split(pool_count, test_count, val=config.val, seed=config.split_seed, where=where)
+    return assemble(pool, tests, splits, transform, notes, progress)
+
+
+def _pair_set(name: str, config: Config, found: list[Found], notes: list[str], errors: list[str]) -> PairSet:
+    reading = catalogue().sets[name].reading(config.reading())
+    return PairSet(name, _pairs(name, config, found, notes, errors), reading)
 
 
 def _pairs(name: str, config: Config, found: list[Found], notes: list[str], errors: list[str]) -> list[Pair]:
-    """The pairs of a set, or of the sets that make it up; what is wrong goes into ``errors``."""
+    """Returns the pairs of a set, or of its parts; ``errors`` gets what is wrong with them."""
     known, places = catalogue().sets[name], [f for f in found if f.name == name]
     if not places and known.parts:
-        return [pair for part in known.parts for pair in _pairs(part, config, found, notes, errors)]
+        pairs = []
+        for part in known.parts:
+            pairs += _pairs(part, config, found, notes, errors)
+        return pairs
     if len(places) != 1:
         where = " and ".join(str(place.images) for place in places) or "nowhere"
         errors.append(f"{name}: under {config.root} it is {where}. It must be there once: narrow dataset.root")

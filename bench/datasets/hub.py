@@ -17,7 +17,9 @@ from pydantic import Field, NonNegativeInt
 from bench.config.settings import TransformConfig
 from bench.datasets import Data, DataError
 from bench.datasets.core import cache
-from bench.datasets.folder import Fraction, Pair, assemble, pairs_of, split
+from bench.datasets.core.assemble import Fraction, assemble, split
+from bench.datasets.core.pair_reader import PairSet
+from bench.datasets.core.pairing import Pair, pairs_of
 from bench.datasets.masks.reading import PairFiles
 from bench.system.progress import Progress, silent
 from bench.system.wording import some
@@ -69,14 +71,15 @@ def build(config: Config, transform: TransformConfig, progress: Progress = silen
     if not files:
         raise DataError([f"{config.id}: no Parquet files in {snapshot}. Download it and use dataset {{name: folder}}"])
     notes: list[str] = []
-    pool = _unpacked(config, snapshot, files, config.train_split, notes, progress)
-    tests = {}
-    if config.test_split is not None:
-        tests = {config.test_split: _unpacked(config, snapshot, files, config.test_split, notes, progress)}
+    sets = []
+    for name in (config.train_split, config.test_split):
+        if name is not None:
+            sets.append(PairSet(name, _unpacked(config, snapshot, files, name, notes, progress), config.reading()))
+    pool, *tests = sets
+    held_out = sum(len(each.pairs) for each in tests)
     shares = {"val": config.val, "test": config.test, "seed": config.split_seed}
-    splits = split(len(pool), sum(map(len, tests.values())), **shares, where=config.id)
-    readings = dict.fromkeys((config.train_split, *tests), config.reading())
-    return assemble({config.train_split: pool}, tests, splits, readings, transform, notes, progress)
+    splits = split(len(pool.pairs), held_out, **shares, where=config.id)
+    return assemble([pool], tests, splits, transform, notes, progress)
 
 
 def _snapshot(config: Config) -> Path:

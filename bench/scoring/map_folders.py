@@ -13,7 +13,7 @@ from PIL import Image
 
 from bench.datasets import DataError
 from bench.datasets.core.images import as_stored
-from bench.datasets.folder import Names, by_name, file_digest, suffix_that_pairs
+from bench.datasets.core.pairing import Names, by_name, file_digest, suffix_that_pairs
 from bench.datasets.masks.mask import Mask, to_mask
 from bench.datasets.masks.reading import Reading
 from bench.datasets.masks.stored import COLOUR_NOISE, OBJECT

@@ -11,7 +11,7 @@ from bench.datasets import DataError
 from bench.datasets.core.catalogue import catalogue
 from bench.datasets.core.images import read_pair
 from bench.datasets.core.packs import Found, find
-from bench.datasets.folder import Pair, content_of, matched, set_fingerprint
+from bench.datasets.core.pairing import Pair, content_of, matched, set_fingerprint
 from bench.datasets.masks.mask import BINARY, to_mask
 from bench.datasets.masks.reading import Reading
 from bench.system.machine import cores
