@@ -17,10 +17,10 @@ from PIL import Image
 
 from bench.datasets import DataError
 from bench.datasets.core.images import Rule, read_image
-from bench.datasets.core.transforms import resize_image, to_input
 from bench.datasets.core.pairing import pictures
+from bench.datasets.core.transforms import resize_image, to_input
 from bench.scoring.evaluate import to_answer
-from bench.scoring.metrics import NotFinite
+from bench.scoring.metric import NotFinite
 from bench.system.console import ArgumentParser, Console, complain
 from bench.system.device import device_of, float32_products
 from bench.system.files import TargetError, check_targets, write_whole

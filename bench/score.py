@@ -28,15 +28,17 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from bench.config.settings import ProtocolConfig
+from bench.config.settings import PROTOCOLS, ProtocolConfig
 from bench.datasets import DataError
 from bench.datasets.masks.mask import BINARY
 from bench.datasets.masks.reading import Reading, add_options, reading_of
+from bench.datasets.masks.stored import OBJECT
 from bench.records import schema
 from bench.records.external_scores import FOLDER, ExternalRecord, load_external, targets
 from bench.records.provenance import provenance
 from bench.scoring.map_folders import LISTED, Found, Kind, Pair, find_pairs, full_scales, look, read
-from bench.scoring.metrics import METRICS, Measured, NotFinite, collect, measure
+from bench.scoring.metric import Measured, NotFinite
+from bench.scoring.metrics import METRICS, OF_PROTOCOL, collect, measure
 from bench.system.console import ArgumentParser, Console, complain
 from bench.system.files import TargetError, check_targets
 from bench.system.machine import cores
@@ -143,9 +145,10 @@ def _notes(pairs: list[Pair], found: list[Found], scales: Mapping[Kind, int], pr
     notes = line("empty masks", [pair.name for pair, one in zip(pairs, found) if one.empty])
     for how in dict.fromkeys(one.how for one in found if one.how != BINARY):
         notes += line(f"masks of {how}", [pair.name for pair, one in zip(pairs, found) if one.how == how])
-    if protocol.name == "mirror":
+    if PROTOCOLS.module(protocol.name).OBJECT_ABOVE > OBJECT:
         soft = [pair.name for pair, one in zip(pairs, found) if one.almost_white]
-        notes += line("masks hold levels from 129 to 254, which are background for the mirror protocol", soft)
+        what = "masks hold levels from 129 to 254, which are background for the"
+        notes += line(f"{what} {protocol.name} protocol", soft)
     for kind, scale in scales.items():
         if scale < {"8 bits": 255, "16 bits": 65535, "floats": 1}[kind]:
             notes.append(f"no map of {kind} holds more than {scale}, so {scale} is read as certainty")
@@ -215,7 +218,7 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--recursive", action="store_true", help="read folders within the folders, too")
     add_options(parser)
-    parser.add_argument("--protocol", choices=("sod", "mirror"), default="sod", help="default: sod")
+    parser.add_argument("--protocol", choices=tuple(OF_PROTOCOL), default="sod", help="default: sod")
     parser.add_argument("--no-minmax", action="store_true", help="do not stretch maps to their range, as upstream does")
     parser.add_argument("--name", metavar="METHOD", help="as tables call it (default: the name of the folder)")
     parser.add_argument("--into", type=expanded, metavar="SWEEP", help="results folder of a sweep to stand beside")

@@ -23,7 +23,7 @@ from bench.datasets.core.pairing import Pair, pairs_of
 from bench.datasets.masks.reading import PairFiles
 from bench.system.progress import Progress, silent
 from bench.system.wording import some
-from models.core.made_once import made_once
+from models.cache.made_once import made_once
 from models.core.paths import expanded
 from models.core.registry import Missing
 from models.core.weights import what_stands_in

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from bench.config.settings import PROTOCOLS
 from bench.records import schema
 from bench.records.record import is_beyond, read_images, write_table
 from bench.system.files import write_whole
@@ -21,7 +22,7 @@ class ExternalRecord(Config):
 
     schema_version: Literal[1] = 1
     name: str
-    protocol: Literal["sod", "mirror"]
+    protocol: PROTOCOLS.name_field()
     minmax: bool
     """Whether maps were stretched when they were scored; what was done when they were made is not known."""
     foreground: str | list[int | str] = "auto"

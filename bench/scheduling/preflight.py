@@ -6,9 +6,11 @@ import torch
 
 from bench.config.errors import ConfigError
 from bench.config.expand import Trial, data_key, model_key
+from bench.config.settings import PROTOCOLS
 from bench.config.trial import DATASETS, TrialConfig
 from bench.datasets import DataError
 from bench.datasets.core import cache
+from bench.datasets.masks.stored import OBJECT
 from bench.memory.measure import nvml_missing
 from bench.memory.sampler import nvml_problem
 from bench.system.progress import Progress, silent
@@ -77,13 +79,14 @@ def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by:
             errors += error.errors
             continue
         notes += data.notes
-        if any(config.protocol.name == "mirror" for config in configs):
-            notes += [
-                f"{len(names)} masks of {test} hold levels from 129 to 254, background for the mirror protocol: "
-                f"{some(names)}"
-                for test, names in data.almost_white.items()
-                if names
-            ]
+        for protocol in sorted({config.protocol.name for config in configs}):
+            if PROTOCOLS.module(protocol).OBJECT_ABOVE > OBJECT:
+                notes += [
+                    f"{len(names)} masks of {test} hold levels from 129 to 254, background for the {protocol} protocol: "
+                    f"{some(names)}"
+                    for test, names in data.almost_white.items()
+                    if names
+                ]
         if validated_by and not len(data.val):
             errors.append(f"{validated_by} looks at the validation split, and {configs[0].dataset.name} has none")
         most = len(data.train)

@@ -1,7 +1,7 @@
 """Resized pairs on disk: made once by one process, then mapped into memory and shared by all trials of a machine.
 
 Checksums are stored with the arrays and compared whenever a cache is opened. A damaged cache is set aside and made
-again (``models.core.made_once``).
+again (``models.cache.made_once``).
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import numpy as np
 from bench.datasets import DataError
 from bench.system.machine import cores
 from bench.system.progress import Progress
-from models.core.made_once import made_once
+from models.cache.made_once import made_once
 from models.core.paths import NoCacheFolder, cache_folder
 from models.core.size import height_width
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, PositiveInt
 
+from bench.config.settings import PROTOCOLS
 from bench.datasets.masks.reading import Reading
 from models.core.registry import Config
 
@@ -74,7 +75,7 @@ class Task(Config):
     test: list[str]
     variants: list[Variant] = []
     """Other pairs of training and test sets of the same task."""
-    protocol: Literal["sod", "mirror"]
+    protocol: PROTOCOLS.name_field()
     metrics: list[str]
     """In the order of the papers' tables."""
     recipe: dict[Literal["transform", "train"], dict[str, Any]]

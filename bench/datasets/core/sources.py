@@ -14,7 +14,7 @@ from pyarrow import fs
 
 from bench.config.errors import ConfigError
 from bench.datasets.core.fetch import TIMEOUT_SECONDS, resume, version_file
-from models.core.made_once import made_once
+from models.cache.made_once import made_once
 from models.core.paths import expanded
 
 SCHEMES = ("s3", "gs", "hdfs", "hf", "https", "file")

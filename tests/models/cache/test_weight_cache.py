@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from models.core import weight_cache, weights
+from models.cache import weight_cache
+from models.core import weights
 
 
 @pytest.fixture(autouse=True)

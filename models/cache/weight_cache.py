@@ -1,7 +1,7 @@
 """Checkpoints reduced to the tensors of one module: made once, then mapped from disk by all trials of a machine.
 
 A mapped gigabyte costs no time until it is used, and trials on one machine share its pages. A file that cannot be read
-is set aside and made again (``models.core.made_once``). A checkpoint that changes (size or time of modification) gets a
+is set aside and made again (``models.cache.made_once``). A checkpoint that changes (size or time of modification) gets a
 new file.
 """
 
@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from models.core.made_once import made_once
+from models.cache.made_once import made_once
 from models.core.paths import NoCacheFolder, cache_folder
 
 FORMAT = 1

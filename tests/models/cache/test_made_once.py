@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from filelock import Timeout
 
-from models.core.made_once import made_once
+from models.cache.made_once import made_once
 
 
 def write(text):
@@ -122,7 +122,7 @@ def test_what_a_killed_process_left_is_removed_and_its_lock_is_free(tmp_path):
     code = """
 import os, signal, sys
 from pathlib import Path
-from models.core.made_once import made_once
+from models.cache.made_once import made_once
 def die(folder):
     folder.mkdir()
     (folder / "half").write_text("")
