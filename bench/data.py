@@ -16,7 +16,7 @@ from rich.table import Table
 from bench.datasets import DataError
 from bench.datasets.core.catalogue import BenchmarkSet, catalogue
 from bench.datasets.core.check import SetReport, as_json, check
-from bench.datasets.core.fetch import FetchError, download
+from bench.datasets.core.download import DownloadError, download
 from bench.datasets.masks.reading import add_options, reading_of
 from bench.system.console import ArgumentParser, Console, complain, console_of_command
 from bench.system.files import TargetError, check_targets, write_whole
@@ -169,7 +169,7 @@ def _fetch(options: argparse.Namespace, console: Console) -> int:
 
                 path, checked = download(file, options.to, watch)
             console.print(f"  {path}: {checked}", markup=False)
-        except FetchError as error:
+        except DownloadError as error:
             complain(error)
             failed += 1
     if failed:

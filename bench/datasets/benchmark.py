@@ -12,7 +12,7 @@ from bench.config.settings import TransformConfig
 from bench.datasets import Data, DataError
 from bench.datasets.core.assemble import Fraction, assemble, split
 from bench.datasets.core.catalogue import TaskName, catalogue
-from bench.datasets.core.packs import Found, find
+from bench.datasets.core.find_sets import Found, find
 from bench.datasets.core.pair_reader import PairSet
 from bench.datasets.core.pairing import Pair, pairs_of
 from bench.datasets.masks.reading import PairFiles

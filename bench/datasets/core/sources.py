@@ -13,7 +13,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from bench.config.errors import ConfigError
-from bench.datasets.core.fetch import TIMEOUT_SECONDS, resume, version_file
+from bench.datasets.core.download import TIMEOUT_SECONDS, resume, version_file
 from models.cache.made_once import made_once
 from models.core.paths import expanded
 

@@ -11,7 +11,7 @@ from bench.config.settings import TrainConfig, TransformConfig
 from bench.config.trial import DATASETS, TrialConfig
 from bench.datasets import DataError
 from bench.datasets.core.catalogue import catalogue
-from bench.datasets.core.packs import find
+from bench.datasets.core.find_sets import find
 from bench.records.record import load
 from bench.scoring.metrics import OF_PROTOCOL
 from bench.trial import run_trial

@@ -21,7 +21,7 @@ Watch = Callable[[int, int | None], None]
 """Called with the bytes that have arrived and the size of the file, ``None`` if the server does not tell it."""
 
 
-class FetchError(Exception):
+class DownloadError(Exception):
     """The reason why a download failed, in one line."""
 
 
@@ -29,7 +29,7 @@ def download(file: File, folder: Path, watch: Watch = lambda done, total: None) 
     """Downloads a file into ``folder`` under its own name; returns its path and a line that says how it was checked.
 
     An interrupted download is kept as ``NAME.part`` (``resume``). A file with the wrong digest is set aside as
-    ``NAME.wrong``. Raises ``FetchError``.
+    ``NAME.wrong``. Raises ``DownloadError``.
     """
     target = folder / file.url.rsplit("/", 1)[1]
     try:
@@ -39,7 +39,7 @@ def download(file: File, folder: Path, watch: Watch = lambda done, total: None) 
                 return target, "was there already; its source publishes no checksum"
             if _digest(target, file.digest) == file.digest:
                 return target, "was there already; checksum agrees"
-            raise FetchError(f"{target}: is there, but its checksum is not {file.digest}. Move it away")
+            raise DownloadError(f"{target}: is there, but its checksum is not {file.digest}. Move it away")
         part = target.with_name(f"{target.name}.part")
         resume(file.url, part, watch)
         found = _digest(part, file.digest or "sha256:")
@@ -47,11 +47,11 @@ def download(file: File, folder: Path, watch: Watch = lambda done, total: None) 
             wrong = target.with_name(f"{target.name}.wrong")
             part.replace(wrong)
             version_file(part).unlink(missing_ok=True)
-            raise FetchError(f"{file.url}: its checksum is {found}, not {file.digest}. Set aside as {wrong}")
+            raise DownloadError(f"{file.url}: its checksum is {found}, not {file.digest}. Set aside as {wrong}")
         part.replace(target)
         version_file(part).unlink(missing_ok=True)
     except OSError as error:
-        raise FetchError(f"{target}: cannot be written ({error})") from None
+        raise DownloadError(f"{target}: cannot be written ({error})") from None
     return target, "checksum agrees" if file.digest else f"its source publishes no checksum; this file is {found}"
 
 
@@ -59,7 +59,7 @@ def resume(url: str, part: Path, watch: Watch = lambda done, total: None) -> Non
     """Downloads all of ``url`` to ``part``, from the end of an earlier attempt if the server has the same version.
 
     ``version_file(part)`` keeps the version that the server named; the caller removes it together with ``part``. Raises
-    ``FetchError`` if the server or the connection fails, and ``OSError`` if the disk refuses.
+    ``DownloadError`` if the server or the connection fails, and ``OSError`` if the disk refuses.
     """
     about = version_file(part)
     version = _known_version(about) if part.exists() else None
@@ -84,14 +84,14 @@ def resume(url: str, part: Path, watch: Watch = lambda done, total: None) -> Non
     except urllib.error.HTTPError as error:
         is_complete = error.code == 416 and error.headers.get("Content-Range") == f"bytes */{done}"
         if not is_complete:
-            raise FetchError(f"{url}: the server answers {error.code} {error.reason}") from None
+            raise DownloadError(f"{url}: the server answers {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
-        raise FetchError(f"{url}: cannot be reached ({error.reason})") from None
+        raise DownloadError(f"{url}: cannot be reached ({error.reason})") from None
     except (HTTPException, TimeoutError, ConnectionError) as error:
         reason = str(error) or type(error).__name__
-        raise FetchError(f"{url}: the connection broke ({reason}). Run it again to go on") from None
+        raise DownloadError(f"{url}: the connection broke ({reason}). Run it again to go on") from None
     if total is not None and done < total:
-        raise FetchError(f"{url}: the connection ended after {done:,} of {total:,} bytes. Run it again to go on")
+        raise DownloadError(f"{url}: the connection ended after {done:,} of {total:,} bytes. Run it again to go on")
 
 
 def version_file(part: Path) -> Path:
