@@ -1,4 +1,4 @@
-"""Scores any method's folder of predictions: ``python -m bench.score --pred DIR --gt DIR --name METHOD``.
+"""Scores of a folder of predictions by any method: ``python -m bench.score --pred DIR --gt DIR --name METHOD``.
 
 Files are paired by stem. The same PNG files give what upstream's eval.py (sod) or HetNet's eval.py (mirror) prints.
 """
@@ -36,7 +36,7 @@ from bench.datasets.masks.stored import OBJECT
 from bench.records import schema
 from bench.records.external_scores import FOLDER, ExternalRecord, load_external, targets
 from bench.records.provenance import provenance
-from bench.scoring.map_folders import LISTED, Found, Kind, Pair, find_pairs, full_scales, look, read
+from bench.scoring.map_folders import LISTED, Inspection, Kind, Pair, find_pairs, full_scales, inspect, read
 from bench.scoring.metric import Measured, NotFinite
 from bench.scoring.metrics import METRICS, OF_PROTOCOL, collect, measure
 from bench.system.console import ArgumentParser, Console, complain
@@ -48,7 +48,7 @@ from models.core.paths import expanded
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0 scored, 2 the input is wrong."""
+    """Returns the exit code: 0 scored, 2 the input is wrong."""
     options = _parser().parse_args(arguments)
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     protocol = ProtocolConfig(name=options.protocol, minmax=not options.no_minmax)
@@ -85,20 +85,22 @@ def score_folder(
     options: argparse.Namespace,
     console: Console,
 ) -> ExternalRecord:
-    """Looks at all pairs and then scores them, on ``options.jobs`` processes. Raises ``DataError`` naming the files that
-    cannot be read for sure."""
+    """Inspects all pairs and then scores them, in ``options.jobs`` processes.
+
+    Raises ``DataError`` with the files that cannot be read without a guess, and ``NotFinite``.
+    """
     jobs = min(options.jobs, len(pairs))
     console.print(f"scoring {len(pairs)} pairs, protocol {protocol.name}, on {jobs} core{'s' * (jobs > 1)}")
     started = time.perf_counter()
     with _mapper(jobs) as mapper:
 
         def each(function: Callable[..., Any], doing: str) -> list[Any]:
-            """``function`` of every pair, with progress."""
+            """Applies ``function`` to every pair and shows the progress."""
             work = mapper(function, pairs)
             shown = track(work, doing, len(pairs), console=console, disable=not console.is_terminal, transient=True)
             return list(shown)
 
-        found: list[Found] = each(partial(look, reading=reading), "checking")
+        found: list[Inspection] = each(partial(inspect, reading=reading), "checking")
         if failed := [one.error for one in found if one.error]:
             raise DataError(failed)
         scales = full_scales(found)
@@ -136,8 +138,10 @@ def _measure(pair: Pair, reading: Reading, scales: Mapping[Kind, int], protocol:
     return measure(*read(pair, reading, scales), protocol)
 
 
-def _notes(pairs: list[Pair], found: list[Found], scales: Mapping[Kind, int], protocol: ProtocolConfig) -> list[str]:
-    """What a user should know about how the files were read, a line each."""
+def _notes(
+    pairs: list[Pair], found: list[Inspection], scales: Mapping[Kind, int], protocol: ProtocolConfig
+) -> list[str]:
+    """Returns a line for the user on each special way in which files were read."""
 
     def line(what: str, names: list[str]) -> list[str]:
         return [f"{len(names)} {what}: {some(names, LISTED)}"] if names else []
@@ -157,11 +161,11 @@ def _notes(pairs: list[Pair], found: list[Found], scales: Mapping[Kind, int], pr
 
 @contextmanager
 def _mapper(jobs: int) -> Iterator[Callable[..., Iterable[Any]]]:
-    """``map`` in this process or over several; results come in the order of the tasks either way."""
+    """Gives a ``map`` in this process or over several; its results come in the order of the tasks."""
     if jobs == 1:
         yield map
         return
-    # a forked process has all imports done; elsewhere forking is not safe
+    # a forked process needs no imports; on other systems forking is not safe
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(jobs, context, _begin_worker, (os.getpid(),)) as executor:
         try:
@@ -172,14 +176,14 @@ def _mapper(jobs: int) -> Iterator[Callable[..., Iterable[Any]]]:
 
 
 def _begin_worker(parent: int) -> None:
-    """Signals are for the parent, with which this process ends, however that ends: its queue would not tell."""
+    """Leaves signals to the parent, and ends this process with the parent, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=end_with, args=(parent,), daemon=True).start()
 
 
 def _target(options: argparse.Namespace, name: str) -> Path:
-    """The folder for the record. Raises ``DataError`` when it or the name cannot be used."""
+    """Returns the folder for the record. Raises ``DataError`` if the folder or the name cannot be used."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise DataError([f"--name {name}: becomes a file name. Allowed: letters, digits and _ . - as in SAM2-UNet"])
     into = options.into
@@ -197,6 +201,7 @@ def _target(options: argparse.Namespace, name: str) -> Path:
 
 
 def _fingerprint(pairs: list[Pair], digests: list[str]) -> str:
+    """Returns 32 hex digits over the names and the contents of files."""
     lines = "\n".join(f"{digest} {pair.name}" for pair, digest in zip(pairs, digests))
     return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()
 

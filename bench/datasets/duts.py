@@ -1,7 +1,7 @@
 """DUTS (Wang et al., CVPR 2017): 10,553 training and 5,019 test pairs of the salient-object task.
 
-The folders are those of the unpacked original archives under ``data/``. As in upstream, all of DUTS-TR is trained on and
-no validation split is held back. Set ``val`` to hold some pairs back.
+The folders are those of the unpacked archives under ``data/``. As in upstream, training uses all of DUTS-TR and
+there is no validation split. Set ``val`` to hold pairs back.
 """
 
 from typing import Literal

@@ -34,7 +34,7 @@ class _StructureMeasure(maps.Smeasure):
         return super().object(pred, gt)
 
     def region(self, pred: np.ndarray, gt: np.ndarray) -> float:
-        """Returns the SSIM of the quarters around the object's centroid, weighted by their pixels that count (Fan et al., eq. 5)."""
+        """Returns the SSIM of the quarters around the centroid, weighted by counted pixels (Fan et al., eq. 5)."""
         if self.counted is None:
             return super().region(pred, gt)
         row, column = (int(centre.round()) + 1 for centre in np.argwhere(gt).mean(axis=0))

@@ -1,8 +1,8 @@
 """Checkpoints reduced to the tensors of one module: made once, then mapped from disk by all trials of a machine.
 
 A mapped gigabyte costs no time until it is used, and trials on one machine share its pages. A file that cannot be read
-is set aside and made again (``models.cache.made_once``). A checkpoint that changes (size or time of modification) gets a
-new file.
+is set aside and made again (``models.cache.made_once``). A checkpoint that changes (size or time of modification) gets
+a new file.
 """
 
 import hashlib

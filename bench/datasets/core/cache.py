@@ -55,7 +55,7 @@ def resized_pairs(
     notes: list[str],
     mask_type: type[np.integer] = np.uint8,
 ) -> tuple[np.ndarray, np.ndarray, list[Any]]:
-    """Returns images uint8 [count, H, W, 3] and masks [count, H, W], mapped read-only from disk, and facts of each pair.
+    """Returns images uint8 [count, H, W, 3] and masks [count, H, W], mapped read-only, and the facts of each pair.
 
     key: everything that decides the content, as JSON. read: makes pair ``i``; it is called only if there is no usable
     cache. notes: gets a line if a damaged cache was set aside. mask_type: type of the masks' values.

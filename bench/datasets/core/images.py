@@ -52,7 +52,7 @@ def header(path: Path) -> Header:
 
 
 def read_image(path: Path, rule: Rule = "auto") -> Image.Image:
-    """Reads an image in RGB: as it is stored with the rule ``stored``, else as viewers show it. Raises ``DataError``."""
+    """Reads an image in RGB: as stored with the rule ``stored``, else as viewers show it. Raises ``DataError``."""
     return to_rgb(_turned(_decoded(path)[0], shown=rule != "stored"), path)
 
 
@@ -77,10 +77,10 @@ def read_mask(mask: Path, image: Path, rule: Rule) -> Image.Image:
 
 
 def read_as_shown(image: Path, of_image: Header, mask: Path, of_mask: Header, rule: Rule) -> bool:
-    """Whether the two files of a pair are both turned as their EXIF data say, or both left as they are stored.
+    """Whether both files of a pair are turned by their EXIF orientation; otherwise both are read as stored.
 
-    ``auto``: whichever makes their sizes agree. A tag that only one of them carries and that leaves the size alone (a
-    half turn, a flip, a square image) decides nothing: ``DataError``, for either reading may spoil the pair.
+    ``auto`` decides by which reading their sizes agree. Raises ``DataError`` if the orientations differ and the sizes
+    agree in both readings (a half turn, a flip, a square image), because either reading may be wrong.
     """
     if rule != "auto":
         return rule == "shown"
@@ -114,7 +114,7 @@ def _turned(image: Image.Image, shown: bool) -> Image.Image:
 
 
 def to_rgb(image: Image.Image, path: Path) -> Image.Image:
-    """Converts any mode to RGB as PIL does (alpha is dropped, as upstream does), but scales 16 bits instead of clipping."""
+    """Converts any mode to RGB as PIL does (alpha is dropped, as in upstream), but scales 16 bits, not clips them."""
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(to_8_bits(deep_values(image, path))).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
@@ -123,7 +123,7 @@ def to_rgb(image: Image.Image, path: Path) -> Image.Image:
 
 
 def deep_values(image: Image.Image, path: Path) -> np.ndarray:
-    """Returns the grey levels [H, W] of an image of 16 or 32 bits or of floats. Raises ``DataError`` for other values."""
+    """Returns the grey levels [H, W] of an image of 16 or 32 bits or floats. Raises ``DataError`` for other values."""
     values = np.asarray(image)
     low, high = values.min(), values.max()
     if not (np.isfinite(values).all() and low >= 0 and high <= 65535):

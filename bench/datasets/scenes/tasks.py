@@ -19,7 +19,7 @@ def salient(rng: Generator, s: int) -> tuple[Array, Array]:
     """Paints a scene of the salient-object task: image uint8 [s, s, 3] and mask uint8 [s, s] of 0 or 255.
 
     All objects but the salient ones share one style. Salient objects differ from it in hue, lightness or material. Size
-    and position are weak hints only, and shadows and occluders belong to no object, so the answer needs the whole scene.
+    and position are weak hints only, and shadows and occluders belong to no object, so a model needs the whole scene.
     """
     hue = rng.random()
     common = random_style(rng, hue)

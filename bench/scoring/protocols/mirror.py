@@ -1,9 +1,9 @@
 """Mirrors: Catherine-R-He/HetNet 21d9541, eval.py and misc.py.
 
-Where the script divides 0 by 0 (an empty mask) it prints NaN for the whole set. The rule here: **0 of 0 is 1**. An empty
-prediction of an empty mask has nothing to find and misses nothing, so its IoU is 1. A mask without object (or without
-background) has a rate of 1 on that side of BER and accuracy. A map of one value other than 0, which the script cannot
-stretch, stays as it is. Every number that the script does print is the same here.
+Where the script divides 0 by 0 (an empty mask) it prints NaN for the whole set. The rule here: **0 of 0 is 1**. An
+empty prediction of an empty mask has nothing to find and misses nothing, so its IoU is 1. A mask without object (or
+without background) has a rate of 1 on that side of BER and accuracy. A map of one value other than 0, which the script
+cannot stretch, stays as it is. Every number that the script does print is the same here.
 """
 
 from collections.abc import Mapping
@@ -72,7 +72,7 @@ def _f_measure(precisions: np.ndarray, recalls: np.ndarray) -> float:
 
 
 def _stretch(prediction: np.ndarray, minmax: bool) -> np.ndarray:
-    """Returns the map as float32 0..1. Single precision, as in the script: double precision gives other 8-bit levels."""
+    """Returns the map as float32 0..1, in single precision as in the script: double gives other 8-bit levels."""
     values = prediction.astype(np.float32)
     low, high = values.min(), values.max()
     if minmax and high > low:
