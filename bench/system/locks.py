@@ -3,9 +3,6 @@ results folder share the work. It is a lock of the operating system.
 
 The lock is what counts, not the file: the kernel drops it when its process dies, however that happens, and no clock has
 a say. It also works between machines where the folder's file system has locks, as NFS does.
-
-filelock is not used: a claim names its owner, and is refused on a file system without locks, where a lock of filelock
-would outlive a killed process.
 """
 
 import fcntl
@@ -20,12 +17,12 @@ ATTEMPTS = 100
 class Claim:
     """Something that is this process's to do, until ``release``."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self.path, self._descriptor = path, descriptor
+    def __init__(self, path: Path, descriptor: int, own_folder: bool) -> None:
+        self.path, self._descriptor, self.own_folder = path, descriptor, own_folder
 
     @classmethod
-    def take(cls, path: Path) -> "Claim | None":
-        """Takes the claim, or returns ``None`` if another process has it. The folder of ``path`` must be one for locks.
+    def take(cls, path: Path, own_folder: bool = True) -> "Claim | None":
+        """``None`` if somebody else has it. own_folder: the folder is there for locks, and goes when it is empty.
 
         Raises ``OSError`` where there can be no lock.
         """
@@ -40,7 +37,7 @@ class Claim:
                 if _is_at(descriptor, path):
                     os.truncate(descriptor, 0)
                     os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
-                    return cls(path, descriptor)
+                    return cls(path, descriptor, own_folder)
             except BlockingIOError:
                 os.close(descriptor)
                 return None
@@ -51,13 +48,14 @@ class Claim:
         return None  # so many come and go here that it is surely somebody's
 
     def release(self) -> None:
-        """Removes the file while the lock is still held, so that no process locks a file that is about to be removed;
-        then the folder, if it is empty."""
+        """Removes the file while the lock is still held, so that nobody locks one that is about to go; and its folder,
+        if that was made for locks and holds nothing else."""
         with suppress(OSError):
             self.path.unlink()
         os.close(self._descriptor)
-        with suppress(OSError):  # not empty
-            self.path.parent.rmdir()
+        if self.own_folder:
+            with suppress(OSError):  # not empty
+                self.path.parent.rmdir()
 
 
 def owner(path: Path) -> str:
