@@ -48,13 +48,13 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("list", help="the sets and tasks that are known by name")
     command.set_defaults(run=_list)
-    command = commands.add_parser("check", help="find the sets under a folder and look at every file")
+    command = commands.add_parser("check", help="find the sets below a folder and check every file")
     command.add_argument("root", type=expanded)
     command.add_argument("--exif", choices=("auto", "shown", "stored"), default="auto", help="default: auto")
     add_options(command)
     command.add_argument("--json", type=expanded, metavar="FILE", help="write the report there too")
     command.set_defaults(run=_check)
-    command = commands.add_parser("fetch", help="say where a set is from; with --to, download what can be")
+    command = commands.add_parser("fetch", help="print the sources of a set; with --to, download its files")
     command.add_argument("name", help="a set, e.g. DUTS-TR")
     command.add_argument("--to", type=expanded, metavar="DIR", help="download into this folder")
     command.set_defaults(run=_fetch)
@@ -75,7 +75,10 @@ def _list(options: argparse.Namespace, console: Console) -> int:
     console.print(table, soft_wrap=False)
     table = Table("task", "train", "test", "protocol", "metrics", "recipe", title="Tasks")
     for name, task in known.tasks.items():
-        recipe = ", ".join(f"{key} {value:g}" for part in task.recipe.values() for key, value in part.items())
+        settings: dict[str, float] = {}
+        for part in task.recipe.values():
+            settings |= part
+        recipe = ", ".join(f"{key} {value:g}" for key, value in settings.items())
         for position, variant in enumerate((task, *task.variants)):
             first = (name, ", ".join(variant.train), ", ".join(variant.test))
             rest = ("", "", "") if position else (task.protocol, ", ".join(task.metrics), recipe)

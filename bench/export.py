@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> int:
     """Returns the exit code: 0 written and equal to torch within 1e-3, 1 written but different, 2 the input is wrong or
     the file cannot be written."""
     parser = ArgumentParser(prog="python -m bench.export", description=__doc__.split(":")[0])
-    parser.add_argument("checkpoint", type=expanded, help="<trial_id>.safetensors, as it lies beside a trial's record")
+    parser.add_argument("checkpoint", type=expanded, help="<trial_id>.safetensors, next to the trial's record")
     parser.add_argument("out", type=expanded, help="the ONNX file to write")
     options = parser.parse_args(arguments)
     absent = [name for name in PACKAGES if find_spec(name) is None]

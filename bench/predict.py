@@ -34,9 +34,9 @@ def main(arguments: list[str]) -> int:
     """Returns the exit code: 0 every image has a mask, 1 some image has none, 2 the input is wrong, or a mask would
     replace an image."""
     parser = ArgumentParser(prog="python -m bench.predict", description=__doc__.split(":")[0])
-    parser.add_argument("checkpoint", type=expanded, help="<trial_id>.safetensors, as it lies beside a trial's record")
+    parser.add_argument("checkpoint", type=expanded, help="<trial_id>.safetensors, next to the trial's record")
     parser.add_argument("images", type=expanded, help="a folder of images")
-    parser.add_argument("out", type=expanded, help="where the masks go: <stem>.png, 0..255 or classes")
+    parser.add_argument("out", type=expanded, help="folder for the masks: <stem>.png, 0..255 or classes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: 8")
     options = parser.parse_args(arguments)
@@ -95,7 +95,8 @@ def _files(options: argparse.Namespace) -> list[Path]:
     files, _ = pictures(options.images)
     if not files:
         raise DataError([f"{options.images}: holds no images"])
-    twice = sorted(stem for stem, n in Counter(f.stem for f in files).items() if n > 1)
+    counts = Counter(file.stem for file in files)
+    twice = sorted(stem for stem, count in counts.items() if count > 1)
     if twice:
         raise DataError([f"{options.images}: more than one image called {', '.join(twice[:5])}; masks would collide"])
     return sorted(files)

@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
         reading = reading_of(options)
         folder = _target(options, name)
         pairs = find_pairs(options.pred, options.gt, options.mask_suffix, options.recursive)
-        check_targets(targets(folder, name), [path for pair in pairs for path in pair[1:]])
+        check_targets(targets(folder, name), [*(pair.prediction for pair in pairs), *(pair.mask for pair in pairs)])
         record = score_folder(pairs, reading, protocol, name, options, console)
         folder.mkdir(parents=True, exist_ok=True)
         paths = record.save(folder)
@@ -90,7 +90,8 @@ def score_folder(
     Raises ``DataError`` with the files that cannot be read without a guess, and ``NotFinite``.
     """
     jobs = min(options.jobs, len(pairs))
-    console.print(f"scoring {len(pairs)} pairs, protocol {protocol.name}, on {jobs} core{'s' * (jobs > 1)}")
+    cores_in_words = "1 core" if jobs == 1 else f"{jobs} cores"
+    console.print(f"scoring {len(pairs)} pairs, protocol {protocol.name}, on {cores_in_words}")
     started = time.perf_counter()
     with _mapper(jobs) as mapper:
 
@@ -144,6 +145,7 @@ def _notes(
     """Returns a line for the user on each special way in which files were read."""
 
     def line(what: str, names: list[str]) -> list[str]:
+        """Returns a line that counts and names the files, if there are any."""
         return [f"{len(names)} {what}: {some(names, LISTED)}"] if names else []
 
     notes = line("empty masks", [pair.name for pair, one in zip(pairs, found) if one.empty])
@@ -226,7 +228,9 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--protocol", choices=tuple(OF_PROTOCOL), default="sod", help="default: sod")
     parser.add_argument("--no-minmax", action="store_true", help="do not stretch maps to their range, as upstream does")
     parser.add_argument("--name", metavar="METHOD", help="as tables call it (default: the name of the folder)")
-    parser.add_argument("--into", type=expanded, metavar="SWEEP", help="results folder of a sweep to stand beside")
+    parser.add_argument(
+        "--into", type=expanded, metavar="SWEEP", help="results folder of a sweep whose leaderboard shows the scores"
+    )
     parser.add_argument("--jobs", type=_positive, default=cores(), metavar="N", help="processes (default: cores)")
     return parser
 

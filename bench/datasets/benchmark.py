@@ -1,6 +1,7 @@
 """The papers' benchmark: training on a task's training set, scores on each of its test sets, in any known layout.
 
-Names, counts and layouts are those of ``catalogue.yaml``; ``python -m bench.data check ROOT`` shows what is there.
+Names, counts and layouts are those of ``catalogue.yaml``. ``python -m bench.data check ROOT`` lists the sets below a
+folder.
 """
 
 from collections.abc import Iterator
@@ -66,8 +67,8 @@ class Config(PairFiles):
             parts = catalogue().sets[name].parts
             if name not in there and not (parts and there.issuperset(parts)):
                 what = f"{name} is nowhere under {self.root} in a known layout"
-                get, look = f"python -m bench.data fetch {name}", f"bench.data check {self.root}"
-                remedy = f"{get} says where to get it; {look}, what is there"
+                get, check = f"python -m bench.data fetch {name}", f"bench.data check {self.root}"
+                remedy = f"{get} prints its sources; {check} lists the sets that are there"
                 yield Missing("data", "root", what, remedy)
 
 
@@ -76,12 +77,12 @@ def build(config: Config, transform: TransformConfig, progress: Progress = silen
     found = find(expanded(config.root))
     notes: list[str] = []
     errors: list[str] = []
-    pool, tests = ([_pair_set(name, config, found, notes, errors) for name in names] for names in config.sets())
+    train_names, test_names = config.sets()
+    pool = [_pair_set(name, config, found, notes, errors) for name in train_names]
+    tests = [_pair_set(name, config, found, notes, errors) for name in test_names]
     if errors:
         raise DataError(errors)
-    pool_count, test_count = (sum(len(each.pairs) for each in sets) for sets in (pool, tests))
-    where = ", ".join(each.name for each in pool)
-    splits = split(pool_count, test_count, val=config.val, seed=config.split_seed, where=where)
+    splits = split(pool, tests, val=config.val, seed=config.split_seed, where=", ".join(each.name for each in pool))
     return assemble(pool, tests, splits, transform, notes, progress)
 
 
@@ -91,7 +92,7 @@ def _pair_set(name: str, config: Config, found: list[Found], notes: list[str], e
 
 
 def _pairs(name: str, config: Config, found: list[Found], notes: list[str], errors: list[str]) -> list[Pair]:
-    """Returns the pairs of a set, or of its parts; ``errors`` gets what is wrong with them."""
+    """Returns the pairs of a set, or of its parts; ``errors`` gets a line for each fault."""
     known, places = catalogue().sets[name], [f for f in found if f.name == name]
     if not places and known.parts:
         pairs = []

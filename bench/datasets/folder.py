@@ -86,12 +86,11 @@ def build(config: Config, transform: TransformConfig, progress: Progress = silen
     notes: list[str] = []
     folders = {field: str(path) for field, path in config.folders().items()}
     names = {"mask_suffix": config.mask_suffix, "recursive": config.recursive}
-    pool = pairs_of(folders["images"], folders["masks"], notes, **names)
+    pool = [PairSet("pairs", pairs_of(folders["images"], folders["masks"], notes, **names), config.reading())]
     tests = []
     if config.test_images:
         test_pairs = pairs_of(folders["test_images"], folders["test_masks"], notes, **names)
         tests.append(PairSet("test", test_pairs, config.reading()))
-    held_out = sum(len(each.pairs) for each in tests)
     shares = {"val": config.val, "test": config.test, "seed": config.split_seed}
-    splits = split(len(pool), held_out, **shares, where=config.images)
-    return assemble([PairSet("pairs", pool, config.reading())], tests, splits, transform, notes, progress)
+    splits = split(pool, tests, **shares, where=config.images)
+    return assemble(pool, tests, splits, transform, notes, progress)

@@ -1,7 +1,7 @@
 """A dataset of the Hugging Face hub by its id, as in ``{name: hub, id: nobg/DUTS}``: Parquet files with two columns.
 
-Its files are written out into the cache once, byte for byte as the rows hold them, and then read as any folder is.
-Without a network give a snapshot that is there already: ``dataset.local=DIR``.
+The images and masks in its rows are written to the cache once, byte for byte, and then read like those of any folder.
+Without a network ``dataset.local=DIR`` gives the folder of a snapshot that was downloaded before.
 """
 
 import re
@@ -28,7 +28,7 @@ from models.core.paths import expanded
 from models.core.registry import Missing
 from models.core.weights import what_stands_in
 
-KINDS = {
+KINDS = {  # file extension by the first bytes of the file
     b"\xff\xd8\xff": ".jpg",
     b"\x89PNG": ".png",
     b"RIFF": ".webp",
@@ -36,16 +36,17 @@ KINDS = {
     b"II*\0": ".tif",
     b"MM\0*": ".tif",
 }
-ROWS = 64  # read at a time
+ROWS = 64
+"""Rows that are in memory at a time."""
 
 
 class Config(PairFiles):
     name: Literal["hub"] = "hub"
     id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     revision: str | None = None
-    """Branch, tag or commit. A commit makes sure that it is the same data next year."""
+    """Branch, tag or commit. Only a commit always names the same data."""
     local: str | None = None
-    """Folder of a snapshot that is there already; nothing is downloaded then."""
+    """Folder of a snapshot that was downloaded before; with it nothing is downloaded."""
     image: str = "image"
     """Column of the images."""
     mask: str = "mask"
@@ -55,7 +56,7 @@ class Config(PairFiles):
     """``None``: the test split is taken from the training pairs."""
     val: Fraction = 0.0
     test: Fraction | None = None
-    """Share of the pairs, where there is no test split."""
+    """Share of the pairs that are scored, if there is no test split."""
     split_seed: NonNegativeInt = 0
 
     def missing(self) -> Iterator[Missing]:
@@ -65,7 +66,7 @@ class Config(PairFiles):
 
 
 def build(config: Config, transform: TransformConfig, progress: Progress = silent) -> Data:
-    """Downloads what is not there yet. Raises ``DataError``, also for a hub that is not to be reached."""
+    """Downloads missing files. Raises ``DataError``, also if the hub cannot be reached."""
     snapshot = _snapshot(config)
     files = sorted(snapshot.rglob("*.parquet"))
     if not files:
@@ -75,21 +76,21 @@ def build(config: Config, transform: TransformConfig, progress: Progress = silen
     for name in (config.train_split, config.test_split):
         if name is not None:
             sets.append(PairSet(name, _unpacked(config, snapshot, files, name, notes, progress), config.reading()))
-    pool, *tests = sets
-    held_out = sum(len(each.pairs) for each in tests)
+    pool, tests = sets[:1], sets[1:]
     shares = {"val": config.val, "test": config.test, "seed": config.split_seed}
-    splits = split(len(pool.pairs), held_out, **shares, where=config.id)
-    return assemble([pool], tests, splits, transform, notes, progress)
+    splits = split(pool, tests, **shares, where=config.id)
+    return assemble(pool, tests, splits, transform, notes, progress)
 
 
 def _snapshot(config: Config) -> Path:
+    """Returns the folder of the snapshot, after a download if necessary. Raises ``DataError``."""
     if config.local is not None:
         return expanded(config.local)
     try:
         return Path(
             snapshot_download(config.id, repo_type="dataset", revision=config.revision, allow_patterns="*.parquet")
         )
-    except (OSError, ValueError) as error:  # the hub's errors, also for no network, an unknown id and a gated one
+    except (OSError, ValueError) as error:  # the hub's errors, also without a network and for unknown or gated ids
         reason = str(error).strip().splitlines()[0]
         remedy = "check the id; for a gated one ask for access and `hf auth login`; offline give dataset.local=DIR"
         line = f"{config.id}: cannot be had from the Hugging Face hub ({reason}). Remedy: {remedy}"
@@ -99,7 +100,7 @@ def _snapshot(config: Config) -> Path:
 def _unpacked(
     config: Config, snapshot: Path, files: list[Path], name: str, notes: list[str], progress: Progress
 ) -> list[Pair]:
-    """The pairs of a split as files in the cache."""
+    """Writes the pairs of a split to the cache and returns them. Raises ``DataError``."""
     pattern = re.compile(rf"(^|/){re.escape(name)}([-_./]|\d|$)")
     own = [f for f in files if pattern.search(f.relative_to(snapshot).as_posix())]
     if not own:
@@ -137,7 +138,7 @@ def _unpack(config: Config, files: list[Path], folder: Path, progress: Progress)
 
 
 def _name_in(cell: Any) -> str | None:
-    """Returns the file name that a cell has beside its bytes."""
+    """Returns the file name in a cell that has more than bytes."""
     return cell.get("path") or None if isinstance(cell, dict) else None
 
 
@@ -148,6 +149,7 @@ def _bytes_in(cell: Any) -> bytes | None:
 
 
 def _opened(config: Config, file: Path, columns: list[str]) -> pyarrow.parquet.ParquetFile:
+    """Opens a Parquet file that has both columns. Raises ``DataError``."""
     try:
         table = pyarrow.parquet.ParquetFile(file)
     except pyarrow.ArrowException as error:

@@ -55,12 +55,17 @@ def collect(names: Sequence[str], measured: Sequence[Measured], protocol: Protoc
         wrong = [key for key, value in image.items() if not np.isfinite(value).all()]
         if wrong:
             raise NotFinite(f"{name}: {', '.join(wrong)} of this image is not a finite number")
-    stacked = {key: np.array([image[key] for image in measured]) for key in measured[0]}
+    stacked = {}
+    for key in measured[0]:
+        stacked[key] = np.array([image[key] for image in measured])
     entry = PROTOCOLS.module(protocol.name)
-    of_images, order = entry.of_images(stacked), tuple(entry.METRICS)
-    overall = {metric: float(np.mean(of_images[metric])) for metric in order} | entry.of_set(stacked)
-    images = {metric: [float(value) for value in of_images[metric]] for metric in order}
-    return Scores(overall, {"name": list(names), **images})
+    of_images = entry.of_images(stacked)
+    overall: dict[str, float] = {}
+    images: dict[str, list] = {"name": list(names)}
+    for metric in entry.METRICS:
+        overall[metric] = float(np.mean(of_images[metric]))
+        images[metric] = [float(value) for value in of_images[metric]]
+    return Scores(overall | entry.of_set(stacked), images)
 
 
 def main_metric(present: Iterable[str]) -> str | None:

@@ -97,8 +97,11 @@ def choose(names: Sequence[str], values: Sequence[float], better: str) -> dict[i
         "worst": ranked[-EACH:],
         "shared": sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).digest())[:SHARED],
     }
-    found = {i for numbers in picked.values() for i in numbers}
-    return {i: tuple(reason for reason in REASONS if i in picked[reason]) for i in found}
+    reasons: dict[int, tuple[str, ...]] = {}
+    for reason in REASONS:
+        for i in picked[reason]:
+            reasons[i] = (*reasons.get(i, ()), reason)
+    return reasons
 
 
 def thumbnail_size(shape: tuple[int, int]) -> tuple[int, int]:
@@ -117,10 +120,15 @@ def read_samples(folder: Path, trial_id: str) -> tuple[list[Sample], str]:
     """Returns ``load_samples``, and a line if the file cannot be used."""
     path = folder / f"{trial_id}.samples.parquet"
     columns, line = parquet.read(path, COLUMNS, COLUMNS, parquet.READING)
-    rows = [dict(zip(COLUMNS, values)) for values in zip(*((columns or {}).get(name, ()) for name in COLUMNS))]
-    samples = [Sample(**{**row, "why": tuple(row["why"])}) for row in rows]
-    if any(not set(sample.why) <= set(REASONS) or sample.metric not in METRICS for sample in samples):
-        return [], f"{path}: cannot be used (it holds an unknown reason or metric)"
+    if not columns:
+        return [], line
+    samples = []
+    for values in zip(*(columns[name] for name in COLUMNS)):
+        sample = Sample(*values)
+        sample = replace(sample, why=tuple(sample.why))
+        if not set(sample.why) <= set(REASONS) or sample.metric not in METRICS:
+            return [], f"{path}: cannot be used (it holds an unknown reason or metric)"
+        samples.append(sample)
     return samples, line
 
 

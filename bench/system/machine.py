@@ -23,8 +23,12 @@ def cores(groups: Path = GROUPS, own: Path = OWN) -> int:
 
     groups: folder in which control groups are mounted. own: file that names the control groups of this process.
     """
-    quotas = [quota for group in _levels("cpu", groups, own) if (quota := _quota(group)) is not None]
-    return max(1, math.floor(min([_bound(), *quotas])))
+    usable: float = _bound()
+    for group in _levels("cpu", groups, own):
+        quota = _quota(group)
+        if quota is not None:
+            usable = min(usable, quota)
+    return max(1, math.floor(usable))
 
 
 def cores_in_words() -> str:
@@ -91,7 +95,7 @@ def _levels(controller: str, groups: Path, own: Path) -> Iterator[Path]:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if not controllers:
-            mounts = {groups, groups / "unified"}  # version 2, alone or beside version 1
+            mounts = {groups, groups / "unified"}  # version 2, alone or together with version 1
         elif controller in controllers.split(","):
             mounts = {groups / controllers, groups / controller}
         else:

@@ -25,26 +25,32 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 def split(
-    pool: int, held_out: int, *, val: float, test: float | None = None, seed: int, where: str
+    pool: list[PairSet], tests: list[PairSet], *, val: float, test: float | None = None, seed: int, where: str
 ) -> list[np.ndarray]:
-    """Splits the pairs by a seed; returns the numbers of the train, val and test pairs, ascending.
+    """Splits pairs by a seed; returns the numbers of the train, val and test pairs, ascending.
 
-    pool: number of the pairs that are split; a share above zero gets at least one of them. held_out: number of the test
-    pairs that follow them, if there is a separate test set. where: the place that an error names. Raises ``DataError``.
+    pool: the sets that are split; a share above zero gets at least one of their pairs. tests: separate test sets, whose
+    pairs follow those of the pool. where: the place that an error names. Raises ``DataError``.
     """
-    fraction = TEST_FRACTION if test is None else test
+    pairs, held_out = _pairs_in(pool), _pairs_in(tests)
+    if test is None:
+        test = TEST_FRACTION
     if held_out:
-        fraction = 0.0
-    n_val, n_test = _count(val, pool), _count(fraction, pool)
-    if n_val + n_test >= pool:
-        raise DataError([f"{where}: {pool} pairs cannot be split into train, {n_val} val and {n_test} test"])
+        test = 0.0
+    n_val, n_test = _count(val, pairs), _count(test, pairs)
+    if n_val + n_test >= pairs:
+        raise DataError([f"{where}: {pairs} pairs cannot be split into train, {n_val} val and {n_test} test"])
     if not n_test and not held_out:
         raise DataError(["dataset.test: 0 leaves nothing to score. Give a share or test_images and test_masks"])
-    order = np.random.default_rng(seed).permutation(pool)
+    order = np.random.default_rng(seed).permutation(pairs)
     for_val, for_test, for_train = np.split(order, [n_val, n_val + n_test])
     if held_out:
-        for_test = np.arange(pool, pool + held_out)
+        for_test = np.arange(pairs, pairs + held_out)
     return [np.sort(for_train), np.sort(for_val), np.sort(for_test)]
+
+
+def _pairs_in(sets: list[PairSet]) -> int:
+    return sum(len(each.pairs) for each in sets)
 
 
 def _count(share: float, pairs: int) -> int:
@@ -62,6 +68,7 @@ class _Rows(NamedTuple):
 
     @property
     def splits(self) -> list[np.ndarray]:
+        """Numbers of the pairs of each split: train, val and the test sets."""
         return [self.train, self.val, *self.tests.values()]
 
 
@@ -95,10 +102,10 @@ def assemble(
         almost_white[name] = [reader.pairs[i].stem for i in chosen if facts[i]["almost_white"]]
     return Data(
         *made[:3],
-        fingerprint=_fingerprint(rows, sets, reader.contents),
+        fingerprint=_fingerprint(rows, reader),
         notes=tuple(notes),
         test_sets=dict(zip(rows.tests, made[2:])),
-        set_fingerprints={n: set_fingerprint([reader.contents[i] for i in r]) for n, r in rows.of_set.items()},
+        set_fingerprints={name: set_fingerprint(reader.contents_of(chosen)) for name, chosen in rows.of_set.items()},
         changed=reader.changed,
         almost_white=almost_white,
     )
@@ -113,10 +120,10 @@ def _rows(sets: Mapping[str, PairSet], tests: list[PairSet], splits: list[np.nda
     return _Rows(of_set, splits[0], splits[1], of_test)
 
 
-def _fingerprint(rows: _Rows, sets: Mapping[str, PairSet], contents: list[str]) -> str:
+def _fingerprint(rows: _Rows, reader: PairReader) -> str:
     """Returns 32 hex digits over the files of each split, and over the settings that decide what their object is."""
-    content: list[Any] = [[contents[i] for i in chosen] for chosen in rows.splits]
-    decided = [each.reading[3:] for each in sets.values()]
+    content: list[Any] = [reader.contents_of(chosen) for chosen in rows.splits]
+    decided = [each.reading[3:] for each in reader.sets]
     if any(each != Reading()[3:] for each in decided):
         content.append(decided)
     return cache.digest(content)

@@ -100,12 +100,11 @@ class Catalogue(Config):
     def layouts(self, name: str) -> list[Layout]:
         """Returns all layouts of a set: its own first, then its folders by every convention."""
         known = self.sets[name]
-        usual = [
-            Layout(pack=f"as {pack}", images=f"{folder}/{images}", masks=f"{folder}/{masks}")
-            for folder in known.folders
-            for pack, (images, masks) in self.conventions.items()
-        ]
-        return [*known.layouts, *usual]
+        layouts = [*known.layouts]
+        for folder in known.folders:
+            for pack, (images, masks) in self.conventions.items():
+                layouts.append(Layout(pack=f"as {pack}", images=f"{folder}/{images}", masks=f"{folder}/{masks}"))
+        return layouts
 
 
 @cache

@@ -17,6 +17,9 @@ from bench.datasets.masks.mask import Mask, to_mask
 from bench.datasets.masks.reading import Reading
 from bench.datasets.masks.stored import OBJECT
 
+Stamp = tuple[str, int, int]
+"""Path, size and time of modification of a file."""
+
 
 class PairSet(NamedTuple):
     """A set of pairs that are read alike."""
@@ -38,12 +41,18 @@ class PairReader:
             self.pairs += each.pairs
             self.readings += [each.reading] * len(each.pairs)
         self._stamps = [_stamps(pair) for pair in self.pairs]
-        stamps = [stamp for both in self._stamps for stamp in both]
+        stamps: list[Stamp] = []
+        for both in self._stamps:
+            stamps += both
         self.contents: list[str] = cache.remembered({"contents": stamps}, self._read_contents)
         """``content_of`` each pair."""
 
     def _read_contents(self) -> list[str]:
         return [content_of(pair) for pair in self.pairs]
+
+    def contents_of(self, numbers: np.ndarray) -> list[str]:
+        """Returns the contents of some pairs."""
+        return [self.contents[i] for i in numbers]
 
     @property
     def mask_type(self) -> type[np.integer]:
@@ -105,10 +114,6 @@ def _facts(mask: Mask, num_classes: int) -> dict[str, Any]:
         "object": bool((counted > (OBJECT if num_classes == 1 else 0)).any()),
         "almost_white": bool(((counted > OBJECT) & (counted < 255)).any()),
     }
-
-
-Stamp = tuple[str, int, int]
-"""Path, size and time of modification of a file."""
 
 
 def _stamp(path: Path) -> Stamp:

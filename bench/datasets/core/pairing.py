@@ -120,7 +120,9 @@ def by_name(folder: Path, names: Names, notes: list[str], errors: list[str]) -> 
 
 def suffix_that_pairs(images: Collection[str], masks: Collection[str]) -> tuple[str, int]:
     """Returns the most frequent ending of masks' names after an image's name, and its count; 0 if there is none."""
-    endings = Counter(name[cut:] for name in masks for cut in range(1, len(name)) if name[:cut] in images)
+    endings: Counter[str] = Counter()
+    for name in masks:
+        endings.update(name[cut:] for cut in range(1, len(name)) if name[:cut] in images)
     return endings.most_common(1)[0] if endings else ("", 0)
 
 

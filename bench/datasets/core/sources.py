@@ -1,6 +1,6 @@
 """Data and weights by URI: copied once per machine to the path where trials expect them, before any trial starts.
 
-The configuration of a trial contains the path only, so the trial is the same one whatever the URI is.
+The configuration of a trial contains the path only, so it is the same trial for every URI.
 
 pyarrow and urllib read all schemes; ``fsspec`` would need s3fs, gcsfs and aiohttp for them.
 """

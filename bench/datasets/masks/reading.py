@@ -71,8 +71,8 @@ class PairFiles(Config):
     """``error`` refuses a mask that is all object or all background, which is usually a mistake."""
     foreground: Foreground = "auto"
     """Object of a mask. ``auto`` reads 0/1 and 0/255 masks, soft masks (above 128) and palettes of two numbers, and
-    refuses all others. ``nonzero``: all but 0 and black. ``grey``: levels above 128, whatever other levels there are. A
-    list: grey levels, numbers of a palette, or colours as [red, green, blue]."""
+    refuses all others. ``nonzero``: all but 0 and black. ``grey``: levels above 128, with any other levels. A list: grey
+    levels, numbers of a palette, or colours as [red, green, blue]."""
     ignore: Ignore = ()
     """Values or colours of pixels that count neither in the loss nor in the scores, such as 255 in PASCAL VOC."""
     exif: Rule = "auto"

@@ -13,7 +13,7 @@ MATERIALS = ("plain", "cloud", "stripes", "checks", "dots", "rings", "bricks", "
 
 
 class Style(NamedTuple):
-    """The look of a surface: a material, two colours and the geometry of its pattern."""
+    """The appearance of a surface: a material, two colours and the geometry of its pattern."""
 
     material: str
     colours: Array  # float [2, 3], 0..1

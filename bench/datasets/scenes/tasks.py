@@ -1,6 +1,6 @@
 """Painted scenes of the two embedded tasks (salient objects, mirrors) and of the pre-training task (materials).
 
-A change of a scene's look needs a new ``VERSION``, which is a part of every fingerprint.
+A change in the pixels of scenes needs a new ``VERSION``, which is a part of every fingerprint.
 """
 
 import math

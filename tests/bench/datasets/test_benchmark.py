@@ -174,7 +174,7 @@ def test_a_joint_training_set_is_put_together_from_its_parts(tmp_path):
 def test_what_is_missing_is_said_with_where_to_get_it(root, tmp_path):
     lines = [f"{m.what} -> {m.remedy}" for m in config(root, test=["ECSSD", "PASCAL-S"]).missing()]
     assert len(lines) == 1
-    assert re.search(r"PASCAL-S is nowhere under .* -> python -m bench.data fetch PASCAL-S says", lines[0])
+    assert re.search(r"PASCAL-S is nowhere under .* -> python -m bench.data fetch PASCAL-S prints its sources", lines[0])
     (gone,) = config(tmp_path / "nowhere").missing()
     assert "is no folder" in gone.what and "dataset.root=DIR" in gone.remedy
 
