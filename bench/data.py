@@ -1,4 +1,4 @@
-"""The data before any trial: ``python -m bench.data list``, ``check ROOT``, ``fetch NAME`` and ``recipe TASK``."""
+"""Benchmark sets by name: ``python -m bench.data list``, ``check ROOT``, ``fetch NAME`` and ``recipe TASK``."""
 
 from bench.system import command
 
@@ -16,19 +16,20 @@ from rich.table import Table
 from bench.datasets import DataError
 from bench.datasets.core.catalogue import BenchmarkSet, catalogue
 from bench.datasets.core.check import SetReport, as_json, check
-from bench.datasets.core.fetch import FetchError, download
-from bench.datasets.core.masks import add_options, reading_of
+from bench.datasets.core.download import DownloadError, download
+from bench.datasets.masks.reading import add_options, reading_of
 from bench.system.console import ArgumentParser, Console, complain, console_of_command
 from bench.system.files import TargetError, check_targets, write_whole
 from bench.watching.display import loading
 from models.core.paths import expanded
 from models.core.registry import did_you_mean
 
-SHOWN = 20  # lines of one kind
+SHOWN = 20
+"""Problems or notes of a set that are printed at most."""
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0 all is well, 1 the data have problems or a person must act, 2 the input is wrong."""
+    """Returns the exit code: 0 no problems, 1 the data have problems or a person must act, 2 the input is wrong."""
     options = _parser().parse_args(arguments)
     console = console_of_command()
     try:
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> int:
 
 
 class UsageError(ValueError):
-    """The user's mistake, in one line."""
+    """A mistake in the command line, in one line."""
 
 
 def _parser() -> ArgumentParser:
@@ -47,13 +48,13 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("list", help="the sets and tasks that are known by name")
     command.set_defaults(run=_list)
-    command = commands.add_parser("check", help="find the sets under a folder and look at every file")
+    command = commands.add_parser("check", help="find the sets below a folder and check every file")
     command.add_argument("root", type=expanded)
     command.add_argument("--exif", choices=("auto", "shown", "stored"), default="auto", help="default: auto")
     add_options(command)
     command.add_argument("--json", type=expanded, metavar="FILE", help="write the report there too")
     command.set_defaults(run=_check)
-    command = commands.add_parser("fetch", help="say where a set is from; with --to, download what can be")
+    command = commands.add_parser("fetch", help="print the sources of a set; with --to, download its files")
     command.add_argument("name", help="a set, e.g. DUTS-TR")
     command.add_argument("--to", type=expanded, metavar="DIR", help="download into this folder")
     command.set_defaults(run=_fetch)
@@ -65,6 +66,7 @@ def _parser() -> ArgumentParser:
 
 
 def _list(options: argparse.Namespace, console: Console) -> int:
+    """Prints the known sets and tasks."""
     known = catalogue()
     table = Table("set", "task", "role", "pairs", "download", "terms", title="Benchmark sets")
     for name, entry in known.sets.items():
@@ -73,7 +75,10 @@ def _list(options: argparse.Namespace, console: Console) -> int:
     console.print(table, soft_wrap=False)
     table = Table("task", "train", "test", "protocol", "metrics", "recipe", title="Tasks")
     for name, task in known.tasks.items():
-        recipe = ", ".join(f"{key} {value:g}" for part in task.recipe.values() for key, value in part.items())
+        settings: dict[str, float] = {}
+        for part in task.recipe.values():
+            settings |= part
+        recipe = ", ".join(f"{key} {value:g}" for key, value in settings.items())
         for position, variant in enumerate((task, *task.variants)):
             first = (name, ", ".join(variant.train), ", ".join(variant.test))
             rest = ("", "", "") if position else (task.protocol, ", ".join(task.metrics), recipe)
@@ -83,12 +88,14 @@ def _list(options: argparse.Namespace, console: Console) -> int:
 
 
 def _access(entry: BenchmarkSet) -> str:
+    """Describes how a set can be obtained."""
     if any(source.files for source in entry.sources):
         return "direct"
     return "by hand" if any(source.access == "open" for source in entry.sources) else "ask for access"
 
 
 def _check(options: argparse.Namespace, console: Console) -> int:
+    """Prints a report on the sets below a folder. Raises ``UsageError`` and ``TargetError``."""
     if not options.root.is_dir():
         what = "is no folder" if options.root.exists() else "does not exist"
         raise UsageError(f"{options.root} {what}. Give the folder that holds the sets")
@@ -112,7 +119,7 @@ def _check(options: argparse.Namespace, console: Console) -> int:
         table.add_row(name, report.role or "", *counts, report.fingerprint[:12], escape(report.images))
     console.print(table, soft_wrap=False)
     for report in reports:
-        _tell(report, console)
+        _print_report(report, console)
     if options.json:
         try:
             text = json.dumps(as_json(reports), indent=1, ensure_ascii=False)
@@ -123,7 +130,8 @@ def _check(options: argparse.Namespace, console: Console) -> int:
     return 1 if any(report.problems for report in reports) else 0
 
 
-def _tell(report: SetReport, console: Console) -> None:
+def _print_report(report: SetReport, console: Console) -> None:
+    """Prints the details of one set."""
     console.print(f"\n{report.name} (layout {report.pack}: {report.images}, {report.masks})", markup=False)
     console.print(f"  fingerprint {report.fingerprint}", markup=False)
     if not report.known:
@@ -139,6 +147,7 @@ def _tell(report: SetReport, console: Console) -> None:
 
 
 def _fetch(options: argparse.Namespace, console: Console) -> int:
+    """Prints the sources of a set and, with ``--to``, downloads its files. Raises ``UsageError``."""
     known = catalogue().sets
     name = {key.lower(): key for key in known}.get(options.name.lower())
     if name is None:
@@ -164,12 +173,13 @@ def _fetch(options: argparse.Namespace, console: Console) -> int:
             with console.status("") as status:
 
                 def watch(done: int, total: int | None, url: str = file.url) -> None:
+                    """Shows how much of the file has arrived."""
                     of = f" of {total / 2**20:,.0f}" if total else ""
                     status.update(f"{url}: {done / 2**20:,.0f}{of} MiB")
 
                 path, checked = download(file, options.to, watch)
             console.print(f"  {path}: {checked}", markup=False)
-        except FetchError as error:
+        except DownloadError as error:
             complain(error)
             failed += 1
     if failed:
@@ -181,6 +191,7 @@ def _fetch(options: argparse.Namespace, console: Console) -> int:
 
 
 def _recipe(options: argparse.Namespace, console: Console) -> int:
+    """Prints a sweep file that reproduces the benchmark of a task. Raises ``UsageError``."""
     tasks = catalogue().tasks
     task = tasks.get(options.task)
     if task is None:

@@ -1,6 +1,7 @@
 """A trained model as ONNX, checked against torch: ``python -m bench.export FILE model.onnx``.
 
-Needs the extra ``onnx`` (``pip install -e '.[onnx]'``). Images go in normalised, as ``bench.datasets.core.transforms`` makes them.
+The extra ``onnx`` is needed (``pip install -e '.[onnx]'``). The ONNX model takes normalised images, as
+``bench.datasets.core.transforms.to_input`` returns them.
 """
 
 from bench.system import command
@@ -28,10 +29,11 @@ from models.core.size import height_width
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-3
+"""Largest difference of logits that counts as equal."""
 
 
-class _Answer(nn.Module):
-    """The first logits only: further ones are deep supervision."""
+class _FirstLogits(nn.Module):
+    """The model without its further logits, which are deep supervision."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -42,21 +44,21 @@ class _Answer(nn.Module):
 
 
 def export(model: nn.Module, image_size: int | tuple[int, int], path: Path) -> float:
-    """Writes ``images [B, 3, H, W] -> logits [B, 1, H, W]``, B free, whole or not at all; returns the largest difference
-    to torch.
+    """Writes ``images [B, 3, H, W] -> logits [B, 1, H, W]`` with a free B; returns the largest difference to torch.
 
-    The difference is taken in onnxruntime on the CPU, on normal noise, for one image and for a batch of three.
+    The file is written whole or not at all. The difference is measured in onnxruntime on the CPU, on normal noise, for
+    one image and for a batch of three.
     """
-    import onnxruntime  # in an extra of its own, like all that torch.onnx needs
+    import onnxruntime  # optional: it belongs to the extra onnx
 
-    answer = _Answer(model).eval()
+    first = _FirstLogits(model).eval()
     batch = torch.export.Dim("batch", min=1)
     example = torch.randn(2, 3, *height_width(image_size), generator=torch.Generator().manual_seed(0))
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's exporter, about itself
+        warnings.simplefilter("ignore")  # torch's exporter warns of its own code
         program = torch.onnx.export(
-            answer,
+            first,
             (example,),
             dynamo=True,
             verbose=False,
@@ -73,8 +75,8 @@ def export(model: nn.Module, image_size: int | tuple[int, int], path: Path) -> f
             images = torch.randn(count, 3, *height_width(image_size), generator=torch.Generator().manual_seed(count))
             (found,) = session.run(None, {"images": images.numpy()})
             with torch.no_grad():
-                difference = max(difference, float(np.abs(found - answer(images).numpy()).max()))
-        for file in whole.parent.iterdir():  # one, or two where the weights lie beside it
+                difference = max(difference, float(np.abs(found - first(images).numpy()).max()))
+        for file in whole.parent.iterdir():  # one file, or two if the weights have their own
             file.replace(path.with_name(file.name))
     return difference
 
@@ -84,10 +86,10 @@ def _bytes(model: nn.Module) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0 written and equal to torch within 1e-3, 1 written but different, 2 the input is wrong, or the file
-    cannot be written."""
+    """Returns the exit code: 0 written and equal to torch within 1e-3, 1 written but different, 2 the input is wrong or
+    the file cannot be written."""
     parser = ArgumentParser(prog="python -m bench.export", description=__doc__.split(":")[0])
-    parser.add_argument("checkpoint", type=expanded, help="<trial_id>.safetensors, as it lies beside a trial's record")
+    parser.add_argument("checkpoint", type=expanded, help="<trial_id>.safetensors, next to the trial's record")
     parser.add_argument("out", type=expanded, help="the ONNX file to write")
     options = parser.parse_args(arguments)
     absent = [name for name in PACKAGES if find_spec(name) is None]

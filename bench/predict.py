@@ -1,4 +1,4 @@
-"""Masks for a folder of images, from what a trial has learnt: ``python -m bench.predict FILE IMAGES OUT``."""
+"""Masks for a folder of images, from the trained weights of a trial: ``python -m bench.predict FILE IMAGES OUT``."""
 
 from bench.system import command
 
@@ -17,10 +17,10 @@ from PIL import Image
 
 from bench.datasets import DataError
 from bench.datasets.core.images import Rule, read_image
+from bench.datasets.core.pairing import pictures
 from bench.datasets.core.transforms import resize_image, to_input
-from bench.datasets.folder import pictures
-from bench.scoring.evaluate import to_answer
-from bench.scoring.metrics import NotFinite
+from bench.scoring.evaluate import to_prediction
+from bench.scoring.metric import NotFinite
 from bench.system.console import ArgumentParser, Console, complain
 from bench.system.device import device_of, float32_products
 from bench.system.files import TargetError, check_targets, write_whole
@@ -31,12 +31,12 @@ from models.core.paths import expanded
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0 a mask for every image, 1 some image could not be read or answered, 2 the input is wrong, or a mask
-    would replace an image."""
+    """Returns the exit code: 0 every image has a mask, 1 some image has none, 2 the input is wrong, or a mask would
+    replace an image."""
     parser = ArgumentParser(prog="python -m bench.predict", description=__doc__.split(":")[0])
-    parser.add_argument("checkpoint", type=expanded, help="<trial_id>.safetensors, as it lies beside a trial's record")
+    parser.add_argument("checkpoint", type=expanded, help="<trial_id>.safetensors, next to the trial's record")
     parser.add_argument("images", type=expanded, help="a folder of images")
-    parser.add_argument("out", type=expanded, help="where the masks go: <stem>.png, 0..255 or classes")
+    parser.add_argument("out", type=expanded, help="folder for the masks: <stem>.png, 0..255 or classes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: 8")
     options = parser.parse_args(arguments)
@@ -54,13 +54,13 @@ def main(arguments: list[str]) -> int:
         return 2
 
     console.print(f"{len(files)} images, trial {config.trial_id} on {options.device}", markup=False)
-    torch.set_num_threads(min(torch.get_num_threads(), cores()))  # torch knows of no quota
+    torch.set_num_threads(min(torch.get_num_threads(), cores()))  # torch does not know quotas
     device = device_of(options.device)
     model.to(device)
     protocol = config.protocol
     if protocol.quantise == "none":  # files have 8 bits
         protocol = protocol.model_copy(update={"quantise": "round"})
-    rule = getattr(config.dataset, "exif", "auto")  # a trial that left images as they are stored wants them so
+    rule = getattr(config.dataset, "exif", "auto")  # as the trial read its images
     failed: list[str] = []
     batches = (files[i : i + options.batch_size] for i in range(0, len(files), options.batch_size))
     count = -(-len(files) // options.batch_size)
@@ -73,11 +73,11 @@ def main(arguments: list[str]) -> int:
             logits = model(to_input(pixels.to(device), config.transform.normalisation))[0]
         for (path, image), one in zip(images, logits):
             try:
-                answer = to_answer(one, (image.height, image.width), protocol)
+                mask = to_prediction(one, (image.height, image.width), protocol)
             except NotFinite as error:
                 failed.append(f"{path}: {error}; no mask is written")
                 continue
-            write_whole(targets[path], partial(Image.fromarray(answer).save, format="PNG"))
+            write_whole(targets[path], partial(Image.fromarray(mask).save, format="PNG"))
     console.print(f"wrote {len(files) - len(failed)} masks to {options.out}", markup=False)
     for line in failed:
         complain(line)
@@ -85,7 +85,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _files(options: argparse.Namespace) -> list[Path]:
-    """The images to look at. Raises ``DataError`` when there are none, or two would get the same mask."""
+    """Returns the images to predict. Raises ``DataError`` if there are none, or if two would get the same mask."""
     if options.batch_size < 1:
         raise DataError([f"--batch-size {options.batch_size}: at least 1"])
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -95,13 +95,15 @@ def _files(options: argparse.Namespace) -> list[Path]:
     files, _ = pictures(options.images)
     if not files:
         raise DataError([f"{options.images}: holds no images"])
-    twice = sorted(stem for stem, n in Counter(f.stem for f in files).items() if n > 1)
+    counts = Counter(file.stem for file in files)
+    twice = sorted(stem for stem, count in counts.items() if count > 1)
     if twice:
         raise DataError([f"{options.images}: more than one image called {', '.join(twice[:5])}; masks would collide"])
     return sorted(files)
 
 
 def _readable(files: list[Path], rule: Rule, unreadable: list[str]) -> Iterator[tuple[Path, Image.Image]]:
+    """Yields the images that can be read; ``unreadable`` gets a line for each other image."""
     for path in files:
         try:
             yield path, read_image(path, rule)

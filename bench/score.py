@@ -1,4 +1,4 @@
-"""Scores any method's folder of predictions: ``python -m bench.score --pred DIR --gt DIR --name METHOD``.
+"""Scores of a folder of predictions by any method: ``python -m bench.score --pred DIR --gt DIR --name METHOD``.
 
 Files are paired by stem. The same PNG files give what upstream's eval.py (sod) or HetNet's eval.py (mirror) prints.
 """
@@ -28,14 +28,17 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from bench.config.settings import ProtocolConfig
+from bench.config.settings import PROTOCOLS, ProtocolConfig
 from bench.datasets import DataError
-from bench.datasets.core.masks import BINARY, Reading, add_options, reading_of
+from bench.datasets.masks.mask import BINARY
+from bench.datasets.masks.reading import Reading, add_options, reading_of
+from bench.datasets.masks.stored import OBJECT
 from bench.records import schema
 from bench.records.external_scores import FOLDER, ExternalRecord, load_external, targets
 from bench.records.provenance import provenance
-from bench.scoring.map_folders import LISTED, Found, Kind, Pair, find_pairs, full_scales, look, read
-from bench.scoring.metrics import METRICS, Measured, NotFinite, collect, measure
+from bench.scoring.map_folders import LISTED, Inspection, Kind, Pair, find_pairs, full_scales, inspect, read
+from bench.scoring.metric import Measured, NotFinite
+from bench.scoring.metrics import METRICS, OF_PROTOCOL, collect, measure
 from bench.system.console import ArgumentParser, Console, complain
 from bench.system.files import TargetError, check_targets
 from bench.system.machine import cores
@@ -45,7 +48,7 @@ from models.core.paths import expanded
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0 scored, 2 the input is wrong."""
+    """Returns the exit code: 0 scored, 2 the input is wrong."""
     options = _parser().parse_args(arguments)
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     protocol = ProtocolConfig(name=options.protocol, minmax=not options.no_minmax)
@@ -54,7 +57,7 @@ def main(arguments: list[str]) -> int:
         reading = reading_of(options)
         folder = _target(options, name)
         pairs = find_pairs(options.pred, options.gt, options.mask_suffix, options.recursive)
-        check_targets(targets(folder, name), [path for pair in pairs for path in pair[1:]])
+        check_targets(targets(folder, name), [*(pair.prediction for pair in pairs), *(pair.mask for pair in pairs)])
         record = score_folder(pairs, reading, protocol, name, options, console)
         folder.mkdir(parents=True, exist_ok=True)
         paths = record.save(folder)
@@ -82,20 +85,23 @@ def score_folder(
     options: argparse.Namespace,
     console: Console,
 ) -> ExternalRecord:
-    """Looks at all pairs and then scores them, on ``options.jobs`` processes. Raises ``DataError`` naming the files that
-    cannot be read for sure."""
+    """Inspects all pairs and then scores them, in ``options.jobs`` processes.
+
+    Raises ``DataError`` with the files that cannot be read without a guess, and ``NotFinite``.
+    """
     jobs = min(options.jobs, len(pairs))
-    console.print(f"scoring {len(pairs)} pairs, protocol {protocol.name}, on {jobs} core{'s' * (jobs > 1)}")
+    cores_in_words = "1 core" if jobs == 1 else f"{jobs} cores"
+    console.print(f"scoring {len(pairs)} pairs, protocol {protocol.name}, on {cores_in_words}")
     started = time.perf_counter()
     with _mapper(jobs) as mapper:
 
         def each(function: Callable[..., Any], doing: str) -> list[Any]:
-            """``function`` of every pair, with progress."""
+            """Applies ``function`` to every pair and shows the progress."""
             work = mapper(function, pairs)
             shown = track(work, doing, len(pairs), console=console, disable=not console.is_terminal, transient=True)
             return list(shown)
 
-        found: list[Found] = each(partial(look, reading=reading), "checking")
+        found: list[Inspection] = each(partial(inspect, reading=reading), "checking")
         if failed := [one.error for one in found if one.error]:
             raise DataError(failed)
         scales = full_scales(found)
@@ -133,18 +139,22 @@ def _measure(pair: Pair, reading: Reading, scales: Mapping[Kind, int], protocol:
     return measure(*read(pair, reading, scales), protocol)
 
 
-def _notes(pairs: list[Pair], found: list[Found], scales: Mapping[Kind, int], protocol: ProtocolConfig) -> list[str]:
-    """What a user should know about how the files were read, a line each."""
+def _notes(
+    pairs: list[Pair], found: list[Inspection], scales: Mapping[Kind, int], protocol: ProtocolConfig
+) -> list[str]:
+    """Returns a line for the user on each special way in which files were read."""
 
     def line(what: str, names: list[str]) -> list[str]:
+        """Returns a line that counts and names the files, if there are any."""
         return [f"{len(names)} {what}: {some(names, LISTED)}"] if names else []
 
     notes = line("empty masks", [pair.name for pair, one in zip(pairs, found) if one.empty])
     for how in dict.fromkeys(one.how for one in found if one.how != BINARY):
         notes += line(f"masks of {how}", [pair.name for pair, one in zip(pairs, found) if one.how == how])
-    if protocol.name == "mirror":
+    if PROTOCOLS.module(protocol.name).OBJECT_ABOVE > OBJECT:
         soft = [pair.name for pair, one in zip(pairs, found) if one.almost_white]
-        notes += line("masks hold levels from 129 to 254, which are background for the mirror protocol", soft)
+        what = "masks hold levels from 129 to 254, which are background for the"
+        notes += line(f"{what} {protocol.name} protocol", soft)
     for kind, scale in scales.items():
         if scale < {"8 bits": 255, "16 bits": 65535, "floats": 1}[kind]:
             notes.append(f"no map of {kind} holds more than {scale}, so {scale} is read as certainty")
@@ -153,11 +163,11 @@ def _notes(pairs: list[Pair], found: list[Found], scales: Mapping[Kind, int], pr
 
 @contextmanager
 def _mapper(jobs: int) -> Iterator[Callable[..., Iterable[Any]]]:
-    """``map`` in this process or over several; results come in the order of the tasks either way."""
+    """Gives a ``map`` in this process or over several; its results come in the order of the tasks."""
     if jobs == 1:
         yield map
         return
-    # a forked process has all imports done; elsewhere forking is not safe
+    # a forked process needs no imports; on other systems forking is not safe
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(jobs, context, _begin_worker, (os.getpid(),)) as executor:
         try:
@@ -168,14 +178,14 @@ def _mapper(jobs: int) -> Iterator[Callable[..., Iterable[Any]]]:
 
 
 def _begin_worker(parent: int) -> None:
-    """Signals are for the parent, with which this process ends, however that ends: its queue would not tell."""
+    """Leaves signals to the parent, and ends this process with the parent, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=end_with, args=(parent,), daemon=True).start()
 
 
 def _target(options: argparse.Namespace, name: str) -> Path:
-    """The folder for the record. Raises ``DataError`` when it or the name cannot be used."""
+    """Returns the folder for the record. Raises ``DataError`` if the folder or the name cannot be used."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise DataError([f"--name {name}: becomes a file name. Allowed: letters, digits and _ . - as in SAM2-UNet"])
     into = options.into
@@ -193,6 +203,7 @@ def _target(options: argparse.Namespace, name: str) -> Path:
 
 
 def _fingerprint(pairs: list[Pair], digests: list[str]) -> str:
+    """Returns 32 hex digits over the names and the contents of files."""
     lines = "\n".join(f"{digest} {pair.name}" for pair, digest in zip(pairs, digests))
     return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()
 
@@ -214,10 +225,12 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--recursive", action="store_true", help="read folders within the folders, too")
     add_options(parser)
-    parser.add_argument("--protocol", choices=("sod", "mirror"), default="sod", help="default: sod")
+    parser.add_argument("--protocol", choices=tuple(OF_PROTOCOL), default="sod", help="default: sod")
     parser.add_argument("--no-minmax", action="store_true", help="do not stretch maps to their range, as upstream does")
     parser.add_argument("--name", metavar="METHOD", help="as tables call it (default: the name of the folder)")
-    parser.add_argument("--into", type=expanded, metavar="SWEEP", help="results folder of a sweep to stand beside")
+    parser.add_argument(
+        "--into", type=expanded, metavar="SWEEP", help="results folder of a sweep whose leaderboard shows the scores"
+    )
     parser.add_argument("--jobs", type=_positive, default=cores(), metavar="N", help="processes (default: cores)")
     return parser
 

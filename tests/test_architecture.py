@@ -19,7 +19,7 @@ OWNERS = {
     },
     "optuna": {"bench.search.optuna_sampler"},
     "pynvml": {"bench.memory.sampler"},
-    "py_sod_metrics": {"bench.scoring.sod"},
+    "py_sod_metrics": {"bench.scoring.sod_measures"},
     "matplotlib": {"bench.report.plots"},
     "torchao": {"models.core.frozen"},
 }

@@ -12,12 +12,13 @@ from models.core.registry import Config, Registry
 from models.core.size import Size
 
 LOSSES = Registry("bench.training.losses", "loss")
+PROTOCOLS = Registry("bench.scoring.protocols", "protocol")
 
 
 class ProtocolConfig(Config):
     """How predictions become scores. The defaults are those of upstream's test.py and eval.py."""
 
-    name: Literal["sod", "mirror"] = "sod"
+    name: PROTOCOLS.name_field() = "sod"
     minmax: bool = True
     """Stretch every map to 0..1 over its own range: when it is made, as test.py does, and again when it is scored, as
     py_sod_metrics and HetNet do. A quirk: a confident all-background answer becomes full-contrast noise."""

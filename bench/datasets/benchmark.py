@@ -1,6 +1,7 @@
-"""The papers' benchmark: train on a task's training set, score on each of its test sets, wherever they were unpacked.
+"""The papers' benchmark: training on a task's training set, scores on each of its test sets, in any known layout.
 
-Names, counts and layouts are those of ``catalogue.yaml``; ``python -m bench.data check ROOT`` shows what is there.
+Names, counts and layouts are those of ``catalogue.yaml``. ``python -m bench.data check ROOT`` lists the sets below a
+folder.
 """
 
 from collections.abc import Iterator
@@ -10,10 +11,12 @@ from pydantic import Field, NonNegativeInt, model_validator
 
 from bench.config.settings import TransformConfig
 from bench.datasets import Data, DataError
+from bench.datasets.core.assemble import Fraction, assemble, split
 from bench.datasets.core.catalogue import TaskName, catalogue
-from bench.datasets.core.masks import PairFiles
-from bench.datasets.core.packs import Found, find
-from bench.datasets.folder import Fraction, Pair, assemble, pairs_of, split
+from bench.datasets.core.find_sets import Found, find
+from bench.datasets.core.pair_reader import PairSet
+from bench.datasets.core.pairing import Pair, pairs_of
+from bench.datasets.masks.reading import PairFiles
 from bench.system.progress import Progress, silent
 from models.core.paths import expanded
 from models.core.registry import Missing, did_you_mean
@@ -25,18 +28,18 @@ class Config(PairFiles):
     name: Literal["benchmark"] = "benchmark"
     task: TaskName = "salient"
     root: str = "data"
-    """Folder that holds the sets, in any of their usual layouts."""
+    """Folder with the sets, in any of their usual layouts."""
     train: Names | None = None
     """Names of the training sets, pooled; the task's by default."""
     test: Names | None = None
     """Names of the test sets in the order of the table; the task's by default."""
     val: Fraction = 0.0
-    """Share of the training pairs that is held back. None, as upstream: nothing is chosen by it."""
+    """Share of the training pairs that is held back for validation; upstream holds none back."""
     split_seed: NonNegativeInt = 0
     incomplete: Literal["error", "allow"] = "error"
-    """A set with another number of pairs than the papers have gives other numbers than theirs."""
+    """``error`` refuses a set with another number of pairs than in the papers: its scores are not comparable."""
     single_value_masks: Literal["error", "allow"] = "allow"
-    """Masks that are all background belong to the benchmark where they are in it."""
+    """``allow``: some benchmark sets contain masks that are all background."""
 
     @model_validator(mode="after")
     def _sets_are_known(self) -> "Config":
@@ -49,7 +52,7 @@ class Config(PairFiles):
         return self
 
     def sets(self) -> tuple[list[str], list[str]]:
-        """Names of the training and of the test sets."""
+        """Returns the names of the training sets and of the test sets."""
         task = catalogue().tasks[self.task]
         return self.train or task.train, self.test or task.test
 
@@ -59,32 +62,43 @@ class Config(PairFiles):
             yield Missing("data", "root", f"{expanded(self.root)} is no folder", remedy)
             return
         there = {found.name for found in find(expanded(self.root))}
-        for name in (name for names in self.sets() for name in names):
+        train, test = self.sets()
+        for name in (*train, *test):
             parts = catalogue().sets[name].parts
             if name not in there and not (parts and there.issuperset(parts)):
                 what = f"{name} is nowhere under {self.root} in a known layout"
-                get, look = f"python -m bench.data fetch {name}", f"bench.data check {self.root}"
-                remedy = f"{get} says where to get it; {look}, what is there"
+                get, check = f"python -m bench.data fetch {name}", f"bench.data check {self.root}"
+                remedy = f"{get} prints its sources; {check} lists the sets that are there"
                 yield Missing("data", "root", what, remedy)
 
 
 def build(config: Config, transform: TransformConfig, progress: Progress = silent) -> Data:
-    """Raises ``DataError`` with everything that is wrong with the sets and their files."""
-    found, notes, errors = find(expanded(config.root)), [], []
-    pool, tests = ({name: _pairs(name, config, found, notes, errors) for name in names} for names in config.sets())
+    """Raises ``DataError`` with all errors in the sets and in their files."""
+    found = find(expanded(config.root))
+    notes: list[str] = []
+    errors: list[str] = []
+    train_names, test_names = config.sets()
+    pool = [_pair_set(name, config, found, notes, errors) for name in train_names]
+    tests = [_pair_set(name, config, found, notes, errors) for name in test_names]
     if errors:
         raise DataError(errors)
-    counts = [sum(map(len, sets.values())) for sets in (pool, tests)]
-    splits = split(*counts, val=config.val, seed=config.split_seed, where=", ".join(pool))
-    readings = {name: catalogue().sets[name].reading(config.reading()) for name in (*pool, *tests)}
-    return assemble(pool, tests, splits, readings, transform, notes, progress)
+    splits = split(pool, tests, val=config.val, seed=config.split_seed, where=", ".join(each.name for each in pool))
+    return assemble(pool, tests, splits, transform, notes, progress)
+
+
+def _pair_set(name: str, config: Config, found: list[Found], notes: list[str], errors: list[str]) -> PairSet:
+    reading = catalogue().sets[name].reading(config.reading())
+    return PairSet(name, _pairs(name, config, found, notes, errors), reading)
 
 
 def _pairs(name: str, config: Config, found: list[Found], notes: list[str], errors: list[str]) -> list[Pair]:
-    """The pairs of a set, or of the sets that make it up; what is wrong goes into ``errors``."""
+    """Returns the pairs of a set, or of its parts; ``errors`` gets a line for each fault."""
     known, places = catalogue().sets[name], [f for f in found if f.name == name]
     if not places and known.parts:
-        return [pair for part in known.parts for pair in _pairs(part, config, found, notes, errors)]
+        pairs = []
+        for part in known.parts:
+            pairs += _pairs(part, config, found, notes, errors)
+        return pairs
     if len(places) != 1:
         where = " and ".join(str(place.images) for place in places) or "nowhere"
         errors.append(f"{name}: under {config.root} it is {where}. It must be there once: narrow dataset.root")

@@ -1,13 +1,14 @@
 """DUTS (Wang et al., CVPR 2017): 10,553 training and 5,019 test pairs of the salient-object task.
 
-Laid out as the original archives unpack, under ``data/``. All of DUTS-TR is trained on, as upstream does: nothing is
-chosen with it, so nothing is held back. Set ``val`` to hold some back.
+The folders are those of the unpacked archives under ``data/``. As in upstream, training uses all of DUTS-TR and
+there is no validation split. Set ``val`` to hold pairs back.
 """
 
 from typing import Literal
 
 from bench.datasets import folder
-from bench.datasets.folder import Fraction, build  # noqa: F401
+from bench.datasets.core.assemble import Fraction
+from bench.datasets.folder import build  # noqa: F401
 
 
 class Config(folder.Config):

@@ -1,33 +1,34 @@
 """A dataset of the Hugging Face hub by its id, as in ``{name: hub, id: nobg/DUTS}``: Parquet files with two columns.
 
-Its files are written out into the cache once, byte for byte as the rows hold them, and then read as any folder is.
-Without a network give a snapshot that is there already: ``dataset.local=DIR``.
+The images and masks in its rows are written to the cache once, byte for byte, and then read like those of any folder.
+Without a network ``dataset.local=DIR`` gives the folder of a snapshot that was downloaded before.
 """
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow
 import pyarrow.parquet
-from filelock import FileLock
 from huggingface_hub import snapshot_download
 from pydantic import Field, NonNegativeInt
 
 from bench.config.settings import TransformConfig
 from bench.datasets import Data, DataError
 from bench.datasets.core import cache
-from bench.datasets.core.masks import PairFiles
-from bench.datasets.folder import Fraction, Pair, assemble, pairs_of, split
+from bench.datasets.core.assemble import Fraction, assemble, split
+from bench.datasets.core.pair_reader import PairSet
+from bench.datasets.core.pairing import Pair, pairs_of
+from bench.datasets.masks.reading import PairFiles
 from bench.system.progress import Progress, silent
 from bench.system.wording import some
+from models.cache.made_once import made_once
 from models.core.paths import expanded
 from models.core.registry import Missing
 from models.core.weights import what_stands_in
 
-KINDS = {
+KINDS = {  # file extension by the first bytes of the file
     b"\xff\xd8\xff": ".jpg",
     b"\x89PNG": ".png",
     b"RIFF": ".webp",
@@ -35,16 +36,17 @@ KINDS = {
     b"II*\0": ".tif",
     b"MM\0*": ".tif",
 }
-ROWS = 64  # read at a time
+ROWS = 64
+"""Rows that are in memory at a time."""
 
 
 class Config(PairFiles):
     name: Literal["hub"] = "hub"
     id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     revision: str | None = None
-    """Branch, tag or commit. A commit makes sure that it is the same data next year."""
+    """Branch, tag or commit. Only a commit always names the same data."""
     local: str | None = None
-    """Folder of a snapshot that is there already; nothing is downloaded then."""
+    """Folder of a snapshot that was downloaded before; with it nothing is downloaded."""
     image: str = "image"
     """Column of the images."""
     mask: str = "mask"
@@ -54,7 +56,7 @@ class Config(PairFiles):
     """``None``: the test split is taken from the training pairs."""
     val: Fraction = 0.0
     test: Fraction | None = None
-    """Share of the pairs, where there is no test split."""
+    """Share of the pairs that are scored, if there is no test split."""
     split_seed: NonNegativeInt = 0
 
     def missing(self) -> Iterator[Missing]:
@@ -64,30 +66,31 @@ class Config(PairFiles):
 
 
 def build(config: Config, transform: TransformConfig, progress: Progress = silent) -> Data:
-    """Downloads what is not there yet. Raises ``DataError``, also for a hub that is not to be reached."""
+    """Downloads missing files. Raises ``DataError``, also if the hub cannot be reached."""
     snapshot = _snapshot(config)
     files = sorted(snapshot.rglob("*.parquet"))
     if not files:
         raise DataError([f"{config.id}: no Parquet files in {snapshot}. Download it and use dataset {{name: folder}}"])
     notes: list[str] = []
-    pool = _unpacked(config, snapshot, files, config.train_split, notes, progress)
-    tests = {}
-    if config.test_split is not None:
-        tests = {config.test_split: _unpacked(config, snapshot, files, config.test_split, notes, progress)}
+    sets = []
+    for name in (config.train_split, config.test_split):
+        if name is not None:
+            sets.append(PairSet(name, _unpacked(config, snapshot, files, name, notes, progress), config.reading()))
+    pool, tests = sets[:1], sets[1:]
     shares = {"val": config.val, "test": config.test, "seed": config.split_seed}
-    splits = split(len(pool), sum(map(len, tests.values())), **shares, where=config.id)
-    readings = dict.fromkeys((config.train_split, *tests), config.reading())
-    return assemble({config.train_split: pool}, tests, splits, readings, transform, notes, progress)
+    splits = split(pool, tests, **shares, where=config.id)
+    return assemble(pool, tests, splits, transform, notes, progress)
 
 
 def _snapshot(config: Config) -> Path:
+    """Returns the folder of the snapshot, after a download if necessary. Raises ``DataError``."""
     if config.local is not None:
         return expanded(config.local)
     try:
         return Path(
             snapshot_download(config.id, repo_type="dataset", revision=config.revision, allow_patterns="*.parquet")
         )
-    except (OSError, ValueError) as error:  # the hub's errors, also for no network, an unknown id and a gated one
+    except (OSError, ValueError) as error:  # the hub's errors, also without a network and for unknown or gated ids
         reason = str(error).strip().splitlines()[0]
         remedy = "check the id; for a gated one ask for access and `hf auth login`; offline give dataset.local=DIR"
         line = f"{config.id}: cannot be had from the Hugging Face hub ({reason}). Remedy: {remedy}"
@@ -97,7 +100,7 @@ def _snapshot(config: Config) -> Path:
 def _unpacked(
     config: Config, snapshot: Path, files: list[Path], name: str, notes: list[str], progress: Progress
 ) -> list[Pair]:
-    """The pairs of a split as files in the cache."""
+    """Writes the pairs of a split to the cache and returns them. Raises ``DataError``."""
     pattern = re.compile(rf"(^|/){re.escape(name)}([-_./]|\d|$)")
     own = [f for f in files if pattern.search(f.relative_to(snapshot).as_posix())]
     if not own:
@@ -106,44 +109,47 @@ def _unpacked(
     stamps = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in own]
     folder = cache.root() / f"hub-{cache.digest([stamps, config.image, config.mask])}"
     try:
-        cache.root().mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f"{folder.name}.lock")):
-            if not folder.is_dir():
-                _unpack(config, own, folder, progress)
+        made_once(folder, lambda temporary: _unpack(config, own, temporary, progress))
     except OSError as error:
         raise DataError([f"{config.id}: cannot be unpacked to {folder} ({error})"]) from None
     return pairs_of(str(folder / "images"), str(folder / "masks"), notes)
 
 
 def _unpack(config: Config, files: list[Path], folder: Path, progress: Progress) -> None:
-    temporary = folder.with_name(f".making-{folder.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    """Writes the images and masks of all rows to ``folder/images`` and ``folder/masks``. Raises ``DataError``."""
     columns = {"images": config.image, "masks": config.mask}
     for side in columns:
-        (temporary / side).mkdir(parents=True)
-    try:
-        tables = [_opened(config, file, list(columns.values())) for file in files]
-        count = sum(table.metadata.num_rows for table in tables)
-        rows = (row for table in tables for batch in _batches(table, columns) for row in batch)
-        for number, row in enumerate(progress(rows, count)):
-            stem = f"{number:06d}"
-            for side, column in columns.items():
-                cell = row[column]
-                data = cell["bytes"] if isinstance(cell, dict) else cell
-                if not isinstance(data, bytes):
-                    raise DataError([f"{config.id}: row {number} holds no bytes of an image in '{column}'"])
-                if side == "images" and isinstance(cell, dict) and cell.get("path"):
-                    stem += f"-{PurePosixPath(cell['path']).stem}"
-                suffix = next((s for magic, s in KINDS.items() if data.startswith(magic)), None)
-                if suffix is None:
-                    raise DataError([f"{config.id}: row {number} holds no known kind of image in '{column}'"])
-                (temporary / side / f"{stem}{suffix}").write_bytes(data)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (folder / side).mkdir(parents=True)
+    tables = [_opened(config, file, list(columns.values())) for file in files]
+    count = sum(table.metadata.num_rows for table in tables)
+    for number, row in enumerate(progress(_rows(tables, list(columns.values())), count)):
+        stem = f"{number:06d}"
+        name = _name_in(row[config.image])
+        if name is not None:
+            stem += f"-{PurePosixPath(name).stem}"
+        for side, column in columns.items():
+            data = _bytes_in(row[column])
+            if data is None:
+                raise DataError([f"{config.id}: row {number} holds no bytes of an image in '{column}'"])
+            suffix = next((s for magic, s in KINDS.items() if data.startswith(magic)), None)
+            if suffix is None:
+                raise DataError([f"{config.id}: row {number} holds no known kind of image in '{column}'"])
+            (folder / side / f"{stem}{suffix}").write_bytes(data)
+
+
+def _name_in(cell: Any) -> str | None:
+    """Returns the file name in a cell that has more than bytes."""
+    return cell.get("path") or None if isinstance(cell, dict) else None
+
+
+def _bytes_in(cell: Any) -> bytes | None:
+    """Returns the bytes of the image file in a cell: the cell itself, or its ``bytes``."""
+    data = cell["bytes"] if isinstance(cell, dict) else cell
+    return data if isinstance(data, bytes) else None
 
 
 def _opened(config: Config, file: Path, columns: list[str]) -> pyarrow.parquet.ParquetFile:
+    """Opens a Parquet file that has both columns. Raises ``DataError``."""
     try:
         table = pyarrow.parquet.ParquetFile(file)
     except pyarrow.ArrowException as error:
@@ -155,5 +161,8 @@ def _opened(config: Config, file: Path, columns: list[str]) -> pyarrow.parquet.P
     return table
 
 
-def _batches(table: pyarrow.parquet.ParquetFile, columns: dict[str, str]) -> Iterator[list[dict]]:
-    return (batch.to_pylist() for batch in table.iter_batches(ROWS, columns=list(columns.values())))
+def _rows(tables: list[pyarrow.parquet.ParquetFile], columns: list[str]) -> Iterator[dict[str, Any]]:
+    """Yields the rows of all tables, a few of which are in memory at a time."""
+    for table in tables:
+        for batch in table.iter_batches(ROWS, columns=columns):
+            yield from batch.to_pylist()

@@ -7,7 +7,7 @@ import pyarrow.parquet
 import torch._dynamo  # noqa: F401  all of torch's optimisers do
 from PIL import Image
 
-import bench.scoring.sod  # noqa: F401
+import bench.scoring.sod_measures  # noqa: F401
 from bench.config.trial import TrialConfig
 from models.core.skeleton import skeleton
 

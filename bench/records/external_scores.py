@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from bench.config.settings import PROTOCOLS
 from bench.records import schema
 from bench.records.record import is_beyond
 from bench.records.tables import read_images, write_table
@@ -22,11 +23,11 @@ class ExternalRecord(Config):
 
     schema_version: Literal[1] = 1
     name: str
-    protocol: Literal["sod", "mirror"]
+    protocol: PROTOCOLS.name_field()
     minmax: bool
     """Whether maps were stretched before they were scored. Steps of the method that made them are unknown."""
     foreground: str | list[int | str] = "auto"
-    """Rules for object and ignored pixels in the masks (``PairFiles`` of ``bench.datasets.core``)."""
+    """Rules for object and ignored pixels in the masks (``bench.datasets.masks.reading.PairFiles``)."""
     ignore: list[int | str] = []
     notes: list[str] = []
     """Notes for readers about how the files were read."""

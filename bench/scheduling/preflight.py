@@ -6,9 +6,11 @@ import torch
 
 from bench.config.errors import ConfigError
 from bench.config.expand import Trial, data_key, model_key
+from bench.config.settings import PROTOCOLS
 from bench.config.trial import DATASETS, TrialConfig
-from bench.datasets import DataError
+from bench.datasets import Data, DataError
 from bench.datasets.core import cache
+from bench.datasets.masks.stored import OBJECT
 from bench.memory.measure import nvml_missing
 from bench.memory.sampler import nvml_problem
 from bench.system.progress import Progress, silent
@@ -77,11 +79,9 @@ def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by:
             errors += error.errors
             continue
         notes += data.notes
-        if any(config.protocol.name == "mirror" for config in configs):
-            for test, names in data.almost_white.items():
-                if names:
-                    what = "hold levels from 129 to 254, background for the mirror protocol"
-                    notes.append(f"{len(names)} masks of {test} {what}: {some(names)}")
+        for protocol in sorted({config.protocol.name for config in configs}):
+            if PROTOCOLS.module(protocol).OBJECT_ABOVE > OBJECT:
+                notes += _almost_white_notes(data, protocol)
         if validated_by and not len(data.val):
             errors.append(f"{validated_by} uses the validation split, and {configs[0].dataset.name} has none")
         most = len(data.train)
@@ -90,6 +90,14 @@ def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by:
     if errors:
         raise ConfigError("the data cannot be used:", *(f"  {line}" for line in first_lines(errors)))
     return list(dict.fromkeys(notes))
+
+
+def _almost_white_notes(data: Data, protocol: str) -> Iterator[str]:
+    """Yields a line for each test set with masks whose light grey pixels are background under a protocol."""
+    what = f"hold levels from 129 to 254, background for the {protocol} protocol"
+    for test, names in data.almost_white.items():
+        if names:
+            yield f"{len(names)} masks of {test} {what}: {some(names)}"
 
 
 def check_cache() -> None:

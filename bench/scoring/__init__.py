@@ -1,1 +1,1 @@
-"""From logits or files of maps to scores: the metrics, their protocols, and samples to look at."""
+"""From logits or files of maps to scores: prediction, metrics, protocols, and sample predictions."""

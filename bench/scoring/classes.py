@@ -5,16 +5,31 @@ from collections.abc import Iterable
 import numpy as np
 
 from bench.datasets import IGNORED
-from bench.scoring.metrics import Scores
+from bench.scoring.metric import Metric, Scores
+
+METRICS = {
+    "mean_class_iou": Metric(
+        "mIoU",
+        "higher",
+        "Everingham et al., PASCAL VOC, IJCV 2015: mean IoU of the classes, over all pixels",
+        mean_of_images=False,
+    ),
+    "mean_class_dice": Metric(
+        "mDice", "higher", "Dice, Ecology 1945: mean Dice of the classes, over all pixels", mean_of_images=False
+    ),
+    "pixel_accuracy": Metric(
+        "pixel acc", "higher", "Long et al., FCN, CVPR 2015: share of the pixels that are right", mean_of_images=False
+    ),
+}
+"""Metrics of masks that hold classes, the main one first."""
 
 
 def score_classes(triples: Iterable[tuple[str, np.ndarray, np.ndarray]], num_classes: int) -> Scores:
     """Scores (name, prediction, mask) triples, [H, W] each, of classes 0..num_classes-1; ignored pixels do not count.
 
-    ``overall`` comes from one confusion matrix over all pixels, as PASCAL VOC does it: the means are over the classes
-    that occur in the masks or in the predictions, and ``class_iou_N`` and ``class_dice_N`` are there for these only.
-    ``images`` has the same means and the accuracy of every image by itself, over its own classes.
-    Raises ``ValueError`` when there is nothing to score.
+    ``overall`` comes from one confusion matrix over all pixels, as in PASCAL VOC. Its means are over the classes that
+    occur in the masks or in the predictions; only these classes have ``class_iou_N`` and ``class_dice_N``. ``images``
+    has the means and the accuracy of each image, over its own classes. Raises ``ValueError`` without triples.
     """
     total = np.zeros((num_classes, num_classes), np.int64)
     images: dict[str, list] = {"name": []}
@@ -36,13 +51,14 @@ def score_classes(triples: Iterable[tuple[str, np.ndarray, np.ndarray]], num_cla
 
 
 def _by_class(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """IoU and Dice [K] of a confusion matrix [true, predicted]; NaN for a class that occurs in neither."""
+    """Returns IoU and Dice [K] of a confusion matrix [true, predicted]; NaN for a class that occurs in neither."""
     right, true, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
     with np.errstate(invalid="ignore"):
         return right / (true + predicted - right), 2 * right / (true + predicted)
 
 
 def _means(confusion: np.ndarray) -> dict[str, float]:
+    """Returns the ``METRICS`` of a confusion matrix."""
     iou, dice = _by_class(confusion)
     accuracy = np.diag(confusion).sum() / confusion.sum()
     return {

@@ -1,4 +1,4 @@
-"""From logits to what is scored: 8-bit maps of an object, exactly as upstream's test.py saves them, or classes."""
+"""From logits to predictions that are scored: 8-bit maps of an object, exactly as upstream's test.py, or classes."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from bench.config.settings import ProtocolConfig, TransformConfig
 from bench.datasets import Split
 from bench.datasets.core.transforms import to_input
-from bench.scoring.metrics import NotFinite
+from bench.scoring.metric import NotFinite
 
 
 @torch.no_grad()
@@ -22,10 +22,10 @@ def predict(
     batch_size: int,
     protocol: ProtocolConfig = ProtocolConfig(),
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """For each pair: name, prediction and mask [H, W], both at the mask's original size.
+    """Yields name, prediction and mask of each pair, [H, W] at the mask's original size.
 
-    Of the two protocols predictions are maps, of classes they are class numbers. Unquantised maps are float32 0..1, all
-    others uint8. Raises ``NotFinite`` with the image.
+    Predictions are maps of an object, or class numbers. Unquantised maps are float32 0..1, all other predictions uint8.
+    Raises ``NotFinite`` with the name of the image.
     """
     model.eval()
     for start in range(0, len(split), batch_size):
@@ -35,14 +35,14 @@ def predict(
         for i, one in zip(chosen, logits):
             mask = split.ground_truth(i)
             try:
-                answer = to_answer(one, mask.shape, protocol)
+                prediction = to_prediction(one, mask.shape, protocol)
             except NotFinite as error:
                 raise NotFinite(f"image {split.names[i]}: {error}") from None
-            yield split.names[i], answer, mask
+            yield split.names[i], prediction, mask
 
 
-def to_answer(logits: Tensor, size: tuple[int, int], protocol: ProtocolConfig) -> np.ndarray:
-    """logits [K, h, w] of one image -> [H, W]: a map of the object for K = 1, else the classes, uint8.
+def to_prediction(logits: Tensor, size: tuple[int, int], protocol: ProtocolConfig) -> np.ndarray:
+    """Converts logits [K, h, w] of one image to [H, W]: a map of the object for K = 1, else classes, uint8.
 
     Raises ``NotFinite``.
     """
@@ -52,22 +52,22 @@ def to_answer(logits: Tensor, size: tuple[int, int], protocol: ProtocolConfig) -
 
 
 def to_map(logits: Tensor, size: tuple[int, int], protocol: ProtocolConfig) -> np.ndarray:
-    """logits [1, h, w] of one image -> the map that is scored, [H, W]: uint8 0..255, or float32 0..1 unquantised.
+    """Converts logits [1, h, w] of one image to the scored map [H, W]: uint8 0..255, or float32 0..1 unquantised.
 
-    By default as WZH0120/SAM3-UNet fdb21da, test.py: the logits are resized bilinearly, then sigmoid, then stretched
-    per image to 0..1, then cut off to 8 bits.
+    The default is that of WZH0120/SAM3-UNet fdb21da, test.py: the logits are resized bilinearly, the sigmoid follows,
+    the map is stretched to 0..1 and truncated to 8 bits.
     """
     corners = None if protocol.resize == "nearest" else False
     resized = F.interpolate(logits[None], size=size, mode=protocol.resize, align_corners=corners)
-    answer = resized.sigmoid().float().cpu().numpy()[0, 0]
+    levels = resized.sigmoid().float().cpu().numpy()[0, 0]
     if protocol.minmax:
-        answer = (answer - answer.min()) / (answer.max() - answer.min() + 1e-8)
+        levels = (levels - levels.min()) / (levels.max() - levels.min() + 1e-8)
     if protocol.quantise == "none":
-        return answer
-    return (answer * 255 + (0.5 if protocol.quantise == "round" else 0)).astype(np.uint8)
+        return levels
+    return (levels * 255 + (0.5 if protocol.quantise == "round" else 0)).astype(np.uint8)
 
 
 def to_classes(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """logits [K, h, w] of one image -> classes uint8 [H, W] at ``size``: resized bilinearly, then the largest wins."""
+    """Converts logits [K, h, w] of one image to classes uint8 [H, W]: resized bilinearly, then the largest logit."""
     resized = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)
     return resized[0].argmax(dim=0).to(torch.uint8).cpu().numpy()

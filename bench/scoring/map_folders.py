@@ -1,7 +1,8 @@
-"""Folders of prediction maps and masks: paired by name, and every file looked at before anything is scored.
+"""Folders of prediction maps and masks: paired by name, and all files are checked before the first is scored.
 
-A map holds the probability of the object. It is read by its type and by the range of its folder, since a single map may
-be dark: 8 bits are 0..255, 16 bits 0..65535, floats 0..1; a folder of integers up to 1 holds 0 and 1.
+A map holds the probability of the object. Its scale follows from its type and from the range of all maps of the folder,
+since a single map may be dark: 8 bits are 0..255, 16 bits 0..65535, floats 0..1. A folder of integers up to 1 holds 0
+and 1.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,35 +14,48 @@ from PIL import Image
 
 from bench.datasets import DataError
 from bench.datasets.core.images import as_stored
-from bench.datasets.core.masks import COLOUR_NOISE, OBJECT, Mask, Reading, to_mask
-from bench.datasets.folder import Names, by_name, file_digest, suffix_that_pairs
+from bench.datasets.core.pairing import Names, by_name, file_digest, suffix_that_pairs
+from bench.datasets.masks.mask import Mask, to_mask
+from bench.datasets.masks.reading import Reading
+from bench.datasets.masks.stored import COLOUR_NOISE, OBJECT
 from bench.system.wording import some
 
-LISTED = 20  # names in one line; the count says how many there are
-ROUNDING = 1e-6  # how far above 1 a float may lie: sums of probabilities in single precision
+LISTED = 20
+"""Names of files in one line at most."""
+ROUNDING = 1e-6
+"""Largest excess of a float above 1: the rounding of sums in single precision."""
 Kind = Literal["8 bits", "16 bits", "floats"]
+ALLOWED = "no probability. Allowed are floats from 0 to 1, and whole numbers from 0 to 255 or to 65535"
 
 
 class Pair(NamedTuple):
+    """A prediction map and its mask."""
+
     name: str
     prediction: Path
     mask: Path
 
 
-class Found(NamedTuple):
-    """What a pair was found to hold."""
+class Inspection(NamedTuple):
+    """The properties of a pair, or the error that makes it unusable."""
 
-    kind: Kind = "8 bits"  # of the map
-    highest: float = 0.0  # value in the map
-    empty: bool = False  # the mask has no object
-    how: str = ""  # the mask was read
-    almost_white: bool = False  # the mask holds 129 to 254, object for one protocol and background for the other
-    digests: tuple[str, str] = ("", "")  # of map and mask
+    kind: Kind = "8 bits"
+    """Type of the map's values."""
+    highest: float = 0.0
+    """Largest value of the map."""
+    empty: bool = False
+    """Whether the mask has no object."""
+    how: str = ""
+    """How the mask was read (``Mask.how``)."""
+    almost_white: bool = False
+    """Whether the mask holds levels from 129 to 254: object in one protocol, background in another."""
+    digests: tuple[str, str] = ("", "")
+    """Digests of the map's file and of the mask's file."""
     error: str = ""
 
 
 def find_pairs(predictions: Path, masks: Path, mask_suffix: str = "", recursive: bool = False) -> list[Pair]:
-    """Pairs of the two folders in the order of their names. Raises ``DataError`` naming what is missing or extra."""
+    """Pairs the files of two folders, in the order of their names. Raises ``DataError`` for files without a partner."""
     errors: list[str] = []
     for folder in (predictions, masks):
         if not folder.is_dir():
@@ -51,11 +65,12 @@ def find_pairs(predictions: Path, masks: Path, mask_suffix: str = "", recursive:
     missing, extra = sorted(of_mask.keys() - of_prediction.keys()), sorted(of_prediction.keys() - of_mask.keys())
     if not errors and (missing or extra):
         ending, count = suffix_that_pairs(of_prediction.keys(), missing)
-        more = count > len(of_mask) - len(missing)
-        hint = f". Give --mask-suffix={ending}, which would pair {count} of {len(of_prediction)}" if more else ""
+        hint = ""
+        if count > len(of_mask) - len(missing):
+            hint = f". Give --mask-suffix={ending}, which would pair {count} of {len(of_prediction)}"
         if missing:
-            told = f"{len(missing)} of {len(of_mask)} predictions are missing: {some(missing, LISTED)}"
-            errors.append(f"{predictions}: {told}{hint}")
+            fault = f"{len(missing)} of {len(of_mask)} predictions are missing: {some(missing, LISTED)}"
+            errors.append(f"{predictions}: {fault}{hint}")
         if extra:
             errors.append(f"{predictions}: {len(extra)} predictions have no mask in {masks}: {some(extra, LISTED)}")
     if errors:
@@ -63,15 +78,15 @@ def find_pairs(predictions: Path, masks: Path, mask_suffix: str = "", recursive:
     return [Pair(name, of_prediction[name], of_mask[name]) for name in sorted(of_mask)]
 
 
-def look(pair: Pair, reading: Reading) -> Found:
-    """Decodes both files of a pair. What is wrong with them is returned, not raised: the next pair is looked at, too."""
+def inspect(pair: Pair, reading: Reading) -> Inspection:
+    """Decodes both files of a pair. An error is returned, not raised, so that all pairs are inspected."""
     try:
         values, mask = _read(pair, reading)
         if values.shape != mask.pixels.shape:
             sizes = " and ".join(f"{width} x {height}" for height, width in (values.shape, mask.pixels.shape))
             raise DataError([f"{pair.prediction}: prediction and mask differ in size, {sizes}"])
         levels = mask.pixels[mask.pixels > OBJECT]
-        return Found(
+        return Inspection(
             _kind(values),
             float(values.max()),
             mask.single == "background",
@@ -80,13 +95,13 @@ def look(pair: Pair, reading: Reading) -> Found:
             (file_digest(pair.prediction), file_digest(pair.mask)),
         )
     except DataError as error:
-        return Found(error="\n".join(error.errors))
+        return Inspection(error="\n".join(error.errors))
 
 
-def full_scales(found: Iterable[Found]) -> dict[Kind, int]:
-    """The value that stands for certainty in the maps of each kind, by the highest value of all maps of that kind.
+def full_scales(found: Iterable[Inspection]) -> dict[Kind, int]:
+    """Returns the value that means certainty, for the maps of each kind, from the highest value of all of them.
 
-    Raises ``DataError`` for values that no kind of map has.
+    Raises ``DataError`` for values above every known scale.
     """
     highest: dict[Kind, float] = {}
     for each in found:
@@ -102,9 +117,9 @@ def full_scales(found: Iterable[Found]) -> dict[Kind, int]:
 
 
 def read(pair: Pair, reading: Reading, scales: Mapping[Kind, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The map [H, W] as uint8 0..255 or float32 0..1, and the mask (``Mask.pixels``). Raises ``DataError``.
+    """Reads the map [H, W] as uint8 0..255 or float32 0..1, and the mask (``Mask.pixels``). Raises ``DataError``.
 
-    16 bits are cut to 8 as OpenCV does it, with which the published scripts read maps.
+    16 bits are truncated to 8 as in OpenCV, which the published scripts read maps with.
     """
     values, mask = _read(pair, reading)
     scale = scales[_kind(values)]
@@ -116,21 +131,20 @@ def read(pair: Pair, reading: Reading, scales: Mapping[Kind, int]) -> tuple[np.n
 
 
 def _read(pair: Pair, reading: Reading) -> tuple[np.ndarray, Mask]:
+    """Reads the map's values as stored, and the mask. Raises ``DataError``."""
     drawn, mask = as_stored(pair.prediction, pair.mask, reading.exif)
     return _values(drawn, pair.prediction), to_mask(mask, pair.mask, reading)
 
 
 def _kind(values: np.ndarray) -> Kind:
+    """Returns the kind of a map by the type of its values."""
     if values.dtype.kind == "f":
         return "floats"
     return "8 bits" if values.dtype == np.uint8 else "16 bits"
 
 
-ALLOWED = "no probability. Allowed are floats from 0 to 1, and whole numbers from 0 to 255 or to 65535"
-
-
 def _values(image: Image.Image, path: Path) -> np.ndarray:
-    """The values [H, W] of a map as they are stored. Raises ``DataError`` for what is no probability."""
+    """Returns the values [H, W] of a map as stored. Raises ``DataError`` for values that are no probabilities."""
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image)
         if not np.isfinite(values).all():

@@ -1,4 +1,4 @@
-"""The device of this process, and how it multiplies float32: with TF32, as upstream's own import does, or without."""
+"""The device of this process, and float32 matrix products on it: with TF32, as in upstream, or without."""
 
 import warnings
 from collections.abc import Iterator
@@ -7,20 +7,20 @@ from contextlib import contextmanager
 import torch
 
 TF32_FROM = 8
-"""Compute capability (its first number) of the first cards with TF32, Ampere."""
+"""Lowest major compute capability with TF32 (Ampere)."""
 
 
 def device_of(kind: str) -> torch.device:
-    """``cpu``, or for ``cuda`` the current card with its index: some of torch's functions refuse a device without one.
+    """Returns ``cpu``, or for ``cuda`` the current GPU with its index, which some of torch's functions need.
 
-    Raises what torch raises where there is no card.
+    Raises torch's ``RuntimeError`` or ``AssertionError`` if there is no GPU.
     """
     return torch.device("cuda", torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
 
 
 @contextmanager
 def float32_products(device: torch.device, tf32: bool) -> Iterator[None]:
-    """Allows TF32 on a card for the body, or forbids it in matrix products; afterwards the flags are what they were.
+    """Allows TF32 on a GPU for the body, or forbids it in matrix products, and restores torch's flags afterwards.
 
     ``tf32`` sets the two flags that ``_setup_tf32`` of sam3 sets when the package is imported (sam3 0.1.4,
     model_builder.py; the same in WZH0120/SAM3-UNet fdb21da), from the same compute capability on. Without it the flags
@@ -40,7 +40,7 @@ def float32_products(device: torch.device, tf32: bool) -> Iterator[None]:
 
 
 def tf32_flags() -> tuple[bool, bool]:
-    """Whether matrix products and convolutions may use TF32."""
+    """Returns whether matrix products and whether convolutions may use TF32."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch 2.9 recommends new names for the flags, which torch 2.5 does not have
         return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32

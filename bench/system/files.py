@@ -1,6 +1,7 @@
-"""Files that appear whole or not at all, targets that a command may write to, and folders that go with their process.
+"""Files that are written whole or not at all, checks of a command's targets, and folders that end with their process.
 
-For all who write. Imports nothing that takes long.
+``write_whole`` replaces an existing file; an entry of a cache, which is made only if it is absent, is made by
+``models.cache.made_once``. The imports of this module are fast.
 """
 
 import fcntl
@@ -17,8 +18,9 @@ from typing import IO, Any
 UNFINISHED = re.compile(r"\..+\.(csv|html|json|md|onnx|parquet|pdf|png|safetensors|svg|tex|zip)\.[a-z0-9_]{8}")
 """Name of a file that ``write_whole`` has not finished."""
 PREFIX = "sam3-bench-"
-"""Of the names of all folders in the machine's temporary folder."""
+"""Start of the names of all folders that the suite makes in the machine's temporary folder."""
 LOCK = "lock"
+"""File in such a folder that its process keeps locked."""
 KINDS = {
     stat.S_ISDIR: "a folder",
     stat.S_ISFIFO: "a pipe",
@@ -29,16 +31,16 @@ KINDS = {
 
 
 class TargetError(ValueError):
-    """A file that a command must not or cannot write, in one line."""
+    """A target that a command must not or cannot write; the text is one line."""
 
 
 def check_targets(targets: Iterable[Path], inputs: Iterable[Path] = ()) -> None:
-    """Raises ``TargetError`` unless every target can be written without loss of anything but an older file.
+    """Raises ``TargetError`` unless every target is a new file or replaces a regular file that is no input.
 
-    A target is refused where it exists and is no regular file, where it is one of the inputs, and where its folder
-    takes no files. Links are followed: what counts is the file to which they lead. Nothing is written or made.
+    A target is refused if it exists and is no regular file, if it is one of the inputs, or if its folder cannot be
+    written to. Links are followed. Nothing is written.
 
-    inputs: files that the command reads; they are looked at only if a target exists.
+    inputs: files that the command reads; they are compared only if a target exists.
     """
     there: dict[tuple[int, int], Path] = {}
     for path in targets:
@@ -66,6 +68,7 @@ def check_targets(targets: Iterable[Path], inputs: Iterable[Path] = ()) -> None:
 
 
 def _check_folder(path: Path) -> None:
+    """Raises ``TargetError`` unless the nearest existing folder above a path can be written to."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir():
         raise TargetError(f"{path}: cannot be written: {folder} is no folder")
@@ -74,7 +77,7 @@ def _check_folder(path: Path) -> None:
 
 
 def write_whole(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
-    """Writes a file whole or not at all. A link in its place is replaced; the file to which it leads stays as it is."""
+    """Writes a file whole or not at all. A link at ``path`` is replaced; the file that it points to does not change."""
     with _unfinished(path) as file:
         try:
             fill(file)
@@ -89,20 +92,20 @@ def write_whole(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
 
 
 def _unfinished(path: Path) -> IO[bytes]:
-    """A temporary file beside ``path``, locked for as long as it is open: nobody may take it for a dead process's."""
+    """Opens a temporary file next to ``path``. Its lock, held while it is open, protects it from removal."""
     while True:
         file = tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)
-        with suppress(OSError):  # a file system without locks, where nothing is removed either
+        with suppress(OSError):  # a file system without locks, on which remove_unfinished removes nothing
             fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file.fileno()).st_nlink:
             return file
-        file.close()  # somebody removed it before it was locked
+        file.close()  # another process removed it before it was locked
 
 
 def remove_unfinished(folder: Path) -> None:
     """Removes the files below a results folder that ``write_whole`` had not finished when its process was killed.
 
-    What a living process writes is locked and stays, also that of another driver on the same folder.
+    Files that a living process writes are locked and stay.
     """
     for path in [*folder.glob(".*"), *folder.glob("*/.*"), *folder.glob("*/*/.*")]:
         if UNFINISHED.fullmatch(path.name) and path.is_file() and not path.is_symlink():
@@ -112,18 +115,17 @@ def remove_unfinished(folder: Path) -> None:
 
 
 class OwnFolder:
-    """A temporary folder that goes with the processes that have it: with the ``with``, or, where they are killed, when
-    the next one is made.
+    """A temporary folder that is removed at the end of the ``with``.
 
-    A lock tells: the kernel drops it with the last process that holds it. A child that gets ``descriptor`` holds it,
-    too.
+    If its processes are killed, the next ``OwnFolder`` removes it. A lock shows whether a process is alive: the kernel
+    releases it with the last process that holds it. A child that inherits ``descriptor`` holds it, too.
     """
 
     def __init__(self, parent: str | None = None) -> None:
-        """parent: by default the machine's temporary folder."""
+        """Makes the folder in ``parent``, by default in the machine's temporary folder."""
         place = Path(parent or tempfile.gettempdir())
         _remove_abandoned(place)
-        hidden = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=place))  # until it is locked
+        hidden = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=place))  # hidden until it is locked
         self.descriptor = os.open(hidden / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         with suppress(OSError):
             fcntl.flock(self.descriptor, fcntl.LOCK_EX)
@@ -141,6 +143,7 @@ class OwnFolder:
 
 
 def _remove_abandoned(place: Path) -> None:
+    """Removes the folders of this user whose processes are dead."""
     for folder in place.glob(f"{PREFIX}*"):
         with suppress(OSError):
             if folder.lstat().st_uid != os.getuid():
@@ -148,13 +151,13 @@ def _remove_abandoned(place: Path) -> None:
             descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)  # which follows no links
+                shutil.rmtree(folder, ignore_errors=True)  # it follows no links
             finally:
                 os.close(descriptor)
 
 
 def set_aside(path: Path, word: str = "corrupt") -> Path:
-    """Renames a file that cannot be used to the first free ``<name>.corrupt-N``, and returns that path."""
+    """Renames an unusable file to the first free ``NAME.corrupt-N`` and returns that path."""
     number = 1
     while (aside := path.with_name(f"{path.name}.{word}-{number}")).exists():
         number += 1
@@ -163,9 +166,11 @@ def set_aside(path: Path, word: str = "corrupt") -> Path:
 
 
 def read_regular(path: Path, most: int = -1) -> bytes:
-    """The first ``most`` bytes of a regular file, by default all. Raises ``OSError``, also for a pipe or a device:
-    reading one may wait for ever."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # to open a pipe may wait, too
+    """Reads the first ``most`` bytes of a regular file, by default all.
+
+    Raises ``OSError``, also for a pipe or a device, because reading one may never end.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # opening a pipe may block
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError("is no regular file")
@@ -174,5 +179,5 @@ def read_regular(path: Path, most: int = -1) -> bytes:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The files right in a folder, by name."""
+    """Reads the files in a folder, without its subfolders, by name."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}

@@ -1,7 +1,7 @@
-"""What this process may use of its machine: cores and memory, as affinity and control groups bound them.
+"""Cores and memory that this process may use, within its CPU affinity and its control groups.
 
 ``taskset``, Slurm and cpusets bind a process to cores. Containers and Slurm also put it into control groups (cgroups,
-version 1 or 2), whose limits hold at every level of their hierarchy. Imports nothing that takes long.
+version 1 or 2), whose limits hold at every level of their hierarchy. The imports of this module are fast.
 """
 
 import math
@@ -16,33 +16,39 @@ OWN = Path("/proc/self/cgroup")
 
 
 def cores(groups: Path = GROUPS, own: Path = OWN) -> int:
-    """How many cores this process may keep busy, at least 1: those it is bound to, and no more than its quotas give.
+    """Counts the cores that this process may use, at least 1, within its affinity and the quotas of its control groups.
 
-    A fraction of a core is left out. With more threads than the quota, the kernel would pause all of them for a part of
-    each period, and speeds would measure the pauses.
+    Fractions are rounded down. With more threads than the quota, the kernel would pause all of them for a part of each
+    period, and measured speeds would include the pauses.
 
-    groups: where control groups are mounted; own: the file that names those of this process.
+    groups: folder in which control groups are mounted. own: file that names the control groups of this process.
     """
-    quotas = [quota for group in _levels("cpu", groups, own) if (quota := _quota(group)) is not None]
-    return max(1, math.floor(min([_bound(), *quotas])))
+    usable: float = _bound()
+    for group in _levels("cpu", groups, own):
+        quota = _quota(group)
+        if quota is not None:
+            usable = min(usable, quota)
+    return max(1, math.floor(usable))
 
 
 def cores_in_words() -> str:
-    """``this machine has 16 cores``, or ``this process may use 4 of 96 cores``."""
+    """Returns ``this machine has 16 cores``, or ``this process may use 4 of 96 cores``."""
     usable, there = cores(), os.cpu_count() or 1
-    of_all = f"{there} core{'s' * (there > 1)}"
+    of_all = f"{there} core" if there == 1 else f"{there} cores"
     return f"this machine has {of_all}" if usable == there else f"this process may use {usable} of {of_all}"
 
 
 def free_bytes(groups: Path = GROUPS, own: Path = OWN) -> int:
-    """How much more memory this process may take: what the machine has available, and no more than its control groups
-    leave. What they hold of files in memory counts as free, as it does for the machine."""
+    """Returns the memory that this process may still allocate: that of the machine, within its control groups.
+
+    Files that a control group holds in memory count as free, as they do for the machine.
+    """
     return max(0, min([psutil.virtual_memory().available, *_left(groups, own)]))
 
 
 def _bound() -> int:
-    """Cores that this process may be scheduled on."""
-    if hasattr(os, "process_cpu_count"):  # from Python 3.13 on; also heeds PYTHON_CPU_COUNT
+    """Counts the cores that this process may be scheduled on."""
+    if hasattr(os, "process_cpu_count"):  # from Python 3.13 on; it obeys PYTHON_CPU_COUNT
         return os.process_cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
@@ -50,7 +56,7 @@ def _bound() -> int:
 
 
 def _quota(group: Path) -> float | None:
-    """Cores' worth of time in each period; ``None`` without a limit."""
+    """Returns the CPU time per period in cores; ``None`` without a limit."""
     quota, period = _numbers(group / "cpu.max", 2) or (None, None)  # version 2
     if quota is None:
         (quota,) = _numbers(group / "cpu.cfs_quota_us", 1) or (None,)
@@ -59,7 +65,7 @@ def _quota(group: Path) -> float | None:
 
 
 def _left(groups: Path, own: Path) -> Iterator[int]:
-    """Bytes below the limit of each control group that has one."""
+    """Yields the bytes left below the limit of each control group that has one."""
     names = (("memory.max", "memory.current"), ("memory.high", "memory.current"))  # version 2
     names += (("memory.limit_in_bytes", "memory.usage_in_bytes"),)
     for group in _levels("memory", groups, own):
@@ -70,7 +76,7 @@ def _left(groups: Path, own: Path) -> Iterator[int]:
 
 
 def _files_in_memory(group: Path) -> int:
-    """Bytes that the kernel can take back at once."""
+    """Returns the bytes of cached files, which the kernel can free at once."""
     try:
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
         kinds = ("inactive_file", "active_file")
@@ -80,7 +86,7 @@ def _files_in_memory(group: Path) -> int:
 
 
 def _levels(controller: str, groups: Path, own: Path) -> Iterator[Path]:
-    """This process's control groups that may limit what ``controller`` names, each with all those above it."""
+    """Yields the control groups of this process that a controller may limit, each with all groups above it."""
     try:
         lines = own.read_text().splitlines()
     except OSError:  # no Linux
@@ -89,18 +95,18 @@ def _levels(controller: str, groups: Path, own: Path) -> Iterator[Path]:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if not controllers:
-            mounts = {groups, groups / "unified"}  # version 2, alone or beside version 1
+            mounts = {groups, groups / "unified"}  # version 2, alone or together with version 1
         elif controller in controllers.split(","):
             mounts = {groups / controllers, groups / controller}
         else:
             continue
         parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
-        for mount in mounts:  # in a container the path may be the host's: what is not there limits nothing
+        for mount in mounts:  # in a container the path may be the host's; a missing group has no limit
             yield from (mount.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1))
 
 
 def _numbers(path: Path, count: int) -> tuple[int, ...] | None:
-    """The whole numbers in a file; ``None`` for a file that is not there, and for ``max``, which is no limit."""
+    """Returns the whole numbers in a file; ``None`` for a missing file, and for ``max``, which means no limit."""
     try:
         found = tuple(map(int, path.read_text().split()))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Parquet files read as strangers may have written them: what cannot be used is left out, with a line, and no error."""
+"""Parquet files from any source: an unusable file gives a line instead of an error."""
 
 import math
 from collections.abc import Callable, Collection, Mapping
@@ -10,13 +10,13 @@ import pyarrow.parquet
 from pyarrow import types
 
 LARGEST_NUMBER = 1e100
-"""Whatever is measured is far below; figures and statistics of more overflow."""
+"""Largest absolute value that is accepted; larger ones overflow in figures and statistics."""
 MOST_ROWS = 5_000_000
 Columns = dict[str, list]
 
 
 class Kind(NamedTuple):
-    """What a column holds: in words, its types in Arrow, and which of its values can be."""
+    """The content of a column: its name in messages, its Arrow types, and a check of its values."""
 
     words: str
     types: tuple[Callable[[pyarrow.DataType], bool], ...]
@@ -47,10 +47,10 @@ BYTES = Kind("bytes", (types.is_binary, types.is_large_binary), _is_there)
 
 
 def read(path: Path, known: Mapping[str, Kind], required: Collection[str], others: Kind) -> tuple[Columns | None, str]:
-    """The columns of a file, or ``None`` and a line that says why not; no line where there is no file.
+    """Returns the columns of a file, or ``None`` and a line with the reason; the line is empty if there is no file.
 
-    known: what the columns of these names hold, of which the file must have the ``required`` ones; others: what any
-    further column holds. A file without rows has no columns.
+    known: kinds of the columns by name. required: columns that the file must have. others: kind of all other columns. A
+    file without rows has no columns.
     """
     if not path.exists():
         return None, ""
@@ -62,13 +62,13 @@ def read(path: Path, known: Mapping[str, Kind], required: Collection[str], other
                 raise ValueError(f"it has {file.metadata.num_rows:,} rows")
             table = file.read()
         return _checked(table, known, required, others) if len(table) else {}, ""
-    except Exception as error:  # whatever Arrow trips over in a damaged file
+    except Exception as error:  # Arrow raises errors of many classes for a damaged file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return None, f"{path}: cannot be used ({reason})"
 
 
 def _checked(table: pyarrow.Table, known: Mapping[str, Kind], required: Collection[str], others: Kind) -> Columns:
-    """The table's columns. Raises ``ValueError`` for one that is missing, there twice, or holds something else."""
+    """Returns the columns of a table. Raises ``ValueError`` for missing or repeated columns and for wrong values."""
     if missing := [name for name in required if name not in table.column_names]:
         raise ValueError(f"it has no column {', '.join(missing)}")
     if len(set(table.column_names)) < len(table.column_names):
@@ -79,7 +79,7 @@ def _checked(table: pyarrow.Table, known: Mapping[str, Kind], required: Collecti
         if not any(fits(column.type) for fits in kind.types):
             raise ValueError(f"its column {name} holds {column.type}, not {kind.words}")
         columns[name] = column.to_pylist()
-        wrong = next((value for value in columns[name] if not kind.can_be(value)), kind)
-        if wrong is not kind:
-            raise ValueError(f"its column {name} holds {wrong}, not {kind.words}")
+        for value in columns[name]:
+            if not kind.can_be(value):
+                raise ValueError(f"its column {name} holds {value}, not {kind.words}")
     return columns

@@ -1,12 +1,12 @@
-"""A loop that can be watched."""
+"""Progress of long loops."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
-"""Wraps a long loop of known length so that somebody can watch it."""
+"""Wraps the items of a loop of known length and shows its progress."""
 
 
 def silent(items: Iterable[Any], total: int) -> Iterable[Any]:
-    """The ``Progress`` that shows nothing."""
+    """Returns the items; this ``Progress`` shows nothing."""
     return items

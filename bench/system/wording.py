@@ -1,15 +1,18 @@
-"""Lines about many things at once, short enough to read."""
+"""Short lines about many names or errors."""
 
 from pathlib import Path
 
 
 def some(names: list[str], limit: int = 5) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    """Returns the first names and the number of all others, as in ``a, b and 7 more``."""
+    text = ", ".join(names[:limit])
+    if len(names) > limit:
+        text += f" and {len(names) - limit} more"
+    return text
 
 
 def first_lines(lines: list[str], limit: int = 20) -> list[str]:
-    """Errors as a user sees them: files with the same fault in one line, and at most ``limit`` lines.
+    """Shortens errors: files with the same fault are in one line, and there are at most ``limit`` lines.
 
     >>> first_lines([f"masks/{name}.png: cannot be read" for name in "abcdefg"])
     ['masks: 7 files (a.png, b.png, c.png, d.png, e.png and 2 more): cannot be read']
@@ -24,5 +27,6 @@ def first_lines(lines: list[str], limit: int = 20) -> list[str]:
             shown.append(f"{paths[0].parent}: {len(paths)} files ({some([path.name for path in paths])}): {fault}")
         else:
             shown += [f"{path}: {fault}" if fault else str(path) for path in paths]
-    more = len(shown) - limit
-    return shown[:limit] + ([f"and {more:,} more lines"] if more > 0 else [])
+    if len(shown) > limit:
+        return [*shown[:limit], f"and {len(shown) - limit:,} more lines"]
+    return shown

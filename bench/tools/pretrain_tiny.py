@@ -1,7 +1,7 @@
 """Makes the weights of the tiny encoder: ``python -m bench.tools.pretrain_tiny`` (about 20 minutes on 2 cores).
 
 The task is dense but not one of the benchmark's: name the material of every pixel, order the layers by depth, and find
-the outlines, in painted scenes of their own (``bench.datasets.core.scenes.materials``). Only the encoder is kept.
+the outlines, in painted scenes of their own (``bench.datasets.scenes.tasks.materials``). Only the encoder is kept.
 """
 
 from bench.system import command
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from bench.datasets.core import scenes
 from bench.datasets.core.transforms import to_input
+from bench.datasets.scenes import tasks
+from bench.datasets.scenes.surfaces import MATERIALS
 from bench.system.console import ArgumentParser, complain
 from bench.system.files import TargetError, check_targets, write_whole
 from bench.system.machine import cores
@@ -34,7 +35,7 @@ STEPS = 3000
 BATCH = 32
 LEARNING_RATE = 2e-3
 CELLS = 4  # targets per patch and side
-CLASSES = len(scenes.MATERIALS)
+CLASSES = len(MATERIALS)
 
 
 class Scenes(Dataset):
@@ -47,7 +48,7 @@ class Scenes(Dataset):
         return self.count
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return scenes.materials(np.random.default_rng([self.seed, index]), self.size)
+        return tasks.materials(np.random.default_rng([self.seed, index]), self.size)
 
 
 def loss(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -105,7 +106,7 @@ def main(arguments: list[str]) -> int:
     weights = {k: v.contiguous() for k, v in encoder.trunk.state_dict().items() if not k.endswith("freqs_cis")}
     about = {
         "made_by": f"python -m bench.tools.pretrain_tiny --seed {options.seed} --steps {options.steps}",
-        "scenes_version": str(scenes.VERSION),
+        "scenes_version": str(tasks.VERSION),
         "final_loss": f"{final_loss:.4f}",
         "torch": torch.__version__,
     }

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from models.core import weight_cache
-from models.core.weight_cache import WeightsError
+from models.cache import weight_cache
+from models.cache.weight_cache import WeightsError
 
 State = dict[str, Tensor]
 NESTED = ("state_dict", "model_state_dict", "model", "module", "net", "ema")
@@ -164,7 +164,7 @@ def load(
     """Gives a checkpoint's tensors to ``module`` and returns their number, which is all of the module's.
 
     They are mapped from a file that holds these tensors alone, in the module's names: made from the checkpoint once,
-    then shared by all trials of the machine (``models.core.weight_cache``). The module may change them; the file stays.
+    then shared by all trials of the machine (``models.cache.weight_cache``). The module may change them; the file stays.
 
     prefixes: the names under which checkpoints hold the module, tried in order; ``""`` is the module itself.
     convert: translates other layouts of the module's tensors to its own, and leaves its own as it is.

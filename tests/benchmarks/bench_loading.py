@@ -18,9 +18,9 @@ from torchvision.transforms import functional as F
 
 from bench.config.settings import TransformConfig
 from bench.config.trial import DATASETS
-from bench.datasets import folder
-from bench.datasets.core import scenes
+from bench.datasets.core.pairing import pairs_of
 from bench.datasets.core.transforms import NORMALISATIONS, flip, to_input, to_target
+from bench.datasets.scenes.tasks import salient
 
 COUNT, SIDE, BATCH = 48, 400, 12
 CPU = torch.device("cpu")
@@ -38,7 +38,7 @@ def files(tmp_path_factory):
     for side in ("images", "masks"):
         (root / side).mkdir()
     for i in range(COUNT):
-        image, mask = scenes.salient(np.random.default_rng(i), SIDE)
+        image, mask = salient(np.random.default_rng(i), SIDE)
         Image.fromarray(image).save(root / "images" / f"{i:04d}.jpg", quality=90)
         Image.fromarray(mask).save(root / "masks" / f"{i:04d}.png")
     return root / "images", root / "masks"
@@ -93,7 +93,7 @@ def report(benchmark, count):
 
 @pytest.mark.benchmark(group="an epoch of pairs at 336 px, one core")
 def bench_upstreams_loader(benchmark, files):
-    loader = DataLoader(AsUpstream(folder.pairs_of(*map(str, files), [])), BATCH, shuffle=True, num_workers=0)
+    loader = DataLoader(AsUpstream(pairs_of(*map(str, files), [])), BATCH, shuffle=True, num_workers=0)
     report(benchmark, benchmark.pedantic(lambda: run(loader), rounds=3, warmup_rounds=1))
 
 
@@ -136,7 +136,7 @@ def bench_opening_the_cache(benchmark, files):
 
 def bench_both_give_the_same_pixels(files):
     """What is compared is the same work: without flips the two loaders' tensors are equal."""
-    pairs = folder.pairs_of(*map(str, files), [])[:4]
+    pairs = pairs_of(*map(str, files), [])[:4]
     still = TransformConfig(hflip=0, vflip=0)
     split = DATASETS.build(config(*files), still).train
     for name, pair in zip(split.names, pairs):

@@ -1,4 +1,4 @@
-"""The benchmark sets and tasks that are known by name, as ``catalogue.yaml`` states them."""
+"""Benchmark sets and tasks by name, from ``catalogue.yaml``."""
 
 from functools import cache
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, PositiveInt
 
-from bench.datasets.core.masks import Reading
+from bench.config.settings import PROTOCOLS
+from bench.datasets.masks.reading import Reading
 from models.core.registry import Config
 
 TaskName = Literal["salient", "mirror", "camouflage", "marine", "polyp"]
@@ -15,88 +16,98 @@ PATH = Path(__file__).parent / "catalogue.yaml"
 
 
 class Layout(Config):
-    """Where some pack keeps a set: two folders below wherever it was unpacked."""
+    """Two folders that hold a set in some distribution of it, below the folder where it was unpacked."""
 
     pack: str
     images: str
     masks: str
     only: str | None = None
-    """Glob of the file names that belong to the set, where the folder holds more."""
+    """Glob of the file names that belong to the set, if the folder holds other files, too."""
     shared_masks: bool = False
-    """The mask folder also holds the masks of other sets."""
+    """Whether the mask folder also holds the masks of other sets."""
 
 
 class File(Config):
+    """A file that can be downloaded."""
+
     url: Annotated[str, Field(pattern=r"^https?://")]
     digest: Annotated[str, Field(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")] | None = None
-    """``None`` where the source publishes none."""
+    """Checksum; ``None`` if the source publishes none."""
 
 
 class Source(Config):
-    """A place that people get a set from: ``files`` can be downloaded, the rest takes a person."""
+    """A web page that offers a set: ``files`` can be downloaded by the command, other files by a person only."""
 
     page: str
     access: Literal["open", "ask"] = "open"
-    """``ask``: a person has to ask for access."""
+    """Access to the page; ``ask``: a person has to ask for it."""
     files: list[File] = []
     how: str = ""
 
 
 class BenchmarkSet(Config):
+    """A set of image and mask pairs that papers train or test on."""
+
     task: TaskName
     role: Literal["train", "test"]
     pairs: PositiveInt | None
-    """``None`` where no source supports a count."""
+    """Number of pairs; ``None`` if no source states it."""
     counted: str
     paper: str
     terms: str
     folders: list[str]
-    """The set's own folder, in any of the conventions; ``MSD/train`` is a folder ``train`` in a folder ``MSD``."""
+    """Names of the set's folder, as in ``MSD/train``; the folders in it follow any of the conventions."""
     layouts: list[Layout] = []
     masks: Literal["auto", "grey"] = "auto"
-    """``grey``: levels of the masks mean how sure their authors were, and above 128 is object."""
+    """``grey``: levels of the masks are the confidence of the annotators, and above 128 is object."""
     parts: list[str] = []
-    """The sets that together make this one, if it is not there as such."""
+    """Sets that together are this one, if it has no folder of its own."""
     sources: list[Source]
 
     def reading(self, reading: Reading) -> Reading:
-        """How this set's masks are read where ``reading`` leaves it to the set."""
+        """Returns ``reading`` with this set's own rule for masks, if ``reading`` has ``auto``."""
         return reading._replace(foreground=self.masks) if reading.foreground == "auto" else reading
 
 
 class Variant(Config):
+    """Another combination of training and test sets of a task."""
+
     train: list[str]
     test: list[str]
 
 
 class Task(Config):
+    """A task with its usual sets, protocol, metrics and training recipe."""
+
     train: list[str]
     test: list[str]
     variants: list[Variant] = []
-    """Other pairs of training and test sets of the same task."""
-    protocol: Literal["sod", "mirror"]
+    protocol: PROTOCOLS.name_field()
     metrics: list[str]
-    """In the order of the papers' tables."""
+    """Metrics in the order of the papers' tables."""
     recipe: dict[Literal["transform", "train"], dict[str, Any]]
     recipe_source: str
 
 
 class Catalogue(Config):
+    """The content of ``catalogue.yaml``."""
+
     conventions: dict[str, list[str]]
+    """Names of the image folder and of the mask folder, by the distribution that uses them."""
     sets: dict[str, BenchmarkSet]
     tasks: dict[TaskName, Task]
 
     def layouts(self, name: str) -> list[Layout]:
-        """All places that a set may lie in: the packs' own first, then its folder in every convention."""
+        """Returns all layouts of a set: its own first, then its folders by every convention."""
         known = self.sets[name]
-        usual = [
-            Layout(pack=f"as {pack}", images=f"{folder}/{images}", masks=f"{folder}/{masks}")
-            for folder in known.folders
-            for pack, (images, masks) in self.conventions.items()
-        ]
-        return [*known.layouts, *usual]
+        layouts = [*known.layouts]
+        for folder in known.folders:
+            for pack, (images, masks) in self.conventions.items():
+                layouts.append(Layout(pack=f"as {pack}", images=f"{folder}/{images}", masks=f"{folder}/{masks}"))
+        return layouts
 
 
 @cache
 def catalogue() -> Catalogue:
+    """Reads ``catalogue.yaml`` once in a process."""
     return Catalogue.model_validate(yaml.safe_load(PATH.read_text(encoding="utf-8")))

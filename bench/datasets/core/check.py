@@ -1,4 +1,4 @@
-"""Looks at every file of the sets that were found: what cannot be used, how masks are read, what is there twice."""
+"""Checks every file of the sets below a folder: unusable files, kinds of masks, and images that occur twice."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from bench.datasets import DataError
 from bench.datasets.core.catalogue import catalogue
+from bench.datasets.core.find_sets import Found, find
 from bench.datasets.core.images import read_pair
-from bench.datasets.core.masks import BINARY, Reading, to_mask
-from bench.datasets.core.packs import Found, find
-from bench.datasets.folder import Pair, content_of, matched, set_fingerprint
+from bench.datasets.core.pairing import Pair, content_of, matched, set_fingerprint
+from bench.datasets.masks.mask import BINARY, to_mask
+from bench.datasets.masks.reading import Reading
 from bench.system.machine import cores
 from bench.system.progress import Progress, silent
 from bench.system.wording import some
@@ -20,7 +21,7 @@ from bench.system.wording import some
 
 @dataclass
 class SetReport:
-    """What one set was found to hold."""
+    """The result of checking one set."""
 
     name: str
     known: bool
@@ -31,43 +32,51 @@ class SetReport:
     pairs: int
     expected: int | None
     fingerprint: str
-    problems: list[str] = field(default_factory=list)  # must be mended, or numbers mean something else
-    notes: list[str] = field(default_factory=list)  # what one should know
+    problems: list[str] = field(default_factory=list)
+    """Faults without whose repair scores are not comparable."""
+    notes: list[str] = field(default_factory=list)
     mask_kinds: dict[str, int] = field(default_factory=dict)
+    """Number of masks by kind."""
 
 
-class _Look(NamedTuple):
-    """What one pair was found to be."""
+class _PairReport(NamedTuple):
+    """The result of checking one pair."""
 
     problems: list[str]
     kind: str | None
-    single: str | None  # "object" or "background" if the mask is all of it
-    pixels: str | None  # hash of the decoded image
+    single: str | None
+    """``Mask.single``."""
+    pixels: str | None
+    """Hash of the decoded image."""
 
 
 class _Member(NamedTuple):
+    """A pair, by the number of its set and its stem."""
+
     set: int
     stem: str
 
 
 def check(root: Path, reading: Reading = Reading(), progress: Progress = silent) -> list[SetReport]:
-    """A report on every set under ``root``, known ones first. Raises ``OSError`` for folders that cannot be read."""
+    """Reports on every set below ``root``, known sets first. Raises ``OSError`` for folders that cannot be read."""
     reports, places = [], defaultdict(list)
     for found in find(root):
-        report, looks = _report(found, reading, progress)
-        for stem, look in looks:
-            if look.pixels:
-                places[look.pixels].append(_Member(len(reports), stem))
+        report, pairs = _report(found, reading, progress)
+        for stem, pair in pairs:
+            if pair.pixels:
+                places[pair.pixels].append(_Member(len(reports), stem))
         reports.append(report)
     _note_duplicates(reports, list(places.values()))
     return reports
 
 
 def as_json(reports: list[SetReport]) -> list[dict[str, Any]]:
+    """Returns the reports as JSON values."""
     return [dict(vars(report)) for report in reports]
 
 
-def _report(found: Found, reading: Reading, progress: Progress) -> tuple[SetReport, list[tuple[str, _Look]]]:
+def _report(found: Found, reading: Reading, progress: Progress) -> tuple[SetReport, list[tuple[str, _PairReport]]]:
+    """Returns the report on a set, and that on each pair with its stem."""
     known = catalogue().sets.get(found.name) if found.name else None
     if known:
         reading = known.reading(reading)
@@ -76,13 +85,14 @@ def _report(found: Found, reading: Reading, progress: Progress) -> tuple[SetRepo
     where = {"only": found.only, "shared_masks": found.shared_masks}
     pairs = matched(str(found.images), str(found.masks), notes, problems, **where)
     with ThreadPoolExecutor(cores()) as pool:
-        looks = list(progress(pool.map(lambda pair: _look(pair, reading), pairs), len(pairs)))
-    problems += [line for look in looks for line in look.problems]
+        checked = list(progress(pool.map(lambda pair: _check_pair(pair, reading), pairs), len(pairs)))
+    for pair_report in checked:
+        problems += pair_report.problems
     expected = known.pairs if known else None
     if expected not in (None, len(pairs)):
         problems.insert(0, f"{len(pairs):,} pairs, but {expected:,} are expected ({known.counted})")
     for what in ("background", "object"):
-        stems = [pair.stem for pair, look in zip(pairs, looks) if look.single == what]
+        stems = [pair.stem for pair, one in zip(pairs, checked) if one.single == what]
         if stems:
             notes.append(f"{len(stems)} masks are all {what}: {some(stems)}")
     report = SetReport(
@@ -97,30 +107,31 @@ def _report(found: Found, reading: Reading, progress: Progress) -> tuple[SetRepo
         fingerprint=set_fingerprint([content_of(pair) for pair in pairs]),
         problems=problems,
         notes=notes,
-        mask_kinds=dict(Counter(look.kind for look in looks if look.kind).most_common()),
+        mask_kinds=dict(Counter(one.kind for one in checked if one.kind).most_common()),
     )
-    odd = {kind: count for kind, count in report.mask_kinds.items() if kind != BINARY}
-    notes += [f"{count} of {len(pairs)} masks are not binary: {kind}" for kind, count in odd.items()]
-    return report, [(pair.stem, look) for pair, look in zip(pairs, looks)]
+    for kind, count in report.mask_kinds.items():
+        if kind != BINARY:
+            notes.append(f"{count} of {len(pairs)} masks are not binary: {kind}")
+    return report, [(pair.stem, one) for pair, one in zip(pairs, checked)]
 
 
-def _look(pair: Pair, reading: Reading) -> _Look:
+def _check_pair(pair: Pair, reading: Reading) -> _PairReport:
     try:
         image, drawn = read_pair(pair.image, pair.mask, reading.exif)
         mask = to_mask(drawn, pair.mask, reading)
     except DataError as error:
-        return _Look(error.errors, None, None, None)
+        return _PairReport(error.errors, None, None, None)
     pixels = hashlib.blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).hexdigest()
     problems = []
     height, width = mask.pixels.shape
     if image.size != (width, height):
         sizes = f"{image.width} x {image.height} and {width} x {height}"
         problems = [f"{pair.mask}: image and mask differ in size, {sizes}"]
-    return _Look(problems, mask.how, mask.single, pixels)
+    return _PairReport(problems, mask.how, mask.single, pixels)
 
 
 def _note_duplicates(reports: list[SetReport], groups: list[list[_Member]]) -> None:
-    """Tells of images with the same pixels: within a set, and between two sets, a problem if one trains the other."""
+    """Adds lines on images with the same pixels: within a set, and in two sets, a problem if one is for training."""
     within: dict[int, list[str]] = defaultdict(list)
     between: dict[tuple[int, int], list[str]] = defaultdict(list)
     for members in groups:

@@ -1,37 +1,35 @@
-"""Data and weights by URI: copied to the path where trials expect them, once per machine, before any trial starts.
+"""Data and weights by URI: copied once per machine to the path where trials expect them, before any trial starts.
 
-A trial's configuration names the path alone, so it stays the same trial wherever its data come from.
+The configuration of a trial contains the path only, so it is the same trial for every URI.
+
+pyarrow and urllib read all schemes; ``fsspec`` would need s3fs, gcsfs and aiohttp for them.
 """
 
-import os
 import re
-import shutil
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.request import urlopen
 
 from pyarrow import fs
 
 from bench.config.errors import ConfigError
-from bench.system.locks import Claim
+from bench.datasets.core.download import TIMEOUT_SECONDS, resume, version_file
+from models.cache.made_once import made_once
 from models.core.paths import expanded
 
 SCHEMES = ("s3", "gs", "hdfs", "hf", "https", "file")
-TIMEOUT_SECONDS = 60
-POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Source:
+    """A path on this machine, and the URI of the file or folder that belongs there."""
+
     path: str
     uri: str
 
 
 def parse(texts: Sequence[str]) -> tuple[Source, ...]:
-    """``PATH=URI`` texts. Raises ``ConfigError`` with one line for each that is something else."""
+    """Reads ``PATH=URI`` texts. Raises ``ConfigError`` with one line for each text of another form."""
     sources, errors = [], []
     for text in texts:
         path, _, uri = text.partition("=")
@@ -48,50 +46,42 @@ def parse(texts: Sequence[str]) -> tuple[Source, ...]:
 
 
 def fetch(sources: Sequence[Source]) -> list[str]:
-    """Copies what is not at its path yet, a file or a whole folder; a line for each that could not be had.
+    """Copies each file or folder that is not at its path yet; returns a line for each that could not be copied.
 
-    A copy appears under its name only when it is complete. What is there is not compared with its source.
+    A copy appears under its name only when it is complete. An existing path is not compared with its source.
     """
     problems = []
     for source in sources:
         try:
             _fetch(expanded(source.path), source.uri)
-        except Exception as error:  # the file systems of clouds raise what they like, and the user can but read it
+        except Exception as error:  # file systems of clouds raise errors of many classes
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             problems.append(f"missing {source.path}, and {source.uri} cannot be fetched: {reason}")
     return problems
 
 
 def _fetch(path: Path, uri: str) -> None:
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.parent / f".{path.name}.lock"
-    while (claim := Claim.take(lock, own_folder=False)) is None:  # another process fetches it
-        time.sleep(POLL_SECONDS)
-    try:
-        if path.exists():
+    def copy(temporary: Path) -> None:
+        if uri.startswith("https://"):
+            part = path.with_name(f".{path.name}.part")
+            resume(uri, part)
+            part.replace(temporary)
+            version_file(part).unlink(missing_ok=True)
             return
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            copy = Path(folder) / path.name
-            if uri.startswith("https://"):
-                with urlopen(uri, timeout=TIMEOUT_SECONDS) as answer, copy.open("wb") as file:
-                    shutil.copyfileobj(answer, file)
-            else:
-                system, place = _open(uri)
-                if system.get_file_info(place).type == fs.FileType.NotFound:
-                    raise FileNotFoundError("there is nothing")
-                fs.copy_files(place, str(copy), source_filesystem=system, destination_filesystem=fs.LocalFileSystem())
-            os.replace(copy, path)
-    finally:
-        claim.release()
+        system, place = _open(uri)
+        if system.get_file_info(place).type == fs.FileType.NotFound:
+            raise FileNotFoundError("there is nothing")
+        fs.copy_files(place, str(temporary), source_filesystem=system, destination_filesystem=fs.LocalFileSystem())
+
+    made_once(path, copy)
 
 
 def _open(uri: str) -> tuple[fs.FileSystem, str]:
+    """Returns the file system of a URI, and the path within it."""
     if uri.startswith("hf://"):
-        from huggingface_hub import HfFileSystem  # slow to load, and every command loads this file
+        from huggingface_hub import HfFileSystem  # its import is slow, and every command imports this file
 
         return fs.PyFileSystem(fs.FSSpecHandler(HfFileSystem())), uri.removeprefix("hf://")
     if uri.startswith("gs://") and "?" not in uri:
-        uri += f"?retry_limit_seconds={TIMEOUT_SECONDS}"  # else it tries for a quarter of an hour, deaf to signals
+        uri += f"?retry_limit_seconds={TIMEOUT_SECONDS}"  # by default it tries for 15 minutes and ignores signals
     return fs.FileSystem.from_uri(uri)

@@ -1,4 +1,4 @@
-"""What happens to an image and its mask before the model sees them; the defaults are upstream's dataset.py."""
+"""Resizing, flips and normalisation of images and masks; the defaults are those of upstream's dataset.py."""
 
 import numpy as np
 import torch
@@ -18,15 +18,15 @@ RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "nearest": Image.Resampling.N
 
 
 def resize_image(image: Image.Image, size: int | tuple[int, int]) -> np.ndarray:
-    """RGB image of any size -> uint8 [H, W, 3], bilinear with antialiasing as torchvision does on PIL images."""
+    """Resizes an RGB image to uint8 [H, W, 3], bilinear with antialiasing as torchvision does on PIL images."""
     height, width = height_width(size)
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def resize_mask(mask: np.ndarray, size: int | tuple[int, int], resampling: str) -> np.ndarray:
-    """Mask [h, w] of any size -> [H, W] of the same type: uint8, or int16 with ignored pixels (-1).
+    """Resizes a mask [h, w] to [H, W] of the same type: uint8, or int16 with IGNORED pixels.
 
-    Before resizing an ignored pixel gets the value of the nearest one that counts, so that it does not soften outlines.
+    Before resizing, an ignored pixel gets the value of the nearest counted one, so that it does not soften outlines.
     """
     height, width = height_width(size)
     if mask.dtype == np.uint8:
@@ -39,9 +39,9 @@ def resize_mask(mask: np.ndarray, size: int | tuple[int, int], resampling: str) 
 
 
 def flip(images: Tensor, masks: Tensor, config: TransformConfig, draws: Generator) -> tuple[Tensor, Tensor]:
-    """Flips each image [B, H, W, 3] with its mask [B, H, W], left-right and upside-down, as often as configured.
+    """Flips each image [B, H, W, 3] with its mask [B, H, W], horizontally and vertically, by the configured chances.
 
-    The draws come from a generator on the CPU, two per image, so that they do not depend on the device.
+    ``draws`` is a generator on the CPU, so that the flips do not depend on the device; each image takes two numbers.
     """
     chances = torch.rand(len(images), 2, generator=draws)
     for axis, probability, chance in ((2, config.hflip, chances[:, 0]), (1, config.vflip, chances[:, 1])):
@@ -52,9 +52,9 @@ def flip(images: Tensor, masks: Tensor, config: TransformConfig, draws: Generato
 
 
 def to_input(images: Tensor, normalisation: str) -> Tensor:
-    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W], normalised; the order of operations is torchvision's.
+    """Normalises uint8 [B, H, W, 3] to float32 [B, 3, H, W]; the order of operations is torchvision's.
 
-    Images that are given by number, int64 (``bench.training.feature_cache``), stay as they are.
+    int64 images are numbers of images (``bench.training.feature_cache``) and stay as they are.
     """
     if images.dtype == torch.int64:
         return images
@@ -64,13 +64,13 @@ def to_input(images: Tensor, normalisation: str) -> Tensor:
 
 
 def to_target(masks: Tensor, classes: bool = False) -> Tensor:
-    """Masks [B, H, W] -> float32 [B, 1, H, W], 0..1; with ``classes`` the values are classes: int64 [B, H, W].
+    """Converts masks [B, H, W] to float32 [B, 1, H, W], 0..1; with ``classes`` to class numbers int64 [B, H, W].
 
-    Ignored pixels are below 0 in either.
+    Ignored pixels are below 0 in both.
     """
     return masks.long() if classes else masks.unsqueeze(1).float().div_(255)
 
 
 def has_ignored(masks: Tensor) -> bool:
-    """Whether some pixels of masks [B, H, W] may be ignored; known from the type, without a look at the values."""
+    """Whether some pixels of masks [B, H, W] may be ignored; the type tells it without reading values."""
     return masks.dtype == torch.int16

@@ -14,6 +14,7 @@ from bench.report.page.quantities import Quantity, quantities_of
 from bench.report.page.trials import flat, number, text, trials
 from bench.report.sections import how_chosen
 from bench.report.tables import as_csv, comparisons_csv
+from bench.scoring.metric import Metric
 from bench.scoring.metrics import METRICS
 
 PAIRS = 300  # comparisons shown; all of them are in comparisons.csv
@@ -40,7 +41,7 @@ def content(results: Results, board: Leaderboard) -> dict[str, Any]:
         "pending": sum(state in ("pending", "running") for state in states.values()),
         "total": len(states),
         "columns": [column.described() for column in columns],
-        "metrics": {name: asdict(metric) for name, metric in METRICS.items()},
+        "metrics": {name: _described(metric) for name, metric in METRICS.items()},
         "tables": [_table(table, columns, board.axes) for table in board.tables],
         "external": _external(board),
         "published": _published(board),
@@ -48,6 +49,13 @@ def content(results: Results, board: Leaderboard) -> dict[str, Any]:
         **trials(results, base, mains, states),
         "files": _files(board),
     }
+
+
+def _described(metric: Metric) -> dict[str, Any]:
+    """Returns a metric as the page needs it; the columns of the page tell which metrics are shown."""
+    facts = asdict(metric)
+    del facts["shown"]
+    return facts
 
 
 def _labels(results: Results, axis: int) -> list[str]:

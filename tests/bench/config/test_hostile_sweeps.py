@@ -10,6 +10,7 @@ import pytest
 import yaml
 from conftest import examples
 from hostile import HOSTILE, NASTY, bounded, places, values
+from hostile_sweeps import CONTENTS, GOOD, GOOD_TEXT, PIECES, TAGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,34 +19,6 @@ from bench.memory.predicted_peak import Prediction
 from bench.memory.step_memory import PARTS, Footprint
 
 GIB = 2**30
-GOOD = {
-    "name": "mine",
-    "question": "Does it work?",
-    "profiles": {
-        "embedded": {
-            "base": {
-                "model": {
-                    "name": "sam3_unet",
-                    "encoder": {"name": "sam3_vit_tiny", "weights": "random", "depth": 2, "global_blocks": [1]},
-                    "adapter": {"name": "bottleneck", "rank": 2, "placement": "all"},
-                    "decoder": {"name": "light_unet", "width": 8},
-                },
-                "dataset": {"name": "procedural", "task": "salient", "train": 8, "val": 2, "test": 3, "side": 32},
-                "transform": {"size": 32, "hflip": 0.5},
-                "train": {"epochs": 1, "batch_size": 4, "lr": 5e-3, "loss": "structure_loss"},
-                "memory": {"budget_gib": 4.0},
-                "device": "cpu",
-            },
-            "axes": {"model.adapter.rank": [2, 4], "model.decoder": {"narrow": {"width": 8}, "wide": {"width": 16}}},
-            "seeds": [0, 1],
-        },
-        "second": {
-            "base": {"model": "unet", "dataset": "procedural", "transform": {"size": 32}, "device": "cpu"},
-            "variants": {"a": {"model.width": 4}, "b": {"model.width": 8, "train.epochs": 2}},
-            "seeds": [3],
-        },
-    },
-}
 
 
 @pytest.fixture(scope="module")
@@ -113,71 +86,6 @@ def mutated_trees(draw):
         else:
             node.append(draw(values))
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-
-
-GOOD_TEXT = yaml.safe_dump(GOOD, sort_keys=False)
-PIECES = [
-    "&a ",
-    "*a",
-    "<<: *a",
-    "!!python/object/apply:os.system ['touch evil']",
-    "!!python/name:os.system",
-    "!!binary xyz",
-    "!!set {a, b}",
-    "!!timestamp 2001-99-99",
-    "2001-12-14",
-    "!evil",
-    "? [a, b]\n: c",
-    "{",
-    "[",
-    "}",
-    "]",
-    ": ",
-    "- ",
-    "|",
-    ">",
-    "---\n",
-    "...\n",
-    "%YAML 9.9\n",
-    "'",
-    '"',
-    "\t",
-    "\u0000",
-    "\ufeff",
-    "\ud800",
-    '"\\ud800"',
-    '"\\x1b[2J"',
-    "0x" + "f" * 40,
-    "1:99:99",
-    "1_000",
-    "010",
-    "~",
-    "yes",
-    "9" * 5000,
-    ".nan",
-    "-.inf",
-    "1e999",
-]
-TAGS = ["!!bool", "!!int", "!!float", "!!null", "!!str", "!!map", "!!seq", "!!merge", "!!set", "!!binary", "!own", "!"]
-CONTENTS = [
-    "",
-    "''",
-    "'-'",
-    "maybe",
-    "yes",
-    "010",
-    "1:30",
-    "0x",
-    "0b1",
-    "1_0",
-    ".",
-    "+",
-    "[1]",
-    "{a: 1}",
-    "<<",
-    "=",
-    "~",
-]
 
 
 @st.composite

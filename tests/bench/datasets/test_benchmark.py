@@ -11,7 +11,7 @@ from bench.config.settings import TrainConfig, TransformConfig
 from bench.config.trial import DATASETS, TrialConfig
 from bench.datasets import DataError
 from bench.datasets.core.catalogue import catalogue
-from bench.datasets.core.packs import find
+from bench.datasets.core.find_sets import find
 from bench.records.store import load
 from bench.scoring.metrics import OF_PROTOCOL
 from bench.trial import run_trial
@@ -174,7 +174,9 @@ def test_a_joint_training_set_is_put_together_from_its_parts(tmp_path):
 def test_what_is_missing_is_said_with_where_to_get_it(root, tmp_path):
     lines = [f"{m.what} -> {m.remedy}" for m in config(root, test=["ECSSD", "PASCAL-S"]).missing()]
     assert len(lines) == 1
-    assert re.search(r"PASCAL-S is nowhere under .* -> python -m bench.data fetch PASCAL-S says", lines[0])
+    assert re.search(
+        r"PASCAL-S is nowhere under .* -> python -m bench.data fetch PASCAL-S prints its sources", lines[0]
+    )
     (gone,) = config(tmp_path / "nowhere").missing()
     assert "is no folder" in gone.what and "dataset.root=DIR" in gone.remedy
 

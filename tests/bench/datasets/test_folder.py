@@ -1,5 +1,7 @@
 """Folders of real files, good and bad."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -134,6 +136,19 @@ def test_folders_within_folders_are_read_by_a_setting(pairs):
     names = {*data.train.names, *data.val.names, *data.test.names}
     assert names == {f"set {i % 2}/pair {i:03d}" for i in range(10)}
     assert any("not used, because they are no images: set 0/notes.txt" in note for note in data.notes)
+
+
+def test_images_of_one_name_in_two_folders_are_not_taken_for_one_image(pairs):
+    images, masks = pairs
+    for folder in pairs:
+        for number, path in enumerate(sorted(folder.iterdir())):
+            (folder / f"set {number}").mkdir()
+            path.rename(folder / f"set {number}" / f"same{path.suffix}")
+    assert not any("also trained on" in note for note in build(images, masks, recursive=True).notes)
+    shutil.copy(images / "set 0" / "same.jpg", images / "set 1" / "same.jpg")
+    splits = [build(images, masks, recursive=True, split_seed=seed) for seed in range(30)]
+    notes = [note for data in splits for note in data.notes if "also trained on" in note]
+    assert notes and all(note.startswith("1 images of test are also trained on, byte for byte: set") for note in notes)
 
 
 def test_a_folder_of_images_beside_images_is_said_to_be_one(pairs):

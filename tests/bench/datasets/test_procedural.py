@@ -4,8 +4,9 @@ import torch
 
 from bench.config.settings import TransformConfig
 from bench.config.trial import DATASETS
-from bench.datasets.core import scenes
 from bench.datasets.procedural import SMALLEST_MASK, paint
+from bench.datasets.scenes import tasks
+from bench.datasets.scenes.surfaces import MATERIALS
 
 SMALL = {"name": "procedural", "train": 6, "val": 3, "test": 4, "side": 48}
 
@@ -33,9 +34,9 @@ def test_masks_are_binary_and_show_something_but_not_everything(task):
 
 
 def test_materials_are_labelled_ordered_and_outlined():
-    image, targets = scenes.materials(np.random.default_rng(0), 48)
+    image, targets = tasks.materials(np.random.default_rng(0), 48)
     assert image.shape == targets.shape == (48, 48, 3)
-    assert targets[..., 0].max() < len(scenes.MATERIALS)
+    assert targets[..., 0].max() < len(MATERIALS)
     assert set(np.unique(targets[..., 2])) == {0, 255}
     front = targets[..., 1] == 255
     assert front.any() and len(np.unique(targets[..., 0][front])) == 1  # the object in front is of one material
@@ -45,7 +46,7 @@ GOLDEN = {"salient": (1007695, 72165), "mirror": (1011570, 52785)}  # sums of th
 
 
 def test_scenes_stay_what_they_were():
-    """Records name a fingerprint; scenes that change need a new ``scenes.VERSION`` (and new golden sums here)."""
+    """Records name a fingerprint; scenes that change need a new ``VERSION`` (and new golden sums here)."""
     sums = {
         task: [int(array.astype(np.int64).sum()) for array in paint(config(task=task), 0, 0)]
         for task in ("salient", "mirror")
@@ -54,7 +55,7 @@ def test_scenes_stay_what_they_were():
         # rounding differs a little between builds of numpy and scipy
         assert sums[task][0] == pytest.approx(image, rel=2e-3)
         assert sums[task][1] == pytest.approx(mask, rel=2e-2)
-    assert scenes.VERSION == 1
+    assert tasks.VERSION == 1
 
 
 def test_splits_have_their_sizes_and_share_nothing():

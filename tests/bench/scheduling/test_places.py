@@ -18,7 +18,7 @@ from bench.processes.client import LONGEST_SOCKET, place_for_sockets
 from bench.run import main
 from bench.scheduling import ray_tune
 from models import MODELS
-from models.core import weight_cache
+from models.cache import weight_cache
 from models.core.encoder_decoder import ENCODERS
 from models.core.paths import expanded
 from models.core.weights import WeightsError

@@ -1,14 +1,19 @@
 """py_sod_metrics as we drive it, against independent arithmetic and against upstream's way of calling it."""
 
 import itertools
+import subprocess
+import sys
 import warnings
 
 import numpy as np
 import py_sod_metrics
 import pytest
+from pydantic import ValidationError
 
-from bench.config.settings import ProtocolConfig
-from bench.scoring.metrics import CLASS_METRICS, METRICS, OF_PROTOCOL, NotFinite, collect, measure, score
+from bench.config.settings import PROTOCOLS, ProtocolConfig
+from bench.scoring import protocols
+from bench.scoring.metric import NotFinite
+from bench.scoring.metrics import CLASS_METRICS, MAIN_METRICS, METRICS, OF_PROTOCOL, collect, measure, score
 
 SOD = OF_PROTOCOL["sod"]
 
@@ -32,6 +37,65 @@ def test_every_metric_is_scored_and_described(protocol):
     assert all(len(values) == 4 for values in scores.images.values())
     assert set(METRICS) == {metric for metrics in (*OF_PROTOCOL.values(), CLASS_METRICS) for metric in metrics}
     assert all(m.better in ("higher", "lower") and m.source and m.label for m in METRICS.values())
+
+
+def test_metrics_keep_their_order_in_tables_and_records():
+    """Scores of records, columns of leaderboard.csv and colours of figures follow this order."""
+    classes = ("mean_class_iou", "mean_class_dice", "pixel_accuracy")
+    assert tuple(METRICS) == (
+        *("s_measure", "weighted_f_measure", "max_f_measure", "mean_f_measure", "adaptive_f_measure"),
+        *("max_e_measure", "mean_e_measure", "mae", "mean_iou", "mean_dice"),
+        *("iou", "f_of_means", "ber", "accuracy"),
+        *classes,
+    )
+    assert list(OF_PROTOCOL) == ["sod", "mirror"] and CLASS_METRICS == classes
+    assert OF_PROTOCOL["mirror"] == ("iou", "f_of_means", "mae", "ber", "accuracy")
+    assert MAIN_METRICS == ("s_measure", "iou", "mean_class_iou")
+    left_out = {name for name, metric in METRICS.items() if not metric.shown}
+    assert left_out == {"mean_f_measure", "adaptive_f_measure", "max_e_measure", "mean_dice"}
+
+
+def test_protocols_describe_a_metric_that_they_share_alike():
+    for name in PROTOCOLS.names():
+        for metric, described in PROTOCOLS.module(name).METRICS.items():
+            assert METRICS[metric] is described
+
+
+def test_a_protocol_is_one_file(tmp_path, monkeypatch):
+    """A file in the folder is accepted by a configuration, scores, and describes its metrics."""
+    (tmp_path / "dark.py").write_text(DARK)
+    monkeypatch.setattr(protocols, "__path__", [*protocols.__path__, str(tmp_path)])
+    monkeypatch.setattr(PROTOCOLS, "_names", [*PROTOCOLS.names(), "dark"])
+    scores = score(pairs(), ProtocolConfig(name="dark"))
+    assert scores.overall == {"darkness": pytest.approx(np.mean([1 - p.mean() / 255 for _, p, _ in pairs()]))}
+    assert list(scores.images) == ["name", "darkness"]
+    with pytest.raises(ValidationError, match="unknown protocol 'drk'. Did you mean 'dark'"):
+        ProtocolConfig(name="drk")
+
+
+def test_commands_that_score_nothing_do_not_import_py_sod_metrics():
+    code = "import sys, bench.run, bench.scoring.metrics; sys.exit('py_sod_metrics.sod_metrics' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+DARK = """
+from bench.scoring.metric import Metric
+
+METRICS = {"darkness": Metric("dark", "higher", "this test")}
+OBJECT_ABOVE = 128
+
+
+def measure(prediction, mask, minmax):
+    return {"darkness": 1 - prediction.mean() / 255}
+
+
+def of_images(measured):
+    return measured
+
+
+def of_set(measured):
+    return {}
+"""
 
 
 def test_equals_upstreams_eval_py():

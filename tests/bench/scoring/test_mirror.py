@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bench.config.settings import ProtocolConfig
-from bench.scoring import mirror
 from bench.scoring.metrics import score
+from bench.scoring.protocols import mirror
 
 MIRROR = ProtocolConfig(name="mirror")
 MAPS = arrays(np.uint8, (6, 7), elements=st.integers(0, 255))

@@ -11,7 +11,7 @@ from safetensors.torch import load, save_file
 
 from bench.config.trial import DATASETS, TrialConfig
 from bench.records.provenance import provenance
-from bench.scoring import sod
+from bench.scoring import sod_measures
 from bench.system import files
 from bench.training import loop as training_loop
 from bench.training import training_state
@@ -156,7 +156,7 @@ def test_when_scoring_fails_only_scoring_is_repeated(config, tmp_path, monkeypat
     after = Checkpoints.after_training
     with monkeypatch.context() as patched:
         patched.setattr(Checkpoints, "after_training", lambda self, memory: kept.append(memory) or after(self, memory))
-        patched.setattr(sod, "measure", lambda *arguments: {"s_measure": np.nan})
+        patched.setattr(sod_measures, "measure", lambda *arguments: {"s_measure": np.nan})
         failed = run_trial(config, checkpoints=Checkpoints(tmp_path, 1e9))
     assert (
         failed.status == "error" and failed.error == "salient-val-0000: s_measure of this image is not a finite number"

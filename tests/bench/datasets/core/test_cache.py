@@ -111,7 +111,7 @@ def test_a_full_disk_is_told_before_anything_is_written(cache, monkeypatch):
 ONE_OF_SEVERAL = """
 import sys, time
 import numpy as np
-from bench.datasets import silent
+from bench.system.progress import silent
 from bench.datasets.core.cache import resized_pairs
 
 def read(i):

@@ -15,8 +15,8 @@ from PIL import Image, ImageOps
 from bench.datasets import DataError
 from bench.datasets.core import images
 from bench.datasets.core.images import ORIENTATION
-from bench.datasets.core.masks import to_mask
-from bench.datasets.folder import matched, pairs_of
+from bench.datasets.core.pairing import matched, pairs_of
+from bench.datasets.masks.mask import to_mask
 
 WIDTH, HEIGHT = 12, 8
 BOX = np.s_[1:4, 2:9]

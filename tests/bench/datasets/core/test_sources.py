@@ -1,7 +1,9 @@
 """Data and weights by URI. The network is replaced by ``file://``, which takes the same way through pyarrow."""
 
+import io
 import json
 import threading
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,6 @@ from conftest import write_pairs
 
 from bench.config.errors import ConfigError
 from bench.config.trial import with_value
-from bench.datasets.core import sources
 from bench.datasets.core.sources import Source, fetch, parse
 from bench.run import main
 from bench.scheduling import cluster
@@ -51,13 +52,39 @@ def test_what_cannot_be_fetched_is_one_line_and_leaves_nothing(tmp_path, monkeyp
     def refuse(url, timeout):
         raise OSError("no route to host\nmore")
 
-    monkeypatch.setattr(sources, "urlopen", refuse)
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
     (tmp_path / "file").write_text("")
     uris = {"a": (tmp_path / "nowhere").as_uri(), "b": "https://host/w.pt", "file/c": (tmp_path / "file").as_uri()}
     problems = fetch([Source(str(tmp_path / name), uri) for name, uri in uris.items()])
     assert len(problems) == 3 and all(len(line.splitlines()) == 1 for line in problems)
     assert "cannot be fetched: there is nothing" in problems[0] and "no route to host" in problems[1]
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+
+
+class Answer(io.BytesIO):
+    """What a server answers; ``length`` is the one that it promises."""
+
+    def __init__(self, content, length, status=200):
+        super().__init__(content)
+        self.status, self.headers = status, Message()
+        self.headers["ETag"], self.headers["Content-Length"] = '"one"', str(length)
+
+
+def test_a_connection_that_breaks_is_an_error_and_the_next_fetch_goes_on(tmp_path, monkeypatch):
+    wanted = [Source(str(tmp_path / "w.pt"), "https://host/w.pt")]
+    monkeypatch.setattr("urllib.request.urlopen", lambda request, timeout: Answer(b"half", 9))
+    (problem,) = fetch(wanted)
+    assert "the connection ended after 4 of 9 bytes" in problem and not (tmp_path / "w.pt").exists()
+    asked = []
+
+    def go_on(request, timeout):
+        asked.append(request.get_header("Range"))
+        return Answer(b"whole", 5, 206)
+
+    monkeypatch.setattr("urllib.request.urlopen", go_on)
+    assert fetch(wanted) == [] and asked == ["bytes=4-"]
+    assert [path.name for path in tmp_path.iterdir()] == ["w.pt"]
+    assert (tmp_path / "w.pt").read_bytes() == b"halfwhole"
 
 
 def test_a_node_fetches_before_it_says_what_it_lacks(tiny, tmp_path):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from models.core import weight_cache, weights
+from models.cache import weight_cache
+from models.core import weights
 
 
 @pytest.fixture(autouse=True)
@@ -131,14 +133,14 @@ def test_damaged_file_is_set_aside_and_made_anew(checkpoint, cache, damage):
     else:
         file.write_bytes({"cut off": whole[:-100], "empty": b"", "garbage": os.urandom(500)}[damage])
     assert same(loaded(path), layer)
-    assert file.read_bytes() == whole and file.with_suffix(".damaged").exists()
+    assert file.read_bytes() == whole and len(list(cache.glob(f"{file.name}.damaged-*"))) == 1
 
 
 def test_wrong_checkpoint_leaves_no_file(tmp_path, cache):
     torch.save({"weight": torch.zeros(3)}, tmp_path / "wrong.pt")
     with pytest.raises(weights.WeightsError, match="1 missing: bias"):
         loaded(tmp_path / "wrong.pt")
-    assert not cache.exists()
+    assert list(cache.iterdir()) == []
 
 
 def test_a_disk_that_refuses_is_a_plain_sentence(checkpoint, tmp_path, monkeypatch):
@@ -160,18 +162,23 @@ def test_failure_while_writing_leaves_nothing_behind(checkpoint, cache, monkeypa
 
 
 def test_several_may_start_at_once(checkpoint, cache, monkeypatch):
-    """All find no file, all make it, the last rename wins, and each has whole tensors."""
+    """All find no file, one reads the checkpoint while the others wait, and each has whole tensors."""
     path, layer = checkpoint
-    read, together = weights.read, threading.Barrier(4)
+    read, calls, together = weights.read, [], threading.Barrier(4)
 
-    def read_together(path):
-        together.wait(timeout=20)
+    def read_slowly(path):
+        calls.append(path)
+        time.sleep(0.2)
         return read(path)
 
-    monkeypatch.setattr(weights, "read", read_together)
+    def loaded_together(path):
+        together.wait(timeout=20)
+        return loaded(path)
+
+    monkeypatch.setattr(weights, "read", read_slowly)
     with ThreadPoolExecutor(4) as pool:
-        assert all(same(other, layer) for other in pool.map(loaded, [path] * 4))
-    assert len(list(cache.iterdir())) == 1
+        assert all(same(other, layer) for other in pool.map(loaded_together, [path] * 4))
+    assert len(list(cache.iterdir())) == len(calls) == 1
 
 
 def test_lies_where_the_environment_says(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Finds the benchmark sets under a folder, in whatever layout they were unpacked."""
+"""Finds the benchmark sets below a folder, in any known layout."""
 
 import os
 from collections.abc import Iterator
@@ -8,12 +8,14 @@ from typing import NamedTuple
 from bench.datasets.core.catalogue import Layout, catalogue
 from bench.datasets.core.images import EXTENSIONS
 
-DEEPEST = 6  # folders below the root that are looked into
-JUNK = "__macosx"  # what macOS leaves in archives
+DEEPEST = 6
+"""Levels of folders below the root that are searched."""
+JUNK = "__macosx"
+"""Folder that macOS adds to archives."""
 
 
 class Found(NamedTuple):
-    """Two folders that hold a set, or, without a ``name``, image and mask folders that no known set lies in."""
+    """The two folders of a set; without a ``name``, an image and a mask folder of an unknown set."""
 
     name: str | None
     pack: str
@@ -24,17 +26,21 @@ class Found(NamedTuple):
 
 
 def find(root: Path) -> list[Found]:
-    """Every known set under ``root`` in the catalogue's order, then pairs of folders that look like data sets.
+    """Finds every known set below ``root``, in the order of the catalogue, then other pairs of image and mask folders.
 
-    The names of the folders above ``root`` count: a set's own folder is found when it is the root itself.
+    The names of the folders above ``root`` count, too, so ``root`` may be a set's own folder.
     """
     folders = {_parts(path): path for path in _folders(root.resolve())}
-    found = [f for name in catalogue().sets for f in _known(name, folders)]
-    taken = {f.images for f in found}
-    return found + [f for f in _unknown(folders) if f.images not in taken]
+    found: list[Found] = []
+    for name in catalogue().sets:
+        found += _known(name, folders)
+    known = {each.images for each in found}
+    found += [each for each in _unknown(folders) if each.images not in known]
+    return found
 
 
 def _known(name: str, folders: dict[tuple[str, ...], Path]) -> Iterator[Found]:
+    """Yields the places of a set, each image folder once."""
     seen = set()
     for layout in catalogue().layouts(name):
         for images, masks in _matches(layout, folders):
@@ -44,6 +50,7 @@ def _known(name: str, folders: dict[tuple[str, ...], Path]) -> Iterator[Found]:
 
 
 def _matches(layout: Layout, folders: dict[tuple[str, ...], Path]) -> Iterator[tuple[Path, Path]]:
+    """Yields the image and mask folders of a layout."""
     of_images, of_masks = _parts(Path(layout.images)), _parts(Path(layout.masks))
     for parts, images in folders.items():
         if parts[-len(of_images) :] == of_images:
@@ -53,6 +60,7 @@ def _matches(layout: Layout, folders: dict[tuple[str, ...], Path]) -> Iterator[t
 
 
 def _unknown(folders: dict[tuple[str, ...], Path]) -> Iterator[Found]:
+    """Yields sibling folders with the names of an image and a mask folder in some convention."""
     for parts, images in folders.items():
         for pack, names in catalogue().conventions.items():
             of_images, of_masks = (name.lower() for name in names)
@@ -62,12 +70,12 @@ def _unknown(folders: dict[tuple[str, ...], Path]) -> Iterator[Found]:
 
 
 def _parts(path: Path) -> tuple[str, ...]:
-    """Names along a path as they are compared: case and underscores do not matter."""
+    """Returns the names along a path in the form that is compared: without upper case and underscores."""
     return tuple(part.lower().replace("_", "-") for part in path.parts)
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """``root`` and the folders below it, links followed once, each folder of a name before its siblings' children."""
+    """Yields ``root`` and the folders below it, level by level; links are followed, and no folder comes twice."""
     seen, level = set(), [root]
     for _ in range(DEEPEST + 1):
         below = []

@@ -1,4 +1,7 @@
-"""Downloads one file so that a broken line costs nothing: it goes on where it stopped, and is checked at the end."""
+"""Downloads one file over HTTP, goes on where an earlier attempt stopped, and checks the checksum at the end.
+
+``fsspec`` is not used: its HTTP file system needs aiohttp, and it neither resumes a download nor checks it.
+"""
 
 import hashlib
 import json
@@ -15,18 +18,18 @@ from bench.datasets.core.catalogue import File
 TIMEOUT_SECONDS = 60
 BLOCK = 1 << 20
 Watch = Callable[[int, int | None], None]
-"""Called with the bytes that are there and the bytes that there will be, if the server says so."""
+"""Called with the bytes that have arrived and the size of the file, ``None`` if the server does not tell it."""
 
 
-class FetchError(Exception):
-    """Why a file is not there, in one line."""
+class DownloadError(Exception):
+    """The reason why a download failed, in one line."""
 
 
 def download(file: File, folder: Path, watch: Watch = lambda done, total: None) -> tuple[Path, str]:
-    """The file in ``folder`` under its own name, and a line on how it was checked.
+    """Downloads a file into ``folder`` under its own name; returns its path and a line that says how it was checked.
 
-    An interrupted download is kept as ``NAME.part`` and continued next time, if the server says that the file is still
-    the same. A file with the wrong digest is set aside as ``NAME.wrong``. Raises ``FetchError``.
+    An interrupted download is kept as ``NAME.part`` (``resume``). A file with the wrong digest is set aside as
+    ``NAME.wrong``. Raises ``DownloadError``.
     """
     target = folder / file.url.rsplit("/", 1)[1]
     try:
@@ -36,27 +39,33 @@ def download(file: File, folder: Path, watch: Watch = lambda done, total: None) 
                 return target, "was there already; its source publishes no checksum"
             if _digest(target, file.digest) == file.digest:
                 return target, "was there already; checksum agrees"
-            raise FetchError(f"{target}: is there, but its checksum is not {file.digest}. Move it away")
-        part, about = target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.part.json")
-        _continue(file.url, part, about, watch)
+            raise DownloadError(f"{target}: is there, but its checksum is not {file.digest}. Move it away")
+        part = target.with_name(f"{target.name}.part")
+        resume(file.url, part, watch)
         found = _digest(part, file.digest or "sha256:")
         if file.digest is not None and found != file.digest:
             wrong = target.with_name(f"{target.name}.wrong")
             part.replace(wrong)
-            about.unlink(missing_ok=True)
-            raise FetchError(f"{file.url}: its checksum is {found}, not {file.digest}. Set aside as {wrong}")
+            version_file(part).unlink(missing_ok=True)
+            raise DownloadError(f"{file.url}: its checksum is {found}, not {file.digest}. Set aside as {wrong}")
         part.replace(target)
-        about.unlink(missing_ok=True)
+        version_file(part).unlink(missing_ok=True)
     except OSError as error:
-        raise FetchError(f"{target}: cannot be written ({error})") from None
+        raise DownloadError(f"{target}: cannot be written ({error})") from None
     return target, "checksum agrees" if file.digest else f"its source publishes no checksum; this file is {found}"
 
 
-def _continue(url: str, part: Path, about: Path, watch: Watch) -> None:
-    """Fills ``part`` from where it ends. ``about`` keeps what the server called the version that is being fetched."""
+def resume(url: str, part: Path, watch: Watch = lambda done, total: None) -> None:
+    """Downloads all of ``url`` to ``part``, from the end of an earlier attempt if the server has the same version.
+
+    ``version_file(part)`` keeps the version that the server named; the caller removes it together with ``part``. Raises
+    ``DownloadError`` if the server or the connection fails, and ``OSError`` if the disk refuses.
+    """
+    about = version_file(part)
     version = _known_version(about) if part.exists() else None
     done = part.stat().st_size if version else 0
     headers = {"Range": f"bytes={done}-", "If-Range": version} if version and done else {}
+    total = None
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS) as answer:
             resumed = answer.status == 206
@@ -73,19 +82,25 @@ def _continue(url: str, part: Path, about: Path, watch: Watch) -> None:
                 file.flush()
                 os.fsync(file.fileno())
     except urllib.error.HTTPError as error:
-        if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{done}":
-            return  # all of it was there, only the check was not done
-        raise FetchError(f"{url}: the server answers {error.code} {error.reason}") from None
+        is_complete = error.code == 416 and error.headers.get("Content-Range") == f"bytes */{done}"
+        if not is_complete:
+            raise DownloadError(f"{url}: the server answers {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
-        raise FetchError(f"{url}: cannot be reached ({error.reason})") from None
+        raise DownloadError(f"{url}: cannot be reached ({error.reason})") from None
     except (HTTPException, TimeoutError, ConnectionError) as error:
         reason = str(error) or type(error).__name__
-        raise FetchError(f"{url}: the connection broke ({reason}). Run it again to go on") from None
+        raise DownloadError(f"{url}: the connection broke ({reason}). Run it again to go on") from None
     if total is not None and done < total:
-        raise FetchError(f"{url}: the connection ended after {done:,} of {total:,} bytes. Run it again to go on")
+        raise DownloadError(f"{url}: the connection ended after {done:,} of {total:,} bytes. Run it again to go on")
+
+
+def version_file(part: Path) -> Path:
+    """Returns the path of the file that names the version of a partial download."""
+    return part.with_name(f"{part.name}.json")
 
 
 def _known_version(about: Path) -> str | None:
+    """Returns the version of the file that an earlier attempt began to download."""
     try:
         return json.loads(about.read_text())
     except (OSError, ValueError):
@@ -93,13 +108,13 @@ def _known_version(about: Path) -> str | None:
 
 
 def _version(headers: Message) -> str | None:
-    """What tells one version of a file from the next; a weak tag does not."""
+    """Returns the header that identifies a version of a file; a weak tag does not identify it."""
     tag = headers.get("ETag")
     return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
 
 
 def _digest(path: Path, like: str) -> str:
-    """``md5:...`` or ``sha256:...`` of a file, whichever ``like`` is."""
+    """Returns ``md5:...`` or ``sha256:...`` of a file, of the kind that ``like`` has."""
     name = like.partition(":")[0]
     state = hashlib.new(name)
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The protocol of salient objects on one image, by py_sod_metrics: WZH0120/SAM3-UNet fdb21da, eval.py."""
+"""The arithmetic of the protocol ``sod`` on one image, by py_sod_metrics: WZH0120/SAM3-UNet fdb21da, eval.py."""
 
 import numpy as np
 
@@ -10,10 +10,10 @@ maps, curves_of = module_of("py_sod_metrics", "sod_metrics"), module_of("py_sod_
 
 
 class _StructureMeasure(maps.Smeasure):
-    """S of py_sod_metrics 1.6.2, also where a quarter of the image has no pixels, or some pixels do not count.
+    """The S-measure of py_sod_metrics 1.6.2, also for quarters of the image without pixels and for ignored pixels.
 
     A mask whose object ends in the last row or column has quarters without pixels. Their weight is 0, and 1.6.2
-    multiplies it by the SSIM of nothing, which is NaN.
+    multiplies it by their SSIM, which is NaN.
     """
 
     def __init__(self, counted: np.ndarray | None) -> None:
@@ -34,7 +34,7 @@ class _StructureMeasure(maps.Smeasure):
         return super().object(pred, gt)
 
     def region(self, pred: np.ndarray, gt: np.ndarray) -> float:
-        """SSIM of the quarters around the object's centroid, weighted by their pixels that count (Fan et al., eq. 5)."""
+        """Returns the SSIM of the quarters around the centroid, weighted by counted pixels (Fan et al., eq. 5)."""
         if self.counted is None:
             return super().region(pred, gt)
         row, column = (int(centre.round()) + 1 for centre in np.argwhere(gt).mean(axis=0))
@@ -48,12 +48,11 @@ class _StructureMeasure(maps.Smeasure):
 
 
 def measure(prediction: np.ndarray, mask: np.ndarray, minmax: bool) -> dict[str, float | np.ndarray]:
-    """Prediction [H, W] (uint8 0..255, or float 0..1) and mask [H, W] (uint8, or int16 with IGNORED) -> scores of this
-    image.
+    """Measures a prediction [H, W] (uint8 0..255, or float 0..1) by a mask [H, W] (uint8, or int16 with IGNORED).
 
-    The mask's object is what is above 128. With ``minmax`` the map is stretched exactly as ``prepare_data`` does. The
-    curves [256] are for means over images: ``bench.scoring.metrics.collect``. Ignored pixels do not count: sums leave them out,
-    and in the weighted F-measure, whose errors spread over 7 x 7 pixels, their error is 0.
+    Levels of the mask above 128 are object. ``minmax`` stretches the map exactly as ``prepare_data`` of py_sod_metrics
+    does. Returns numbers, and curves [256] that are averaged over images. Ignored pixels do not count: sums leave them
+    out, and in the weighted F-measure, whose errors spread over 7 x 7 pixels, their error is 0.
     """
     counted = None if mask.dtype == np.uint8 else mask != IGNORED
     truth = mask > 128

@@ -9,7 +9,7 @@ import pytest
 
 from bench import data
 from bench.datasets.core.catalogue import BenchmarkSet, File, Source, catalogue
-from bench.datasets.core.fetch import FetchError, download
+from bench.datasets.core.download import DownloadError, download
 
 CONTENT = bytes(range(256)) * 400
 
@@ -79,7 +79,7 @@ def test_a_file_comes_whole_and_is_not_fetched_twice(server, tmp_path):
 
 def interrupted(server, tmp_path, file):
     server.breaks_after = 5000
-    with pytest.raises(FetchError, match="connection ended after 5,000 of 102,400 bytes. Run it again to go on"):
+    with pytest.raises(DownloadError, match="connection ended after 5,000 of 102,400 bytes. Run it again to go on"):
         download(file, tmp_path)
     server.breaks_after = None
 
@@ -120,24 +120,24 @@ def test_a_finished_part_is_only_checked(server, tmp_path):
 
 def test_a_wrong_checksum_sets_the_file_aside(server, tmp_path):
     file = File(url=server.url(), digest=f"sha256:{'0' * 64}")
-    with pytest.raises(FetchError, match=f"its checksum is {SHA256}, not sha256:0000.*Set aside as .*set.zip.wrong"):
+    with pytest.raises(DownloadError, match=f"its checksum is {SHA256}, not sha256:0000.*Set aside as .*set.zip.wrong"):
         download(file, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["set.zip.wrong"]
 
 
 def test_a_file_that_is_there_but_wrong_is_not_touched(server, tmp_path):
     (tmp_path / "set.zip").write_bytes(b"mine")
-    with pytest.raises(FetchError, match="is there, but its checksum is not .* Move it away"):
+    with pytest.raises(DownloadError, match="is there, but its checksum is not .* Move it away"):
         download(File(url=server.url(), digest=SHA256), tmp_path)
     assert (tmp_path / "set.zip").read_bytes() == b"mine" and not server.asked
 
 
 def test_gone_and_unreachable(server, tmp_path):
-    with pytest.raises(FetchError, match="/gone: the server answers 404 Not Found"):
+    with pytest.raises(DownloadError, match="/gone: the server answers 404 Not Found"):
         download(File(url=server.url("gone")), tmp_path)
     server.server_close()
     server.shutdown()
-    with pytest.raises(FetchError, match="cannot be reached .*refused"):
+    with pytest.raises(DownloadError, match="cannot be reached .*refused"):
         download(File(url=server.url()), tmp_path)
 
 

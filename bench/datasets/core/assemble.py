@@ -1,0 +1,147 @@
+"""From pairs of files to the splits of a dataset: split by a seed, read, resized and cached.
+
+The way of an image: ``PairReader`` reads it, ``cache.resized_pairs`` keeps it, and a ``Split`` gives it out in batches.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from bench.config.settings import TransformConfig
+from bench.datasets import Data, DataError, Split
+from bench.datasets.core import cache
+from bench.datasets.core.pair_reader import PairReader, PairSet
+from bench.datasets.core.pairing import set_fingerprint
+from bench.datasets.masks.mask import BINARY
+from bench.datasets.masks.reading import Reading
+from bench.system.progress import Progress
+from bench.system.wording import some
+
+TEST_FRACTION = 0.2
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def split(
+    pool: list[PairSet], tests: list[PairSet], *, val: float, test: float | None = None, seed: int, where: str
+) -> list[np.ndarray]:
+    """Splits pairs by a seed; returns the numbers of the train, val and test pairs, ascending.
+
+    pool: the sets that are split; a share above zero gets at least one of their pairs. tests: separate test sets, whose
+    pairs follow those of the pool. where: the place that an error names. Raises ``DataError``.
+    """
+    pairs, held_out = _pairs_in(pool), _pairs_in(tests)
+    if test is None:
+        test = TEST_FRACTION
+    if held_out:
+        test = 0.0
+    n_val, n_test = _count(val, pairs), _count(test, pairs)
+    if n_val + n_test >= pairs:
+        raise DataError([f"{where}: {pairs} pairs cannot be split into train, {n_val} val and {n_test} test"])
+    if not n_test and not held_out:
+        raise DataError(["dataset.test: 0 leaves nothing to score. Give a share or test_images and test_masks"])
+    order = np.random.default_rng(seed).permutation(pairs)
+    for_val, for_test, for_train = np.split(order, [n_val, n_val + n_test])
+    if held_out:
+        for_test = np.arange(pairs, pairs + held_out)
+    return [np.sort(for_train), np.sort(for_val), np.sort(for_test)]
+
+
+def _pairs_in(sets: list[PairSet]) -> int:
+    return sum(len(each.pairs) for each in sets)
+
+
+def _count(share: float, pairs: int) -> int:
+    """Returns the number of pairs in a share, at least one if the share is above zero."""
+    return max(1, round(share * pairs)) if share else 0
+
+
+class _Rows(NamedTuple):
+    """Numbers of the pairs, in the order of all sets."""
+
+    of_set: dict[str, np.ndarray]
+    train: np.ndarray
+    val: np.ndarray
+    tests: dict[str, np.ndarray]
+
+    @property
+    def splits(self) -> list[np.ndarray]:
+        """Numbers of the pairs of each split: train, val and the test sets."""
+        return [self.train, self.val, *self.tests.values()]
+
+
+def assemble(
+    pool: list[PairSet],
+    tests: list[PairSet],
+    splits: list[np.ndarray],
+    transform: TransformConfig,
+    notes: list[str],
+    progress: Progress,
+) -> Data:
+    """Reads, resizes and caches sets of pairs.
+
+    pool: the sets that train and val pairs are taken from. tests: the sets that are scored; without them the test pairs
+    are taken from the pool, too. splits: numbers of the train, val and test pairs in the order of pool and tests
+    (``split``). notes: gets what a user should know. Raises ``DataError``.
+    """
+    sets = {each.name: each for each in (*pool, *tests)}
+    rows = _rows(sets, tests, splits)
+    reader = PairReader(list(sets.values()), transform)
+    images, masks, facts = cache.resized_pairs(
+        reader.cache_key(), len(reader.pairs), transform.size, reader.read, progress, notes, reader.mask_type
+    )
+    notes += _seen_twice(rows, reader)
+    notes += _mask_notes(facts)
+    if not any(facts[i]["object"] for i in rows.train):
+        raise DataError([f"none of the {len(rows.train)} training masks holds an object: there is nothing to learn"])
+    made = [Split(images, masks, chosen, reader.names(chosen), reader.ground_truth) for chosen in rows.splits]
+    almost_white = {}
+    for name, chosen in rows.tests.items():
+        almost_white[name] = [reader.pairs[i].stem for i in chosen if facts[i]["almost_white"]]
+    return Data(
+        *made[:3],
+        fingerprint=_fingerprint(rows, reader),
+        notes=tuple(notes),
+        test_sets=dict(zip(rows.tests, made[2:])),
+        set_fingerprints={name: set_fingerprint(reader.contents_of(chosen)) for name, chosen in rows.of_set.items()},
+        changed=reader.changed,
+        almost_white=almost_white,
+    )
+
+
+def _rows(sets: Mapping[str, PairSet], tests: list[PairSet], splits: list[np.ndarray]) -> _Rows:
+    of_set, first = {}, 0
+    for name, each in sets.items():
+        of_set[name] = np.arange(first, first + len(each.pairs))
+        first += len(each.pairs)
+    of_test = {each.name: of_set[each.name] for each in tests} or {"test": splits[2]}
+    return _Rows(of_set, splits[0], splits[1], of_test)
+
+
+def _fingerprint(rows: _Rows, reader: PairReader) -> str:
+    """Returns 32 hex digits over the files of each split, and over the settings that decide what their object is."""
+    content: list[Any] = [reader.contents_of(chosen) for chosen in rows.splits]
+    decided = [each.reading[3:] for each in reader.sets]
+    if any(each != Reading()[3:] for each in decided):
+        content.append(decided)
+    return cache.digest(content)
+
+
+def _mask_notes(facts: list[dict[str, Any]]) -> list[str]:
+    """Returns a line for each kind of mask whose values are not just 0 and 255."""
+    kinds = Counter(fact["how"] for fact in facts)
+    return [f"{count} of {len(facts)} masks: {how}" for how, count in kinds.most_common() if how != BINARY]
+
+
+def _seen_twice(rows: _Rows, reader: PairReader) -> list[str]:
+    """Returns a line for each test set that has image files of training pairs."""
+    digests = reader.image_digests()
+    trained = {digests[i] for i in rows.train}
+    lines = []
+    for name, chosen in rows.tests.items():
+        stems = [reader.pairs[i].stem for i in chosen if digests[i] in trained]
+        if stems:
+            lines.append(f"{len(stems)} images of {name} are also trained on, byte for byte: {some(stems)}")
+    return lines
