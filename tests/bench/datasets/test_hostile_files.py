@@ -39,7 +39,7 @@ def prepared(folders, command, monkeypatch, tmp_path):
     """A whole run up to the point where trials would start, after which nothing is done."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(executor.serial, "run_serially", lambda *arguments, **more: None)
-    monkeypatch.setattr(run.report, "write", lambda *arguments, **more: [])
+    monkeypatch.setattr(run.reports, "write", lambda *arguments, **more: [])
 
     def execute(*overrides):
         code, said = command(

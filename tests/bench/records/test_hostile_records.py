@@ -14,7 +14,7 @@ from bench.config.expand import expand
 from bench.config.sweep import load_sweep
 from bench.leaderboard.leaderboard import summarise
 from bench.records.external_scores import load_external
-from bench.records.record import load_all
+from bench.records.store import load_all
 from bench.report.tables import as_csv, markdown
 
 command = pytest.fixture(hostile_files.command)
