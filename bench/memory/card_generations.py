@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.memory import sampler
+from bench.memory import nvml
 
 MIB = 2**20
 SMALL_WORKSPACE = 8_519_680
@@ -70,5 +70,5 @@ def here() -> Generation | None:
 
     CUDA is not asked: a process that asks it may appear on the card, beside a trial that has to be alone there.
     """
-    capability = sampler.Gpus().capability()
+    capability = nvml.Gpus().capability()
     return None if capability is None else of_capability(capability)

@@ -9,8 +9,7 @@ from bench.config.expand import Trial, data_key, model_key
 from bench.config.trial import DATASETS, TrialConfig
 from bench.datasets import DataError
 from bench.datasets.core import cache
-from bench.memory.measure import nvml_missing
-from bench.memory.sampler import nvml_problem
+from bench.memory.nvml import nvml_missing, nvml_problem
 from bench.system.progress import Progress, silent
 from bench.system.wording import first_lines, some
 from models.core.registry import Missing

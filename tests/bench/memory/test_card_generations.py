@@ -6,7 +6,7 @@ from fake_cuda import FakeCuda
 from fake_nvml import FakeNvml
 
 from bench.config.trial import TrialConfig, with_value
-from bench.memory import sampler
+from bench.memory import nvml
 from bench.memory.card_generations import DEFAULT, GENERATIONS, here, of_capability, of_device
 from bench.memory.predicted_peak import fake_footprint, predict
 
@@ -43,15 +43,15 @@ def test_of_this_machine_nvml_says_it_and_cuda_is_not_asked(monkeypatch, capabil
         raise AssertionError("CUDA was asked, which may put this process on the card")
 
     monkeypatch.setattr(torch.cuda, "_lazy_init", refuse)
-    nvml = FakeNvml({uuid: [0] for uuid in capabilities})
+    fake = FakeNvml({uuid: [0] for uuid in capabilities})
 
     def capability(handle):
         if isinstance(capabilities[handle], str):
             raise FakeNvml.NVMLError(capabilities[handle])
         return list(capabilities[handle])
 
-    nvml.nvmlDeviceGetCudaComputeCapability = capability
-    monkeypatch.setattr(sampler, "pynvml", nvml)
+    fake.nvmlDeviceGetCudaComputeCapability = capability
+    monkeypatch.setattr(nvml, "pynvml", fake)
     found = here()
     assert (found and found.name) == name
 
