@@ -5,7 +5,7 @@ Every image is decoded and resized once into a cache on disk that all trials of 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -23,9 +23,42 @@ class DataError(Exception):
         self.errors = errors
 
 
+ReadFeatures = Callable[[np.ndarray, np.ndarray], tuple[Tensor, ...]]
+"""Reads features: numbers of pairs in a split int [B], and their flips bool [B, 2] -> tensors [B, ...]."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """A batch of images that is given by the output of an encoder's first blocks, which is read when it is needed."""
+
+    numbers: np.ndarray  # int [B], of pairs in their split
+    flips: np.ndarray  # bool [B, 2]: left-right, upside-down
+    read_features: ReadFeatures
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, part: slice) -> "Features":
+        return replace(self, numbers=self.numbers[part], flips=self.flips[part])
+
+    def flipped(self, direction: int, chosen: Tensor) -> "Features":
+        """Returns the batch with the chosen images, bool [B], flipped: left-right (0) or upside-down (1)."""
+        flips = self.flips.copy()
+        flips[:, direction] ^= chosen.cpu().numpy()
+        return replace(self, flips=flips)
+
+    def read(self) -> tuple[Tensor, ...]:
+        """Reads the tensors, on the device."""
+        return tuple(tensor.to(self.device) for tensor in self.read_features(self.numbers, self.flips))
+
+
 @dataclass(frozen=True)
 class Split:
-    """Some of a dataset's pairs, resized. ``images`` and ``masks`` belong to the whole set; ``indices`` select."""
+    """Some of a dataset's pairs, resized. ``images`` and ``masks`` belong to the whole set; ``indices`` select.
+
+    With ``read_features`` a batch has ``Features`` instead of images (``bench.training.feature_cache``).
+    """
 
     images: np.ndarray  # uint8 [N, H, W, 3]
     masks: np.ndarray  # uint8 [N, H, W], 0..255, soft where resizing made it so; or classes. int16 if some are IGNORED
@@ -34,17 +67,26 @@ class Split:
     read_ground_truth: Callable[
         [int], np.ndarray
     ]  # number of a pair in the whole set -> like masks, [H, W], original size
+    read_features: ReadFeatures | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def batch(self, chosen: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+    def batch(self, chosen: np.ndarray, device: torch.device) -> tuple[Tensor | Features, Tensor]:
         """Images uint8 [B, H, W, 3] and masks uint8 or int16 [B, H, W] of some of the pairs 0..n-1, on the device.
 
         They travel as bytes, a quarter of what they are as floats.
         """
         rows = self.indices[chosen]
-        return torch.from_numpy(self.images[rows]).to(device), torch.from_numpy(self.masks[rows]).to(device)
+        if self.read_features is not None:
+            images = Features(chosen, np.zeros((len(chosen), 2), bool), self.read_features, device)
+        else:
+            images = torch.from_numpy(self.images[rows]).to(device)
+        return images, torch.from_numpy(self.masks[rows]).to(device)
+
+    def with_features(self, read_features: ReadFeatures) -> "Split":
+        """Returns the same pairs with features instead of images."""
+        return replace(self, read_features=read_features)
 
     def ground_truth(self, i: int) -> np.ndarray:
         """The mask of pair ``i`` of this split at its original size [H, W]: above 128 is object; or classes. uint8, or
