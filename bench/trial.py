@@ -50,7 +50,7 @@ def run_trial(
     trials_at_once: int = 1,
     on_epoch: Callable[[Epoch], Any] = lambda epoch: None,
     on_step: Callable[[], Any] = lambda: None,
-    checkpoints: training_state.Checkpoints | None = None,
+    checkpoints: training_state.TrainingStates | None = None,
     share: Share = Share(),
 ) -> TrialRecord:
     """Trains and scores one configuration. Never raises: what goes wrong becomes the record's status and error.
@@ -120,7 +120,7 @@ def _run(
     trials_at_once: int,
     on_epoch: Callable[[Epoch], Any],
     on_step: Callable[[], Any],
-    checkpoints: training_state.Checkpoints | None,
+    checkpoints: training_state.TrainingStates | None,
     share: Share,
 ) -> TrialRecord:
     """The trial itself; ``known`` collects what the record will say even if the trial fails."""

@@ -349,7 +349,7 @@ def test_a_loss_that_is_no_number_is_a_result_with_its_step(monkeypatch, tiny_wi
 @pytest.mark.parametrize(
     ("look", "text"),
     [
-        (0, "after the last step, 2, these are no numbers: decoder.head.weight"),
+        (0, "after the last step, 2, these weights are not finite (NaN or infinity): decoder.head.weight"),
         (1, "the validation loss became nan after step 2, epoch 1 of 1"),
     ],
 )

@@ -70,9 +70,9 @@ def train(model, steps=3):
     for _ in range(steps):
         optimiser.zero_grad()
         sum(logits.square().mean() for logits in model(torch.randn(2, 3, SIDE, SIDE))).backward()
-        check.look()
+        check.update()
         optimiser.step()
-    check.finish()
+    check.check()
     check_frozen(model, frozen)
 
 
