@@ -18,7 +18,7 @@ from bench.datasets import DataError, Split
 from bench.memory import card_generations
 from bench.memory.latency import latency
 from bench.memory.measure import MeasurementSpoiled, MemoryMonitor, conditions
-from bench.memory.predicted_peak import predict as predict_memory
+from bench.memory.predicted_peak import predict_peak
 from bench.records.provenance import provenance, with_inputs
 from bench.records.record import CurvePoint, MemoryAtFailure, Timing, TrialRecord
 from bench.scoring import sample_predictions
@@ -82,7 +82,7 @@ def _predicted(config: TrialConfig, share: Share) -> int | None:
     per_rank = config.train.model_copy(update={"batch_size": -(-config.train.batch_size // share.of)})
     try:
         generation = card_generations.of_device(device_of(config.device))
-        return predict_memory(config.model_copy(update={"train": per_rank}), generation).allocated
+        return predict_peak(config.model_copy(update={"train": per_rank}), generation).allocated
     except Exception:  # a figure beside the record must never become the reason why there is none
         return None
 

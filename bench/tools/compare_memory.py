@@ -30,7 +30,7 @@ from bench.config.errors import ConfigError
 from bench.config.trial import TrialConfig, with_value
 from bench.memory.card_generations import DEFAULT, here
 from bench.memory.measure import MemoryMonitor
-from bench.memory.predicted_peak import fake_footprint, predict
+from bench.memory.predicted_peak import fake_step_memory, predict_peak
 from bench.memory.step_memory import Tracker, follow_step
 from bench.records.memory import Memory
 from bench.records.record import check_writable
@@ -186,7 +186,7 @@ def compare_on_cpu(changes: dict[str, Any]) -> Measured:
         real = follow_step(tracker, model, optimiser, images, masks, config)
     return Measured(
         label=label(changes),
-        predicted_allocated_bytes=fake_footprint(config, cuda=False).allocated,
+        predicted_allocated_bytes=fake_step_memory(config, cuda=False).allocated,
         predicted_reserved_bytes=None,
         predicted_device_bytes=None,
         memory=Memory(torch_allocated_bytes=real.allocated),
@@ -199,7 +199,7 @@ def compare_on_cpu(changes: dict[str, Any]) -> Measured:
 def compare_on_gpu(changes: dict[str, Any], upstream: Path | None = None) -> Measured:
     """Predicts here, and measures in a fresh process: an old one carries its context and its caches along."""
     config = with_value(TrialConfig.model_validate(FULL), changes)
-    prediction = predict(config, here() or DEFAULT)
+    prediction = predict_peak(config, here() or DEFAULT)
     task = json.dumps({"config": config.model_dump(mode="json"), "upstream": str(upstream) if upstream else None})
     command = [sys.executable, "-m", "bench.tools.compare_memory", "--one"]
     done = subprocess.run(command, input=task, capture_output=True, text=True, check=False)

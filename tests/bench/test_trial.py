@@ -12,7 +12,7 @@ from fake_cuda import CardInMemory, FakeCuda
 
 from bench import trial as trial_module
 from bench.memory.card_generations import GENERATIONS
-from bench.memory.predicted_peak import predict
+from bench.memory.predicted_peak import predict_peak
 from bench.scoring.metrics import OF_PROTOCOL
 from bench.trial import run_trial
 
@@ -137,13 +137,13 @@ def test_what_is_known_at_an_oom_is_in_the_record(monkeypatch, tiny):
     monkeypatch.setattr(trial_module, "train", fail)
     at_failure = run_trial(tiny).memory_at_failure
     assert at_failure.torch_reserved_bytes is None  # there is no allocator to ask on a CPU
-    assert at_failure.predicted_allocated_bytes == predict(tiny).allocated
+    assert at_failure.predicted_allocated_bytes == predict_peak(tiny).allocated
     assert at_failure.budget_bytes is None
 
 
 def test_far_over_budget_is_not_run(monkeypatch, tiny_with):
     monkeypatch.setattr(trial_module, "train", None)  # would fail if it were called
-    predicted = predict(tiny_with({})).allocated
+    predicted = predict_peak(tiny_with({})).allocated
     record = run_trial(tiny_with({"memory.budget_gib": predicted / 2**30 / 1.3}))
     assert record.status == "over budget" and record.scores is None
     assert record.error.startswith("not run: predicted to allocate") and "\n" not in record.error
@@ -151,7 +151,7 @@ def test_far_over_budget_is_not_run(monkeypatch, tiny_with):
 
 
 def test_a_little_over_budget_is_run_and_left_to_the_allocator(tiny_with):
-    predicted = predict(tiny_with({})).allocated
+    predicted = predict_peak(tiny_with({})).allocated
     assert run_trial(tiny_with({"memory.budget_gib": predicted / 2**30 / 1.1})).status == "ok"
 
 
@@ -214,8 +214,8 @@ def test_an_out_of_memory_is_predicted_for_the_card_that_is_here(monkeypatch, ti
     config = tiny_with(ON_CARD)
     with CardInMemory():
         at_failure = run_trial(config).memory_at_failure
-    assert at_failure.predicted_allocated_bytes == predict(config, GENERATIONS["hopper"]).allocated
-    assert at_failure.predicted_allocated_bytes > predict(config).allocated
+    assert at_failure.predicted_allocated_bytes == predict_peak(config, GENERATIONS["hopper"]).allocated
+    assert at_failure.predicted_allocated_bytes > predict_peak(config).allocated
 
 
 PARTS_OF_A_TRIAL = (
