@@ -12,9 +12,9 @@ from bench.memory import nvml
 MIB = 2**20
 SMALL_WORKSPACE = 8_519_680
 LARGE_WORKSPACE = 32 * MIB
-"""The two workspace sizes that torch gives to a cuBLAS handle: ``:4096:2:16:8`` and 32 MiB (pytorch, aten/src/ATen/cuda/
-CublasHandlePool.cpp, parseChosenWorkspaceSize; docs/source/notes/randomness.rst). ``$CUBLAS_WORKSPACE_CONFIG``, which
-changes them, is ignored."""
+"""The two workspace sizes that torch gives to a cuBLAS handle: ``:4096:2:16:8`` and 32 MiB (pytorch,
+aten/src/ATen/cuda/CublasHandlePool.cpp, parseChosenWorkspaceSize; docs/source/notes/randomness.rst).
+``$CUBLAS_WORKSPACE_CONFIG``, which changes them, is ignored."""
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class Observation:
     used: int | None = None
     """Bytes in use by all processes."""
     processes: dict[int, int | None] | None = None
-    """Bytes by PID, ``None`` where NVML gives no size. In a container the list may be empty or hold PIDs of the host."""
+    """Bytes by PID, ``None`` without a size. In a container the list may be empty, or hold PIDs of the host."""
     denied: dict[str, str] = field(default_factory=dict)
     """NVML's reason by refused quantity: ``memory``, ``processes``."""
 

@@ -35,7 +35,7 @@ def test_on_a_cpu_prediction_and_real_allocations_agree():
 
 def test_the_child_says_what_went_wrong(monkeypatch):
     small = predict_peak(TrialConfig.model_validate(compare_memory.SMALL))
-    monkeypatch.setattr(compare_memory, "predict", lambda config, generation: small)
+    monkeypatch.setattr(compare_memory, "predict_peak", lambda config, generation: small)
     monkeypatch.setattr(compare_memory.sys, "executable", "false")  # a child that fails at once
     row = compare_memory.compare_on_gpu({})
     assert row.memory is None and row.off is None and row.error and "\n" not in row.error
