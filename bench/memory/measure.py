@@ -154,7 +154,7 @@ class MemoryMonitor:
 
     def series_table(self) -> dict[str, list]:
         """Returns readings of all phases so far as columns: phase, seconds since its start, bytes of each measure."""
-        sampled = [measure.name for measure in MEASURES if measure.reading is not None]
+        sampled = [measure.name for measure in MEASURES if measure.baseline is not None]
         columns: dict[str, list] = {column: [] for column in ("phase", "seconds", *sampled)}
         for name, points in self.series.items():
             for point in points:

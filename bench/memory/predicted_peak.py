@@ -20,9 +20,6 @@ from models.core.size import height_width
 from models.core.skeleton import skeleton
 
 FLASH_HEAD_DIM = 256
-USABLE = 0.98
-"""Assumed usable share of a card's nominal size (N GB taken as N GiB): an RTX 4090 has 24,564 of 24,576 MiB, cards
-with error correction have less."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +73,6 @@ def predict_peak(config: TrialConfig, generation: Generation = DEFAULT) -> Predi
     except RuntimeError as error:  # torch's fake tensors raise it for every reason
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise Unpredictable(f"its step cannot be executed on fake tensors ({reason})") from error
-
-
-def fits(device_bytes: int, card_gb: float) -> bool:
-    """Tells whether ``device_bytes`` fit a card with a nominal size of ``card_gb`` GB."""
-    return device_bytes <= card_gb * USABLE * 2**30
 
 
 def fake_step_memory(config: TrialConfig, *, cuda: bool, workspace_bytes: int = 0) -> StepMemory:

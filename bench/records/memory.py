@@ -8,69 +8,69 @@ from typing import Literal, NamedTuple
 from models.core.registry import Config
 
 MIB = 2**20
+GIB = 2**30
 SLACK_BYTES = 16 * MIB
 """NVML counts in pages of 2 MiB and is read every 10 ms: smaller differences are no contradiction."""
 
 
-class Reading(NamedTuple):
-    """A quantity that is sampled every 10 ms; its column in ``<trial_id>.memory.parquet`` has the measure's name."""
-
-    label: str
-    baseline: str | None = None
-    """Field of ``Memory`` that holds the value before data and model existed."""
-    label_above_baseline: str | None = None
-    """Label of the difference to the baseline."""
-
-
 class Measure(NamedTuple):
-    """One way to measure memory, in bytes."""
+    """A measure of memory: a field of ``Memory`` that holds the peak of a phase, in bytes."""
 
     name: str
-    """Field of ``Memory`` that holds the peak of a phase."""
+    """The field of ``Memory``, and the column of a memory series if the measure is read over time."""
+    short: str
+    """Title in tables, without the unit."""
     label: str
-    """Title in tables and plots, without a unit."""
-    resolution_bytes: int
-    """Smallest step in which the value changes."""
-    compared: bool = True
-    """Whether tables show it and rank rows by it."""
-    reading: Reading | None = None
-    """The values over time; ``None`` where only the peak is known."""
+    """The whole name, as the page shows it with a memory series."""
+    step_bytes: int
+    """The smallest step in which the measure moves."""
+    has_column: bool = True
+    """Whether leaderboards have a column for it, and whether it may decide the Pareto front."""
+    baseline: str | None = None
+    """Field of ``Memory`` that holds the value before the trial; ``None`` if the measure is not read over time."""
+    above_baseline: str = ""
+    """Name of the difference between a reading and ``baseline``; empty if figures do not show the readings."""
 
 
 MEASURES = (
     Measure(
         "nvml_device_bytes",
         "device (NVML)",
-        2 * MIB,  # pages of CUDA's memory
-        reading=Reading(
-            "memory in use on the card (NVML)", "nvml_baseline_bytes", "device memory above what was in use before"
-        ),
+        "memory in use on the card (NVML)",
+        2 * MIB,  # CUDA's memory has pages of 2 MiB
+        baseline="nvml_baseline_bytes",
+        above_baseline="device memory above what was in use before",
     ),
     Measure(
         "nvml_process_bytes",
         "process (NVML)",
+        "memory of the process on the card (NVML)",
         2 * MIB,
-        compared=False,  # unknown in most containers
-        reading=Reading("memory of the process on the card (NVML)"),
+        has_column=False,  # unknown in most containers
+        baseline="nvml_baseline_bytes",
     ),
-    Measure("torch_reserved_bytes", "torch reserved", 2 * MIB),
-    Measure("torch_allocated_bytes", "torch allocated", 512),
+    Measure("torch_reserved_bytes", "torch reserved", "memory that torch's allocator reserved", 2 * MIB),
+    Measure("torch_allocated_bytes", "torch allocated", "memory of torch's tensors", 512),
     Measure(
         "rss_bytes",
         "peak RSS above baseline (CPU)",
+        "resident memory of the process",
         4096,
-        reading=Reading(
-            "resident memory of the process",
-            "rss_baseline_bytes",
-            "resident memory of the process above its baseline (CPU)",
-        ),
+        baseline="rss_baseline_bytes",
+        above_baseline="resident memory of the process above its baseline (CPU)",
     ),
 )
-"""All measures. Those of a GPU come first, the most inclusive one first: it says whether a card is large enough."""
-PEAKS = tuple(measure.name for measure in MEASURES if measure.compared)
-"""Names of the measures that tables show, in the order in which they say whether a card is large enough."""
+"""All measures, in the order in which they say whether a card is large enough. A new measure is added here."""
+PEAKS = tuple(measure.name for measure in MEASURES if measure.has_column)
+"""Fields of ``Memory`` that leaderboards show, in the order of ``MEASURES``."""
 NESTED = ("nvml_device_bytes", "nvml_process_bytes", "torch_reserved_bytes", "torch_allocated_bytes")
 """Names of measures each of which includes the next."""
+_BY_NAME = {measure.name: measure for measure in MEASURES}
+
+
+def measure_of(name: str) -> Measure:
+    """Returns the measure of this name. Raises ``KeyError`` for an unknown name."""
+    return _BY_NAME[name]
 
 
 class Memory(Config):

@@ -15,7 +15,7 @@ from bench.memory import nvml, sampler
 from bench.records.memory import MEASURES
 
 OWN = psutil.Process().pid
-SAMPLED = [measure.name for measure in MEASURES if measure.reading]
+SAMPLED = [measure.name for measure in MEASURES if measure.baseline]
 
 
 def test_the_card_is_found_by_uuid_whatever_its_number(monkeypatch):
