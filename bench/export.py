@@ -101,7 +101,7 @@ def main(arguments: list[str]) -> int:
         config, model = trained_weights.load(options.checkpoint)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         difference = export(model, config.transform.size, options.out)
-    except (trained_weights.CheckpointError, TargetError, OSError) as error:
+    except (trained_weights.TrainedWeightsError, TargetError, OSError) as error:
         complain(error)
         return 2
     agrees = difference <= TOLERANCE

@@ -22,7 +22,8 @@ from bench.config.expand import Trial, expand, sizes
 from bench.config.sweep import Sweep, folder_name, load_sweep
 from bench.config.trial import TrialConfig, with_value
 from bench.memory.card_generations import DEFAULT, GENERATIONS, MIB, Generation, here
-from bench.memory.predicted_peak import USABLE, Prediction, Unpredictable, fits, predict, prediction_key
+from bench.memory.cards import CARDS, USABLE, fits
+from bench.memory.predicted_peak import PredictedPeak, Unpredictable, predict_peak, prediction_key
 from bench.memory.step_memory import PARTS
 from bench.records import sweep_json
 from bench.records.store import check_writable
@@ -35,7 +36,6 @@ from models.core.paths import expanded
 from models.core.registry import InvalidModel, did_you_mean
 
 GIB = 2**30
-CARDS = (6, 8, 12, 16, 24, 40, 80)
 LARGEST_BATCH = 4096
 FILES = ("plan.md", "plan.csv", *(f"{name}.{kind}" for name in ("plan", "plan_curves") for kind in ("png", "svg")))
 CURVES = {
@@ -54,7 +54,7 @@ class PlanRow:
 
     labels: tuple[str, ...]
     config: TrialConfig
-    prediction: Prediction | None
+    prediction: PredictedPeak | None
     largest_batch: int | None = None  # on the card that was asked for; 0 if not even one image fits
     reason: str = ""
 
@@ -149,14 +149,14 @@ def plan(
 ) -> list[PlanRow]:
     """One row for each point of the sweep, in its order; one that defies prediction says why."""
     rows: dict[tuple[str, ...], PlanRow] = {}
-    known: dict[str, Prediction] = {}
+    known: dict[str, PredictedPeak] = {}
     for trial in trials:
         if trial.point in rows:
             continue
         config = trial.config
         key = prediction_key(config)
         try:
-            known[key] = known.get(key) or predict(config, generation)
+            known[key] = known.get(key) or predict_peak(config, generation)
             batch = None if card is None else largest_batch(config, card, generation)
         except Unpredictable as error:
             tell(f"  {', '.join(trial.point)}: not predicted, {error}")
@@ -177,7 +177,7 @@ def largest_batch(config: TrialConfig, card: float, generation: Generation = DEF
     low, high = 0, LARGEST_BATCH + 1  # low fits, high does not
     guess, on_the_line = min(config.train.batch_size, LARGEST_BATCH), 0
     while high - low > 1:
-        totals[guess] = predict(with_value(config, {"train.batch_size": guess}), generation).device
+        totals[guess] = predict_peak(with_value(config, {"train.batch_size": guess}), generation).device
         low, high = (guess, high) if fits(totals[guess], card) else (low, guess)
         if low == 0:
             guess = max(1, high // 2)
@@ -192,12 +192,12 @@ def largest_batch(config: TrialConfig, card: float, generation: Generation = DEF
     return low
 
 
-def curves(base: TrialConfig, generation: Generation = DEFAULT) -> dict[str, list[tuple[str, Prediction]]]:
+def curves(base: TrialConfig, generation: Generation = DEFAULT) -> dict[str, list[tuple[str, PredictedPeak]]]:
     """Predictions around ``base``, one field varied at a time; fields that it lacks are left out."""
-    found: dict[str, list[tuple[str, Prediction]]] = {}
+    found: dict[str, list[tuple[str, PredictedPeak]]] = {}
     for path, values in CURVES.items():
         try:
-            found[path] = [(str(v), predict(with_value(base, {path: v}), generation)) for v in values]
+            found[path] = [(str(v), predict_peak(with_value(base, {path: v}), generation)) for v in values]
         except (ConfigError, InvalidModel, Unpredictable, KeyError):  # KeyError: the model has no such part
             continue
     return found

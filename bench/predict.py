@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
         targets = {path: options.out / f"{path.stem}.png" for path in files}
         check_targets(targets.values(), [options.checkpoint, *files])
-    except (trained_weights.CheckpointError, DataError, TargetError, OSError) as error:
+    except (trained_weights.TrainedWeightsError, DataError, TargetError, OSError) as error:
         complain(error)
         return 2
 

@@ -49,7 +49,7 @@ def run_trial(
     trials_at_once: int = 1,
     on_epoch: Callable[[Epoch], Any] = lambda epoch: None,
     on_step: Callable[[], Any] = lambda: None,
-    checkpoints: training_state.Checkpoints | None = None,
+    checkpoints: training_state.TrainingStates | None = None,
     share: Share = Share(),
 ) -> TrialRecord:
     """Trains and scores one configuration. Never raises: an error becomes status and error text of the record.
@@ -97,7 +97,7 @@ class _Trial:
     trials_at_once: int
     on_epoch: Callable[[Epoch], Any]
     on_step: Callable[[], Any]
-    checkpoints: training_state.Checkpoints | None
+    checkpoints: training_state.TrainingStates | None
     share: Share
     outcome: Outcome = field(default_factory=Outcome)
     started: float = field(default_factory=time.perf_counter)

@@ -2,6 +2,11 @@
 
 import types
 
+import psutil
+
+from bench.memory import nvml
+from bench.memory.sampler import Sampler
+
 
 class FakeNvml(types.ModuleType):
     """Cards by UUID, in NVML's order, each with scripted readings; an exception among them is raised.
@@ -62,3 +67,18 @@ class FakeNvml(types.ModuleType):
 
     def nvmlSystemGetProcessName(self, pid):
         return f"/usr/bin/job{pid}"
+
+
+def watch(monkeypatch, fake, *identifiers, samples=5, then=lambda fake: None):
+    """Samples this process on a simulated card; ``then`` changes the card after the sampler's command ``watch``.
+
+    Returns the answers to ``watch`` and ``peaks``.
+    """
+    monkeypatch.setattr(nvml, "pynvml", fake)
+    sampler = Sampler(psutil.Process().pid)
+    start = sampler.answer(f"watch {' '.join(identifiers)}")
+    then(fake)
+    sampler.answer("reset")
+    for _ in range(samples):
+        sampler.sample()
+    return start, sampler.answer("peaks")

@@ -18,7 +18,7 @@ OWNERS = {
         "bench.watching.trackers",
     },
     "optuna": {"bench.search.optuna_sampler"},
-    "pynvml": {"bench.memory.sampler"},
+    "pynvml": {"bench.memory.nvml"},
     "py_sod_metrics": {"bench.scoring.sod_measures"},
     "matplotlib": {"bench.report.plots"},
     "torchao": {"models.core.frozen"},

@@ -6,7 +6,7 @@ a machine map into memory.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -24,9 +24,42 @@ class DataError(Exception):
         self.errors = errors
 
 
+ReadFeatures = Callable[[np.ndarray, np.ndarray], tuple[Tensor, ...]]
+"""Reads features: numbers of pairs in a split int [B], and their flips bool [B, 2] -> tensors [B, ...]."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """A batch of images that is given by the output of an encoder's first blocks, which is read when it is needed."""
+
+    numbers: np.ndarray  # int [B], of pairs in their split
+    flips: np.ndarray  # bool [B, 2]: left-right, upside-down
+    read_features: ReadFeatures
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, part: slice) -> "Features":
+        return replace(self, numbers=self.numbers[part], flips=self.flips[part])
+
+    def flipped(self, direction: int, chosen: Tensor) -> "Features":
+        """Returns the batch with the chosen images, bool [B], flipped: left-right (0) or upside-down (1)."""
+        flips = self.flips.copy()
+        flips[:, direction] ^= chosen.cpu().numpy()
+        return replace(self, flips=flips)
+
+    def read(self) -> tuple[Tensor, ...]:
+        """Reads the tensors, on the device."""
+        return tuple(tensor.to(self.device) for tensor in self.read_features(self.numbers, self.flips))
+
+
 @dataclass(frozen=True)
 class Split:
-    """Some of a dataset's pairs, resized. ``images`` and ``masks`` belong to the whole dataset; ``indices`` select."""
+    """Some of a dataset's pairs, resized. ``images`` and ``masks`` belong to the whole dataset; ``indices`` select.
+
+    With ``read_features`` a batch has ``Features`` instead of images (``bench.training.feature_cache``).
+    """
 
     images: np.ndarray
     """uint8 [N, H, W, 3]."""
@@ -38,17 +71,26 @@ class Split:
     """Names of the n pairs."""
     read_ground_truth: Callable[[int], np.ndarray]
     """Reads the mask of a pair of the whole dataset, by its number, at its original size [H, W]; values as in masks."""
+    read_features: ReadFeatures | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def batch(self, chosen: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+    def batch(self, chosen: np.ndarray, device: torch.device) -> tuple[Tensor | Features, Tensor]:
         """Returns images uint8 [B, H, W, 3] and masks uint8 or int16 [B, H, W] of some pairs, on the device.
 
         chosen: numbers of pairs of this split, 0..n-1. The batch is copied as bytes, a quarter of its size as floats.
         """
         rows = self.indices[chosen]
-        return torch.from_numpy(self.images[rows]).to(device), torch.from_numpy(self.masks[rows]).to(device)
+        if self.read_features is not None:
+            images = Features(chosen, np.zeros((len(chosen), 2), bool), self.read_features, device)
+        else:
+            images = torch.from_numpy(self.images[rows]).to(device)
+        return images, torch.from_numpy(self.masks[rows]).to(device)
+
+    def with_features(self, read_features: ReadFeatures) -> "Split":
+        """Returns the same pairs with features instead of images."""
+        return replace(self, read_features=read_features)
 
     def ground_truth(self, i: int) -> np.ndarray:
         """Returns the mask of pair ``i`` of this split at its original size [H, W]: above 128 is object; or classes.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from bench.leaderboard.leaderboard import Row
-from bench.memory.predicted_peak import fits
+from bench.memory.cards import fits
 
 CARDS = (8, 12, 16, 24)
 """Sizes of cards in GB that a laboratory or a laptop is likely to have."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.config.expand import Trial
 from bench.memory import card_generations
-from bench.memory.predicted_peak import Unpredictable, predict, prediction_key
+from bench.memory.predicted_peak import Unpredictable, predict_peak, prediction_key
 from bench.records import sweep_json
 from bench.records.sweep_json import Predicted
 from models.core.registry import InvalidModel
@@ -32,7 +32,7 @@ def predictions(
         key = prediction_key(config)
         if key not in by_model:
             try:
-                made = predict(config, generation)
+                made = predict_peak(config, generation)
                 sizes = {"allocated_bytes": made.allocated, "device_bytes": made.device}
                 by_model[key] = Predicted(**sizes, generation=generation.name)
             except (Unpredictable, InvalidModel, ImportError) as error:

@@ -1,8 +1,8 @@
-"""torch's CUDA caching allocator, replayed: from the sizes that tensors asked for to what is reserved on the card.
+"""A model of torch's CUDA caching allocator: from the sizes of tensors to the memory reserved on the card.
 
 Rules and constants are those of pytorch, c10/cuda/CUDACachingAllocator.{h,cpp}, with default settings: best fit, one
-pool of small and one of large blocks, no expandable segments. What an almost full card changes (freeing unused segments
-and trying again) is not replayed, so the figure is what an empty, large card would show.
+pool of small and one of large blocks, no expandable segments. On an almost full card torch frees unused segments and
+tries again. That is not modelled, so the figure is that of an empty, large card.
 """
 
 from bisect import bisect_left, insort
@@ -19,7 +19,7 @@ ROUND_LARGE = 2 * MIB
 
 
 def rounded(size: int) -> int:
-    """Bytes that a request of ``size`` bytes counts in ``torch.cuda.memory_allocated``; 0 for an empty tensor.
+    """Returns the bytes that ``torch.cuda.memory_allocated`` counts for a request of ``size``; 0 for an empty tensor.
 
     >>> rounded(1), rounded(512), rounded(513), rounded(0)
     (512, 512, 1024, 0)
@@ -39,7 +39,7 @@ class _Block:
 
 @dataclass
 class CachingAllocator:
-    """Requests and releases, one after the other; ``reserved`` is the sum of all segments."""
+    """Replays requests and releases, one after the other; ``reserved`` is the sum of all segments in bytes."""
 
     reserved: int = 0
     _free: dict[bool, list[tuple[int, int]]] = field(default_factory=lambda: {True: [], False: []})
@@ -47,6 +47,7 @@ class CachingAllocator:
     _next_address: int = 0
 
     def allocate(self, size: int) -> _Block:
+        """Takes the smallest free block that fits, else a new segment, and splits off the rest of the block."""
         size = rounded(size)
         small = size <= SMALL
         pool = self._free[small]
@@ -66,6 +67,7 @@ class CachingAllocator:
         return block
 
     def release(self, block: _Block) -> None:
+        """Frees a block and merges it with its free neighbours."""
         for neighbour in (block.before, block.after):
             if neighbour is not None and neighbour.free:
                 self._free[neighbour.small].remove((neighbour.size, neighbour.address))
@@ -82,7 +84,12 @@ class CachingAllocator:
         self._put_back(block)
 
     def _segment(self, size: int, small: bool) -> _Block:
-        whole = SMALL_SEGMENT if small else LARGE_SEGMENT if size < MIN_LARGE else -(-size // ROUND_LARGE) * ROUND_LARGE
+        if small:
+            whole = SMALL_SEGMENT
+        elif size < MIN_LARGE:
+            whole = LARGE_SEGMENT
+        else:
+            whole = -(-size // ROUND_LARGE) * ROUND_LARGE
         block = _Block(whole, self._next_address, small)
         self._next_address += 2 * whole  # segments are never neighbours
         self.reserved += whole
@@ -95,7 +102,7 @@ class CachingAllocator:
 
 
 def reserved_bytes(events: Iterable[tuple[int, int]]) -> int:
-    """Replays ``(number, bytes)`` events, a request where bytes > 0 and the release of the same number where 0."""
+    """Replays ``(number, bytes)`` events: a request if bytes > 0, the release of the same number if 0."""
     allocator, held = CachingAllocator(), {}
     for number, size in events:
         if size:

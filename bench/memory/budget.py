@@ -7,7 +7,7 @@ import torch
 
 from bench.config.trial import TrialConfig
 from bench.memory import card_generations
-from bench.memory.predicted_peak import predict
+from bench.memory.predicted_peak import predict_peak
 from bench.records.record import MemoryAtFailure
 from bench.system.device import device_of
 from bench.training.data_parallel import Share
@@ -23,7 +23,7 @@ def predicted_bytes(config: TrialConfig, share: Share) -> int | None:
     settings = config.train.model_copy(update={"batch_size": batch_size})
     try:
         generation = card_generations.of_device(device_of(config.device))
-        return predict(config.model_copy(update={"train": settings}), generation).allocated
+        return predict_peak(config.model_copy(update={"train": settings}), generation).allocated
     except Exception:  # a trial must not fail because its memory cannot be predicted
         return None
 

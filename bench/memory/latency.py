@@ -1,4 +1,4 @@
-"""How long one image takes by itself: the forward pass at batch 1, the image already on the device."""
+"""Latency of one image: the forward pass at batch size 1, with the image already on the device."""
 
 import statistics
 import time
@@ -14,12 +14,13 @@ from bench.datasets.core.transforms import to_input
 WARM_UP = 3
 PASSES = 20
 SECONDS = 2.0
-"""Enough is measured after so long, even if it is a single pass."""
+"""Time after which measuring ends, even after a single pass."""
 
 
 @torch.no_grad()
 def latency(model: nn.Module, split: Split, transform: TransformConfig, device: torch.device) -> float:
-    """Median seconds of a forward pass over the first image of ``split``; without loading, resizing or scoring."""
+    """Measures the median seconds of a forward pass over the first image of ``split``, without loading, resizing or
+    scoring."""
     model.eval()
     images, _ = split.batch(np.arange(1), device)
     inputs = to_input(images, transform.normalisation)

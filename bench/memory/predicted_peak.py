@@ -1,4 +1,4 @@
-"""Peak memory of a trial's training step on a GPU, predicted on fake tensors: no GPU, no weights, no memory needed."""
+"""Predicted peak memory of a trial's training step on a GPU. Fake tensors need no GPU, no weights and no memory."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -14,85 +14,80 @@ from torch.nn import functional as F
 
 from bench.config.trial import TrialConfig
 from bench.memory.card_generations import DEFAULT, Generation
-from bench.memory.step_memory import Footprint, Tracker, follow_step
+from bench.memory.step_memory import StepMemory, Tracker, follow_step
 from bench.training.loop import make_optimiser
 from models.core.size import height_width
 from models.core.skeleton import skeleton
 
 FLASH_HEAD_DIM = 256
-USABLE = 0.98
-"""Assumed share of a card's nominal size (N GB taken as N GiB) that programs get: 24,564 of 24,576 MiB on an RTX 4090,
-less on cards with error correction."""
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """A training step's peak, in bytes, as predicted; never a measurement."""
+class PredictedPeak:
+    """Predicted peak of a training step, in bytes; never a measurement."""
 
-    footprint: Footprint
+    step: StepMemory
     generation: Generation = DEFAULT
-    """Of the card that it is for."""
+    """Generation of the card."""
 
     @property
     def allocated(self) -> int:
-        """What ``torch.cuda.max_memory_allocated`` is predicted to say."""
-        return self.footprint.allocated
+        """Prediction of ``torch.cuda.max_memory_allocated``."""
+        return self.step.allocated
 
     @property
     def parts(self) -> dict[str, int]:
         """The parts of ``allocated``; cuBLAS's workspaces are temporaries."""
-        return self.footprint.parts
+        return self.step.parts
 
     @property
     def reserved(self) -> int:
-        """What ``torch.cuda.max_memory_reserved`` is predicted to say."""
-        return self.footprint.reserved
+        """Prediction of ``torch.cuda.max_memory_reserved``."""
+        return self.step.reserved
 
     @property
     def device(self) -> int:
-        """What nvidia-smi is predicted to show for a card that does nothing else."""
-        return self.reserved + self.generation.outside(self.footprint.handles)
+        """Prediction of the use that nvidia-smi shows for a card without other processes."""
+        return self.reserved + self.generation.outside(self.step.handles)
 
 
 def prediction_key(config: TrialConfig) -> str:
-    """Equal for trials whose predictions are equal."""
+    """Returns a key that is equal for trials with equal predictions."""
     return json.dumps([part.model_dump(mode="json") for part in (config.model, config.transform, config.train)])
 
 
 class Unpredictable(Exception):
-    """A model that does what fake tensors cannot follow, such as a step that depends on a value."""
+    """A model whose step fake tensors cannot execute, e.g. because it depends on a value."""
 
 
-def predict(config: TrialConfig, generation: Generation = DEFAULT) -> Prediction:
-    """A step on a card of this generation.
+def predict_peak(config: TrialConfig, generation: Generation = DEFAULT) -> PredictedPeak:
+    """Predicts the peak of a training step on a card of this generation.
 
-    Raises ``InvalidModel`` for what cannot be built, ``Unpredictable`` for what trains nothing or cannot be followed.
+    Raises ``InvalidModel`` for a model that cannot be built, and ``Unpredictable`` for one that trains nothing or that
+    fake tensors cannot execute.
     """
     try:
-        return Prediction(fake_footprint(config, cuda=True, workspace_bytes=generation.workspace_bytes), generation)
-    except RuntimeError as error:  # what torch's fake tensors raise, whatever the reason
+        return PredictedPeak(
+            fake_step_memory(config, cuda=True, workspace_bytes=generation.workspace_bytes), generation
+        )
+    except RuntimeError as error:  # torch's fake tensors raise it for every reason
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise Unpredictable(f"cannot be followed on fake tensors ({reason})") from error
+        raise Unpredictable(f"its step cannot be executed on fake tensors ({reason})") from error
 
 
-def fits(device_bytes: int, card_gb: float) -> bool:
-    """Whether a total of so many bytes fits a card that is sold as one of ``card_gb`` GB."""
-    return device_bytes <= card_gb * USABLE * 2**30
+def fake_step_memory(config: TrialConfig, *, cuda: bool, workspace_bytes: int = 0) -> StepMemory:
+    """Tracks one step of the trial on fake tensors.
 
-
-def fake_footprint(config: TrialConfig, *, cuda: bool, workspace_bytes: int = 0) -> Footprint:
-    """One step of the trial on fake tensors. ``cuda``: with CUDA's kernels and rounding, else with the CPU's;
-    workspace_bytes: of a cuBLAS handle.
-
-    Raises ``InvalidModel``, and ``Unpredictable`` for what trains nothing.
+    cuda: with CUDA's kernels and rounding, else with the CPU's; workspace_bytes: of a cuBLAS handle. Raises
+    ``InvalidModel``, and ``Unpredictable`` for a model that trains nothing.
     """
     shape = skeleton(config.model, config.transform.size)
     if not any(parameter.requires_grad for parameter in shape.parameters()):
         raise Unpredictable("nothing in it trains, so it has no training step")
     height, width = height_width(config.transform.size)
     batch = config.train.batch_size
-    followed = Tracker(cuda=cuda, workspace_bytes=workspace_bytes)
-    with FakeTensorMode(), followed as tracker, _cuda_kernels() if cuda else nullcontext():
+    tracker = Tracker(cuda=cuda, workspace_bytes=workspace_bytes)
+    with FakeTensorMode(), tracker, _cuda_kernels() if cuda else nullcontext():
         model = _materialise(shape).train()
         images = torch.empty(batch, height, width, 3, dtype=torch.uint8)
         masks = torch.empty(batch, height, width, dtype=torch.uint8)
@@ -101,7 +96,7 @@ def fake_footprint(config: TrialConfig, *, cuda: bool, workspace_bytes: int = 0)
 
 
 def _materialise(model: nn.Module) -> nn.Module:
-    """Replaces every tensor of a model on the meta device by one on the (fake) CPU; shared ones stay shared."""
+    """Replaces every tensor of a model on the meta device by one on the (fake) CPU; shared tensors stay shared."""
     made: dict[int, Tensor] = {}
 
     def real(tensor: Tensor) -> Tensor:
@@ -121,19 +116,19 @@ def _materialise(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def _cuda_kernels() -> Iterator[None]:
-    """Chooses, on CPU tensors, what CUDA would choose where the two differ in what they allocate.
+    """Makes CPU tensors use the kernels of CUDA, where the two differ in the memory that they allocate.
 
-    The functions are replaced where modules look them up: a ``TorchFunctionMode`` is not active when a checkpointed
-    block runs again within the backward pass.
+    The functions are replaced in ``torch.nn.functional``, because a ``TorchFunctionMode`` is not active when a
+    checkpointed block runs again within the backward pass.
     """
-    kept = {name: getattr(F, name) for name in ("scaled_dot_product_attention", "dropout", "layer_norm")}
-    F.scaled_dot_product_attention = partial(_attention, kept["scaled_dot_product_attention"])
-    F.layer_norm = partial(_layer_norm, kept["layer_norm"])
+    originals = {name: getattr(F, name) for name in ("scaled_dot_product_attention", "dropout", "layer_norm")}
+    F.scaled_dot_product_attention = partial(_attention, originals["scaled_dot_product_attention"])
+    F.layer_norm = partial(_layer_norm, originals["layer_norm"])
     F.dropout = _dropout
     try:
         yield
     finally:
-        for name, function in kept.items():
+        for name, function in originals.items():
             setattr(F, name, function)
 
 
@@ -148,11 +143,11 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Flash attention in half precision without a mask, else the memory-efficient one: neither makes N x N scores."""
+    """Uses flash attention in half precision without a mask, else memory-efficient attention: no N x N scores."""
     if torch.is_autocast_enabled("cpu"):
         query, key, value = (t.to(torch.get_autocast_dtype("cpu")) for t in (query, key, value))
-    fits = query.dim() == 4 and query.shape[-1] <= FLASH_HEAD_DIM and not enable_gqa
-    if not fits:
+    supported = query.dim() == 4 and query.shape[-1] <= FLASH_HEAD_DIM and not enable_gqa
+    if not supported:
         return other(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
     if query.dtype in (torch.bfloat16, torch.float16) and attn_mask is None:
         flash = torch.ops.aten._scaled_dot_product_flash_attention
@@ -164,10 +159,10 @@ def _attention(
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """CUDA keeps a mask of one byte an element."""
+    """Keeps a mask of one byte for each element, as CUDA does."""
     return torch.native_dropout(input, p, True)[0] if training and p > 0 else input
 
 
 def _layer_norm(plain: Callable[..., Tensor], input: Tensor, *others: Any, **more: Any) -> Tensor:
-    """CUDA's autocast takes it in float32, the CPU's in what it is given."""
+    """Computes in float32 under autocast, as CUDA does; the CPU keeps the input's type."""
     return plain(input.float() if torch.is_autocast_enabled("cpu") else input, *others, **more)

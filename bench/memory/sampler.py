@@ -1,171 +1,40 @@
-"""A process that watches the memory of another one: ``python -m bench.memory.sampler PID``.
+"""A process that samples the memory of another process: ``python -m bench.memory.sampler PID``.
 
-It runs beside a trial, so that sampling does not compete with training for the interpreter. It imports no torch and is
-steered through its standard input, one command a line, one JSON answer each:
+It is a process of its own, so that sampling does not compete with training for the interpreter. It imports no torch and
+takes commands on its standard input, one a line, and answers each with a line of JSON:
 
-``watch ID ID``  from now on look at the first of these GPUs or MIG instances that NVML knows; answers with its UUID,
-                 use when the sampler started, and the processes on it that are not the watched one
-``present``      answers with the use of the watched GPU, and who is on it, at this moment
-``reset``        forget peaks and series; answers with the present readings
+``watch ID ID``  observe from now on the first of these GPUs or MIG instances that NVML knows; answers with its UUID,
+                 its use when the sampler started, and the processes on it other than the observed one
+``present``      answers with the present use of that GPU, and the processes on it
+``reset``        clear peaks and series; answers with the present readings
 ``peaks``        answers with the highest readings and the series since the last reset
 
-What NVML refuses to show is ``null`` in an answer, never empty or 0, and ``denied`` says why.
+A quantity that NVML refuses to show is ``null`` in an answer, never empty or 0, and ``denied`` gives the reason.
 """
 
 import json
-import os
 import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import IO, Any
 
 import psutil
-import pynvml
+
+from bench.memory.nvml import Gpus, Observation, is_same
 
 INTERVAL_SECONDS = 0.01
 SERIES_POINTS = 500
-NAMES = ("rss_bytes", "nvml_device_bytes", "nvml_process_bytes")
 
 Readings = dict[str, int | None]
-
-
-def nvml_problem() -> str | None:
-    """Why NVML cannot say who is on the card that a trial will use; ``None`` if it can.
-
-    Where ``$CUDA_VISIBLE_DEVICES`` does not name cards by UUID, any card may be the one: one that answers is enough.
-    """
-    gpus = Gpus()
-    cards = gpus.by_uuid()
-    visible = [entry.strip() for entry in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
-    named = [entry for entry in visible if entry.startswith(("GPU-", "MIG-"))]
-    eligible = [handle for uuid, handle in cards.items() if not named or any(is_same(uuid, one) for one in named)]
-    if not eligible:
-        return gpus.unknown()
-    refusals = [gpus.look(handle).denied.get("processes") for handle in eligible]
-    return None if None in refusals else not_listed(refusals[0])
-
-
-def not_listed(reason: str) -> str:
-    """What is wrong where NVML refuses to say who is on a card."""
-    return f"the list of the card's processes is refused ({reason})"
-
-
-def is_same(uuid: str, identifier: str) -> bool:
-    """Whether an identifier, which may be shortened, means the device of this UUID."""
-    return bare(uuid).startswith(bare(identifier))
-
-
-def bare(identifier: str) -> str:
-    """The part of a UUID that torch, NVML and CUDA_VISIBLE_DEVICES agree on.
-
-    >>> bare("GPU-5F3C-a1"), bare("MIG-5f3c-a1"), bare("5f3c-a1")
-    ('5f3c-a1', '5f3c-a1', '5f3c-a1')
-    """
-    return identifier.lower().removeprefix("mig-").removeprefix("gpu-")
-
-
-@dataclass
-class Look:
-    """What NVML shows of a card at a moment. What it refuses is ``None``, and ``denied`` says why."""
-
-    used: int | None = None  # bytes, by all processes
-    processes: dict[int, int | None] | None = None
-    """Bytes by PID, ``None`` where NVML does not say. In a container the list may be empty or hold host PIDs."""
-    denied: dict[str, str] = field(default_factory=dict)
-    """NVML's reason by what it refuses: ``memory``, ``processes``."""
-
-
-class Gpus:
-    """NVML's cards and MIG instances, or none where there is no driver; ``problem`` says why.
-
-    A card that does not answer is no reason to know nothing of the others.
-    """
-
-    def __init__(self) -> None:
-        self.problem: str | None = None
-        self.silent: dict[int, str] = {}
-        """Cards by number that do not say who they are, and NVML's reason."""
-        try:
-            pynvml.nvmlInit()
-        except pynvml.NVMLError as error:
-            self.problem = str(error)
-
-    def by_uuid(self) -> dict[str, Any]:
-        """Handles by UUID. A card that is cut into MIG instances stands for them: its own use is everybody's."""
-        found = {}
-        for number, card in self._cards():
-            for handle in list(self._instances(card)) or [card]:
-                try:
-                    found[str(pynvml.nvmlDeviceGetUUID(handle))] = handle
-                except pynvml.NVMLError as error:
-                    self.silent[number] = str(error)
-        return found
-
-    def _cards(self) -> Iterator[tuple[int, Any]]:
-        """Numbers and handles of the cards that answer."""
-        count = 0
-        if self.problem is None:
-            try:
-                count = pynvml.nvmlDeviceGetCount()
-            except pynvml.NVMLError as error:
-                self.problem = str(error)
-        for number in range(count):
-            try:
-                yield number, pynvml.nvmlDeviceGetHandleByIndex(number)
-            except pynvml.NVMLError as error:
-                self.silent[number] = str(error)
-
-    @staticmethod
-    def _instances(card: Any) -> Iterable[Any]:
-        count = 0
-        with suppress(pynvml.NVMLError):  # most cards cannot be cut
-            count = pynvml.nvmlDeviceGetMaxMigDeviceCount(card)
-        for index in range(count):
-            with suppress(pynvml.NVMLError):  # a place without an instance
-                yield pynvml.nvmlDeviceGetMigDeviceHandleByIndex(card, index)
-
-    def unknown(self) -> str:
-        """Why a device is not among those of ``by_uuid``."""
-        known = ", ".join(self.by_uuid()) or "none"
-        silent = [f"; card {number} does not answer: {reason}" for number, reason in self.silent.items()]
-        return self.problem or f"NVML does not know this device; it knows {known}{''.join(silent)}"
-
-    def capability(self) -> tuple[int, int] | None:
-        """Compute capability of the first card that says it."""
-        for _, card in self._cards():
-            with suppress(pynvml.NVMLError):
-                return tuple(pynvml.nvmlDeviceGetCudaComputeCapability(card))
-        return None
-
-    def look(self, handle: Any) -> Look:
-        """Each quantity for itself: a container may refuse the one and show the other."""
-        seen = Look()
-        try:
-            seen.used = int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
-        except pynvml.NVMLError as error:
-            seen.denied["memory"] = str(error)
-        try:
-            seen.processes = {p.pid: p.usedGpuMemory for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
-        except pynvml.NVMLError as error:
-            seen.denied["processes"] = str(error)
-        return seen
-
-    def name(self, pid: int) -> str:
-        """What NVML or the system calls a process."""
-        with suppress(pynvml.NVMLError):
-            name = pynvml.nvmlSystemGetProcessName(pid)
-            return (name.decode(errors="replace") if isinstance(name, bytes) else name).rsplit("/", 1)[-1]
-        with suppress(psutil.Error):
-            return psutil.Process(pid).name()
-        return "unknown"
+"""Bytes by the name of their measure (``bench.records.memory.MEASURES``)."""
 
 
 class Series:
-    """Readings over time in a bounded number of points: each holds the highest of its stretch, so no peak is lost."""
+    """Readings over time in a bounded number of points. Each point holds the highest readings of its time span, so
+    that no peak is lost."""
 
     def __init__(self, limit: int = SERIES_POINTS) -> None:
         self.limit, self.stride, self.count = limit, 1, 0
@@ -175,66 +44,77 @@ class Series:
         if self.count % self.stride == 0:
             if len(self.points) == self.limit:
                 halves = zip(self.points[::2], self.points[1::2])
-                self.points = [{"seconds": a["seconds"], **_highest(a, b)} for a, b in halves]
+                self.points = [{**_highest(a, b), "seconds": a["seconds"]} for a, b in halves]
                 self.stride *= 2
             self.points.append({"seconds": seconds, **readings})
         else:
-            self.points[-1] |= _highest(self.points[-1], readings)
+            self.points[-1] |= _highest(readings, self.points[-1])
         self.count += 1
 
 
 def _highest(a: Readings, b: Readings) -> Readings:
-    return {name: max((v for v in (a[name], b[name]) if v is not None), default=None) for name in NAMES}
+    """Returns the higher value of each name in ``a``; ``None`` where both are unknown."""
+    highest: Readings = {}
+    for name in a:
+        known = [value for value in (a[name], b[name]) if value is not None]
+        highest[name] = max(known, default=None)
+    return highest
 
 
 class Sampler:
-    """Peaks of a process: resident memory, and use of the watched GPU."""
+    """Peaks of a process: resident memory, and use of the observed GPU."""
 
     def __init__(self, pid: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.process, self.clock = psutil.Process(pid), clock
         self.gpus = Gpus()
-        self.at_start = {uuid: self.gpus.look(handle) for uuid, handle in self.gpus.by_uuid().items()}
+        self.at_start = {uuid: self.gpus.observe(handle) for uuid, handle in self.gpus.by_uuid().items()}
         self.handle: Any = None
-        self.before: set[int] = set()  # PIDs on the card when the sampler started: the trial was not yet there
+        self.before: set[int] = set()
+        """PIDs that were on the card before the trial."""
         self.foreign: dict[int, int | None] = {}
+        """Highest use in bytes of each foreign process, by PID."""
         self.newcomer: int | None = None
+        """PID that is taken for the observed process, where NVML reports PIDs of the host."""
         self.reset()
 
     def read(self) -> Readings:
-        """Present readings. One of which NVML refuses a part counts as lost, and that part is ``None``."""
+        """Takes the present readings. A reading counts as lost if NVML refuses a part, and that part is ``None``."""
         device = own = None
         if self.handle is not None:
-            seen = self.gpus.look(self.handle)
-            self.lost += bool(seen.denied)
-            self.denied = {what: why for what, why in seen.denied.items() if what in self.denied}
-            device = seen.used
-            own = None if seen.processes is None else self._sort_out(seen.processes)
-        return dict(zip(NAMES, (self.process.memory_info().rss, device, own)))
+            observation = self.gpus.observe(self.handle)
+            self.lost += bool(observation.denied)
+            self.denied = {what: why for what, why in observation.denied.items() if what in self.denied}
+            device = observation.used
+            if observation.processes is not None:
+                own = self._separate_foreign(observation.processes)
+        rss = self.process.memory_info().rss
+        return {"rss_bytes": rss, "nvml_device_bytes": device, "nvml_process_bytes": own}
 
-    def _sort_out(self, processes: dict[int, int | None]) -> int | None:
-        """Notes the foreign ones and returns the watched process's use.
+    def _separate_foreign(self, processes: dict[int, int | None]) -> int | None:
+        """Notes the foreign processes and returns the use of the observed one.
 
-        NVML is not aware of PID namespaces: in a container the watched process bears the host's number there. It was
-        not on the card at the start, so the first newcomer is taken for it, and its use is not known to be its own.
+        NVML ignores PID namespaces: in a container it reports the observed process under its PID on the host. That
+        process was not on the card at the start, so the first new PID is taken for it. Its use then stays unknown.
         """
         own = self.process.pid
-        strangers = {pid: used for pid, used in processes.items() if pid != own}
-        if own not in processes:
-            arrived = [pid for pid in strangers if pid not in self.before]
+        foreign = {pid: used for pid, used in processes.items() if pid != own}
+        if own in processes:
+            self.newcomer = None
+        else:
+            arrived = [pid for pid in foreign if pid not in self.before]
             if self.newcomer is None and arrived:
                 self.newcomer = arrived[0]
-            strangers.pop(self.newcomer, None)
-        elif self.newcomer is not None:
-            self.newcomer = None
-        for pid, used in strangers.items():
-            known = [u for u in (used, self.foreign.get(pid)) if u is not None]
+            foreign.pop(self.newcomer, None)
+        for pid, used in foreign.items():
+            known = [value for value in (used, self.foreign.get(pid)) if value is not None]
             self.foreign[pid] = max(known, default=None)
         return processes.get(own)
 
     def reset(self) -> Readings:
+        """Clears peaks, series and counts, and takes a first reading."""
         self.lost = 0
         self.foreign = {}
-        self.denied = {"memory": "", "processes": ""}  # what no reading has shown since, and why
+        self.denied = {"memory": "", "processes": ""}  # quantities that no reading has shown since, with the reason
         self.series, self.started = Series(), self.clock()
         self.latest, self.longest_gap = self.started, 0.0
         self.highest = self.read()
@@ -243,6 +123,7 @@ class Sampler:
         return self.highest
 
     def sample(self) -> None:
+        """Takes a reading and adds it to peaks and series."""
         now = self.clock()
         self.longest_gap, self.latest = max(self.longest_gap, now - self.latest), now
         readings = self.read()
@@ -251,31 +132,36 @@ class Sampler:
         self.samples += 1
 
     def watch(self, identifiers: Iterable[str]) -> dict[str, Any]:
+        """Observes the first of these devices that NVML knows. Returns its state from when the sampler started."""
         devices = self.gpus.by_uuid()
-        wanted = (uuid for identifier in identifiers for uuid in devices if is_same(uuid, identifier))
-        uuid = next(wanted, None)
+        matching = (uuid for identifier in identifiers for uuid in devices if is_same(uuid, identifier))
+        uuid = next(matching, None)
         self.handle, self.newcomer, self.foreign = devices.get(uuid), None, {}
         if self.handle is None:
-            return {"uuid": None, "problem": self.gpus.unknown(), **self._before(Look())}
-        seen = self.at_start.get(uuid) or self.gpus.look(self.handle)  # it may not have answered then
-        shown = seen.processes and dict.fromkeys(seen.processes)  # their use at that time is of no interest
-        return {"uuid": uuid, "problem": None, **self._before(replace(seen, processes=shown))}
+            return {"uuid": None, "problem": self.gpus.why_unknown(), **self._baseline(Observation())}
+        observation = self.at_start.get(uuid) or self.gpus.observe(self.handle)  # it may not have answered at the start
+        if observation.processes:  # their use at that time is of no interest
+            observation = replace(observation, processes=dict.fromkeys(observation.processes))
+        return {"uuid": uuid, "problem": None, **self._baseline(observation)}
 
     def present(self) -> dict[str, Any]:
-        """Use of the card, and who is on it, before the watched process has come to it."""
-        return self._before(self.gpus.look(self.handle))
+        """Returns use of the card and processes on it, before the observed process has used it."""
+        return self._baseline(self.gpus.observe(self.handle))
 
-    def _before(self, seen: Look) -> dict[str, Any]:
-        """What a card shows before the watched process has come to it; ``foreign`` is ``None`` where that is denied."""
-        self.before = set(seen.processes or ())
-        strangers = {pid: size for pid, size in (seen.processes or {}).items() if pid != self.process.pid}
-        foreign = None if seen.processes is None else self._named(strangers)
-        return {"nvml_baseline_bytes": seen.used, "foreign": foreign, "denied": seen.denied}
+    def _baseline(self, observation: Observation) -> dict[str, Any]:
+        """Takes an observation for the state before the trial; ``foreign`` is ``None`` where NVML refuses the list."""
+        self.before = set(observation.processes or ())
+        foreign = None
+        if observation.processes is not None:
+            others = {pid: used for pid, used in observation.processes.items() if pid != self.process.pid}
+            foreign = self._named(others)
+        return {"nvml_baseline_bytes": observation.used, "foreign": foreign, "denied": observation.denied}
 
     def _named(self, processes: dict[int, int | None]) -> list[dict[str, Any]]:
         return [{"pid": pid, "name": self.gpus.name(pid), "bytes": used} for pid, used in sorted(processes.items())]
 
     def answer(self, command: str) -> dict[str, Any]:
+        """Executes one command of the module's docstring."""
         word, *arguments = command.split()
         if word == "watch":
             return self.watch(arguments)
@@ -297,19 +183,19 @@ class Sampler:
 
 
 def serve(pid: int, commands: IO[str], answers: IO[str]) -> None:
-    """Samples until ``commands`` ends, which it also does when the watched process dies."""
+    """Samples until ``commands`` ends, which it also does when the observed process dies."""
     sampler = Sampler(pid)
-    inbox: queue.Queue[str | None] = queue.Queue()
+    received: queue.Queue[str | None] = queue.Queue()
 
-    def listen() -> None:
+    def receive() -> None:
         for line in commands:
-            inbox.put(line.strip())
-        inbox.put(None)
+            received.put(line.strip())
+        received.put(None)
 
-    threading.Thread(target=listen, daemon=True).start()
+    threading.Thread(target=receive, daemon=True).start()
     while True:
         try:
-            command = inbox.get(timeout=INTERVAL_SECONDS)
+            command = received.get(timeout=INTERVAL_SECONDS)
         except queue.Empty:
             try:
                 sampler.sample()

@@ -1,11 +1,11 @@
-"""What a training step allocates: storages followed from birth to death, on fake tensors or on real ones.
+"""Memory of a training step: every storage is tracked from allocation to release, on fake or on real tensors.
 
-``Tracker`` is a dispatch mode: it sees every tensor that an operator returns, and learns when its storage dies. With
-fake tensors (torch._subclasses) nothing is computed or allocated; with real ones the same events can be checked.
-Memory that a kernel asks for and gives back within one operator is not seen.
+``Tracker`` is a dispatch mode: it receives every tensor that an operator returns, and is notified when its storage is
+released. With fake tensors (torch._subclasses) nothing is computed or allocated; with real ones the same events can be
+checked. Memory that a kernel requests and releases within one operator is not counted.
 
-On CUDA every thread that multiplies matrices has a cuBLAS handle with a workspace of its own out of torch's allocator:
-the forward pass has one thread, the backward pass (with what it recomputes) another.
+On CUDA every thread that multiplies matrices has a cuBLAS handle with a workspace of its own from torch's allocator.
+The forward pass runs in one thread, the backward pass with its recomputation in another.
 """
 
 import weakref
@@ -24,30 +24,30 @@ from bench.memory.allocator import reserved_bytes, rounded
 from bench.training.loop import batch_loss
 
 PARTS = ("frozen", "trainable", "gradients", "optimiser", "activations", "temporaries")
-"""In the order in which they are shown; they add up to the peak."""
+"""Parts of the peak, in the order in which they are shown."""
 PRODUCTS = {
     getattr(torch.ops.aten, name) for name in ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "_addmm_activation")
 }
-"""Operators that cuBLAS computes."""
+"""Operators that cuBLAS computes: matrix products."""
 
 
 @dataclass
 class _Storage:
-    size: int
-    part: str | None
-    born: int
+    size: int  # bytes, rounded as the allocator does
+    part: str | None  # None: decided by the phases of its allocation and its release
+    allocated: int  # number of the event
     phase: str
-    died: int | None = None
+    released: int | None = None  # number of the event
 
 
 @dataclass(frozen=True)
-class Footprint:
-    """Peak of a step in bytes: its parts, and what the CUDA allocator would have reserved by the end."""
+class StepMemory:
+    """Peak memory of a training step, in bytes."""
 
-    parts: dict[str, int]
+    parts: dict[str, int]  # by the names of PARTS
     peak_phase: str  # forward, backward or optimiser
-    reserved: int
-    handles: int = 0  # of cuBLAS: 0, 1 or 2
+    reserved: int  # by the CUDA allocator, at the end
+    handles: int = 0  # number of cuBLAS handles: 0, 1 or 2
 
     @property
     def allocated(self) -> int:
@@ -55,17 +55,17 @@ class Footprint:
 
 
 class Tracker(TorchDispatchMode):
-    """Follows storages while it is active. Sizes are rounded as the allocator does: on CUDA to 512 bytes, else not."""
+    """Tracks storages while it is active. On CUDA sizes are rounded to 512 bytes, as the allocator does."""
 
     def __init__(self, *, cuda: bool, workspace_bytes: int = 0) -> None:
-        """workspace_bytes: of a cuBLAS handle; workspaces count as temporaries and stay once they were needed."""
+        """workspace_bytes: of a cuBLAS handle. Workspaces count as temporaries and are never released."""
         super().__init__()
         self.size_of = rounded if cuda else int
         self.workspace_bytes = workspace_bytes
-        self.workspaces: dict[str, int] = {}  # by the pass that needs it: number of its storage
+        self.workspaces: dict[str, int] = {}  # number of the storage, by pass: forward, backward
         self.storages: list[_Storage] = []
-        self.events: list[tuple[int, int]] = []  # (number, bytes), bytes 0 where it dies
-        self.backward_events: list[int] = []  # times at which the backward pass, and no recomputation, was at work
+        self.events: list[tuple[int, int]] = []  # (number of the storage, bytes); 0 bytes is its release
+        self.backward_events: list[int] = []  # numbers of events in the backward pass, without recomputation
         self.phases: list[tuple[int, str]] = [(0, "start")]
         self._known: dict[int, int] = {}  # C++ address of a living storage -> number
 
@@ -75,18 +75,19 @@ class Tracker(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         for item in tree_leaves(out):
             if isinstance(item, Tensor):
-                self.see(item)
+                self.track(item)
         if self.phase == "backward":
             self.backward_events.append(len(self.events))
         return out
 
     @property
     def phase(self) -> str:
-        phase = self.phases[-1][1]  # the backward pass runs without a graph, except where it repeats forward steps
+        """The phase of the present event; ``recomputation`` is the part of the backward pass that builds a graph."""
+        phase = self.phases[-1][1]
         return "recomputation" if phase == "backward" and torch.is_grad_enabled() else phase
 
     def enter(self, phase: str) -> None:
-        """From now on, what happens belongs to this phase: ``forward``, ``backward`` or ``optimiser``."""
+        """Begins a phase: ``forward``, ``backward`` or ``optimiser``."""
         self.phases.append((len(self.events), phase))
 
     def _take_workspace(self) -> None:
@@ -97,8 +98,8 @@ class Tracker(TorchDispatchMode):
             if self.workspace_bytes:
                 self.events.append((self.workspaces[which], self.workspace_bytes))
 
-    def see(self, tensor: Tensor, part: str | None = None) -> None:
-        """Counts the tensor's storage from now on, if it is new; with ``part`` says what it is."""
+    def track(self, tensor: Tensor, part: str | None = None) -> None:
+        """Tracks the tensor's storage if it is new. ``part`` assigns the storage to a part of the peak."""
         storage = tensor.untyped_storage()
         address = storage._cdata
         if address not in self._known:
@@ -108,21 +109,23 @@ class Tracker(TorchDispatchMode):
             if size:
                 self.events.append((number, size))
             self._known[address] = number
-            weakref.finalize(storage, self._died, address, number).atexit = False
+            weakref.finalize(storage, self._released, address, number).atexit = False
         elif part is not None:
             self.storages[self._known[address]].part = part
 
-    def _died(self, address: int, number: int) -> None:
+    def _released(self, address: int, number: int) -> None:
         if self._known.get(address) == number:
             del self._known[address]
         storage = self.storages[number]
-        storage.died = len(self.events)
+        storage.released = len(self.events)
         if storage.size:
             self.events.append((number, 0))
 
-    def footprint(self, *, since: int = 0) -> Footprint:
-        """The peak among the events from number ``since`` on, and its parts: in any step but the first, to which all
-        workspaces come with the first product that needs them."""
+    def step_memory(self, *, since: int = 0) -> StepMemory:
+        """Computes the peak among the events from number ``since`` on.
+
+        All workspaces count from the start: in every step but the first they are already there.
+        """
         workspaces = set(self.workspaces.values())
         live = peak = 0
         peak_time = since
@@ -137,18 +140,21 @@ class Tracker(TorchDispatchMode):
         for number, storage in enumerate(self.storages):
             if number in workspaces:
                 continue
-            if storage.born <= peak_time and (storage.died is None or storage.died > peak_time):
+            if storage.allocated <= peak_time and (storage.released is None or storage.released > peak_time):
                 parts[storage.part or self._part(storage)] += storage.size
         phase = [name for start, name in self.phases if start <= peak_time][-1]
-        return Footprint(parts, phase, reserved_bytes(self.events), len(workspaces))
+        return StepMemory(parts, phase, reserved_bytes(self.events), len(workspaces))
 
     def _part(self, storage: _Storage) -> str:
-        """What a forward pass (or its recomputation) made and the backward pass still found is an activation."""
-        place = bisect_left(self.backward_events, storage.born + 1)
-        found = place < len(self.backward_events) and (
-            storage.died is None or self.backward_events[place] <= storage.died
-        )
-        return "activations" if found and storage.phase in ("forward", "recomputation") else "temporaries"
+        """Classifies a storage: one of the forward pass, or its recomputation, that lives in the backward pass is an
+        activation, any other one is temporary."""
+        if storage.phase not in ("forward", "recomputation"):
+            return "temporaries"
+        place = bisect_left(self.backward_events, storage.allocated + 1)
+        if place == len(self.backward_events):
+            return "temporaries"
+        lives = storage.released is None or self.backward_events[place] <= storage.released
+        return "activations" if lives else "temporaries"
 
 
 def follow_step(
@@ -158,23 +164,23 @@ def follow_step(
     images: Tensor,
     masks: Tensor,
     config: TrialConfig,
-) -> Footprint:
-    """One training step as ``bench.training.loop`` takes it, in its steady state: the optimiser's moments are there already.
+) -> StepMemory:
+    """Tracks one training step of ``bench.training.loop``, in which the optimiser's moments exist already.
 
     images uint8 [B, H, W, 3] and masks uint8 [B, H, W], both on the model's device.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     for parameter in model.parameters():
-        tracker.see(parameter, "trainable" if parameter.requires_grad else "frozen")
+        tracker.track(parameter, "trainable" if parameter.requires_grad else "frozen")
     for buffer in model.buffers():
-        tracker.see(buffer, "frozen")
+        tracker.track(buffer, "frozen")
     for parameter in trainable:
         parameter.grad = torch.zeros_like(parameter)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     for state in optimiser.state.values():
         for value in state.values():
-            tracker.see(value, "optimiser")
+            tracker.track(value, "optimiser")
     start = len(tracker.events)
     tracker.enter("forward")
     draws = torch.Generator().manual_seed(0)
@@ -184,7 +190,7 @@ def follow_step(
     loss.backward()
     for parameter in trainable:
         if parameter.grad is not None:
-            tracker.see(parameter.grad, "gradients")
+            tracker.track(parameter.grad, "gradients")
     tracker.enter("optimiser")
     optimiser.step()
-    return tracker.footprint(since=start)
+    return tracker.step_memory(since=start)

@@ -45,10 +45,10 @@ def run_requested(request: Request) -> None:
     leave(record, request)
 
 
-def checkpoints_of(request: Request, share: Share = Share()) -> training_state.Checkpoints:
+def checkpoints_of(request: Request, share: Share = Share()) -> training_state.TrainingStates:
     """Where a requested trial goes on from."""
     folder = training_state.place(Path(request.folder), TrialConfig.model_validate_json(request.config).trial_id)
-    return training_state.Checkpoints(folder, request.checkpoint_seconds, share)
+    return training_state.TrainingStates(folder, request.checkpoint_seconds, share)
 
 
 def leave(record: TrialRecord, request: Request) -> None:

@@ -11,8 +11,7 @@ from bench.config.trial import DATASETS, TrialConfig
 from bench.datasets import Data, DataError
 from bench.datasets.core import cache
 from bench.datasets.masks.stored import OBJECT
-from bench.memory.measure import nvml_missing
-from bench.memory.sampler import nvml_problem
+from bench.memory.nvml import nvml_missing, nvml_problem
 from bench.system.progress import Progress, silent
 from bench.system.wording import first_lines, some
 from models.core.registry import Missing

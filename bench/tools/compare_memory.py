@@ -1,8 +1,8 @@
-"""Prediction against measurement over a grid of configurations: ``python -m bench.tools.compare_memory``.
+"""Predicted and measured memory over a grid of configurations: ``python -m bench.tools.compare_memory``.
 
 On a GPU every configuration trains three steps in a process of its own, on random pixels and random weights, which
-need the same memory as real ones. ``--upstream DIR`` also measures the authors' own SAM3UNet.py from a clone that you
-give. ``--cpu`` compares small models with their real allocations on a CPU instead, followed by the tracker.
+need the same memory as real ones. ``--upstream CLONE`` also measures the authors' own SAM3UNet.py. ``--cpu`` compares
+small models with their real allocations on a CPU instead, as ``bench.memory.step_memory`` tracks them.
 """
 
 from bench.system import command
@@ -11,15 +11,12 @@ if __name__ == "__main__":
     command.begin()  # the imports below take seconds
 
 import argparse
-import ast
-import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pandas
@@ -30,7 +27,7 @@ from bench.config.errors import ConfigError
 from bench.config.trial import TrialConfig, with_value
 from bench.memory.card_generations import DEFAULT, here
 from bench.memory.measure import MemoryMonitor
-from bench.memory.predicted_peak import fake_footprint, predict
+from bench.memory.predicted_peak import fake_step_memory, predict_peak
 from bench.memory.step_memory import Tracker, follow_step
 from bench.records.memory import Memory
 from bench.records.store import check_writable
@@ -39,15 +36,16 @@ from bench.system.console import ArgumentParser, complain
 from bench.system.device import device_of, float32_products
 from bench.system.files import TargetError, check_targets, write_whole
 from bench.system.sanitize import harmless
+from bench.tools.upstream import UPSTREAM, check_upstream, upstream_network
 from bench.training.loop import batch_loss, make_optimiser
 from models import MODELS
 from models.core.paths import expanded
-from models.core.registry import Config, InvalidModel
+from models.core.registry import Config
 from models.core.size import height_width
 
 STEPS = 3
 GOAL = 0.05
-"""How far a prediction may be off, as a share of the measured peak."""
+"""Largest accepted error of a prediction, as a share of the measured peak."""
 GIB = 2**30
 FULL = {"model": {"name": "sam3_unet", "encoder": {"weights": "random"}}, "dataset": "procedural"}
 SMALL = {
@@ -82,14 +80,12 @@ GRID: tuple[dict[str, Any], ...] = (
     {**NARROW, "model.frozen_weights": "nf4", "model.checkpoint_decoder": True},
     {"model": {"name": "unet"}, "train.batch_size": 4},
 )
-UPSTREAM = {"SAM3UNet.py": "SAM3UNet", "sam3/model_builder.py": "_setup_tf32"}
-"""What is used of a clone: names by the files that define them."""
 CPU_SCALE = {"last:8": "last:1", "last:4": "last:1", 224: 32, 672: 128, 256: 32, 16: 4, 12: 2}
-"""What the grid's values become for the small models of ``--cpu``."""
+"""Values of the grid, each with its replacement for the small models of ``--cpu``."""
 
 
 class Measured(Config):
-    """One line of the comparison, in bytes; ``None`` is not known."""
+    """One row of the comparison, in bytes; ``None`` is unknown."""
 
     label: str
     predicted_allocated_bytes: int
@@ -100,14 +96,15 @@ class Measured(Config):
 
     @property
     def off(self) -> float | None:
-        """(predicted - measured) / measured, of the peak allocated."""
+        """Relative error of the peak allocated: (predicted - measured) / measured."""
         if self.memory is None or not self.memory.torch_allocated_bytes:
             return None
         return self.predicted_allocated_bytes / self.memory.torch_allocated_bytes - 1
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0 all within the goal, 1 some are not or failed, 2 there is no GPU or the input is wrong."""
+    """Compares, prints and writes. Exit code: 0 all are within the goal, 1 some are not or failed, 2 there is no GPU or
+    the input is wrong."""
     options = _parser().parse_args(arguments)
     if options.one:
         print(_train(json.loads(sys.stdin.read())).model_dump_json())
@@ -115,11 +112,10 @@ def main(arguments: list[str]) -> int:
     folder = options.results / "memory_comparison"
     paths = [folder / f"comparison.{kind}" for kind in ("csv", "md", "png", "svg")]
     if not options.cpu and not torch.cuda.is_available():
-        text = (
-            f"torch {torch.__version__} sees no NVIDIA GPU here. On one, this would measure {len(GRID)} configurations"
-        )
-        also = " and upstream's own code" if options.upstream else ""
-        complain(f"{text}{also}, and write {', '.join(map(str, paths))}. On a CPU: --cpu")
+        text = f"torch {torch.__version__} sees no NVIDIA GPU. On one, this would measure {len(GRID)} configurations"
+        if options.upstream:
+            text += " and upstream's own code"
+        complain(f"{text}, and write {', '.join(map(str, paths))}. On a CPU: --cpu")
         return 2
     try:
         if options.upstream:
@@ -131,15 +127,20 @@ def main(arguments: list[str]) -> int:
         return 2
     where = "CPU, small models" if options.cpu else torch.cuda.get_device_name()
     rows = []
-    for changes in GRID:
-        rows.append(compare_on_cpu(changes) if options.cpu else compare_on_gpu(changes))
-        print(harmless(_line(rows[-1])), flush=True)
-    if options.upstream and not options.cpu:
-        rows.append(compare_on_gpu({}, options.upstream))
-        print(harmless(_line(rows[-1])), flush=True)
+    for row in _compare(options):
+        rows.append(row)
+        print(harmless(_line(row)), flush=True)
     write(rows, where, paths)
     print(harmless(f"wrote {', '.join(map(str, paths))}"))
     return 0 if all(row.off is not None and abs(row.off) <= GOAL for row in rows) else 1
+
+
+def _compare(options: argparse.Namespace) -> Iterator[Measured]:
+    """Yields a row for each configuration of the grid, and one for upstream's own code if it is given."""
+    for changes in GRID:
+        yield compare_on_cpu(changes) if options.cpu else compare_on_gpu(changes)
+    if options.upstream and not options.cpu:
+        yield compare_on_gpu({}, options.upstream)
 
 
 def _parser() -> ArgumentParser:
@@ -151,22 +152,12 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def check_upstream(folder: Path, needed: Mapping[str, str]) -> None:
-    """Raises ``ConfigError`` for what is no clone of upstream's repository with these files and these names in them."""
-    remedy = "Give a clone of github.com/WZH0120/SAM3-UNet"
-    for file, name in needed.items():
-        if not (folder / file).is_file():
-            raise ConfigError(f"--upstream {folder}: has no {file}. {remedy}")
-        try:
-            found = _definitions(folder / file, name)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise ConfigError(f"--upstream {folder}: {file} cannot be read ({error}). {remedy}") from None
-        if not found:
-            raise ConfigError(f"--upstream {folder}: {file} defines no {name}. {remedy}")
-
-
 def label(changes: dict[str, Any]) -> str:
-    texts = (f"{path.rsplit('.', 1)[-1]}={v['name'] if isinstance(v, dict) else v}" for path, v in changes.items())
+    """Names a configuration by what differs from the paper's setting."""
+    texts = []
+    for path, value in changes.items():
+        text = value["name"] if isinstance(value, dict) else value
+        texts.append(f"{path.rsplit('.', 1)[-1]}={text}")
     return ", ".join(texts) or "paper's setting"
 
 
@@ -174,7 +165,7 @@ def label(changes: dict[str, Any]) -> str:
 
 
 def compare_on_cpu(changes: dict[str, Any]) -> Measured:
-    """A small model's step on fake tensors and on real ones."""
+    """Compares a small model's step on fake tensors with one on real tensors."""
     scaled = {path: CPU_SCALE.get(v, v) if isinstance(v, str | int) else v for path, v in changes.items()}
     if "model" in scaled:
         scaled["model"] = {"name": "unet", "width": 4}
@@ -186,7 +177,7 @@ def compare_on_cpu(changes: dict[str, Any]) -> Measured:
         real = follow_step(tracker, model, optimiser, images, masks, config)
     return Measured(
         label=label(changes),
-        predicted_allocated_bytes=fake_footprint(config, cuda=False).allocated,
+        predicted_allocated_bytes=fake_step_memory(config, cuda=False).allocated,
         predicted_reserved_bytes=None,
         predicted_device_bytes=None,
         memory=Memory(torch_allocated_bytes=real.allocated),
@@ -197,9 +188,9 @@ def compare_on_cpu(changes: dict[str, Any]) -> Measured:
 
 
 def compare_on_gpu(changes: dict[str, Any], upstream: Path | None = None) -> Measured:
-    """Predicts here, and measures in a fresh process: an old one carries its context and its caches along."""
+    """Predicts in this process and measures in a new one, whose context and caches are its own."""
     config = with_value(TrialConfig.model_validate(FULL), changes)
-    prediction = predict(config, here() or DEFAULT)
+    prediction = predict_peak(config, here() or DEFAULT)
     task = json.dumps({"config": config.model_dump(mode="json"), "upstream": str(upstream) if upstream else None})
     command = [sys.executable, "-m", "bench.tools.compare_memory", "--one"]
     done = subprocess.run(command, input=task, capture_output=True, text=True, check=False)
@@ -215,16 +206,16 @@ def compare_on_gpu(changes: dict[str, Any], upstream: Path | None = None) -> Mea
 
 
 def _train(task: dict[str, Any]) -> Memory:
-    """Three steps on the GPU; runs in the child."""
+    """Measures three training steps on the GPU; runs in the child process."""
     config = TrialConfig.model_validate_json(json.dumps(task["config"]))
     device = device_of("cuda")
-    ours = nullcontext() if task["upstream"] else float32_products(device, config.train.tf32)
-    with ours, MemoryMonitor(device, config.memory) as monitor:
-        model = (
-            _Answer(upstream_network(Path(task["upstream"]), config.transform.size))
-            if task["upstream"]
-            else MODELS.build(config.model, config.transform.size, True)
-        )
+    clone = task["upstream"]
+    tf32 = nullcontext() if clone else float32_products(device, config.train.tf32)
+    with tf32, MemoryMonitor(device, config.memory) as monitor:
+        if clone:
+            model = _AsTuple(upstream_network(Path(clone), config.transform.size))
+        else:
+            model = MODELS.build(config.model, config.transform.size, True)
         model.to(device).train()
         with monitor.phase("training") as peaks:
             optimiser = make_optimiser(model, config.train)
@@ -236,7 +227,7 @@ def _train(task: dict[str, Any]) -> Memory:
     return peaks[0]
 
 
-class _Answer(nn.Module):
+class _AsTuple(nn.Module):
     """Upstream's network returns a tensor, the suite's models a tuple."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -247,47 +238,14 @@ class _Answer(nn.Module):
         return (self.network(images),)
 
 
-def upstream_network(folder: Path, size: int | tuple[int, int]) -> nn.Module:
-    """The class ``SAM3UNet`` of a clone, on the clone's own ``sam3``; the process can use no other one afterwards.
-
-    ``sam3/__init__`` is not run: it imports the whole detector, of which the network needs one file. What that import
-    does to the process is done here: ``_setup_tf32`` of sam3/model_builder.py allows TF32. No other statement that runs
-    on import (read in fdb21da) changes arithmetic or memory.
-    """
-    function_of(folder / "sam3" / "model_builder.py", "_setup_tf32")()
-    package = ModuleType("sam3")
-    package.__path__ = [str(folder / "sam3")]
-    sys.modules["sam3"] = package
-    spec = importlib.util.spec_from_file_location("SAM3UNet", folder / "SAM3UNet.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.SAM3UNet(None, size)
-
-
-def function_of(script: Path, name: str) -> Callable[..., Any]:
-    """A function out of a file which, when it is imported, runs or needs more than the function.
-
-    Of the file's own names the function may use none but torch's. Raises ``InvalidModel`` where it is not there.
-    """
-    found = _definitions(script, name)
-    if not found:
-        raise InvalidModel(f"{script} has no function {name}")
-    names: dict[str, Any] = {"torch": torch, "F": nn.functional}
-    exec(compile(ast.Module(found, []), str(script), "exec"), names)
-    return names[name]
-
-
-def _definitions(script: Path, name: str) -> list[ast.stmt]:
-    return [node for node in ast.parse(script.read_text()).body if getattr(node, "name", None) == name]
-
-
 def _batch(config: TrialConfig, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Draws images uint8 [B, H, W, 3] and masks uint8 [B, H, W] at random."""
     shape = (config.train.batch_size, *height_width(config.transform.size))
     images = torch.randint(256, (*shape, 3), dtype=torch.uint8, device=device)
     return images, torch.randint(256, shape, dtype=torch.uint8, device=device)
 
 
-# --- what is written --------------------------------------------------------------------------------------------------
+# --- output --------------------------------------------------------------------------------------------------
 
 
 def _line(row: Measured) -> str:
@@ -299,6 +257,7 @@ def _line(row: Measured) -> str:
 
 
 def as_frame(rows: Sequence[Measured]) -> pandas.DataFrame:
+    """Returns one line for each row, in bytes."""
     lines = []
     for row in rows:
         line = {"configuration": row.label, **row.model_dump(exclude={"label", "memory", "error"})}
@@ -309,17 +268,17 @@ def as_frame(rows: Sequence[Measured]) -> pandas.DataFrame:
 
 
 def write(rows: Sequence[Measured], where: str, paths: Sequence[Path]) -> None:
-    """Table and plot: ``paths`` are the CSV, the Markdown page and the figures."""
+    """Writes table and plot; ``paths`` are the CSV, the Markdown page and the figures."""
     table = ["| configuration | predicted GiB | measured GiB | off |", "| :-- | --: | --: | --: |"]
     for row in rows:
-        measured = "–" if row.off is None else f"{row.memory.torch_allocated_bytes / GIB:.4f}"
-        off = row.error or "–" if row.off is None else f"{row.off:+.2%}"
+        measured, off = "–", row.error or "–"
+        if row.off is not None:
+            measured, off = f"{row.memory.torch_allocated_bytes / GIB:.4f}", f"{row.off:+.2%}"
         table.append(f"| {row.label} | {row.predicted_allocated_bytes / GIB:.4f} | {measured} | {off} |")
     known = [abs(row.off) for row in rows if row.off is not None]
     within = sum(off <= GOAL for off in known)
-    facts = (
-        f"{len(known)} of {len(rows)} measured on {where}; {within} within {GOAL:.0%} of the measured peak allocated."
-    )
+    facts = f"{len(known)} of {len(rows)} measured on {where}"
+    facts += f"; {within} within {GOAL:.0%} of the measured peak allocated."
     csv, page, *figures = paths
     write_whole(csv, lambda file: file.write(as_frame(rows).to_csv(index=False).encode()))
     text = "\n".join(["# Memory: predicted and measured", "", facts, "", *table, ""])

@@ -1,9 +1,9 @@
 """Training steps of SAM3-UNet, here and in the authors' own code: ``python -m bench.tools.compare_speed --upstream CLONE``.
 
-Both train the same weights on the same batches, each round in processes of their own, one after the other, so that
-neither profits from what the other left behind. Upstream's network, loss and optimiser are those of the clone, always
-in float32 as published, with TF32 where upstream's import allows it; ``--precision``, ``--compile`` and ``--fused``
-change what runs here. Loading of images is left out: it has benchmarks of its own.
+Both train the same weights on the same batches, in every round in new processes, one after the other, so that neither
+uses caches of the other. Upstream's network, loss and optimiser are those of the clone, always in float32 as published,
+with TF32 where upstream's import allows it. ``--precision``, ``--compile`` and ``--fused`` change the suite's side.
+Loading of images is not included: it has benchmarks of its own.
 """
 
 from bench.system import command
@@ -32,7 +32,7 @@ from bench.records.store import check_writable
 from bench.system.console import ArgumentParser, complain
 from bench.system.device import device_of, float32_products, tf32_flags
 from bench.system.files import TargetError, check_targets, write_whole
-from bench.tools.compare_memory import UPSTREAM, check_upstream, function_of, upstream_network
+from bench.tools.upstream import UPSTREAM, check_upstream, function_of, upstream_network
 from bench.training.loop import batch_loss, make_optimiser
 from models import MODELS
 from models.core.encoder_decoder import upstream_state
@@ -47,12 +47,12 @@ FULL = {
     "train": {"loss": "structure_loss"},
 }
 EQUAL = {False: 1e-4, True: 1e-2}
-"""How far the losses of float32 steps may lie apart, as a share: the same arithmetic in another order. With TF32, whose
-products have 11 bits instead of 24, more; how much more has not been measured yet."""
+"""Largest accepted relative difference between losses of float32 steps, by TF32: the same arithmetic in another order.
+TF32's products have 11 bits instead of 24; its limit has not been measured yet."""
 
 
 class Task(Config):
-    """What a child process measures."""
+    """Task of a child process."""
 
     config: dict
     steps: int
@@ -62,9 +62,9 @@ class Task(Config):
 
 
 class Measured(Config):
-    """Seconds and losses of the steps of one process, the first of them, which warms up, included.
+    """Seconds and losses of all steps of one process, with the first one, which is the warm-up.
 
-    On a CPU they are seconds of the processor, which do not depend on who else is at work on the machine.
+    On a CPU they are seconds of processor time, which do not depend on other processes of the machine.
     """
 
     seconds: list[float]
@@ -75,7 +75,8 @@ class Measured(Config):
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0 measured, 1 a process failed or float32 losses differ, 2 the input is wrong."""
+    """Compares, prints and writes. Exit code: 0 measured, 1 a process failed or float32 losses differ, 2 the input is
+    wrong."""
     options = _parser().parse_args(arguments)
     if options.one:
         print(measure(Task.model_validate_json(sys.stdin.read())).model_dump_json())
@@ -91,17 +92,17 @@ def main(arguments: list[str]) -> int:
     shared = {"config": config.model_dump(mode="json"), "steps": options.steps + 1}
     theirs = Task(**shared, upstream=str(options.upstream.resolve()))
     ours = Task(**shared, compile=options.compile, fused=options.fused)
-    found: dict[str, list[Measured]] = {"upstream": [], "here": []}
+    measured: dict[str, list[Measured]] = {"upstream": [], "here": []}
     for number in range(options.rounds):
         for name, task in (("upstream", theirs), ("here", ours)):
             try:
-                found[name].append(_in_a_process(task))
+                measured[name].append(_in_a_process(task))
             except subprocess.CalledProcessError as error:
                 lines = (error.stderr or "").strip().splitlines() or ["no message"]
                 complain(f"{name}: {lines[-1]}")
                 return 1
-            print(f"round {number + 1}, {name}: {_per_step(found[name][-1:]):.3f} s per step", flush=True)
-    lines, equal = _conclusion(found["upstream"], found["here"], options, config)
+            print(f"round {number + 1}, {name}: {_per_step(measured[name][-1:]):.3f} s per step", flush=True)
+    lines, equal = _conclusion(measured["upstream"], measured["here"], options, config)
     print("\n".join(lines))
     page = "\n".join(["# Training speed", "", *lines, ""])
     write_whole(options.results / FILE, lambda file: file.write(page.encode()))
@@ -148,7 +149,7 @@ def _in_a_process(task: Task) -> Measured:
 
 
 def measure(task: Task) -> Measured:
-    """Seconds and losses of some training steps on random pixels."""
+    """Measures seconds and losses of some training steps on random pixels."""
     config = TrialConfig.model_validate_json(json.dumps(task.config))
     device = device_of(config.device)
     with nullcontext() if task.upstream else float32_products(device, config.train.tf32):
@@ -199,7 +200,7 @@ def _our_step(task: Task, config: TrialConfig, device: torch.device) -> Step:
 
 
 def _upstream_step(task: Task, config: TrialConfig, device: torch.device) -> Step:
-    """As in upstream's train.py; its loader normalises the images, which is timed here as it is on the other side."""
+    """Makes a step of upstream's train.py, with the normalisation of images, which upstream's loader does."""
     folder = Path(task.upstream)
     network = upstream_network(folder, config.transform.size)
     fill(dict(network.state_dict()))
@@ -220,7 +221,7 @@ def _upstream_step(task: Task, config: TrialConfig, device: torch.device) -> Ste
 
 
 def fill(state: dict[str, Tensor]) -> None:
-    """The same weights for the same names, whoever built the module: matrices at random, norms and biases at rest."""
+    """Fills tensors by their names alone: matrices at random, weights of norms with 1, biases with 0."""
     with torch.no_grad():
         for name, tensor in state.items():
             if name.endswith(("running_mean", "running_var", "num_batches_tracked", "freqs_cis")):
@@ -237,23 +238,31 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-# --- what is said -----------------------------------------------------------------------------------------------------
+# --- output -----------------------------------------------------------------------------------------------------
 
 
 def _per_step(measured: Sequence[Measured]) -> float:
-    """Median over all steps that did not warm up, in seconds."""
+    """Computes the median over all steps but the warm-up, in seconds."""
     return median(second for each in measured for second in each.seconds[1:])
 
 
 def _conclusion(
     theirs: Sequence[Measured], ours: Sequence[Measured], options: argparse.Namespace, config: TrialConfig
 ) -> tuple[list[str], bool]:
-    """The lines of the report, and whether the losses agree."""
-    off = max(abs(a / b - 1) for x, y in zip(theirs, ours) for a, b in zip(x.losses, y.losses))
+    """Returns the lines of the report, and whether the losses agree."""
+    differences = []
+    for their_process, our_process in zip(theirs, ours):
+        for their_loss, our_loss in zip(their_process.losses, our_process.losses):
+            differences.append(abs(their_loss / our_loss - 1))
+    off = max(differences)
     there, here = _per_step(theirs), _per_step(ours)
-    extras = [f"compile ({options.compile})"] * bool(options.compile) + ["fused AdamW"] * options.fused
+    settings = [f"{options.size} px", f"batch {options.batch}"]
+    if options.compile:
+        settings.append(f"compile ({options.compile})")
+    if options.fused:
+        settings.append("fused AdamW")
+    setting = ", ".join(settings)
     unit = "CPU seconds" if ours[0].device == "cpu" else "seconds"
-    setting = ", ".join([f"{options.size} px", f"batch {options.batch}", *extras])
     lines = [
         f"On {ours[0].device} ({torch.get_num_threads()} threads), {setting}; {options.rounds} processes of each side "
         f"in turns, {options.steps} timed steps each.",

@@ -1,7 +1,7 @@
-"""Makes the weights of the tiny encoder: ``python -m bench.tools.pretrain_tiny`` (about 20 minutes on 2 cores).
+"""Pre-trains the weights of the tiny encoder: ``python -m bench.tools.pretrain_tiny`` (about 20 minutes on 2 cores).
 
-The task is dense but not one of the benchmark's: name the material of every pixel, order the layers by depth, and find
-the outlines, in painted scenes of their own (``bench.datasets.scenes.tasks.materials``). Only the encoder is kept.
+The tasks are dense, but none of the benchmark's: material of every pixel, order of the layers by depth, and outlines,
+in procedural scenes of their own (``bench.datasets.scenes.tasks.materials``). Only the encoder is kept.
 """
 
 from bench.system import command
@@ -52,7 +52,7 @@ class Scenes(Dataset):
 
 
 def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """outputs [B, CLASSES + 2, h, w] against targets uint8 [B, s, s, 3], read at the centre of each cell."""
+    """Compares outputs [B, CLASSES + 2, h, w] with targets uint8 [B, s, s, 3], read at the centre of each cell."""
     step = targets.shape[1] // outputs.shape[-1]
     targets = targets[:, step // 2 :: step, step // 2 :: step]
     material = F.cross_entropy(outputs[:, :CLASSES], targets[..., 0].long())
@@ -62,7 +62,7 @@ def loss(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def pretrain(config: Config, seed: int, steps: int) -> tuple[nn.Module, float]:
-    """The encoder after ``steps`` batches of scenes, and the mean loss of the last tenth of them."""
+    """Trains on ``steps`` batches of scenes; returns the encoder and the mean loss of the last tenth of the steps."""
     torch.manual_seed(seed)
     encoder = sam3_vit_tiny.build(config, config.pretrain_size)
     head = nn.Sequential(nn.Conv2d(config.dim, (CLASSES + 2) * CELLS**2, 1), nn.PixelShuffle(CELLS))
@@ -71,7 +71,7 @@ def pretrain(config: Config, seed: int, steps: int) -> tuple[nn.Module, float]:
     rest = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.1)
+    lr_schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.1)
     painted = Scenes(seed, steps * BATCH, config.pretrain_size)
     losses, started = [], time.monotonic()
     for step, (images, targets) in enumerate(DataLoader(painted, BATCH, num_workers=min(2, cores()))):
@@ -81,7 +81,7 @@ def pretrain(config: Config, seed: int, steps: int) -> tuple[nn.Module, float]:
         value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        schedule.step()
+        lr_schedule.step()
         losses.append(value.item())
         if step % 100 == 99:
             minutes = (time.monotonic() - started) / 60

@@ -1,4 +1,4 @@
-"""Every trial checks itself: what should learn did learn, and what is frozen has not moved by a single bit."""
+"""Checks of every trial: each adapter parameter received a gradient, and frozen weights did not change by a bit."""
 
 import hashlib
 
@@ -9,29 +9,31 @@ from models.core.encoder_decoder import part_of
 
 
 class CheckFailed(Exception):
-    """A trial whose numbers would not mean what the table says."""
+    """The trial did not train what its configuration says, so its numbers must not enter a table."""
 
 
 class GradientCheck:
-    """Watches, from the first backward pass on, whether every adapter parameter receives a gradient other than zero."""
+    """Checks that every adapter parameter receives a gradient other than zero during training."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.unseen = {n: p for n, p in model.named_parameters() if p.requires_grad and part_of(n) == "adapter"}
+        self.without_gradient = {
+            name: p for name, p in model.named_parameters() if p.requires_grad and part_of(name) == "adapter"
+        }
 
-    def look(self) -> None:
-        """Call after each backward pass; costs nothing once all have been seen."""
-        seen = [n for n, p in self.unseen.items() if p.grad is not None and bool(p.grad.any())]
-        for name in seen:
-            del self.unseen[name]
+    def update(self) -> None:
+        """Call it after each backward pass; it costs nothing once all parameters had a gradient."""
+        for name, parameter in list(self.without_gradient.items()):
+            if parameter.grad is not None and bool(parameter.grad.any()):
+                del self.without_gradient[name]
 
-    def finish(self) -> None:
+    def check(self) -> None:
         """Raises ``CheckFailed`` with the names of the parameters that never received a gradient."""
-        if self.unseen:
-            raise CheckFailed(f"no gradient ever reached {', '.join(sorted(self.unseen))}")
+        if self.without_gradient:
+            raise CheckFailed(f"no gradient ever reached {', '.join(sorted(self.without_gradient))}")
 
 
 def frozen_digests(model: nn.Module) -> dict[str, str]:
-    """A hash of the bits of every parameter that is not trained, by name."""
+    """Hashes the bits of every parameter that is not trained; returns digests by name."""
     return {n: tensor_digest(p) for n, p in model.named_parameters() if not p.requires_grad}
 
 
@@ -44,6 +46,6 @@ def check_frozen(model: nn.Module, before: dict[str, str]) -> None:
 
 
 def tensor_digest(tensor: Tensor) -> str:
-    """32 hex digits over the bytes of a tensor."""
+    """Hashes the bytes of a tensor to 32 hex digits."""
     data = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
     return hashlib.blake2b(data, digest_size=16).hexdigest()

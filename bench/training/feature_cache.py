@@ -1,10 +1,10 @@
 """Features of the frozen prefix: computed once, kept on disk, and shared over epochs and trials.
 
-Where nothing that is trained or left to chance stands before a block, the encoder gives the same for the same image in
-every epoch of every trial. ``through_cache`` cuts the model there and hands it images by number. A flipped image is
-another image, so each flip that the transform may draw is a variant of its own: nothing is approximated.
+The encoder's first blocks give the same output for the same image in every epoch of every trial, as long as nothing in
+them is trained or random. ``through_cache`` cuts the model behind them and hands it their output. A flipped image is
+another image, so each flip that the transform may draw has an entry of its own: nothing is approximated.
 
-The choice is an execution setting: ``--feature-cache``, which travels to the trials' processes in the environment.
+``--feature-cache`` is an execution setting. It reaches the trials' processes through the environment.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,8 +57,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def choose(options: argparse.Namespace) -> None:
-    """Tells the processes of all trials. Raises ``ConfigError`` for a bound or a folder that cannot be. A dry run makes
-    no folder."""
+    """Sets the environment of all trials' processes. Raises ``ConfigError`` for an impossible bound or folder.
+
+    A dry run makes no folder.
+    """
     for name in (FOLDER, LIMIT):
         os.environ.pop(name, None)
     if not options.feature_cache_gib > 0:
@@ -84,109 +87,143 @@ def choose(options: argparse.Namespace) -> None:
 
 
 def store() -> FeatureStore | None:
-    """What was chosen; ``None`` for no cache."""
+    """Returns the store that the environment names; ``None`` for no cache."""
     if FOLDER not in os.environ:
         return None
     return FeatureStore(Path(os.environ[FOLDER]), round(float(os.environ.get(LIMIT, DEFAULT_GIB)) * 2**30))
 
 
 def outlook(trials: Sequence[Trial]) -> list[str]:
-    """With a cache, a line for each kind of model: how many blocks can be kept, or why none. Builds skeletons only."""
+    """Describes for each kind of model how many blocks can be cached, or why none. Builds skeletons only.
+
+    Without a cache there are no lines.
+    """
     if store() is None:
         return []
-    lines: dict[str, list[str]] = {}
-    seen: dict[str, str] = {}
+    points: dict[str, list[str]] = {}
+    outcomes: dict[str, str] = {}
     for trial in trials:
         config = trial.config
         key = model_key(config)
-        if key not in seen:
+        if key not in outcomes:
             try:
                 model = skeleton(config.model, config.transform.size)
-                seen[key] = f"features of {frozen_prefix(model)} of {len(model.encoder.blocks)} blocks are kept"
+                outcomes[key] = f"features of {frozen_prefix(model)} of {len(model.encoder.blocks)} blocks are kept"
             except (NoFrozenPrefix, InvalidModel) as reason:
-                seen[key] = f"no features are kept: {reason}"
-        lines.setdefault(seen[key], []).append(", ".join(trial.point))
-    return [f"{line} (at {'; '.join(dict.fromkeys(points))})" for line, points in lines.items()]
+                outcomes[key] = f"no features are kept: {reason}"
+        points.setdefault(outcomes[key], []).append(", ".join(trial.point))
+    return [f"{outcome} (at {'; '.join(dict.fromkeys(labels))})" for outcome, labels in points.items()]
 
 
 # --- in a trial -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Block:
-    """A split's place in the numbers of all images, and its variants in the store, by (left-right, upside-down)."""
-
-    start: int
-    variants: dict[tuple[bool, bool], str]
+Flips = tuple[bool, bool]
+"""Whether an image is flipped: left-right, upside-down."""
 
 
 def through_cache(
     model: nn.Module, data: Data, config: TrialConfig, device: torch.device, frozen: dict[str, str]
 ) -> tuple[nn.Module, Data, FeatureCache | None]:
-    """The model and the data to train and predict with: those given, or the same behind the cache, and what was done.
+    """Returns the model and the data to train and predict with, and the outcome for the record.
 
-    frozen: digests of the frozen weights by name. The model's weights are the same ones in both; the scores are too.
+    Without a cache, and where it is refused, both are those given. Otherwise the data hand out features, and the model
+    continues from them: it has the same weights, and its scores are the same.
+
+    frozen: digests of the frozen weights by name.
     """
     chosen = store()
     if chosen is None:
         return model, data, None
     started = time.perf_counter()
     try:
-        return _through(chosen, model, data, config, device, frozen, started)
+        prefix = _Prefix(model, frozen_prefix(model), config, device)
+        fed, size = _features_of(prefix, data, chosen, frozen)
     except (NoFrozenPrefix, OSError) as reason:
         return model, data, FeatureCache(refused=str(reason))
+    cached = Continued(model, prefix.blocks, height_width(config.transform.size))
+    spent = time.perf_counter() - started
+    return cached, fed, FeatureCache(blocks=prefix.blocks, bytes=size, seconds=spent, remade=chosen.damaged)
 
 
-def _through(
-    chosen: FeatureStore,
-    model: nn.Module,
-    data: Data,
-    config: TrialConfig,
-    device: torch.device,
-    frozen: dict[str, str],
-    started: float,
-) -> tuple[nn.Module, Data, FeatureCache]:
-    blocks = frozen_prefix(model)
-    transform = config.transform
-    compute = partial(_features, model, blocks, config, device)
+@dataclass(frozen=True)
+class _Prefix:
+    """The first ``blocks`` blocks of a trial's encoder, which never change."""
+
+    model: nn.Module
+    blocks: int
+    config: TrialConfig
+    device: torch.device
+
+    def features(self, pixels: Tensor, training: bool) -> tuple[Tensor, ...]:
+        """Computes the output for images uint8 [B, H, W, 3], as training or as evaluation computes it."""
+        self.model.train(training)
+        narrow = training and self.config.train.precision == "bfloat16"
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=narrow):
+            images = to_input(pixels, self.config.transform.normalisation)
+            return self.model.encoder.run_to(images, self.blocks)
+
+    def batches(self, split: Split, flips: Flips, training: bool) -> Iterator[tuple[Tensor, ...]]:
+        """Yields the features of all images of a split, in batches of training's size."""
+        size = self.config.train.batch_size
+        axes = [axis for axis, flipped in zip((2, 1), flips) if flipped]
+        for start in range(0, len(split), size):
+            pixels, _ = split.batch(np.arange(start, min(start + size, len(split))), self.device)
+            yield self.features(pixels.flip(axes), training)
+
+    def bytes_per_image(self, data: Data) -> int:
+        """Computes the size of one image's features.
+
+        On a CPU, where scores are exact, it raises ``NoFrozenPrefix`` if an image's features depend on its place in a
+        batch, or on the size of the batch. All batches of an epoch but the last have one size; evaluation's batches
+        are always the same.
+        """
+        split = next(split for split in (data.train, data.val, data.test) if len(split))
+        batch = min(self.config.train.batch_size, len(split))
+        pixels, _ = split.batch(np.arange(batch), self.device)
+        whole = self.features(pixels, True)
+        for size in {batch, len(split) % batch or batch} if self.device.type == "cpu" else ():
+            for part, all_of_them in zip(self.features(pixels[-size:].flip(0), True), whole):
+                if not torch.equal(part.flip(0), all_of_them[-size:]):
+                    where = f"batches of {batch} and {size}" if size < batch else "places in a batch"
+                    raise NoFrozenPrefix(f"features of an image differ in their last bits between {where}")
+        return bytes_of(each[:1] for each in whole)
+
+
+def _features_of(prefix: _Prefix, data: Data, chosen: FeatureStore, frozen: dict[str, str]) -> tuple[Data, int]:
+    """Returns the data with features instead of images, and the bytes of these features on disk."""
     splits = {"train": data.train, "val": data.val, **{f"test {name}": split for name, split in data.tests.items()}}
-    key = _key(model, blocks, config, device, frozen, data.fingerprint)
-    places: dict[str, _Block] = {}
-    entries: list[Entry] = []
-    start = 0
+    trains = any(parameter.requires_grad for parameter in prefix.model.parameters())
+    key = _key(prefix, frozen, data.fingerprint)
+    entries: dict[str, dict[Flips, Entry]] = {}
     for name, split in splits.items():
         training = name == "train"
-        if not len(split) or (training and not any(p.requires_grad for p in model.parameters())):
-            continue
-        variants = _variants(transform) if training else [(False, False)]
-        names = {flips: cache.digest({"key": key, "split": name, "flips": flips}) for flips in variants}
-        entries += [Entry(names[f], len(split), partial(_batches, compute, split, f, training)) for f in variants]
-        places[name] = _Block(start, names)
-        start += len(split)
-    opened = chosen.obtain(entries, partial(_probe, compute, data, device))
-    recall = partial(_recall, list(places.values()), opened, device)
-    cached = Continued(model, blocks, height_width(transform.size), recall)
-    numbered = {
-        name: _numbered(split, places[name].start) if name in places else split for name, split in splits.items()
-    }
-    tests = {name: numbered[f"test {name}"] for name in data.tests}
-    behind = replace(
+        if len(split) and (trains or not training):
+            entries[name] = {}
+            for flips in _variants(prefix.config.transform) if training else [(False, False)]:
+                digest = cache.digest({"key": key, "split": name, "flips": flips})
+                make = partial(prefix.batches, split, flips, training)
+                entries[name][flips] = Entry(digest, len(split), make)
+    wanted = [entry for of_split in entries.values() for entry in of_split.values()]
+    opened = chosen.obtain(wanted, partial(prefix.bytes_per_image, data))
+    for name, of_split in entries.items():
+        stored = {flips: opened[entry.name] for flips, entry in of_split.items()}
+        splits[name] = splits[name].with_features(partial(_read, stored))
+    tests = {name: splits[f"test {name}"] for name in data.tests}
+    fed = replace(
         data,
-        train=numbered["train"],
-        val=numbered["val"],
+        train=splits["train"],
+        val=splits["val"],
         test=next(iter(tests.values())),
         test_sets=tests if data.test_sets else {},
     )
-    size = sum(each.bytes for each in opened.values())
-    spent = time.perf_counter() - started
-    return cached, behind, FeatureCache(blocks=blocks, bytes=size, seconds=spent, remade=chosen.damaged)
+    return fed, sum(each.bytes for each in opened.values())
 
 
-def _key(
-    model: nn.Module, blocks: int, config: TrialConfig, device: torch.device, frozen: dict[str, str], data: str
-) -> dict:
-    """All that decides the features of an image, to the bit."""
-    behind = {id(p) for block in list(model.encoder.blocks)[blocks:] for p in block.parameters()}
+def _key(prefix: _Prefix, frozen: dict[str, str], data: str) -> dict[str, Any]:
+    """Returns everything that decides the features of an image, to the bit."""
+    model, config, device = prefix.model, prefix.config, prefix.device
+    behind = {id(p) for block in list(model.encoder.blocks)[prefix.blocks :] for p in block.parameters()}
     before = [name for name, p in model.named_parameters() if name in frozen and id(p) not in behind]
     on_cpu = device.type == "cpu"
     tf32 = {"tf32": True} if config.train.tf32 and not on_cpu else {}  # entries without it are older than the setting
@@ -194,7 +231,7 @@ def _key(
         "format": FORMAT,
         "encoder": config.model.encoder.model_dump(mode="json"),
         "frozen_weights": config.model.frozen_weights,
-        "blocks": blocks,
+        "blocks": prefix.blocks,
         "weights": sorted((name, frozen[name]) for name in before if name.startswith("encoder.")),
         "data": data,
         "transform": config.transform.model_dump(mode="json", exclude={"hflip", "vflip"}),
@@ -207,82 +244,29 @@ def _key(
     }
 
 
-def _variants(transform: TransformConfig) -> list[tuple[bool, bool]]:
-    """The flips that training may draw: (left-right, upside-down)."""
-    sides, ends = ([value for value in (False, True) if _may(value, p)] for p in (transform.hflip, transform.vflip))
-    return [(left_right, upside_down) for upside_down in ends for left_right in sides]
+def _variants(transform: TransformConfig) -> list[Flips]:
+    """Returns the flips that training may draw."""
+    left_right, upside_down = _values(transform.hflip), _values(transform.vflip)
+    return [(a, b) for b in upside_down for a in left_right]
 
 
-def _may(value: bool, probability: float) -> bool:
-    return probability > 0 if value else probability < 1
+def _values(probability: float) -> list[bool]:
+    """Returns the possible outcomes of a draw."""
+    possible = {False: probability < 1, True: probability > 0}
+    return [value for value in possible if possible[value]]
 
 
-def _features(
-    model: nn.Module, blocks: int, config: TrialConfig, device: torch.device, pixels: Tensor, training: bool
-) -> tuple[Tensor, ...]:
-    """What the frozen blocks make of images uint8 [B, H, W, 3], as training or as evaluation computes it."""
-    model.train(training)
-    narrow = training and config.train.precision == "bfloat16"
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=narrow):
-        return model.encoder.run_to(to_input(pixels, config.transform.normalisation), blocks)
-
-
-def _batches(compute: partial, split: Split, flips: tuple[bool, bool], training: bool) -> Iterator[tuple[Tensor, ...]]:
-    _, _, config, device = compute.args
-    for chosen in np.split(np.arange(len(split)), range(config.train.batch_size, len(split), config.train.batch_size)):
-        pixels, _ = split.batch(chosen, device)
-        axes = [axis for axis, flipped in zip((2, 1), flips) if flipped]
-        yield compute(pixels.flip(axes), training)
-
-
-def _probe(compute: partial, data: Data, device: torch.device) -> int:
-    """Bytes of the features of one image. Raises ``NoFrozenPrefix`` where on a CPU, whose scores are exact, an image's
-    features depend on where in which batch of an epoch it is: all but the last have one size, and evaluation's batches
-    are always the same."""
-    _, _, config, _ = compute.args
-    split = next(split for split in (data.train, data.val, data.test) if len(split))
-    batch = min(config.train.batch_size, len(split))
-    pixels, _ = split.batch(np.arange(batch), device)
-    whole = compute(pixels, True)
-    for size in {batch, len(split) % batch or batch} if device.type == "cpu" else ():
-        for part, all_of_them in zip(compute(pixels[-size:].flip(0), True), whole):
-            if not torch.equal(part.flip(0), all_of_them[-size:]):
-                where = f"batches of {batch} and {size}" if size < batch else "places in a batch"
-                raise NoFrozenPrefix(f"features of an image differ in their last bits between {where}")
-    return bytes_of(each[:1] for each in whole)
-
-
-def _numbered(split: Split, start: int) -> Split:
-    """The split with images by number instead of by pixels.
-
-    Each is a picture of 2 x 2 whose corners hold 4 n + 0 to 4 n + 3: flips work on it as on any other, and its first
-    corner then tells which image it is and how it was flipped.
-    """
-    corners = np.zeros((len(split.images), 2, 2, 1), np.int64)
-    corners[split.indices] = 4 * np.arange(start, start + len(split))[:, None, None, None] + np.arange(4).reshape(
-        2, 2, 1
-    )
-    return replace(split, images=corners)
-
-
-def _recall(
-    places: list[_Block], opened: dict[str, Stored], device: torch.device, images: Tensor
-) -> tuple[Tensor, ...]:
-    """Features of numbered images int64 [B, 2, 2, 1], which all belong to one split."""
-    first = images[:, 0, 0, 0].cpu().numpy()
-    numbers, corners = first // 4, first % 4
-    place = max((place for place in places if place.start <= numbers[0]), key=lambda place: place.start)
-    rows = numbers - place.start
-    parts = []
-    for corner in np.unique(corners):
-        name = place.variants[bool(corner % 2), bool(corner // 2)]
-        parts.append((np.flatnonzero(corners == corner), opened[name].read(rows[corners == corner])))
-    if len(parts) == 1:
-        return tuple(tensor.to(device) for tensor in parts[0][1])
-    found = []
-    for tensors in zip(*(tensors for _, tensors in parts)):
-        whole = torch.empty_strided((len(rows), *tensors[0].shape[1:]), tensors[0].stride(), dtype=tensors[0].dtype)
-        for (where, _), tensor in zip(parts, tensors):
-            whole[torch.from_numpy(where)] = tensor
-        found.append(whole.to(device))
-    return tuple(found)
+def _read(stored: dict[Flips, Stored], numbers: np.ndarray, flips: np.ndarray) -> tuple[Tensor, ...]:
+    """Reads the features of images, given by their numbers in a split [B] and their flips bool [B, 2]."""
+    variants = {(bool(a), bool(b)) for a, b in flips}
+    if len(variants) == 1:
+        return stored[variants.pop()].read(numbers)
+    features: list[Tensor] = []
+    for variant in sorted(variants):
+        where = np.flatnonzero((flips == variant).all(axis=1))
+        for i, tensor in enumerate(stored[variant].read(numbers[where])):
+            if i == len(features):
+                shape = len(numbers), *tensor.shape[1:]
+                features.append(torch.empty_strided(shape, tensor.stride(), dtype=tensor.dtype))
+            features[i][torch.from_numpy(where)] = tensor
+    return tuple(features)

@@ -1,7 +1,8 @@
-"""The training loop: upstream's recipe by default, the same on every device, and nothing else."""
+"""The training loop: upstream's recipe by default, the same on every device."""
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,39 +12,40 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.settings import LOSSES, TrainConfig, TransformConfig
-from bench.datasets import Data, Split
+from bench.datasets import Data, Features, Split
 from bench.datasets.core.transforms import flip, has_ignored, to_input, to_target
 from bench.training.checks import GradientCheck
-from bench.training.data_parallel import Share, check_ranks_agree, distribute
+from bench.training.data_parallel import Share, check_processes_agree, distribute
 from models.core.encoder_decoder import layers_of, part_of
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch as the training curve shows it. ``val_loss`` is ``None`` where the split was not looked at."""
+    """One point of the training curve."""
 
     epoch: int  # counted from 1
     train_loss: float  # mean over the batches
-    val_loss: float | None
+    val_loss: float | None  # None where the validation split was not used
     lr: float
 
 
 class Diverged(Exception):
-    """The loss is no longer a number, first at ``step``, counted from 1 over all epochs; ``curve`` is from before."""
+    """The loss became NaN or infinite, first at ``step``, counted from 1 over all epochs. ``curve`` ends before it."""
 
-    def __init__(self, text: str, step: int, curve: tuple[Epoch, ...]) -> None:
+    def __init__(self, text: str, step: int, curve: list[Epoch]) -> None:
         super().__init__(text)
-        self.step, self.curve = step, curve
+        self.step, self.curve = step, tuple(curve)
 
 
 @dataclass
 class Training:
-    """All that the loop goes on from after an epoch, beside the random states that belong to the process."""
+    """The state of a training run after an epoch, without the random states of the process."""
 
     model: nn.Module
     optimiser: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
-    draws: torch.Generator
+    lr_schedule: torch.optim.lr_scheduler.LRScheduler
+    generator: torch.Generator
+    """Draws the order of the images and their flips."""
     gradients: GradientCheck
     curve: list[Epoch]
     steps: int = 0
@@ -52,13 +54,13 @@ class Training:
 
 
 class Resume(Protocol):
-    """Where a training that may be cut short is kept (``bench.training.training_state``)."""
+    """Storage for the state of a training run that may be interrupted (``bench.training.training_state``)."""
 
     def restore(self, training: Training) -> None:
-        """Puts the state of the last kept epoch in; leaves all as it is if there is none."""
+        """Loads the state of the last stored epoch; without one it changes nothing."""
 
     def after_epoch(self, training: Training) -> None:
-        """May keep the state."""
+        """Stores the state if it is due."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,19 @@ class TrainResult:
     steps: int
     images: int
     seconds: float  # in training steps only, without validation
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """Everything that stays the same during a training run."""
+
+    wrapped: nn.Module  # the model, or its data-parallel wrapper
+    data: Data
+    config: TrainConfig
+    transform: TransformConfig
+    device: torch.device
+    share: Share
+    on_step: Callable[[], Any]
 
 
 def train(
@@ -84,81 +99,102 @@ def train(
 ) -> TrainResult:
     """Trains the trainable parameters in place. Raises ``Diverged`` and ``CheckFailed``.
 
-    Order and flips come from a generator of their own on the CPU, so that two models of one seed see the same batches
-    and a GPU sees those of a CPU. ``on_epoch`` hears of the epochs before a resumption too. ``on_step`` is called after
-    every batch, of validation too: a sign of life. Several ranks that each have a ``share`` train the same model
-    together; only rank 0 looks at the validation split.
+    Order and flips come from a generator of their own on the CPU. Two models with the same seed therefore get the same
+    batches, and so do a GPU and a CPU. ``on_epoch`` is called for the epochs before a resumption, too. ``on_step`` is
+    called after every batch, also in validation, to show progress. Several processes, each with its ``share``, train
+    the same model together; only the first one uses the validation split.
     """
-    draws = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     gradients = GradientCheck(model)
-    wrapped = distribute(model, share)
+    setup = _Setup(distribute(model, share), data, config, transform, device, share, on_step)
     optimiser = make_optimiser(model, config)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs, eta_min=config.min_lr)
-    state = Training(model, optimiser, schedule, draws, gradients, [])
+    lr_schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs, eta_min=config.min_lr)
+    state = Training(model, optimiser, lr_schedule, generator, gradients, [])
     if resume is not None:
         resume.restore(state)
         for epoch in state.curve:
             on_epoch(epoch)
-    for epoch in range(len(state.curve) + 1, config.epochs + 1):
-        started = time.perf_counter()
-        model.train()
-        total = torch.zeros((), device=device)
-        sound = torch.zeros((), dtype=torch.int64, device=device)  # steps before the sum is no longer a number
-        batches = torch.randperm(len(data.train), generator=draws).split(config.batch_size)
-        for chosen in batches:
-            images, masks = flip(*data.train.batch(chosen.numpy(), device), transform, draws)
-            optimiser.zero_grad(set_to_none=True)
-            part = share.part(len(images))
-            loss = batch_loss(wrapped, images[part], masks[part], config, transform) * share.weight(len(images))
-            loss.backward()
-            state.gradients.look()
-            optimiser.step()
-            total += loss.detach()
-            sound += total.isfinite()
-            on_step()
-        mean_loss = share.mean(total).item() / len(batches)
-        state.seconds += time.perf_counter() - started
-        if not math.isfinite(mean_loss):
-            step = state.steps + int(sound) + 1
-            text = f"the loss became {mean_loss} at step {step}, batch {int(sound) + 1} of {len(batches)} in epoch "
-            raise Diverged(f"{text}{epoch} of {config.epochs}", step, tuple(state.curve))
-        state.steps += len(batches)
-        state.images += len(data.train)
-        val_loss = None
-        if share.rank == 0 and config.validate_every and epoch % config.validate_every == 0 and len(data.val):
-            val_loss = validate(model, data.val, config, transform, device, on_step)
-            if not math.isfinite(val_loss):
-                text = (
-                    f"the validation loss became {val_loss} after step {state.steps}, epoch {epoch} of {config.epochs}"
-                )
-                raise Diverged(text, state.steps, tuple(state.curve))
-        state.curve.append(Epoch(epoch, mean_loss, val_loss, schedule.get_last_lr()[0]))
-        schedule.step()
+    for number in range(len(state.curve) + 1, config.epochs + 1):
+        train_loss = _train_epoch(state, setup, number)
+        val_loss = _validate_epoch(state, setup, number)
+        state.curve.append(Epoch(number, train_loss, val_loss, lr_schedule.get_last_lr()[0]))
+        lr_schedule.step()
         on_epoch(state.curve[-1])
         if resume is not None:
             resume.after_epoch(state)
-    broken = [name for name, p in model.named_parameters() if p.requires_grad and not p.isfinite().all()]
-    if broken:  # the last step's gradient was no number, though its loss was
-        text = f"after the last step, {state.steps}, these are no numbers: {', '.join(broken[:5])}"
-        raise Diverged(text, state.steps, tuple(state.curve))
-    state.gradients.finish()
-    check_ranks_agree(model, share)
+    _check_finite(state)
+    gradients.check()
+    check_processes_agree(model, share)
     return TrainResult(tuple(state.curve), state.steps, state.images, state.seconds)
 
 
+def _train_epoch(state: Training, setup: _Setup, number: int) -> float:
+    """Takes the training steps of one epoch and returns their mean loss. Raises ``Diverged``."""
+    data, config, share, device = setup.data.train, setup.config, setup.share, setup.device
+    started = time.perf_counter()
+    state.model.train()
+    total = torch.zeros((), device=device)
+    finite_steps = torch.zeros((), dtype=torch.int64, device=device)  # counted on the device: no wait in each step
+    batches = torch.randperm(len(data), generator=state.generator).split(config.batch_size)
+    for chosen in batches:
+        images, masks = flip(*data.batch(chosen.numpy(), device), setup.transform, state.generator)
+        state.optimiser.zero_grad(set_to_none=True)
+        part = share.part(len(images))
+        loss = batch_loss(setup.wrapped, images[part], masks[part], config, setup.transform)
+        loss = loss * share.weight(len(images))
+        loss.backward()
+        state.gradients.update()
+        state.optimiser.step()
+        total += loss.detach()
+        finite_steps += total.isfinite()
+        setup.on_step()
+    mean_loss = share.mean(total).item() / len(batches)
+    state.seconds += time.perf_counter() - started
+    if not math.isfinite(mean_loss):
+        batch = int(finite_steps) + 1
+        where = f"step {state.steps + batch}, batch {batch} of {len(batches)} in epoch {number} of {config.epochs}"
+        raise Diverged(f"the loss became {mean_loss} at {where}", state.steps + batch, state.curve)
+    state.steps += len(batches)
+    state.images += len(data)
+    return mean_loss
+
+
+def _validate_epoch(state: Training, setup: _Setup, number: int) -> float | None:
+    """Returns the validation loss; ``None`` where validation is not due. Raises ``Diverged``."""
+    split, config = setup.data.val, setup.config
+    due = config.validate_every and number % config.validate_every == 0 and len(split)
+    if setup.share.rank or not due:
+        return None
+    loss = validate(state.model, split, config, setup.transform, setup.device, setup.on_step)
+    if not math.isfinite(loss):
+        where = f"after step {state.steps}, epoch {number} of {config.epochs}"
+        raise Diverged(f"the validation loss became {loss} {where}", state.steps, state.curve)
+    return loss
+
+
+def _check_finite(state: Training) -> None:
+    """Raises ``Diverged`` for weights that are not finite: the last step's gradient was not, though its loss was."""
+    trained = [(name, p) for name, p in state.model.named_parameters() if p.requires_grad]
+    broken = [name for name, parameter in trained if not parameter.isfinite().all()]
+    if broken:
+        names = ", ".join(broken[:5])
+        text = f"after the last step, {state.steps}, these weights are not finite (NaN or infinity): {names}"
+        raise Diverged(text, state.steps, state.curve)
+
+
 def batch_loss(
-    model: nn.Module, images: Tensor, masks: Tensor, config: TrainConfig, transform: TransformConfig
+    model: nn.Module, images: Tensor | Features, masks: Tensor, config: TrainConfig, transform: TransformConfig
 ) -> Tensor:
-    """Loss of a batch, images uint8 [B, H, W, 3] and masks [B, H, W]: the sum over the model's logits maps."""
+    """Computes the loss of a batch, images uint8 [B, H, W, 3] and masks [B, H, W]: the sum over all logits maps."""
     targets, counted = _targets(masks, config)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-        answers = model(to_input(images, transform.normalisation))
+    with torch.autocast(masks.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        outputs = model(to_input(images, transform.normalisation))
     loss = LOSSES.module(config.loss).loss
-    return sum(loss(logits.float(), targets, counted) for logits in answers)
+    return sum(loss(logits.float(), targets, counted) for logits in outputs)
 
 
 def _targets(masks: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor | None]:
-    """What the loss compares with, and which of its pixels count; ``None`` is all."""
+    """Returns the target of the loss, and which pixels count; ``None`` means all pixels."""
     targets = to_target(masks, LOSSES.module(config.loss).FOR_CLASSES)
     if not has_ignored(masks):
         return targets, None
@@ -167,24 +203,25 @@ def _targets(masks: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor | None]
 
 
 def make_optimiser(model: nn.Module, config: TrainConfig, foreach: bool | None = None) -> torch.optim.AdamW:
-    """AdamW over what trains. ``foreach``: all tensors at once, which torch itself chooses on a GPU."""
+    """Makes AdamW for the trainable parameters. ``foreach`` updates all tensors at once, torch's default on a GPU."""
     return torch.optim.AdamW(_groups(model, config), lr=config.lr, weight_decay=config.weight_decay, foreach=foreach)
 
 
 def _groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Trainable parameters: adapters, decoder and whatever else is new first, then the encoder's own weights."""
+    """Groups the trainable parameters: first those of adapters, decoder and other new parts, then the encoder's own."""
     new, tuned = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (tuned if part_of(name) == "encoder" else new).append(parameter)
     layers = {0: tuned}
     if config.layer_decay < 1:
-        layers = {}
+        layers = defaultdict(list)
         for parameter, distance in layers_of(model):
-            layers.setdefault(distance, []).append(parameter)
+            layers[distance].append(parameter)
     rate = config.lr * config.encoder_lr_scale
     groups = [{"params": new}]
-    groups += [{"params": layers[i], "lr": rate * config.layer_decay**i} for i in sorted(layers)]
+    for distance in sorted(layers):
+        groups.append({"params": layers[distance], "lr": rate * config.layer_decay**distance})
     return [group for group in groups if group["params"]]
 
 
@@ -197,7 +234,7 @@ def validate(
     device: torch.device,
     on_step: Callable[[], Any] = lambda: None,
 ) -> float:
-    """Mean loss of the answers over a split, in eval mode, without flips."""
+    """Computes the mean loss of the first logits map over a split, in eval mode, without flips."""
     model.eval()
     loss = LOSSES.module(config.loss).loss
     total = torch.zeros((), device=device)

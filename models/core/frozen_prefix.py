@@ -1,6 +1,6 @@
-"""A model cut behind the blocks that never change: what they make of an image is always the same and can be kept."""
+"""A model cut behind the blocks that never change: their output for an image is always the same and can be cached."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -9,19 +9,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from models.core.encoder_decoder import EncoderDecoder
 
 WORTH = 0.25
-"""Below this share of the encoder's blocks, reading what they give costs about as much as computing it."""
-NUMBERED = torch.int64
-"""Type of images that are given by number; pixels are floats."""
+"""Smallest share of the encoder's blocks. Below it, reading their output takes about as long as computing it."""
 
 
 class NoFrozenPrefix(ValueError):
-    """A model of which no part can be kept; the text says why."""
+    """A model of which no part can be cached; the text gives the reason."""
 
 
 def frozen_prefix(model: nn.Module) -> int:
-    """How many of the encoder's first blocks can be kept: nothing before or in them is trained or left to chance.
+    """Counts the encoder's first blocks that can be cached: nothing before or in them is trained or random.
 
-    Raises ``NoFrozenPrefix`` where there are none, or too few.
+    Raises ``NoFrozenPrefix`` if there are none, or too few.
     """
     encoder = getattr(model, "encoder", None)
     if not isinstance(model, EncoderDecoder):
@@ -47,7 +45,7 @@ def frozen_prefix(model: nn.Module) -> int:
 
 
 def _changes(modules: Iterator[nn.Module]) -> Iterator[str]:
-    """Why the output of these modules, taken alone, may differ between two looks at the same image in training."""
+    """Yields reasons why the output of these modules for one image may change between two epochs of training."""
     for module in modules:
         kind = type(module).__name__
         if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
@@ -60,25 +58,19 @@ def _changes(modules: Iterator[nn.Module]) -> Iterator[str]:
 
 
 class Continued(EncoderDecoder):
-    """A model that is handed images by number, and asks ``recall`` for what enters block ``start`` of its encoder.
+    """A model that continues from the output of its encoder's first ``start`` blocks.
 
-    It consists of the parts of ``model``, under the same names, so whatever is trained is trained there. Images that
-    are given as pixels go through the whole of it.
+    It consists of the parts of ``model``, under the same names, so that training changes the weights of ``model``.
     """
 
-    def __init__(
-        self,
-        model: EncoderDecoder,
-        start: int,
-        size: tuple[int, int],
-        recall: Callable[[Tensor], tuple[Tensor, ...]],
-    ) -> None:
-        """size: [H, W] of the images; recall: numbers int64 [B, ...] -> what ``encoder.run_to`` gave for them."""
+    def __init__(self, model: EncoderDecoder, start: int, size: tuple[int, int]) -> None:
+        """size: [H, W] of the images."""
         super().__init__(model.encoder, model.decoder)
-        self.start, self.size, self.recall = start, torch.Size(size), recall
+        self.start, self.size = start, torch.Size(size)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """images [B, 3, H, W], normalised, or numbers int64 [B, ...] -> logits, as ``EncoderDecoder``."""
-        if images.dtype != NUMBERED:
-            return super().forward(images)
-        return self.decoder(self.encoder.run_from(self.recall(images), self.start), self.size)
+    def forward(self, inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Takes the output of ``encoder.run_to``, or images [B, 3, H, W], normalised. Returns logits as
+        ``EncoderDecoder`` does."""
+        if isinstance(inputs, Tensor):
+            return super().forward(inputs)
+        return self.decoder(self.encoder.run_from(inputs, self.start), self.size)

@@ -1,7 +1,8 @@
-"""Whole networks of ``segmentation_models_pytorch`` (smp, github.com/qubvel-org/segmentation_models.pytorch), all of
-whose weights are trained: what somebody without SAM would use."""
+"""Whole networks of ``segmentation_models_pytorch`` (smp, github.com/qubvel-org/segmentation_models.pytorch).
 
-from collections.abc import Iterator
+All of their weights are trained. They are the baselines without SAM.
+"""
+
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,22 +14,24 @@ from segmentation_models_pytorch.encoders import encoders
 from torch import Tensor, nn
 
 from models.core import weights
-from models.core.paths import expanded
-from models.core.registry import InvalidModel, Missing, did_you_mean
-from models.core.registry import Config as Base
+from models.core.pretrained import Pretrained
+from models.core.registry import InvalidModel, did_you_mean
 
 FILE = "model.safetensors"
 
 
-class Config(Base):
-    """What these networks have in common."""
+class Config(Pretrained):
+    """Settings that these networks share."""
 
     shapeless: ClassVar[frozenset[str]] = frozenset({"weights"})
+    published: ClassVar[str] = "imagenet"
+    by_path: ClassVar[str] = "give model.weights=PATH or model.weights=random"
 
     backbone: str
-    """smp's name of the encoder."""
+    """Name of the encoder in smp."""
     weights: str = "imagenet"
-    """Of the backbone. ``imagenet``: the file that smp has put into the Hugging Face cache; ``random``; or a path."""
+    """Weights of the backbone: ``imagenet``, the file that smp has put into the Hugging Face cache; ``random``; or a
+    path."""
     num_classes: PositiveInt = 1
 
     @field_validator("backbone")
@@ -40,32 +43,25 @@ class Config(Base):
             raise PydanticCustomError("smp_encoder", text, {"hint": hint})
         return name
 
-    def checkpoint(self) -> Path | None:
-        """The checkpoint to load: ``None`` for random weights, and for ImageNet's where they are not in the cache."""
-        if self.weights not in ("imagenet", "random"):
-            return expanded(self.weights)
+    def published_checkpoint(self) -> Path | None:
+        """Returns smp's file in the Hugging Face cache; ``None`` if it is not there."""
         source = self._source()
-        if self.weights == "random" or source is None:
+        if source is None:
             return None
         cached = try_to_load_from_cache(source["repo_id"], FILE, revision=source["revision"])
         return Path(cached) if isinstance(cached, str) else None
 
-    def missing(self) -> Iterator[Missing]:
-        path, source = self.checkpoint(), self._source()
-        by_path = "model.weights=PATH or model.weights=random"
-        if path is not None and not path.is_file():
-            yield Missing("weights", "weights", f"{path} does not exist", f"give {by_path}")
-        elif path is None and self.weights == "imagenet" and source is None:
-            yield Missing("weights", "weights", f"smp has no ImageNet weights of {self.backbone}", f"give {by_path}")
-        elif path is None and self.weights == "imagenet":
-            download = f"hf download {source['repo_id']} {FILE} --revision {source['revision']}"
-            what = f"{source['repo_id']} is not in the Hugging Face cache"
-            yield Missing("weights", "weights", what, f"run '{download}', or give {by_path}")
+    def not_found(self) -> str:
+        source = self._source()
+        if source is None:
+            return f"smp has no ImageNet weights of {self.backbone}"
+        return f"{source['repo_id']} is not in the Hugging Face cache"
 
-    def weight_files(self) -> Iterator[Path]:
-        path = self.checkpoint()
-        if path is not None:
-            yield path
+    def how_to_get(self) -> str:
+        source = self._source()
+        if source is None:
+            return self.by_path
+        return f"run 'hf download {source['repo_id']} {FILE} --revision {source['revision']}', or {self.by_path}"
 
     def _source(self) -> dict[str, str] | None:
         return encoders[self.backbone]["pretrained_settings"].get("imagenet")
@@ -85,7 +81,7 @@ class SmpNetwork(nn.Module):
 def assemble(
     network: SegmentationModel, config: Config, image_size: int, multiple: int, pretrained: bool
 ) -> SmpNetwork:
-    """The network, with its backbone's weights if ``pretrained``.
+    """Wraps the network, and loads its backbone's weights if ``pretrained``.
 
     Raises ``InvalidModel`` for a size that is no multiple of ``multiple``, ``WeightsError`` for a wrong checkpoint.
     """

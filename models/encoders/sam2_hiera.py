@@ -15,9 +15,9 @@ from timm.models.hieradet_sam2 import HieraDet
 from torch import Tensor, nn
 
 from models.core import weights
-from models.core.paths import expanded, given_by
-from models.core.registry import InvalidModel, Missing
-from models.core.registry import Config as Base
+from models.core.paths import given_by
+from models.core.pretrained import Pretrained
+from models.core.registry import InvalidModel
 from models.core.size import in_words, misfit
 
 CHECKPOINT_PREFIXES = ("image_encoder.trunk.", "")
@@ -43,7 +43,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-class Config(Base):
+class Config(Pretrained):
     any_aspect: ClassVar[bool] = True
     shapeless: ClassVar[frozenset[str]] = frozenset({"release", "weights", "drop_path", "checkpointing"})
 
@@ -66,34 +66,19 @@ class Config(Base):
     def repository(self) -> str:
         return f"facebook/sam2{'.1' if self.release == '2.1' else ''}-hiera-{self.size.replace('_', '-')}"
 
-    def checkpoint(self) -> Path | None:
-        """The checkpoint to load, ``None`` for random weights. The file need not exist."""
-        if self.weights == "random":
-            return None
-        if self.weights != "pretrained":
-            return expanded(self.weights)
+    def published_checkpoint(self) -> Path:
+        """Returns the first of: $SAM2_WEIGHTS, the file in weights/, the file in the Hub's cache."""
         if given := given_by("SAM2_WEIGHTS"):
             return given / self.file_name if given.is_dir() else given
         here = Path("weights") / self.file_name
         cached = try_to_load_from_cache(self.repository, self.file_name)
         return Path(cached) if isinstance(cached, str) and not here.exists() else here
 
-    def missing(self) -> Iterator[Missing]:
-        path = self.checkpoint()
-        if path is not None and not path.is_file():
-            by_path = "give the path of an existing file, 'pretrained' or 'random'"
-            by_download = (
-                f"'hf download {self.repository} {self.file_name} --local-dir weights' (open to all), or point "
-                "$SAM2_WEIGHTS (a file, or a folder of all sizes) or model.encoder.weights=PATH at it"
-            )
-            remedy = by_download if self.weights == "pretrained" else by_path
-            what = "is no file" if path.exists() else "does not exist"
-            yield Missing("weights", "weights", f"{path} {what}", remedy)
-
-    def weight_files(self) -> Iterator[Path]:
-        path = self.checkpoint()
-        if path is not None:
-            yield path
+    def how_to_get(self) -> str:
+        return (
+            f"'hf download {self.repository} {self.file_name} --local-dir weights' (open to all), or point "
+            "$SAM2_WEIGHTS (a file, or a folder of all sizes) or model.encoder.weights=PATH at it"
+        )
 
 
 class SAM2Hiera(nn.Module):

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.core import weights
-from models.core.paths import expanded, given_by
-from models.core.registry import InvalidModel, Missing
-from models.core.registry import Config as Base
+from models.core.paths import given_by
+from models.core.pretrained import Pretrained
+from models.core.registry import InvalidModel
 from models.core.size import height_width, in_words, misfit
 from models.encoders import _sam3_hf
 from models.encoders._sam3_package import sam3_module
@@ -31,7 +31,7 @@ CHECKPOINT_PREFIXES = (
 )
 
 
-class Config(Base):
+class Config(Pretrained):
     any_aspect: ClassVar[bool] = True
     shapeless: ClassVar[frozenset[str]] = frozenset({"weights", "drop_path", "checkpointing", "residual"})
 
@@ -58,35 +58,14 @@ class Config(Base):
     global_blocks: Annotated[tuple[int, ...], Field(strict=False)] = (7, 15, 23, 31)
     pretrain_size: PositiveInt = 336
 
-    def checkpoint(self) -> Path | None:
-        """The checkpoint to load, ``None`` for random weights. The file need not exist."""
-        if self.weights == "random":
-            return None
-        if self.weights != "pretrained":
-            return expanded(self.weights)
-        return self.published_checkpoint()
-
     def published_checkpoint(self) -> Path:
-        """Where ``pretrained`` lies: the environment, this directory, the Hub's cache, in this order."""
+        """Returns the first of: $SAM3_WEIGHTS, the file in weights/, the file in the Hub's cache."""
         if given := given_by("SAM3_WEIGHTS"):
             return given
         here = Path("weights/sam3.pt")
         cached = (try_to_load_from_cache("facebook/sam3", name) for name in ("sam3.pt", "model.safetensors"))
         found = [Path(path) for path in cached if isinstance(path, str)]
         return found[0] if found and not here.exists() else here
-
-    def missing(self) -> Iterator[Missing]:
-        path = self.checkpoint()
-        if path is not None and not path.is_file():
-            by_path = "give the path of an existing file, 'pretrained' or 'random'"
-            remedy = self.how_to_get() if self.weights == "pretrained" else by_path
-            what = "is no file" if path.exists() else "does not exist"
-            yield Missing("weights", "weights", f"{path} {what}", remedy)
-
-    def weight_files(self) -> Iterator[Path]:
-        path = self.checkpoint()
-        if path is not None:
-            yield path
 
     def how_to_get(self) -> str:
         return (

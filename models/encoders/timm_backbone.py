@@ -22,9 +22,8 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from models.core import weights
-from models.core.paths import expanded
-from models.core.registry import InvalidModel, Missing, did_you_mean
-from models.core.registry import Config as Base
+from models.core.pretrained import Pretrained
+from models.core.registry import InvalidModel, did_you_mean
 
 CHECKPOINT_NAMES = ("model.safetensors", "pytorch_model.bin")
 
@@ -47,8 +46,9 @@ FAMILIES = {
 }
 
 
-class Config(Base):
+class Config(Pretrained):
     shapeless: ClassVar[frozenset[str]] = frozenset({"weights", "checkpointing"})
+    by_path: ClassVar[str] = "give model.encoder.weights=PATH or model.encoder.weights=random"
 
     name: Literal["timm_backbone"] = "timm_backbone"
     model: str = "vit_base_patch14_dinov2.lvd142m"
@@ -71,31 +71,25 @@ class Config(Base):
             raise PydanticCustomError("timm_tag", "{reason}", {"reason": str(error).rstrip(".")}) from None
         return name
 
-    def checkpoint(self) -> Path | None:
-        """The checkpoint to load: ``None`` for random weights, and for pretrained ones that are not in the cache."""
-        if self.weights not in ("pretrained", "random"):
-            return expanded(self.weights)
+    def published_checkpoint(self) -> Path | None:
+        """Returns timm's file in the Hugging Face cache; ``None`` if it is not there."""
         repository = self._repository()
-        if self.weights == "random" or repository is None:
+        if repository is None:
             return None
         cached = (try_to_load_from_cache(repository, name) for name in CHECKPOINT_NAMES)
         return next((Path(path) for path in cached if isinstance(path, str)), None)
 
-    def missing(self) -> Iterator[Missing]:
-        path, repository = self.checkpoint(), self._repository()
-        by_path = "model.encoder.weights=PATH or model.encoder.weights=random"
-        if path is not None and not path.is_file():
-            yield Missing("weights", "weights", f"{path} does not exist", f"give {by_path}")
-        elif path is None and self.weights == "pretrained" and repository is None:
-            yield Missing("weights", "weights", f"timm knows no weights of {self.model}", f"give {by_path}")
-        elif path is None and self.weights == "pretrained":
-            download = f"run 'hf download {repository} {CHECKPOINT_NAMES[0]}', or give {by_path}"
-            yield Missing("weights", "weights", f"{repository} is not in the Hugging Face cache", download)
+    def not_found(self) -> str:
+        repository = self._repository()
+        if repository is None:
+            return f"timm has no weights of {self.model}"
+        return f"{repository} is not in the Hugging Face cache"
 
-    def weight_files(self) -> Iterator[Path]:
-        path = self.checkpoint()
-        if path is not None:
-            yield path
+    def how_to_get(self) -> str:
+        repository = self._repository()
+        return (
+            f"run 'hf download {repository} {CHECKPOINT_NAMES[0]}', or {self.by_path}" if repository else self.by_path
+        )
 
     def _repository(self) -> str | None:
         described = timm.get_pretrained_cfg(self.model)

@@ -12,9 +12,10 @@ from bench.config.expand import expand
 from bench.config.sweep import load_sweep
 from bench.config.trial import TrialConfig, with_value
 from bench.memory.card_generations import GENERATIONS
-from bench.memory.predicted_peak import USABLE, Prediction, Unpredictable, fits, predict
-from bench.memory.step_memory import PARTS, Footprint
-from bench.plan import CARDS, card_size, largest_batch, main
+from bench.memory.cards import CARDS, USABLE, fits
+from bench.memory.predicted_peak import PredictedPeak, Unpredictable, predict_peak
+from bench.memory.step_memory import PARTS, StepMemory
+from bench.plan import card_size, largest_batch, main
 
 GIB = 2**30
 SWEEP = """
@@ -103,7 +104,9 @@ def test_mistakes_are_said_before_anything_is_predicted(sweep_file, tmp_path, ca
 def test_the_profile_is_full_where_there_is_one_and_else_the_first(
     monkeypatch, tmp_path, capsys, profiles, arguments, expected
 ):
-    monkeypatch.setattr(planner, "predict", lambda *_: Prediction(Footprint(dict.fromkeys(PARTS, GIB), "x", GIB)))
+    monkeypatch.setattr(
+        planner, "predict_peak", lambda *_: PredictedPeak(StepMemory(dict.fromkeys(PARTS, GIB), "x", GIB))
+    )
     tree = yaml.safe_load(SWEEP)
     content = tree.pop("profiles")["full"]
     tree |= content if profiles is None else {"profiles": dict.fromkeys(profiles, content)}
@@ -127,7 +130,7 @@ def made_up(monkeypatch, fixed, each):
         tried.append(batch)
         return type("Made", (), {"device": int(fixed + each * batch + min(each / 3, 20 * 2**20) * (batch % 3))})
 
-    monkeypatch.setattr(planner, "predict", predict_line)
+    monkeypatch.setattr(planner, "predict_peak", predict_line)
     return tried
 
 
@@ -155,8 +158,8 @@ ABLATIONS = sorted((REPOSITORY / "ablations").glob("*.yaml"))
 def test_every_ablation_has_a_plan_at_full_size(monkeypatch, tmp_path, path, capsys):
     """All but the prediction itself, which would take seconds for each row; ``tests/test_ablations.py`` builds them."""
     monkeypatch.setattr(planner, "sizes", lambda trials, progress: {})
-    footprint = Footprint(dict.fromkeys(PARTS, GIB), "forward", 7 * GIB)
-    monkeypatch.setattr(planner, "predict", lambda config, generation: Prediction(footprint))
+    step = StepMemory(dict.fromkeys(PARTS, GIB), "forward", 7 * GIB)
+    monkeypatch.setattr(planner, "predict_peak", lambda config, generation: PredictedPeak(step))
     assert main([str(path), "--results", str(tmp_path), "--card", "8"]) == 0
     said = capsys.readouterr()
     assert said.err == "" and "8 and up" in said.out
@@ -184,7 +187,9 @@ def test_every_kind_of_model_in_the_ablations_can_be_predicted():
     unpredictable = []
     for name, config in kinds.items():
         try:
-            assert 0 < predict(with_value(config, {"transform.size": 64, "train.batch_size": 2})).allocated < GIB, name
+            assert (
+                0 < predict_peak(with_value(config, {"transform.size": 64, "train.batch_size": 2})).allocated < GIB
+            ), name
         except Unpredictable as error:
             unpredictable.append(f"{name}: {error}")
     assert unpredictable == []
@@ -192,16 +197,16 @@ def test_every_kind_of_model_in_the_ablations_can_be_predicted():
 
 def test_the_largest_batch_of_a_real_model(sweep_file):
     base = load_sweep(sweep_file, "full").base
-    card = (predict(base).device + 3 * 2**20) / USABLE / GIB  # a card that is just larger than batch 2 needs
+    card = (predict_peak(base).device + 3 * 2**20) / USABLE / GIB  # a card that is just larger than batch 2 needs
     batch = largest_batch(base, card)
     assert batch >= 2
     for size, expected in ((batch, True), (batch + 1, False)):
         config = base.model_copy(update={"train": base.train.model_copy(update={"batch_size": size})})
-        assert fits(predict(config).device, card) is expected
+        assert fits(predict_peak(config).device, card) is expected
 
 
 def test_curves_leave_out_what_a_model_lacks(monkeypatch, sweep_file):
-    monkeypatch.setattr(planner, "predict", lambda config, generation: config.trial_id)
+    monkeypatch.setattr(planner, "predict_peak", lambda config, generation: config.trial_id)
     base = load_sweep(sweep_file, "full").base
     found = planner.curves(
         base.model_copy(
@@ -227,13 +232,13 @@ def test_it_says_which_generation_of_cards_it_counts_with(
 ):
     monkeypatch.setattr(planner, "here", lambda: here and GENERATIONS[here])
     asked = []
-    footprint = Footprint(dict.fromkeys(PARTS, GIB), "forward", 7 * GIB, handles=1)
+    step = StepMemory(dict.fromkeys(PARTS, GIB), "forward", 7 * GIB, handles=1)
 
     def predicted(config, generation):
         asked.append(generation.name)
-        return Prediction(footprint, generation)
+        return PredictedPeak(step, generation)
 
-    monkeypatch.setattr(planner, "predict", predicted)
+    monkeypatch.setattr(planner, "predict_peak", predicted)
     assert main([str(sweep_file), "--results", str(tmp_path), "--card", "80", *given]) == 0
     said, page = capsys.readouterr().out, (tmp_path / "mine-full" / "plan.md").read_text()
     assert f"The generation of the card is {name}: {why}" in said and set(asked) == {name}

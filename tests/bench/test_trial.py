@@ -9,7 +9,7 @@ import torch
 from conftest import run_with
 
 from bench import trial as trial_module
-from bench.memory.predicted_peak import predict
+from bench.memory.predicted_peak import predict_peak
 from bench.scoring.metrics import OF_PROTOCOL
 from bench.trial import run_trial
 
@@ -121,13 +121,13 @@ def test_what_is_known_at_an_oom_is_in_the_record(monkeypatch, tiny):
     monkeypatch.setattr(trial_module, "train", fail)
     at_failure = run_trial(tiny).memory_at_failure
     assert at_failure.torch_reserved_bytes is None  # there is no allocator to ask on a CPU
-    assert at_failure.predicted_allocated_bytes == predict(tiny).allocated
+    assert at_failure.predicted_allocated_bytes == predict_peak(tiny).allocated
     assert at_failure.budget_bytes is None
 
 
 def test_far_over_budget_is_not_run(monkeypatch, tiny_with):
     monkeypatch.setattr(trial_module, "train", None)  # would fail if it were called
-    predicted = predict(tiny_with({})).allocated
+    predicted = predict_peak(tiny_with({})).allocated
     record = run_trial(tiny_with({"memory.budget_gib": predicted / 2**30 / 1.3}))
     assert record.status == "over budget" and record.scores is None
     assert record.error.startswith("not run: predicted to allocate") and "\n" not in record.error
@@ -135,7 +135,7 @@ def test_far_over_budget_is_not_run(monkeypatch, tiny_with):
 
 
 def test_a_little_over_budget_is_run_and_left_to_the_allocator(tiny_with):
-    predicted = predict(tiny_with({})).allocated
+    predicted = predict_peak(tiny_with({})).allocated
     assert run_trial(tiny_with({"memory.budget_gib": predicted / 2**30 / 1.1})).status == "ok"
 
 
@@ -174,7 +174,7 @@ def test_a_loss_that_is_no_number_is_a_result_with_its_step(monkeypatch, tiny_wi
 @pytest.mark.parametrize(
     ("look", "text"),
     [
-        (0, "after the last step, 2, these are no numbers: decoder.head.weight"),
+        (0, "after the last step, 2, these weights are not finite (NaN or infinity): decoder.head.weight"),
         (1, "the validation loss became nan after step 2, epoch 1 of 1"),
     ],
 )

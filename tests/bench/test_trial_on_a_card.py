@@ -10,7 +10,7 @@ from fake_cuda import CardInMemory, FakeCuda
 
 from bench import trial as trial_module
 from bench.memory.card_generations import GENERATIONS
-from bench.memory.predicted_peak import predict
+from bench.memory.predicted_peak import predict_peak
 from bench.trial import run_trial
 
 ON_CARD = {"device": "cuda", "memory.foreign_process": "note"}  # on the machine of a test there is no NVML
@@ -72,8 +72,8 @@ def test_an_out_of_memory_is_predicted_for_the_card_that_is_here(monkeypatch, ti
     config = tiny_with(ON_CARD)
     with CardInMemory():
         at_failure = run_trial(config).memory_at_failure
-    assert at_failure.predicted_allocated_bytes == predict(config, GENERATIONS["hopper"]).allocated
-    assert at_failure.predicted_allocated_bytes > predict(config).allocated
+    assert at_failure.predicted_allocated_bytes == predict_peak(config, GENERATIONS["hopper"]).allocated
+    assert at_failure.predicted_allocated_bytes > predict_peak(config).allocated
 
 
 PARTS_OF_A_TRIAL = (
@@ -91,7 +91,7 @@ PARTS_OF_A_TRIAL = (
 )
 
 
-@pytest.mark.parametrize("name", [*PARTS_OF_A_TRIAL, "bench.memory.budget.predict", "clean_card"])
+@pytest.mark.parametrize("name", [*PARTS_OF_A_TRIAL, "bench.memory.budget.predict_peak", "clean_card"])
 def test_whatever_raises_there_is_a_record(monkeypatch, tiny_with, name):
     def fail(*arguments, **more):
         raise RuntimeError(f"{name} failed")
@@ -100,7 +100,7 @@ def test_whatever_raises_there_is_a_record(monkeypatch, tiny_with, name):
     config = tiny_with({"memory.budget_gib": 50.0})
     record = run_trial(config)
     assert (record.trial_id, record.config) == (config.trial_id, config.model_dump(mode="json"))
-    if name == "bench.memory.budget.predict":  # a figure beside the record
+    if name == "bench.memory.budget.predict_peak":  # a figure beside the record
         assert record.status == "ok" and not record.notes
     elif name == "clean_card":  # it comes after the trial
         assert record.status == "ok" and record.notes == [

@@ -7,7 +7,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Generator, Tensor
 
 from bench.config.settings import TransformConfig
-from bench.datasets import IGNORED
+from bench.datasets import IGNORED, Features
 from models.core.size import height_width
 
 NORMALISATIONS = {
@@ -38,26 +38,31 @@ def resize_mask(mask: np.ndarray, size: int | tuple[int, int], resampling: str) 
     return resized
 
 
-def flip(images: Tensor, masks: Tensor, config: TransformConfig, draws: Generator) -> tuple[Tensor, Tensor]:
+def flip(
+    images: Tensor | Features, masks: Tensor, config: TransformConfig, draws: Generator
+) -> tuple[Tensor | Features, Tensor]:
     """Flips each image [B, H, W, 3] with its mask [B, H, W], horizontally and vertically, by the configured chances.
 
     ``draws`` is a generator on the CPU, so that the flips do not depend on the device; each image takes two numbers.
     """
     chances = torch.rand(len(images), 2, generator=draws)
-    for axis, probability, chance in ((2, config.hflip, chances[:, 0]), (1, config.vflip, chances[:, 1])):
-        chosen = (chance < probability).to(images.device)
-        images = torch.where(chosen.view(-1, 1, 1, 1), images.flip(axis), images)
+    for direction, (axis, probability) in enumerate(((2, config.hflip), (1, config.vflip))):
+        chosen = (chances[:, direction] < probability).to(masks.device)
+        if isinstance(images, Features):
+            images = images.flipped(direction, chosen)
+        else:
+            images = torch.where(chosen.view(-1, 1, 1, 1), images.flip(axis), images)
         masks = torch.where(chosen.view(-1, 1, 1), masks.flip(axis), masks)
     return images, masks
 
 
-def to_input(images: Tensor, normalisation: str) -> Tensor:
+def to_input(images: Tensor | Features, normalisation: str) -> Tensor | tuple[Tensor, ...]:
     """Normalises uint8 [B, H, W, 3] to float32 [B, 3, H, W]; the order of operations is torchvision's.
 
-    int64 images are numbers of images (``bench.training.feature_cache``) and stay as they are.
+    Features are read; they are already normalised.
     """
-    if images.dtype == torch.int64:
-        return images
+    if isinstance(images, Features):
+        return images.read()
     mean, deviation = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in NORMALISATIONS[normalisation])
     pixels = images.permute(0, 3, 1, 2).contiguous().float()
     return pixels.div_(255).sub_(mean).div_(deviation)

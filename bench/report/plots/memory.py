@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from bench.config.trial import TrialConfig
 from bench.leaderboard.leaderboard import GIB
-from bench.memory.predicted_peak import Prediction
+from bench.memory.predicted_peak import PredictedPeak
 from bench.memory.step_memory import PARTS
 from bench.report.plots.style import (
     BLUE,
@@ -40,7 +40,7 @@ PART_LOOKS = dict(
 LONGEST_LABEL = 2.4  # inches
 
 
-def memory_plan(question: str, rows: Sequence[tuple[tuple[str, ...], Prediction]], cards: Sequence[int]) -> Figure:
+def memory_plan(question: str, rows: Sequence[tuple[tuple[str, ...], PredictedPeak]], cards: Sequence[int]) -> Figure:
     """Predicted peaks of a sweep's points: one bar each, stacked by part, with the sizes of cards."""
     with house_style():
         figure = Figure(figsize=(WIDTH, 1.6 + 0.34 * len(rows)), dpi=160, layout="constrained")
@@ -69,7 +69,7 @@ def memory_plan(question: str, rows: Sequence[tuple[tuple[str, ...], Prediction]
     return figure
 
 
-def memory_curves(curves: Mapping[str, Sequence[tuple[str, Prediction]]], base: TrialConfig) -> Figure:
+def memory_curves(curves: Mapping[str, Sequence[tuple[str, PredictedPeak]]], base: TrialConfig) -> Figure:
     """Predicted memory by one field at a time, the others as in ``base``: one panel for each field."""
     with house_style():
         figure = Figure(figsize=(2.4 * len(curves), 2.8), dpi=160, layout="constrained")

@@ -6,9 +6,9 @@ from fake_cuda import FakeCuda
 from fake_nvml import FakeNvml
 
 from bench.config.trial import TrialConfig, with_value
-from bench.memory import sampler
+from bench.memory import nvml
 from bench.memory.card_generations import DEFAULT, GENERATIONS, here, of_capability, of_device
-from bench.memory.predicted_peak import fake_footprint, predict
+from bench.memory.predicted_peak import fake_step_memory, predict_peak
 
 FULL = {"model": {"name": "sam3_unet", "encoder": {"weights": "random"}}, "dataset": "procedural"}
 
@@ -43,15 +43,15 @@ def test_of_this_machine_nvml_says_it_and_cuda_is_not_asked(monkeypatch, capabil
         raise AssertionError("CUDA was asked, which may put this process on the card")
 
     monkeypatch.setattr(torch.cuda, "_lazy_init", refuse)
-    nvml = FakeNvml({uuid: [0] for uuid in capabilities})
+    fake = FakeNvml({uuid: [0] for uuid in capabilities})
 
     def capability(handle):
         if isinstance(capabilities[handle], str):
             raise FakeNvml.NVMLError(capabilities[handle])
         return list(capabilities[handle])
 
-    nvml.nvmlDeviceGetCudaComputeCapability = capability
-    monkeypatch.setattr(sampler, "pynvml", nvml)
+    fake.nvmlDeviceGetCudaComputeCapability = capability
+    monkeypatch.setattr(nvml, "pynvml", fake)
     found = here()
     assert (found and found.name) == name
 
@@ -71,19 +71,19 @@ MEASURED = {
 
 @pytest.mark.parametrize(("changes", "allocated", "reserved", "device"), MEASURED.values(), ids=MEASURED)
 def test_predictions_for_an_h100_are_what_one_has_shown(changes, allocated, reserved, device):
-    found = predict(with_value(TrialConfig.model_validate(FULL), changes), GENERATIONS["hopper"])
+    found = predict_peak(with_value(TrialConfig.model_validate(FULL), changes), GENERATIONS["hopper"])
     assert found.allocated == pytest.approx(allocated, rel=0.002)
     assert found.reserved == pytest.approx(reserved, rel=0.003)
     assert found.device == pytest.approx(device, rel=0.003)
 
 
 def test_a_handle_for_each_pass_that_multiplies_matrices(tiny_with):
-    assert fake_footprint(tiny_with({}), cuda=True).handles == 2
-    assert fake_footprint(tiny_with({"model.adapter.placement": "none"}), cuda=True).handles == 1
+    assert fake_step_memory(tiny_with({}), cuda=True).handles == 2
+    assert fake_step_memory(tiny_with({"model.adapter.placement": "none"}), cuda=True).handles == 1
     plain = tiny_with({"model": {"name": "unet", "width": 4}})
-    assert fake_footprint(plain, cuda=True).handles == 0
+    assert fake_step_memory(plain, cuda=True).handles == 0
     for config, handles in ((tiny_with({}), 2), (plain, 0)):
-        small, large = (predict(config, GENERATIONS[name]) for name in ("ampere", "hopper"))
+        small, large = (predict_peak(config, GENERATIONS[name]) for name in ("ampere", "hopper"))
         assert large.allocated - small.allocated == handles * (32 * 2**20 - 8_519_680)
         assert small.device - small.reserved == 450 * 2**20
         assert large.device - large.reserved == 668_532_736 + handles * 64 * 2**20

@@ -1,12 +1,7 @@
-"""Peaks of this process, read from outside; and a simulated NVML with everything that real ones do."""
+"""Peaks of a phase, measured from a second process; cards are simulated."""
 
-import inspect
-import io
 import json
 import os
-import re
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -14,16 +9,14 @@ import psutil
 import pytest
 import torch
 from fake_cuda import FakeCuda
-from fake_nvml import FakeNvml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bench.config.settings import MemoryConfig
-from bench.memory import sampler
 from bench.memory.measure import MeasurementSpoiled, MemoryMonitor, device_identifiers
 from bench.records.memory import Memory
 
 MIB = 2**20
+OWN = psutil.Process().pid
+DENIED = "Insufficient Permissions"
 
 
 def test_resident_memory_that_comes_and_goes_is_seen_as_a_peak():
@@ -58,244 +51,13 @@ def test_a_body_that_fails_gives_no_peaks_and_leaves_no_process():
 
 
 def test_a_sampler_that_dies_is_an_error_and_not_a_zero():
-    with pytest.raises(MeasurementSpoiled, match=r"the memory sampler ended \(signal 9\), so nobody saw the peak$"):
+    with pytest.raises(MeasurementSpoiled, match=r"the memory sampler ended \(signal 9\), so the peak is unknown$"):
         with MemoryMonitor(torch.device("cpu")) as monitor:
             monitor.child.kill()
             monitor.child.wait()
             with monitor.phase():
                 pass
 
-
-OWN = psutil.Process().pid
-
-
-def watch(monkeypatch, nvml, *identifiers, samples=5, then=lambda nvml: None):
-    """Watches a simulated card from before the trial; ``then`` changes it once watching has begun."""
-    monkeypatch.setattr(sampler, "pynvml", nvml)
-    watcher = sampler.Sampler(OWN)
-    start = watcher.answer(f"watch {' '.join(identifiers)}")
-    then(nvml)
-    watcher.answer("reset")
-    for _ in range(samples):
-        watcher.sample()
-    return start, watcher.answer("peaks")
-
-
-def test_the_card_is_found_by_uuid_whatever_its_number(monkeypatch):
-    nvml = FakeNvml({"GPU-b": [700], "GPU-a": [100, 150, 900, 300]}, [(OWN, 400)])
-    start, peaks = watch(monkeypatch, nvml, "a")
-    assert (start["uuid"], start["nvml_baseline_bytes"]) == ("GPU-a", 100)
-    assert (peaks["nvml_device_bytes"], peaks["nvml_process_bytes"]) == (900, 400)
-
-
-def test_uuids_match_whatever_their_prefix_case_and_length(monkeypatch):
-    for identifier in ("GPU-5F3Cab", "5f3cab", "gpu-5f3c"):
-        start, _ = watch(monkeypatch, FakeNvml({"GPU-0000": [1], "GPU-5f3cab": [2]}), identifier)
-        assert start["uuid"] == "GPU-5f3cab" and start["problem"] is None
-
-
-def test_a_mig_instance_is_watched_and_not_its_card(monkeypatch):
-    used = {"GPU-a": [9000], "GPU-b": [70], "MIG-1": [10, 50], "MIG-2": [4000]}
-    nvml = FakeNvml(used, [(OWN, 40)], {"GPU-a": ["MIG-1", "MIG-2"]})
-    start, peaks = watch(monkeypatch, nvml, "MIG-1", "a")
-    assert (start["uuid"], start["nvml_baseline_bytes"], peaks["nvml_device_bytes"]) == ("MIG-1", 10, 50)
-    start, peaks = watch(monkeypatch, nvml, "a")  # the whole card's use is everybody's
-    assert start["uuid"] is None and "MIG-1, MIG-2" in start["problem"] and peaks["nvml_device_bytes"] is None
-
-
-@pytest.mark.parametrize("processes", [[], [(1, 500)], [(OWN, None)]])
-def test_in_a_container_the_process_figure_is_none(monkeypatch, processes):
-    """The list is empty, holds the host's PIDs, or knows the process but not its use."""
-    _, peaks = watch(monkeypatch, FakeNvml({"GPU-a": [100]}), "GPU-a", then=lambda n: n.processes.extend(processes))
-    assert peaks["nvml_process_bytes"] is None and peaks["nvml_device_bytes"] == 100
-    assert peaks["foreign"] == []  # the one that came is this one under its other number
-
-
-def test_another_process_is_named_before_and_during_the_trial(monkeypatch):
-    nvml = FakeNvml({"GPU-a": [100]}, [(77, 300)])
-    start, peaks = watch(monkeypatch, nvml, "GPU-a", then=lambda n: n.processes.extend([(OWN, 10), (78, 50)]))
-    assert [each["name"] for each in start["foreign"]] == ["job77"]
-    assert peaks["foreign"] == [
-        {"pid": 77, "name": "job77", "bytes": 300},
-        {"pid": 78, "name": "job78", "bytes": 50},
-    ]
-
-
-def test_under_the_hosts_numbers_the_second_newcomer_is_foreign(monkeypatch):
-    nvml = FakeNvml({"GPU-a": [100]})
-    _, peaks = watch(monkeypatch, nvml, "GPU-a", then=lambda n: n.processes.extend([(9001, 10), (9002, 50)]))
-    assert [each["pid"] for each in peaks["foreign"]] == [9002]
-
-
-def test_lost_samples_are_counted_and_the_others_kept(monkeypatch):
-    lost = FakeNvml.NVMLError("GPU is lost")
-    _, peaks = watch(monkeypatch, FakeNvml({"GPU-a": [100, 200, lost, 700, lost, 300]}, [(OWN, 5)]), "GPU-a")
-    assert (peaks["nvml_device_bytes"], peaks["lost_samples"], peaks["nvml_process_bytes"]) == (700, 2, 5)
-    _, peaks = watch(monkeypatch, FakeNvml({"GPU-a": [100, lost]}), "GPU-a")
-    assert peaks["nvml_device_bytes"] is None and peaks["lost_samples"] == peaks["samples"]
-
-
-def test_without_a_driver_or_with_an_unknown_card_everything_is_none(monkeypatch):
-    for nvml, problem in ((FakeNvml(None), "Driver Not Loaded"), (FakeNvml({"GPU-a": [5]}), "it knows GPU-a")):
-        start, peaks = watch(monkeypatch, nvml, "GPU-z")
-        assert problem in start["problem"]
-        assert start["nvml_baseline_bytes"] is peaks["nvml_device_bytes"] is peaks["nvml_process_bytes"] is None
-        assert peaks["rss_bytes"] > 0
-
-
-# --- cards that do not answer, and containers that may not ask --------------------------------------------------------
-
-LOST, DENIED = "GPU is lost", "Insufficient Permissions"
-ABOUT_CARDS = {  # NVML's functions that are asked about a card, and what they are given for the second one
-    "nvmlDeviceGetHandleByIndex": 1,
-    "nvmlDeviceGetMaxMigDeviceCount": "GPU-b",
-    "nvmlDeviceGetUUID": "GPU-b",
-    "nvmlDeviceGetMemoryInfo": "GPU-b",
-    "nvmlDeviceGetComputeRunningProcesses": "GPU-b",
-}
-
-
-def two_cards():
-    return FakeNvml({"GPU-a": [100, 200, 300], "GPU-b": [500, 600]}, [(OWN, 40), (77, 30)])
-
-
-def test_every_function_that_the_sampler_calls_is_made_to_fail_here():
-    others = {"nvmlInit", "nvmlDeviceGetCount", "nvmlSystemGetProcessName"}  # not about a card; see below
-    others |= {"nvmlDeviceGetMigDeviceHandleByIndex", "nvmlDeviceGetCudaComputeCapability"}
-    assert set(re.findall(r"pynvml\.(nvml\w+)", inspect.getsource(sampler))) == ABOUT_CARDS.keys() | others
-
-
-@pytest.mark.parametrize("function", ABOUT_CARDS)
-def test_what_fails_on_one_card_changes_nothing_on_another(monkeypatch, function):
-    expected = watch(monkeypatch, two_cards(), "GPU-a")
-    sick = two_cards()
-    sick.refuse(function, ABOUT_CARDS[function], LOST)
-    found = watch(monkeypatch, sick, "GPU-a")
-    for answers in (expected, found):
-        for name in ("series", "longest_gap_seconds", "rss_bytes"):
-            answers[1].pop(name)  # of this process and the clock
-    assert found == expected and found[1]["nvml_device_bytes"] == 300 and found[1]["nvml_process_bytes"] == 40
-    assert sampler.nvml_problem() is None
-
-
-@pytest.mark.parametrize("function", ABOUT_CARDS)
-def test_what_fails_on_the_watched_card_is_unknown_and_no_pass(monkeypatch, function):
-    sick = two_cards()
-    sick.refuse(function, ABOUT_CARDS[function], LOST)
-    start, peaks = watch(monkeypatch, sick, "GPU-b")
-    if function in ("nvmlDeviceGetHandleByIndex", "nvmlDeviceGetUUID"):
-        expected = "NVML does not know this device; it knows GPU-a; card 1 does not answer: GPU is lost"
-        assert start["problem"] == expected and start["foreign"] is None and start["nvml_baseline_bytes"] is None
-        assert peaks["nvml_device_bytes"] is peaks["nvml_process_bytes"] is None
-        return
-    memory, processes = function != "nvmlDeviceGetMemoryInfo", function != "nvmlDeviceGetComputeRunningProcesses"
-    others = [{"pid": 77, "name": "job77", "bytes": 30}]
-    assert start["nvml_baseline_bytes"] == (500 if memory else None)
-    assert peaks["nvml_device_bytes"] == (600 if memory else None)
-    assert peaks["nvml_process_bytes"] == (40 if processes else None)
-    assert peaks["foreign"] == (others if processes else None) and bool(start["foreign"]) == processes
-    refused = {"memory": LOST} if not memory else {"processes": LOST} if not processes else {}
-    assert peaks["denied"] == start["denied"] == refused
-    assert (peaks["lost_samples"] == peaks["samples"]) == bool(refused)
-
-
-def test_in_a_container_that_denies_the_memory_another_process_is_still_seen(monkeypatch):
-    nvml = FakeNvml({"GPU-a": [9000], "MIG-c": [10]}, [(4242, 3 * 2**30)], {"GPU-a": ["MIG-c"]})
-    nvml.refuse("nvmlDeviceGetMemoryInfo", "MIG-c", DENIED)
-    start, peaks = watch(monkeypatch, nvml, "MIG-c", "a")
-    assert [each["name"] for each in start["foreign"]] == [each["name"] for each in peaks["foreign"]] == ["job4242"]
-    assert start["nvml_baseline_bytes"] is peaks["nvml_device_bytes"] is None and peaks["denied"] == {"memory": DENIED}
-
-
-def test_a_list_that_is_refused_now_and_then_was_seen(monkeypatch):
-    nvml = two_cards()
-    real = nvml.nvmlDeviceGetComputeRunningProcesses
-    asked = []
-
-    def now_and_then(handle):
-        asked.append(handle)
-        if len(asked) % 2:
-            raise FakeNvml.NVMLError("Timeout")
-        return real(handle)
-
-    nvml.nvmlDeviceGetComputeRunningProcesses = now_and_then
-    _, peaks = watch(monkeypatch, nvml, "GPU-a", samples=4)
-    assert [each["pid"] for each in peaks["foreign"]] == [77] and peaks["denied"] == {}
-    assert 0 < peaks["lost_samples"] < peaks["samples"]
-
-
-def test_a_name_that_cannot_be_told_is_unknown(monkeypatch):
-    nvml = FakeNvml({"GPU-a": [1]}, [(2**30, 5)])
-    for name, said in ((b"/bin/caf\xe9", "caf\N{REPLACEMENT CHARACTER}"), (None, "unknown")):
-        nvml.nvmlSystemGetProcessName = lambda pid, name=name: name
-        if name is None:
-            nvml.refuse("nvmlSystemGetProcessName", 2**30)
-        _, peaks = watch(monkeypatch, nvml, "GPU-a")
-        assert [each["name"] for each in peaks["foreign"]] == [said]
-
-
-def test_a_driver_that_fails_after_its_start_is_a_problem(monkeypatch):
-    nvml = two_cards()
-
-    def fail():
-        raise FakeNvml.NVMLError(LOST)
-
-    nvml.nvmlDeviceGetCount = fail
-    start, peaks = watch(monkeypatch, nvml, "GPU-a")
-    assert start["problem"] == LOST and peaks["nvml_device_bytes"] is None and sampler.nvml_problem() == LOST
-
-
-def test_before_any_work_the_cards_that_a_trial_may_get_are_looked_at(monkeypatch):
-    nvml = two_cards()
-    monkeypatch.setattr(sampler, "pynvml", nvml)
-    nvml.refuse("nvmlDeviceGetComputeRunningProcesses", "GPU-b", DENIED)
-    refused = "the list of the card's processes is refused (Insufficient Permissions)"
-    for visible, problem in (
-        (None, None),
-        ("1", None),  # numbers are not trusted: any card may be the one
-        ("GPU-a", None),
-        ("GPU-b", refused),
-        ("GPU-a,GPU-b", None),
-        ("GPU-z", "NVML does not know this device; it knows GPU-a, GPU-b"),
-    ):
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        if visible is not None:
-            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        assert sampler.nvml_problem() == problem, visible
-
-
-def test_a_trial_whose_neighbours_cannot_be_seen_is_missing_something(monkeypatch, tiny_with):
-    nvml = FakeNvml({"GPU-a": [1]})
-    monkeypatch.setattr(sampler, "pynvml", nvml)
-    FakeCuda(monkeypatch)
-    nvml.refuse("nvmlDeviceGetComputeRunningProcesses", "GPU-a", DENIED)
-    (item,) = tiny_with({"device": "cuda"}).missing()
-    assert item.field == "memory.foreign_process" and "refused (Insufficient Permissions)" in item.what
-    assert "memory.foreign_process=note" in item.remedy
-    assert list(tiny_with({"device": "cuda", "memory.foreign_process": "note"}).missing()) == []
-
-
-@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=400), st.sampled_from([2, 4, 10]))
-def test_a_series_keeps_its_peak_its_order_and_its_bound(values, limit):
-    series = sampler.Series(limit)
-    for i, value in enumerate(values):
-        series.add(i / 100, dict.fromkeys(sampler.NAMES, value))
-    assert len(series.points) <= limit
-    assert max(p["rss_bytes"] for p in series.points) == max(values)
-    seconds = [p["seconds"] for p in series.points]
-    assert seconds == sorted(seconds) and seconds[0] == 0
-
-
-def test_the_longest_gap_between_samples_is_told(monkeypatch):
-    monkeypatch.setattr(sampler, "pynvml", FakeNvml(None))
-    times = iter([0.0, 0.01, 0.02, 0.72, 0.73])
-    watcher = sampler.Sampler(OWN, clock=lambda: next(times))
-    for _ in range(3):
-        watcher.sample()
-    assert watcher.answer("peaks")["longest_gap_seconds"] == pytest.approx(0.70)
-
-
-# --- the monitor, with a simulated card -------------------------------------------------------------------------------
 
 NVML_OF_A_FILE = """
 import json, os, types
@@ -354,23 +116,6 @@ def test_figures_are_taken_side_by_side_and_reconciled(card):
     assert memory.breach is None and memory.foreign_processes == []
     table = monitor.series_table()
     assert set(table["phase"]) == {"training"} and max(table["nvml_device_bytes"]) == 1000 * MIB
-
-
-@pytest.mark.parametrize(
-    ("figures", "breach"),
-    [
-        ((900, 850, 400, 300), None),
-        ((900, None, 400, 300), None),
-        ((None, None, 400, 300), None),
-        ((395, None, 400, 300), None),  # within what NVML resolves
-        ((300, None, 400, 300), "nvml_device_bytes 300 MiB < torch_reserved_bytes 400 MiB"),
-        ((500, 850, 400, 300), "nvml_device_bytes 500 MiB < nvml_process_bytes 850 MiB"),
-    ],
-)
-def test_what_contradicts_itself_is_said(figures, breach):
-    names = ("nvml_device_bytes", "nvml_process_bytes", "torch_reserved_bytes", "torch_allocated_bytes")
-    memory = Memory(**{name: figure and figure * MIB for name, figure in zip(names, figures)})
-    assert memory.breach == breach
 
 
 def test_a_foreign_process_fails_the_trial_before_it_starts(card):
@@ -471,18 +216,6 @@ def test_cards_are_named_by_what_is_visible_first(card, monkeypatch):
     for visible, expected in (("", ["a"]), ("3,1", ["a"]), ("MIG-7,GPU-8", ["MIG-7", "a"]), ("GPU-9", ["GPU-9", "a"])):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         assert device_identifiers(CUDA) == expected
-
-
-def test_the_sampler_ends_with_its_input(monkeypatch):
-    answers = io.StringIO()
-    sampler.serve(psutil.Process().pid, io.StringIO("reset\npeaks\n"), answers)
-    first, second = map(json.loads, answers.getvalue().splitlines())
-    assert first["rss_bytes"] > 0 and second["samples"] >= 1
-
-
-def test_the_sampler_imports_no_torch_so_that_it_starts_at_once():
-    code = "import sys, bench.memory.sampler; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
 @pytest.mark.gpu

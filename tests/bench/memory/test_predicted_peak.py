@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bench.config.trial import TrialConfig, with_value
 from bench.datasets.core.transforms import flip
-from bench.memory.predicted_peak import Unpredictable, fake_footprint, predict
+from bench.memory.predicted_peak import Unpredictable, fake_step_memory, predict_peak
 from bench.memory.step_memory import PARTS, Tracker, follow_step
 from bench.training.loop import batch_loss, make_optimiser
 from models import MODELS
@@ -96,7 +96,7 @@ CHANGES = {
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
 def test_the_prediction_is_what_the_profiler_sees(small, changes):
     config = with_value(small, changes)
-    fake, real = fake_footprint(config, cuda=False).allocated, profiled_peak(config)
+    fake, real = fake_step_memory(config, cuda=False).allocated, profiled_peak(config)
     stages = 3 * config.model.encoder.checkpointing + 9 * config.model.checkpoint_decoder
     states = RNG_STATE_BYTES * stages
     assert abs(fake + states - real) <= 0.001 * real, (fake, real)
@@ -105,7 +105,7 @@ def test_the_prediction_is_what_the_profiler_sees(small, changes):
 def test_fake_tensors_live_and_die_like_real_ones(small):
     for changes in ({}, {"model.encoder.checkpointing": True}, {"model": {"name": "unet", "width": 4}}):
         config = with_value(small, changes)
-        real, fake = tracked(config), fake_footprint(config, cuda=False)
+        real, fake = tracked(config), fake_step_memory(config, cuda=False)
         assert fake.parts == real.parts and fake.peak_phase == real.peak_phase
 
 
@@ -113,13 +113,13 @@ def test_convolutions_kernels_hold_more_than_operators_show(small):
     """The known gap: what oneDNN holds inside a convolution's backward pass is not seen. It grows with the threads."""
     torch.set_num_threads(1)
     config = with_value(small, {"model": {"name": "unet", "width": 8}})
-    fake, real = fake_footprint(config, cuda=False).allocated, profiled_peak(config)
+    fake, real = fake_step_memory(config, cuda=False).allocated, profiled_peak(config)
     assert 0 <= real - fake <= 0.08 * real
 
 
 def test_each_recipe_lowers_what_it_is_meant_to_lower(small):
     def parts(changes):
-        return fake_footprint(with_value(small, changes), cuda=True).parts
+        return fake_step_memory(with_value(small, changes), cuda=True).parts
 
     plain = parts({})
     frozen = [parts({"model.frozen_weights": s})["frozen"] for s in ("float32", "bfloat16", "int8", "nf4")]
@@ -155,12 +155,12 @@ def test_parts_are_what_the_model_has(small):
     for parameter in model.parameters():
         weights[parameter.requires_grad] += parameter.nbytes
     buffers = sum(buffer.nbytes for buffer in model.buffers())
-    footprint = fake_footprint(small, cuda=False)
-    assert footprint.parts["trainable"] == weights[True]
-    assert footprint.parts["frozen"] == weights[False] + buffers
+    step = fake_step_memory(small, cuda=False)
+    assert step.parts["trainable"] == weights[True]
+    assert step.parts["frozen"] == weights[False] + buffers
     moments = 2 * weights[True] + 4 * sum(p.requires_grad for p in model.parameters())  # and one step counter each
-    assert footprint.parts["optimiser"] == moments
-    assert tuple(footprint.parts) == PARTS and footprint.allocated == sum(footprint.parts.values())
+    assert step.parts["optimiser"] == moments
+    assert tuple(step.parts) == PARTS and step.allocated == sum(step.parts.values())
 
 
 def test_gradients_and_optimiser_make_the_peak_where_weights_dominate():
@@ -181,11 +181,11 @@ def test_gradients_and_optimiser_make_the_peak_where_weights_dominate():
         model = Wide()
         optimiser = make_optimiser(model, config.train, foreach=True)
         images, masks = torch.zeros(1, 4, 4, 3).byte(), torch.zeros(1, 4, 4).byte()
-        footprint = follow_step(tracker, model, optimiser, images, masks, config)
+        step = follow_step(tracker, model, optimiser, images, masks, config)
     size = 4 * 4 * (1 << 16)
-    assert footprint.peak_phase == "optimiser"
-    assert footprint.parts["trainable"] == footprint.parts["gradients"] == size
-    assert footprint.parts["optimiser"] == 2 * size + 2 * 4
+    assert step.peak_phase == "optimiser"
+    assert step.parts["trainable"] == step.parts["gradients"] == size
+    assert step.parts["optimiser"] == 2 * size + 2 * 4
 
 
 def test_recomputed_activations_count_as_activations_and_vanish():
@@ -225,27 +225,27 @@ def test_recomputed_activations_count_as_activations_and_vanish():
 
 
 def test_upstreams_setting_comes_to_what_its_own_network_does(full):
-    prediction = predict(full)
+    prediction = predict_peak(full)
     # upstream's own network, followed in the same way, without the 62 masks of stochastic depth that are kept here
     assert prediction.allocated == 4_751_635_456 + 62 * 512
     assert prediction.parts["frozen"] / GIB == pytest.approx(1.667, abs=0.002)
     assert prediction.allocated == sum(prediction.parts.values())
-    without = fake_footprint(full, cuda=True)
-    assert prediction.footprint.handles == 2 and prediction.allocated == without.allocated + 2 * 8_519_680
+    without = fake_step_memory(full, cuda=True)
+    assert prediction.step.handles == 2 and prediction.allocated == without.allocated + 2 * 8_519_680
     assert prediction.allocated <= prediction.reserved < prediction.device
 
 
 def test_the_goals_of_the_recipes_are_met(full):
     narrow = {"train.precision": "bfloat16", "model.frozen_weights": "bfloat16", "model.encoder.residual": "bfloat16"}
-    assert predict(with_value(full, narrow)).allocated <= 2.3 * GIB
+    assert predict_peak(with_value(full, narrow)).allocated <= 2.3 * GIB
     everything = {**narrow, "model.frozen_weights": "nf4", "model.checkpoint_decoder": True}
-    assert predict(with_value(full, everything)).allocated <= 1.5 * GIB
+    assert predict_peak(with_value(full, everything)).allocated <= 1.5 * GIB
 
 
 def test_attention_on_cuda_keeps_no_square_matrix(small):
     """Tokens x tokens x heads would be 16 times as much for 4 times the tokens; the efficient kernel stays linear."""
     grown = [
-        fake_footprint(with_value(small, {"transform.size": size, "model.encoder.window": 64}), cuda=True)
+        fake_step_memory(with_value(small, {"transform.size": size, "model.encoder.window": 64}), cuda=True)
         for size in (128, 256)
     ]
     assert grown[1].parts["activations"] / grown[0].parts["activations"] < 4.2
@@ -261,9 +261,9 @@ def test_a_model_that_looks_at_values_cannot_be_followed_and_says_so(monkeypatch
             return (self.layer(images) * images.mean().item(),)
 
     monkeypatch.setattr("bench.memory.predicted_peak.skeleton", lambda model, size: Curious().to("meta"))
-    with pytest.raises(Unpredictable, match="cannot be followed on fake tensors"):
-        predict(small)
+    with pytest.raises(Unpredictable, match="cannot be executed on fake tensors"):
+        predict_peak(small)
 
 
 def test_every_size_is_a_multiple_of_512_on_cuda(small):
-    assert all(size % 512 == 0 for size in predict(small).parts.values())
+    assert all(size % 512 == 0 for size in predict_peak(small).parts.values())

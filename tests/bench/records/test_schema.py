@@ -155,7 +155,7 @@ def test_trained_weights_of_a_newer_version_say_so(here, tmp_path):
     path = folder / f"{first}.safetensors"
     newer = {"format": "sam3-bench trained weights, version 2", "config": "{}", "frozen_digest": ""}
     save_file(load_file(path), tmp_path / "newer.safetensors", newer)
-    with pytest.raises(trained_weights.CheckpointError, match="written by a newer version of the suite; update"):
+    with pytest.raises(trained_weights.TrainedWeightsError, match="written by a newer version of the suite; update"):
         trained_weights.load(tmp_path / "newer.safetensors")
 
 
@@ -198,7 +198,7 @@ def test_a_pipe_at_the_start_is_set_aside(here, suffix):
     path = folder / f"{first}{suffix}"
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(trained_weights.CheckpointError, match="is no regular file"):
+    with pytest.raises(trained_weights.TrainedWeightsError, match="is no regular file"):
         trained_weights.load(path)
     (line,) = set_aside_damaged([first], folder)
     assert line.startswith(f"{path}: is no regular file; set aside as {path.name}.corrupt-1")

@@ -3,7 +3,7 @@
 import torch
 
 from bench.config.trial import TrialConfig, with_value
-from bench.memory.predicted_peak import predict
+from bench.memory.predicted_peak import predict_peak
 from bench.records.memory import Memory
 from bench.tools import compare_memory
 from bench.tools.compare_memory import FULL, GRID, Measured, compare_on_cpu, label, main, write
@@ -34,8 +34,8 @@ def test_on_a_cpu_prediction_and_real_allocations_agree():
 
 
 def test_the_child_says_what_went_wrong(monkeypatch):
-    small = predict(TrialConfig.model_validate(compare_memory.SMALL))
-    monkeypatch.setattr(compare_memory, "predict", lambda config, generation: small)
+    small = predict_peak(TrialConfig.model_validate(compare_memory.SMALL))
+    monkeypatch.setattr(compare_memory, "predict_peak", lambda config, generation: small)
     monkeypatch.setattr(compare_memory.sys, "executable", "false")  # a child that fails at once
     row = compare_memory.compare_on_gpu({})
     assert row.memory is None and row.off is None and row.error and "\n" not in row.error

@@ -12,8 +12,8 @@ from torch import nn
 from bench.config.trial import TrialConfig, with_value
 from bench.system.device import tf32_flags
 from bench.tools import compare_speed
-from bench.tools.compare_memory import function_of
 from bench.tools.compare_speed import Task, fill, main, measure
+from bench.tools.upstream import function_of
 from bench.training.losses import structure_loss
 from models import MODELS
 from models.core.encoder_decoder import upstream_state
@@ -137,7 +137,7 @@ def test_bfloat16_is_a_setting(config):
 def test_the_loss_is_taken_out_of_a_script_that_runs_when_imported(clone):
     theirs = function_of(clone / "train.py", "structure_loss")
     logits, masks = torch.randn(2, 1, 40, 40), torch.rand(2, 1, 40, 40).round()
-    assert theirs(logits, masks).item() == pytest.approx(structure_loss(logits, masks).item(), rel=1e-5)
+    assert theirs(logits, masks).item() == pytest.approx(structure_loss.loss(logits, masks).item(), rel=1e-5)
 
 
 def test_weights_depend_on_their_names_alone(config):

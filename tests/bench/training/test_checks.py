@@ -20,9 +20,9 @@ def model():
 def test_an_adapter_without_gradient_is_named(model):
     check = GradientCheck(model)
     model[1](model[0].block(torch.randn(4, 3)) + model[0].adapter[1].bias).sum().backward()
-    check.look()
+    check.update()
     with pytest.raises(CheckFailed) as error:
-        check.finish()
+        check.check()
     assert str(error.value) == "no gradient ever reached 0.adapter.0.bias, 0.adapter.0.weight, 0.adapter.1.weight"
 
 
@@ -31,12 +31,12 @@ def test_a_gradient_of_zero_is_none_until_one_comes(model):
     check = GradientCheck(model)
     for parameter in model[0].adapter.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    check.look()
-    assert len(check.unseen) == 4
+    check.update()
+    assert len(check.without_gradient) == 4
     for parameter in model[0].adapter.parameters():
         parameter.grad = torch.full_like(parameter, 1e-20)
-    check.look()
-    check.finish()
+    check.update()
+    check.check()
 
 
 @pytest.mark.parametrize("change", [1e-7, -0.0])

@@ -1,6 +1,5 @@
 """The feature cache: a trial behind it ends with the same weights and scores, to the bit, or says why there is none."""
 
-import argparse
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,20 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load
 
-from bench.config.errors import ConfigError
 from bench.config.expand import Trial
 from bench.config.settings import TransformConfig
 from bench.config.trial import DATASETS
 from bench.datasets.core.transforms import flip, to_input
 from bench.leaderboard.leaderboard import _memory_notes, _quantities
 from bench.records.record import TrialRecord
-from bench.run import main
 from bench.training import feature_cache
 from bench.training.checks import frozen_digests
 from bench.trial import run_trial
 from models import MODELS
 from models.encoders.sam3_vit import SAM3ViT
 
+CPU = torch.device("cpu")
 FROZEN = {
     "model.adapter.placement": "none",
     "model.encoder.drop_path": 0.0,
@@ -67,7 +65,7 @@ def test_features_with_tf32_are_others(monkeypatch, frozen, cache):
 
     def key(device, tf32):
         config = frozen({"train.tf32": tf32})
-        return feature_cache._key(model, 1, config, torch.device(device, 0), {}, "data")
+        return feature_cache._key(feature_cache._Prefix(model, 1, config, torch.device(device, 0)), {}, "data")
 
     assert key("cpu", True) == key("cpu", False)
     on_card = key("cuda", True)
@@ -79,7 +77,7 @@ def feed(config):
     data = DATASETS.build(config.dataset, config.transform)
     torch.manual_seed(config.seed)
     model = MODELS.build(config.model, config.transform.size, True)
-    return feature_cache.through_cache(model, data, config, torch.device("cpu"), frozen_digests(model))[2]
+    return feature_cache.through_cache(model, data, config, CPU, frozen_digests(model))[2]
 
 
 def entries(cache):
@@ -106,10 +104,13 @@ def test_the_same_to_the_bit(frozen, monkeypatch, tmp_path, changes, blocks):
 
 
 def test_computed_once_for_all_trials_that_share_it(frozen, cache, monkeypatch):
-    made = []
-    monkeypatch.setattr(
-        feature_cache, "_batches", lambda *given, of=feature_cache._batches: made.append(given[2]) or of(*given)
-    )
+    made, batches = [], feature_cache._Prefix.batches
+
+    def noted(prefix, split, flips, training):
+        made.append(flips)
+        return batches(prefix, split, flips, training)
+
+    monkeypatch.setattr(feature_cache._Prefix, "batches", noted)
     whole = outcome(run_trial(frozen()))
     assert made == [(False, False), (True, False), (False, False), (False, False)]  # train in two ways, val, test
     made.clear()
@@ -193,7 +194,7 @@ def test_a_model_that_is_only_scored_keeps_no_flips(frozen, cache, monkeypatch):
     config = frozen()
     data = DATASETS.build(config.dataset, config.transform)
     frozen_weights = {name: "x" for name, _ in still.named_parameters()}
-    _, fed, record = feature_cache.through_cache(still, data, config, torch.device("cpu"), frozen_weights)
+    _, fed, record = feature_cache.through_cache(still, data, config, CPU, frozen_weights)
     assert record.blocks == 8 and len(entries(cache)) == 2
     assert fed.train is data.train
 
@@ -206,83 +207,55 @@ def test_a_model_that_is_only_scored_keeps_no_flips(frozen, cache, monkeypatch):
     hflip=st.sampled_from([0.0, 0.3, 1.0]),
     vflip=st.sampled_from([0.0, 0.6, 1.0]),
     seed=st.integers(0, 2**31),
-    start=st.integers(0, 10**6),
 )
-def test_a_numbered_image_tells_how_it_was_flipped(hflip, vflip, seed, start):
-    """Pixels and numbers that are flipped with the same draws: the number leads to the pixels."""
+def test_features_of_flipped_images_are_asked_for_by_their_flips(hflip, vflip, seed):
+    """Pixels and features that are flipped with the same draws: numbers and flips lead to the pixels."""
     rng = np.random.default_rng(seed)
     count, transform = 6, TransformConfig(hflip=hflip, vflip=vflip)
     pixels = rng.integers(0, 256, (count, 3, 4, 3), dtype=np.uint8)
     config = DATASETS.parse({"name": "procedural", "train": count, "val": 1, "test": 1, "side": 8})
     split = replace(DATASETS.build(config, TransformConfig(size=8)).train, images=pixels)
-    numbered = feature_cache._numbered(split, start)
+    variants, requests = feature_cache._variants(transform), []
+
+    def read(numbers, flips):
+        requests.append((numbers, flips))
+        return (torch.zeros(len(numbers), 1),)
+
     chosen = rng.permutation(count)
-    seen, masks = flip(*split.batch(chosen, torch.device("cpu")), transform, torch.Generator().manual_seed(seed))
-    told, same = flip(*numbered.batch(chosen, torch.device("cpu")), transform, torch.Generator().manual_seed(seed))
-    assert torch.equal(masks, same) and to_input(told, "imagenet") is told
-    variants = feature_cache._variants(transform)
-    for image, number in zip(seen, told[:, 0, 0, 0].tolist()):
-        row, (upside_down, left_right) = number // 4 - start, divmod(number % 4, 2)
-        assert (bool(left_right), bool(upside_down)) in variants
+    seen, masks = flip(*split.batch(chosen, CPU), transform, torch.Generator().manual_seed(seed))
+    given = split.with_features(read).batch(chosen, CPU)
+    features, same = flip(*given, transform, torch.Generator().manual_seed(seed))
+    assert torch.equal(masks, same) and requests == []
+    assert [tensor.shape for tensor in to_input(features[2:], "imagenet")] == [(4, 1)]
+    to_input(features, "imagenet")
+    (_, part_flips), (numbers, flips) = requests
+    assert np.array_equal(numbers, chosen) and np.array_equal(part_flips, flips[2:])
+    for image, number, (left_right, upside_down) in zip(seen, numbers, flips.tolist()):
+        assert (left_right, upside_down) in variants
         axes = [1] * left_right + [0] * upside_down
-        assert np.array_equal(np.flip(pixels[split.indices[row]], axes), image.numpy())
+        assert np.array_equal(np.flip(pixels[split.indices[number]], axes), image.numpy())
 
 
-# --- the setting ------------------------------------------------------------------------------------------------------
+class Numbered:
+    """An opened entry whose features are the numbers that are read, plus a constant."""
+
+    def __init__(self, constant):
+        self.constant = constant
+
+    def read(self, numbers):
+        return torch.from_numpy(numbers + self.constant).view(-1, 1, 1).permute(0, 2, 1), torch.from_numpy(numbers)
 
 
-def options(*texts):
-    parser = argparse.ArgumentParser()
-    feature_cache.add_options(parser)
-    return parser.parse_args(texts)
+@pytest.mark.parametrize("flips", [[(0, 0)] * 4, [(1, 0)] * 4, [(1, 0), (0, 0), (1, 1), (0, 0)]])
+def test_features_of_different_flips_are_put_into_one_batch_in_order(flips):
+    stored = {(False, False): Numbered(0), (True, False): Numbered(10), (True, True): Numbered(20)}
+    numbers = np.array([3, 1, 2, 0])
+    first, second = feature_cache._read(stored, numbers, np.array(flips, bool))
+    constants = np.array([stored[bool(a), bool(b)].constant for a, b in flips])
+    assert first.flatten().tolist() == (numbers + constants).tolist() and second.tolist() == numbers.tolist()
 
 
-def test_off_unless_asked_for(monkeypatch, tmp_path):
-    monkeypatch.setenv("SAM3_BENCH_CACHE", str(tmp_path))
-    monkeypatch.setenv(feature_cache.FOLDER, "left from before")
-    feature_cache.choose(options())
-    assert feature_cache.store() is None and list(tmp_path.iterdir()) == []
-    feature_cache.choose(options("--feature-cache", "auto", "--feature-cache-gib", "0.5"))
-    assert feature_cache.store().folder == tmp_path / "features" and feature_cache.store().limit_bytes == 2**29
-    feature_cache.choose(options("--feature-cache", str(tmp_path / "here")))
-    assert feature_cache.store().folder == tmp_path / "here" and feature_cache.store().limit_bytes == 20 * 2**30
-    feature_cache.choose(options())
-
-
-@pytest.mark.parametrize("gib", ["0", "-1", "nan"])
-def test_a_bound_that_cannot_be(gib):
-    with pytest.raises(ConfigError, match="must be above 0"):
-        feature_cache.choose(options("--feature-cache-gib", gib))
-
-
-def test_a_folder_that_cannot_be(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="Give auto, off or a folder"):
-        feature_cache.choose(options("--feature-cache", str(tmp_path / "file" / "below")))
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        ["--feature-cache-gib", "0"],
-        ["--feature-cache", "/dev/null/x"],
-        ["--feature-cache", "auto", "--address", "127.0.0.1:1"],
-    ],
-)
-def test_the_command_line_says_so_before_any_work(given, tmp_path, capsys):
-    assert main(["ablations/decoder_width.yaml", "--dry-run", "--results", str(tmp_path), *given]) == 2
-    assert capsys.readouterr().err.startswith("--feature-cache")
-
-
-def test_a_dry_run_makes_no_folder_for_features(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv(feature_cache.FOLDER, "")  # and what is set in here goes with the test
-    junk = tmp_path / "junk"
-    given = ["--feature-cache", str(junk), "--results", str(tmp_path / "results")]
-    assert main(["ablations/decoder_width.yaml", "--dry-run", *given]) == 0
-    assert list(tmp_path.iterdir()) == []
-    junk.write_text("a file")
-    assert main(["ablations/decoder_width.yaml", "--dry-run", *given]) == 2
-    assert f"--feature-cache {junk}" in capsys.readouterr().err
+# --- before the trials ------------------------------------------------------------------------------------------------
 
 
 def test_the_outlook_names_rows_and_reasons(frozen, cache):

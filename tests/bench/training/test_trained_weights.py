@@ -14,7 +14,7 @@ from bench.scoring.evaluate import predict
 from bench.scoring.metrics import score
 from bench.training import trained_weights
 from bench.training.checks import frozen_digests
-from bench.training.trained_weights import CheckpointError
+from bench.training.trained_weights import TrainedWeightsError
 from bench.trial import run_trial
 
 
@@ -93,7 +93,7 @@ def rewritten(path, change):
 def test_another_encoder_is_refused(trained):
     _, path = trained
     rewritten(path, lambda m: m.update(frozen_digest="0" * 32))
-    with pytest.raises(CheckpointError, match="other weights than those found here"):
+    with pytest.raises(TrainedWeightsError, match="other weights than those found here"):
         trained_weights.load(path)
 
 
@@ -118,7 +118,7 @@ def test_the_digest_sees_one_bit_of_the_frozen_weights(tiny):
 def test_files_that_are_no_use_say_why(trained, spoil, expected):
     _, path = trained
     spoil(path)
-    with pytest.raises(CheckpointError, match=expected):
+    with pytest.raises(TrainedWeightsError, match=expected):
         trained_weights.load(path)
 
 
@@ -136,5 +136,5 @@ def test_missing_encoder_weights_come_with_their_remedy(trained, tmp_path):
         fields["config"] = json.dumps(config)
 
     rewritten(path, elsewhere)
-    with pytest.raises(CheckpointError, match="gone.pt does not exist\n  -> give the path"):
+    with pytest.raises(TrainedWeightsError, match="gone.pt does not exist\n  -> give the path"):
         trained_weights.load(path)

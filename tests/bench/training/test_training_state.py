@@ -1,4 +1,4 @@
-"""A trial that is cut short at any moment and goes on ends as if nothing had happened; what a checkpoint may not do."""
+"""A trial that is cut short at any moment and goes on ends as if nothing had happened; what a stored state may not do."""
 
 import json
 import random
@@ -16,7 +16,7 @@ from bench.system import files
 from bench.training import loop as training_loop
 from bench.training import training_state
 from bench.training.loop import train
-from bench.training.training_state import Checkpoints
+from bench.training.training_state import TrainingStates
 from bench.trial import run_trial
 from models import MODELS
 
@@ -55,7 +55,7 @@ PER_EPOCH = STEPS + 1  # signs of life: one is from validation
 LAST = EPOCHS * PER_EPOCH
 
 
-def trained(config, checkpoints=None, cut_at=None, fingerprint=HERE):
+def trained(config, states=None, cut_at=None, fingerprint=HERE):
     """Trains as a trial does, up to its ``cut_at``-th sign of life: the epochs that ran, and the model's state."""
     data = DATASETS.build(config.dataset, config.transform)
     torch.manual_seed(config.seed)
@@ -68,16 +68,16 @@ def trained(config, checkpoints=None, cut_at=None, fingerprint=HERE):
         if len(seen) == cut_at:
             raise Cut
 
-    if checkpoints is not None:
-        checkpoints.expect(fingerprint)
+    if states is not None:
+        states.expect(fingerprint)
     arguments = (model, data, config.train, config.transform, torch.device("cpu"))
-    result = train(*arguments, seed=config.seed, on_epoch=epochs.append, on_step=step, resume=checkpoints)
+    result = train(*arguments, seed=config.seed, on_epoch=epochs.append, on_step=step, resume=states)
     return result, [epoch.epoch for epoch in epochs], model.state_dict()
 
 
 def cut_after(config, folder, calls):
     with pytest.raises(Cut):
-        trained(config, Checkpoints(folder, 0), cut_at=calls)
+        trained(config, TrainingStates(folder, 0), cut_at=calls)
 
 
 @pytest.fixture(scope="module")
@@ -95,22 +95,22 @@ def same(found, whole):
 @pytest.mark.parametrize("calls", sorted(random.Random(0).sample(range(PER_EPOCH + 1, LAST + 1), 4)))
 def test_a_training_cut_short_at_a_random_step_ends_as_one_that_was_not(config, whole, tmp_path, calls):
     cut_after(config, tmp_path, calls)
-    checkpoints = Checkpoints(tmp_path, 0)
-    found = trained(config, checkpoints)
+    states = TrainingStates(tmp_path, 0)
+    found = trained(config, states)
     same(found, whole)
     kept = (calls - 1) // PER_EPOCH
-    assert checkpoints.resumed_from == [kept]
-    assert found[1] == list(range(1, EPOCHS + 1)), "who listens hears of the epochs before, too"
-    assert checkpoints.notes == []
+    assert states.resumed_from == [kept]
+    assert found[1] == list(range(1, EPOCHS + 1)), "on_epoch is called for the epochs before, too"
+    assert states.notes == []
 
 
 def test_it_may_be_cut_short_again_and_again(config, whole, tmp_path):
     for _ in range(3):
         cut_after(config, tmp_path, PER_EPOCH + 1)
-    checkpoints = Checkpoints(tmp_path, 0)
-    found = trained(config, checkpoints)
+    states = TrainingStates(tmp_path, 0)
+    found = trained(config, states)
     same(found, whole)
-    assert checkpoints.resumed_from == [1, 2, 3] and checkpoints.earlier_seconds > 0
+    assert states.resumed_from == [1, 2, 3] and states.earlier_seconds > 0
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["epoch-0003.safetensors", "epoch-0004.safetensors"]
     facts = json.loads(safe_open(tmp_path / "epoch-0004.safetensors", "pt").metadata()["facts"])
     assert facts["seconds"] == found[0].seconds < facts["spent_seconds"]
@@ -128,8 +128,8 @@ def test_a_whole_trial_goes_on_to_the_same_scores(config, tmp_path):
             raise Cut
 
     with pytest.raises(Cut):
-        run_trial(config, on_step=step, checkpoints=Checkpoints(tmp_path, 0))
-    record = run_trial(config, checkpoints=Checkpoints(tmp_path, 0))
+        run_trial(config, on_step=step, checkpoints=TrainingStates(tmp_path, 0))
+    record = run_trial(config, checkpoints=TrainingStates(tmp_path, 0))
     assert (record.status, record.resumed_from_epochs, record.notes) == ("ok", [EPOCHS], [])
     assert record.scores == whole.scores and record.image_scores == whole.image_scores
     assert record.curve == whole.curve and record.val_scores == whole.val_scores
@@ -141,23 +141,25 @@ def test_a_whole_trial_goes_on_to_the_same_scores(config, tmp_path):
 
 def test_memory_of_training_is_null_where_the_process_that_trained_did_not_live_to_tell(config, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(Checkpoints, "after_training", lambda self, memory: (_ for _ in ()).throw(Cut))
+        patched.setattr(TrainingStates, "after_training", lambda self, memory: (_ for _ in ()).throw(Cut))
         with pytest.raises(Cut):
-            run_trial(config, checkpoints=Checkpoints(tmp_path, 0))
-    record = run_trial(config, checkpoints=Checkpoints(tmp_path, 0))
+            run_trial(config, checkpoints=TrainingStates(tmp_path, 0))
+    record = run_trial(config, checkpoints=TrainingStates(tmp_path, 0))
     assert (record.status, record.resumed_from_epochs) == ("ok", [EPOCHS])
     assert list(record.memory) == ["evaluation"], "nothing was trained in the part that was measured"
 
 
 def test_when_scoring_fails_only_scoring_is_repeated(config, tmp_path, monkeypatch):
-    """The checkpoint is written though none was due, and holds the memory that training took."""
+    """The state is written though none was due, and holds the memory that training took."""
     whole = run_trial(config)
     kept = []
-    after = Checkpoints.after_training
+    after = TrainingStates.after_training
     with monkeypatch.context() as patched:
-        patched.setattr(Checkpoints, "after_training", lambda self, memory: kept.append(memory) or after(self, memory))
+        patched.setattr(
+            TrainingStates, "after_training", lambda self, memory: kept.append(memory) or after(self, memory)
+        )
         patched.setattr(sod_measures, "measure", lambda *arguments: {"s_measure": np.nan})
-        failed = run_trial(config, checkpoints=Checkpoints(tmp_path, 1e9))
+        failed = run_trial(config, checkpoints=TrainingStates(tmp_path, 1e9))
     assert (
         failed.status == "error" and failed.error == "salient-val-0000: s_measure of this image is not a finite number"
     )
@@ -168,14 +170,14 @@ def test_when_scoring_fails_only_scoring_is_repeated(config, tmp_path, monkeypat
         raise AssertionError("it trains again")
 
     monkeypatch.setattr(training_loop, "batch_loss", no_step)
-    record = run_trial(config, checkpoints=Checkpoints(tmp_path, 1e9))
+    record = run_trial(config, checkpoints=TrainingStates(tmp_path, 1e9))
     assert (record.status, record.resumed_from_epochs, record.notes) == ("ok", [EPOCHS], [])
     assert record.scores == whole.scores and record.curve == whole.curve
     assert record.memory["training"] == kept[0] and record.timing.train_seconds > 0
 
 
 def test_no_other_random_state_than_those_kept_is_used(config):
-    """Were Python's or numpy's used in training, a checkpoint would have to hold them too."""
+    """Were Python's or numpy's used in training, a state would have to hold them too."""
     before = random.getstate(), np.random.get_state()[1].tolist()
     trained(config)
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before
@@ -199,24 +201,24 @@ def damage(path, how):
 
 
 @pytest.mark.parametrize("how", ["cut", "flipped", "empty", "pickle", "another file"])
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(config, whole, tmp_path, how):
+def test_a_damaged_state_is_set_aside_and_the_one_before_is_used(config, whole, tmp_path, how):
     cut_after(config, tmp_path, 3 * PER_EPOCH + 1)
     damage(tmp_path / "epoch-0003.safetensors", how)
-    checkpoints = Checkpoints(tmp_path, 1e9)
-    same(trained(config, checkpoints), whole)
-    assert checkpoints.resumed_from == [2]
-    (note,) = checkpoints.notes
+    states = TrainingStates(tmp_path, 1e9)
+    same(trained(config, states), whole)
+    assert states.resumed_from == [2]
+    (note,) = states.notes
     assert "epoch-0003.safetensors is damaged" in note and "epoch-0003.safetensors.corrupt-1" in note
     assert (tmp_path / "epoch-0003.safetensors.corrupt-1").exists()
 
 
 def test_other_data_or_versions_start_again_and_say_so(config, whole, tmp_path):
     cut_after(config, tmp_path, 2 * PER_EPOCH + 1)
-    checkpoints = Checkpoints(tmp_path, 1e9)
-    same(trained(config, checkpoints, fingerprint={"torch": "2.1", "data": "abc", "code": "d"}), whole)
-    assert checkpoints.resumed_from == []
-    assert checkpoints.notes == [
-        f"checkpoint of epoch {n} not used: code was unknown, is d; torch was 2.0, is 2.1; "
+    states = TrainingStates(tmp_path, 1e9)
+    same(trained(config, states, fingerprint={"torch": "2.1", "data": "abc", "code": "d"}), whole)
+    assert states.resumed_from == []
+    assert states.notes == [
+        f"training state of epoch {n} not used: code was unknown, is d; torch was 2.0, is 2.1; "
         f"set aside as epoch-000{n}.safetensors.unused-1"
         for n in (2, 1)
     ]
@@ -235,29 +237,29 @@ def test_what_decides_how_training_goes_on_is_in_the_fingerprint(tmp_path, monke
     assert training_state.fingerprint(by_its_instructions, "f") != here, "processors of one name need not compute alike"
 
 
-def test_a_full_disk_costs_the_checkpoint_and_not_the_trial(config, whole, tmp_path, monkeypatch):
+def test_a_full_disk_costs_the_state_and_not_the_trial(config, whole, tmp_path, monkeypatch):
     def full(fd):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
-    checkpoints = Checkpoints(tmp_path, 0)
-    same(trained(config, checkpoints), whole)
-    assert checkpoints.notes == ["a checkpoint could not be written: [Errno 28] No space left on device"]
+    states = TrainingStates(tmp_path, 0)
+    same(trained(config, states), whole)
+    assert states.notes == ["a training state could not be written: [Errno 28] No space left on device"]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_state_that_is_too_large_is_not_kept_and_the_record_says_so(config, tmp_path, monkeypatch):
     monkeypatch.setattr(training_state, "LARGEST_BYTES", 1000)
-    record = run_trial(config, checkpoints=Checkpoints(tmp_path, 0))
+    record = run_trial(config, checkpoints=TrainingStates(tmp_path, 0))
     assert record.status == "ok" and list(tmp_path.iterdir()) == []
     (note,) = record.notes
-    assert note.startswith("no checkpoints: the training state is ")
+    assert note.startswith("no training states are kept: one has ") and note.endswith("that are kept")
 
 
-def test_checkpoints_are_written_at_an_interval_and_cost_little(tmp_path, monkeypatch):
+def test_states_are_written_at_an_interval_and_cost_little(tmp_path, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(training_state.time, "perf_counter", lambda: clock[0])
-    checkpoints = Checkpoints(tmp_path, 60)
+    states = TrainingStates(tmp_path, 60)
     written = []
 
     def state(training):
@@ -266,11 +268,11 @@ def test_checkpoints_are_written_at_an_interval_and_cost_little(tmp_path, monkey
         raise OSError("enough")
 
     monkeypatch.setattr(training_state, "_bytes", lambda training: 0)
-    monkeypatch.setattr(Checkpoints, "_state", lambda self, t: ({"epoch": 1}, {}))
+    monkeypatch.setattr(TrainingStates, "_state", lambda self, t: ({"epoch": 1}, {}))
     monkeypatch.setattr(training_state, "write_whole", lambda path, fill: state(None))
     for _ in range(100):
         clock[0] += 7
-        checkpoints.after_epoch(None)
+        states.after_epoch(None)
     assert written[0] == 63 and all(b - a >= 200 for a, b in zip(written, written[1:])) and len(written) == 4
 
 

@@ -5,7 +5,7 @@ import torch
 
 from models import MODELS
 from models.core.encoder_decoder import ENCODERS
-from models.core.frozen_prefix import NUMBERED, Continued, NoFrozenPrefix, frozen_prefix
+from models.core.frozen_prefix import Continued, NoFrozenPrefix, frozen_prefix
 
 TINY = {"name": "sam3_vit_tiny", "weights": "random", "depth": 4, "global_blocks": (1, 2), "drop_path": 0.0}
 ENCODERS_AND_SIZES = [
@@ -89,9 +89,8 @@ def test_other_models_cannot_be_cut():
 def test_a_continued_model_is_the_model():
     whole = model({"adapter": {"rank": 2, "placement": "last:1"}}).eval()
     images = torch.randn(2, 3, 40, 40)
-    rest = Continued(whole, 3, (40, 40), lambda numbers: whole.encoder.run_to(images[numbers.view(-1)], 3))
-    numbers = torch.tensor([1, 0], dtype=NUMBERED).view(2, 1)
-    assert torch.equal(rest(numbers)[0], whole(images.flip(0))[0])
+    rest = Continued(whole, 3, (40, 40))
+    assert torch.equal(rest(whole.encoder.run_to(images.flip(0), 3))[0], whole(images.flip(0))[0])
     assert torch.equal(rest(images)[0], whole(images)[0])
     assert [n for n, _ in rest.named_parameters()] == [n for n, _ in whole.named_parameters()]
     assert {id(p) for p in rest.parameters()} == {id(p) for p in whole.parameters()}
