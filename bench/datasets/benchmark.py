@@ -15,7 +15,7 @@ from bench.datasets.core.assemble import Fraction, assemble, split
 from bench.datasets.core.catalogue import TaskName, catalogue
 from bench.datasets.core.find_sets import Found, find
 from bench.datasets.core.pair_reader import PairSet
-from bench.datasets.core.pairing import Pair, pairs_of
+from bench.datasets.core.pairing import Matching, Pair, pairs_of
 from bench.datasets.masks.reading import PairFiles
 from bench.system.progress import Progress, silent
 from models.core.paths import expanded
@@ -105,7 +105,8 @@ def _pairs(name: str, config: Config, found: list[Found], notes: list[str], erro
         return []
     (place,) = places
     try:
-        pairs = pairs_of(str(place.images), str(place.masks), notes, only=place.only, shared_masks=place.shared_masks)
+        matching = Matching(only=place.only, shared_masks=place.shared_masks)
+        pairs = pairs_of(place.images, place.masks, notes, matching)
     except DataError as error:
         errors += error.errors
         return []

@@ -15,7 +15,7 @@ from bench.config.settings import TransformConfig
 from bench.datasets import Data
 from bench.datasets.core.assemble import Fraction, assemble, split
 from bench.datasets.core.pair_reader import PairSet
-from bench.datasets.core.pairing import pairs_of
+from bench.datasets.core.pairing import Matching, pairs_of
 from bench.datasets.masks.reading import PairFiles, Reading, Value
 from bench.system.progress import Progress, silent
 from models.core.paths import expanded
@@ -84,12 +84,12 @@ class Config(PairFiles):
 def build(config: Config, transform: TransformConfig, progress: Progress = silent) -> Data:
     """Raises ``DataError`` with all errors in the folders, in their files and in the split."""
     notes: list[str] = []
-    folders = {field: str(path) for field, path in config.folders().items()}
-    names = {"mask_suffix": config.mask_suffix, "recursive": config.recursive}
-    pool = [PairSet("pairs", pairs_of(folders["images"], folders["masks"], notes, **names), config.reading())]
+    folders = config.folders()
+    matching = Matching(mask_suffix=config.mask_suffix, recursive=config.recursive)
+    pool = [PairSet("pairs", pairs_of(folders["images"], folders["masks"], notes, matching), config.reading())]
     tests = []
     if config.test_images:
-        test_pairs = pairs_of(folders["test_images"], folders["test_masks"], notes, **names)
+        test_pairs = pairs_of(folders["test_images"], folders["test_masks"], notes, matching)
         tests.append(PairSet("test", test_pairs, config.reading()))
     shares = {"val": config.val, "test": config.test, "seed": config.split_seed}
     splits = split(pool, tests, **shares, where=config.images)

@@ -112,7 +112,7 @@ def _unpacked(
         made_once(folder, lambda temporary: _unpack(config, own, temporary, progress))
     except OSError as error:
         raise DataError([f"{config.id}: cannot be unpacked to {folder} ({error})"]) from None
-    return pairs_of(str(folder / "images"), str(folder / "masks"), notes)
+    return pairs_of(folder / "images", folder / "masks", notes)
 
 
 def _unpack(config: Config, files: list[Path], folder: Path, progress: Progress) -> None:

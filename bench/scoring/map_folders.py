@@ -14,7 +14,7 @@ from PIL import Image
 
 from bench.datasets import DataError
 from bench.datasets.core.images import as_stored
-from bench.datasets.core.pairing import Names, by_name, file_digest, suffix_that_pairs
+from bench.datasets.core.pairing import Matching, by_name, file_digest, suffix_that_pairs
 from bench.datasets.masks.mask import Mask, to_mask
 from bench.datasets.masks.reading import Reading
 from bench.datasets.masks.stored import COLOUR_NOISE, OBJECT
@@ -60,8 +60,8 @@ def find_pairs(predictions: Path, masks: Path, mask_suffix: str = "", recursive:
     for folder in (predictions, masks):
         if not folder.is_dir():
             raise DataError([f"{folder}: {'is no folder' if folder.exists() else 'does not exist'}"])
-    of_prediction = by_name(predictions, Names(recursive=recursive), [], errors)
-    of_mask = by_name(masks, Names(suffix=mask_suffix, recursive=recursive), [], errors)
+    of_prediction = by_name(predictions, Matching(recursive=recursive), [], errors)
+    of_mask = by_name(masks, Matching(mask_suffix=mask_suffix, recursive=recursive), [], errors)
     missing, extra = sorted(of_mask.keys() - of_prediction.keys()), sorted(of_prediction.keys() - of_mask.keys())
     if not errors and (missing or extra):
         ending, count = suffix_that_pairs(of_prediction.keys(), missing)

@@ -25,6 +25,23 @@ MAIN_METRICS = tuple(metrics[0] for metrics in (*OF_PROTOCOL.values(), CLASS_MET
 """Metrics that rank rows and decide the front: a table has one of them."""
 
 
+def _merged(orders: Iterable[Sequence[str]]) -> list[str]:
+    """Merges orders: each metric comes before those that follow it in any of them."""
+    merged: list[str] = []
+    for order in orders:
+        position = len(merged)
+        for metric in reversed(order):
+            if metric in merged:
+                position = merged.index(metric)
+            else:
+                merged.insert(position, metric)
+    return merged
+
+
+SHOWN = tuple(name for name in _merged((*OF_PROTOCOL.values(), CLASS_METRICS)) if METRICS[name].shown)
+"""Metrics with a column in tables, in an order that is the order of each protocol, too."""
+
+
 def score(triples: Iterable[tuple[str, np.ndarray, np.ndarray]], protocol: ProtocolConfig = ProtocolConfig()) -> Scores:
     """Scores (name, prediction, mask) triples, [H, W] each: as ``measure`` takes them.
 

@@ -11,7 +11,7 @@ from bench.datasets import DataError
 from bench.datasets.core.catalogue import catalogue
 from bench.datasets.core.find_sets import Found, find
 from bench.datasets.core.images import read_pair
-from bench.datasets.core.pairing import Pair, content_of, matched, set_fingerprint
+from bench.datasets.core.pairing import Matching, Pair, content_of, matched, set_fingerprint
 from bench.datasets.masks.mask import BINARY, to_mask
 from bench.datasets.masks.reading import Reading
 from bench.system.machine import cores
@@ -82,8 +82,8 @@ def _report(found: Found, reading: Reading, progress: Progress) -> tuple[SetRepo
         reading = known.reading(reading)
     notes: list[str] = []
     problems: list[str] = []
-    where = {"only": found.only, "shared_masks": found.shared_masks}
-    pairs = matched(str(found.images), str(found.masks), notes, problems, **where)
+    matching = Matching(only=found.only, shared_masks=found.shared_masks)
+    pairs = matched(found.images, found.masks, notes, problems, matching)
     with ThreadPoolExecutor(cores()) as pool:
         checked = list(progress(pool.map(lambda pair: _check_pair(pair, reading), pairs), len(pairs)))
     for pair_report in checked:

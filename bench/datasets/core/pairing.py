@@ -25,55 +25,37 @@ class Pair(NamedTuple):
     mask: Path
 
 
-class Names(NamedTuple):
-    """Settings that decide by which names the files of a folder are paired."""
+class Matching(NamedTuple):
+    """Settings that decide which files of two folders are pairs."""
 
     only: str | None = None
     """Glob of the file names that count."""
-    suffix: str = ""
-    """Ending of a file's name that the name of its partner lacks."""
+    mask_suffix: str = ""
+    """Ending of a mask's name that its image's name lacks."""
     recursive: bool = False
-    """Whether folders within the folder are read."""
+    """Whether folders within the folders are read."""
+    shared_masks: bool = False
+    """Whether masks without an image belong to another set."""
 
 
-def pairs_of(
-    images: str,
-    masks: str,
-    notes: list[str],
-    *,
-    only: str | None = None,
-    shared_masks: bool = False,
-    mask_suffix: str = "",
-    recursive: bool = False,
-) -> list[Pair]:
+def pairs_of(images: Path, masks: Path, notes: list[str], matching: Matching = Matching()) -> list[Pair]:
     """Returns the ``matched`` pairs. Raises ``DataError`` with all errors."""
     errors: list[str] = []
-    how = {"only": only, "shared_masks": shared_masks, "mask_suffix": mask_suffix, "recursive": recursive}
-    pairs = matched(images, masks, notes, errors, **how)
+    pairs = matched(images, masks, notes, errors, matching)
     if errors:
         raise DataError(errors)
     return pairs
 
 
 def matched(
-    images: str,
-    masks: str,
-    notes: list[str],
-    errors: list[str],
-    *,
-    only: str | None = None,
-    shared_masks: bool = False,
-    mask_suffix: str = "",
-    recursive: bool = False,
+    images: Path, masks: Path, notes: list[str], errors: list[str], matching: Matching = Matching()
 ) -> list[Pair]:
     """Returns all pairs of two folders in the order of their names (``by_name``).
 
-    only: glob of the file names that count. shared_masks: whether masks without an image belong to another set.
-    mask_suffix: ending of a mask's name that its image's name lacks. errors: gets the files without a partner; if
-    another suffix would pair more of them, the error proposes it.
+    Files without a partner go into ``errors``. If another suffix would pair more of them, the error proposes it.
     """
-    of_image = by_name(Path(images), Names(only, "", recursive), notes, errors)
-    of_mask = by_name(Path(masks), Names(only, mask_suffix, recursive), notes, errors)
+    of_image = by_name(images, matching._replace(mask_suffix=""), notes, errors)
+    of_mask = by_name(masks, matching, notes, errors)
     both = of_image.keys() & of_mask.keys()
     if of_image and of_mask:
         lone_images, lone_masks = sorted(of_image.keys() - both), sorted(of_mask.keys() - both)
@@ -83,18 +65,18 @@ def matched(
             hint = f". Set dataset.mask_suffix={ending}, which would pair {count} of {len(of_image)}"
         if lone_images:
             errors.append(f"{images}: {len(lone_images)} without a mask of the same stem: {some(lone_images)}{hint}")
-        if lone_masks and not shared_masks:
+        if lone_masks and not matching.shared_masks:
             errors.append(f"{masks}: {len(lone_masks)} without an image of the same stem: {some(lone_masks)}")
     return [Pair(name, of_image[name], of_mask[name]) for name in sorted(both)]
 
 
-def by_name(folder: Path, names: Names, notes: list[str], errors: list[str]) -> dict[str, Path]:
-    """Returns the image files of a folder by name: the path below the folder without the last extension.
+def by_name(folder: Path, matching: Matching, notes: list[str], errors: list[str]) -> dict[str, Path]:
+    """Returns the image files of a folder by name: the path below it without the last extension and the suffix.
 
     Names are compared in Unicode's composed form (NFC): macOS writes accents as two characters, other systems as one.
     Two files of one name and an empty folder go into ``errors``, files that are no images into ``notes``.
     """
-    found, others = pictures(folder, names.only, names.recursive)
+    found, others = pictures(folder, matching.only, matching.recursive)
     nested = [name for name in others if (folder / name).is_dir() and pictures(folder / name, recursive=True)[0]]
     if plain := [name for name in others if name not in nested]:
         notes.append(f"{folder}: not used, because they are no images: {some(plain)}")
@@ -109,7 +91,7 @@ def by_name(folder: Path, names: Names, notes: list[str], errors: list[str]) -> 
     twice = set()
     for file in found:
         name = unicodedata.normalize("NFC", file.relative_to(folder).with_suffix("").as_posix())
-        name = name.removesuffix(names.suffix)
+        name = name.removesuffix(matching.mask_suffix)
         if name in files:
             twice.add(name)
         files[name] = file

@@ -76,7 +76,7 @@ def test_damaged_images_and_masks_are_named_or_read(prepared, command, folders, 
 
 
 def png(width, height, body=b""):
-    """A PNG file that says it has so many pixels."""
+    """A PNG file whose header names this many pixels."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

@@ -10,7 +10,7 @@ TRANSFORM = TransformConfig(size=8)
 
 
 class Fixed(nn.Module):
-    """Answers the same logits for every image, whatever it sees."""
+    """Returns the same logits for every image."""
 
     def __init__(self, logits):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Sample predictions: which images are kept, that they are what was predicted, and that they stay small."""
+"""Sample predictions: their selection, their content, and their small size."""
 
 import io
 import json

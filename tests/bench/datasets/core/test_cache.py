@@ -1,4 +1,4 @@
-"""The cache of resized pairs: made once by whoever comes first, never seen half-made, never believed when damaged."""
+"""The cache of resized pairs: made once, never visible half-made, and made again when it is damaged."""
 
 import os
 import shutil
