@@ -1,6 +1,6 @@
-"""What the trials of a sweep would need on a GPU, without one: ``python -m bench.plan ablations/adapter_rank.yaml``.
+"""Predicts the memory of a sweep's trials on a GPU, without one: ``python -m bench.plan ablations/adapter_rank.yaml``.
 
-Everything here is predicted (``bench.memory.predicted_peak``); nothing is measured, and the two never share a column.
+All figures are predicted (``bench.memory.predicted_peak``), none is measured, and the two never share a column.
 """
 
 from bench.system import command
@@ -9,8 +9,7 @@ if __name__ == "__main__":
     command.begin()  # the imports below take seconds
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas
@@ -18,49 +17,29 @@ from rich.markup import escape as rich_escape
 from rich.table import Table
 
 from bench.config.errors import ConfigError
-from bench.config.expand import Trial, expand, sizes
+from bench.config.expand import expand, sizes
 from bench.config.sweep import Sweep, folder_name, load_sweep
-from bench.config.trial import TrialConfig, with_value
 from bench.memory.card_generations import DEFAULT, GENERATIONS, MIB, Generation, here
 from bench.memory.cards import CARDS, USABLE, fits
-from bench.memory.predicted_peak import PredictedPeak, Unpredictable, predict_peak, prediction_key
+from bench.memory.predicted_peak import PredictedPeak
 from bench.memory.step_memory import PARTS
+from bench.memory.sweep_plan import PlanRow, curves, plan
 from bench.records import sweep_json
 from bench.records.store import check_writable
+from bench.records.memory import GIB
 from bench.report import plots
 from bench.report.tables import csv, escape
 from bench.system.console import ArgumentParser, complain, console_of_command
 from bench.system.files import TargetError, check_targets, write_whole
 from bench.watching.display import counting
 from models.core.paths import expanded
-from models.core.registry import InvalidModel, did_you_mean
+from models.core.registry import did_you_mean
 
-GIB = 2**30
-LARGEST_BATCH = 4096
 FILES = ("plan.md", "plan.csv", *(f"{name}.{kind}" for name in ("plan", "plan_curves") for kind in ("png", "svg")))
-CURVES = {
-    "model.adapter.rank": (4, 8, 16, 32, 64, 128),
-    "model.adapter.placement": ("none", "last:8", "last:16", "every:2", "all"),
-    "model.decoder.width": (32, 64, 128, 256),
-    "transform.size": (224, 336, 504, 672),
-    "train.batch_size": (1, 4, 8, 12, 16, 24),
-}
-"""What ``--curves`` varies, one at a time, around the sweep's base."""
-
-
-@dataclass(frozen=True)
-class PlanRow:
-    """One point of a sweep: all its seeds need the same. It has a prediction, or the reason why there is none."""
-
-    labels: tuple[str, ...]
-    config: TrialConfig
-    prediction: PredictedPeak | None
-    largest_batch: int | None = None  # on the card that was asked for; 0 if not even one image fits
-    reason: str = ""
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0, 1 when no point at all could be predicted, or 2 when the input is wrong."""
+    """Predicts, prints and writes. Exit code: 0, 1 if no point could be predicted, 2 if the input is wrong."""
     options = _parser().parse_intermixed_args(arguments)
     console = console_of_command()
     try:
@@ -68,7 +47,7 @@ def main(arguments: list[str]) -> int:
         generation, why = card_generation(options.generation)
         sweep = load_sweep(options.sweep, options.profile, options.overrides, preferred="full")
         trials = expand(sweep)
-        sizes(trials, counting(console))  # says everything that cannot be built, at once
+        sizes(trials, counting(console))  # reports all models that cannot be built, at once
         folder = options.results / folder_name(sweep)
         sweep_json.check_owner(folder, sweep)
         check_targets([folder / name for name in FILES], [options.sweep])
@@ -80,23 +59,36 @@ def main(arguments: list[str]) -> int:
     console.print(_terminal(sweep, rows, card))
     console.print(f"{assumptions(generation)}\nThe generation of the card is {generation.name}: {why}", markup=False)
     frame = as_frame(sweep, rows, card)
-    paths = {folder / "plan.md": markdown(sweep, rows, card, generation), folder / "plan.csv": csv(frame)}
-    for path, text in paths.items():
+    texts = {folder / "plan.md": markdown(sweep, rows, card, generation), folder / "plan.csv": csv(frame)}
+    for path, text in texts.items():
         write_whole(path, lambda file, text=text: file.write(text.encode()))
-    predicted = [(row.labels, row.prediction) for row in rows if row.prediction]
-    texts = [sweep.question, *(label for row in rows for label in row.labels)]
-    if lacking := plots.undrawable(texts):
+    labels = [label for row in rows for label in row.labels]
+    lacking = plots.undrawable([sweep.question, *labels])
+    if lacking:
         console.print(f"note: {lacking}", markup=False)
-    with plots.fonts_for(texts):
-        figures = {"plan": plots.memory_plan(sweep.question, predicted, CARDS)} if predicted else {}
-        if options.curves:
-            figures["plan_curves"] = plots.memory_curves(curves(sweep.base, generation), sweep.base)
-        for name, figure in figures.items():
-            for kind in ("png", "svg"):
-                paths[folder / f"{name}.{kind}"] = ""
-                plots.save(figure, folder / f"{name}.{kind}")
-    console.print(f"wrote {', '.join(map(str, paths))}", markup=False)
-    return 0 if predicted else 1
+    varied = curves(sweep.base, generation) if options.curves else None
+    with plots.fonts_for([sweep.question, *labels]):
+        drawn = _draw(folder, sweep, rows, varied)
+    console.print(f"wrote {', '.join(map(str, [*texts, *drawn]))}", markup=False)
+    return 0 if any(row.prediction for row in rows) else 1
+
+
+def _draw(
+    folder: Path, sweep: Sweep, rows: Sequence[PlanRow], varied: dict[str, list[tuple[str, PredictedPeak]]] | None
+) -> list[Path]:
+    """Draws the plan and, if they are given, the curves; returns the paths of the figures."""
+    figures = {}
+    predicted = [(row.labels, row.prediction) for row in rows if row.prediction]
+    if predicted:
+        figures["plan"] = plots.memory_plan(sweep.question, predicted, CARDS)
+    if varied is not None:
+        figures["plan_curves"] = plots.memory_curves(varied, sweep.base)
+    paths = []
+    for name, figure in figures.items():
+        for kind in ("png", "svg"):
+            paths.append(folder / f"{name}.{kind}")
+            plots.save(figure, paths[-1])
+    return paths
 
 
 def _parser() -> ArgumentParser:
@@ -118,7 +110,7 @@ def _parser() -> ArgumentParser:
 
 
 def card_size(text: str) -> float:
-    """``8``, ``8GB`` or ``10.5`` to GB. Raises ``ConfigError``."""
+    """Converts ``8``, ``8GB`` or ``10.5`` to GB. Raises ``ConfigError``."""
     try:
         size = float(text.upper().removesuffix("GB").strip())
     except ValueError:
@@ -129,7 +121,7 @@ def card_size(text: str) -> float:
 
 
 def card_generation(name: str | None) -> tuple[Generation, str]:
-    """The generation of a card by its name, else that of the card here, and who said so. Raises ``ConfigError``."""
+    """Returns the generation of this name, else that of the card here, and the source. Raises ``ConfigError``."""
     if name is not None:
         if name not in GENERATIONS:
             known = ", ".join(GENERATIONS)
@@ -141,103 +133,50 @@ def card_generation(name: str | None) -> tuple[Generation, str]:
     return (found, "that of the card here") if found else (DEFAULT, "no card is here and --generation names none")
 
 
-def plan(
-    trials: Sequence[Trial],
-    card: float | None,
-    tell: Callable[[str], None] = lambda text: None,
-    generation: Generation = DEFAULT,
-) -> list[PlanRow]:
-    """One row for each point of the sweep, in its order; one that defies prediction says why."""
-    rows: dict[tuple[str, ...], PlanRow] = {}
-    known: dict[str, PredictedPeak] = {}
-    for trial in trials:
-        if trial.point in rows:
-            continue
-        config = trial.config
-        key = prediction_key(config)
-        try:
-            known[key] = known.get(key) or predict_peak(config, generation)
-            batch = None if card is None else largest_batch(config, card, generation)
-        except Unpredictable as error:
-            tell(f"  {', '.join(trial.point)}: not predicted, {error}")
-            rows[trial.point] = PlanRow(trial.point, config, None, reason=str(error))
-            continue
-        tell(f"  {', '.join(trial.point)}: {known[key].allocated / GIB:.2f} GiB")
-        rows[trial.point] = PlanRow(trial.point, config, known[key], batch)
-    return list(rows.values())
-
-
-def largest_batch(config: TrialConfig, card: float, generation: Generation = DEFAULT) -> int:
-    """The largest batch, up to 4096, whose predicted total fits a card of so many GB; 0 if one image does not.
-
-    Memory rises with the batch nearly in a straight line, so the edge between two known batches is first looked for on
-    the line through them; the allocator's steps bend it, so that halving ends the search.
-    """
-    totals: dict[int, int] = {}
-    low, high = 0, LARGEST_BATCH + 1  # low fits, high does not
-    guess, on_the_line = min(config.train.batch_size, LARGEST_BATCH), 0
-    while high - low > 1:
-        totals[guess] = predict_peak(with_value(config, {"train.batch_size": guess}), generation).device
-        low, high = (guess, high) if fits(totals[guess], card) else (low, guess)
-        if low == 0:
-            guess = max(1, high // 2)
-        elif high not in totals:
-            guess = min(2 * low, LARGEST_BATCH)
-        elif on_the_line < 4:
-            on_the_line += 1
-            share = (card * USABLE * GIB - totals[low]) / (totals[high] - totals[low])
-            guess = min(max(low + int(share * (high - low)), low + 1), high - 1)
-        else:
-            guess = (low + high) // 2
-    return low
-
-
-def curves(base: TrialConfig, generation: Generation = DEFAULT) -> dict[str, list[tuple[str, PredictedPeak]]]:
-    """Predictions around ``base``, one field varied at a time; fields that it lacks are left out."""
-    found: dict[str, list[tuple[str, PredictedPeak]]] = {}
-    for path, values in CURVES.items():
-        try:
-            found[path] = [(str(v), predict_peak(with_value(base, {path: v}), generation)) for v in values]
-        except (ConfigError, InvalidModel, Unpredictable, KeyError):  # KeyError: the model has no such part
-            continue
-    return found
-
-
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
 def assumptions(generation: Generation) -> str:
+    """Words the assumptions behind the figures."""
     most, least = (f"{generation.outside(handles) / MIB:.0f}" for handles in (2, 0))
-    context = f"context of {most} MiB" + f" ({least} if no matrices are multiplied)" * (most != least)
-    context = (
-        f"a {context}, measured on {generation.measured_on}" if generation.measured_on else f"an assumed {context}"
-    )
+    context = f"context of {most} MiB"
+    if most != least:
+        context += f" ({least} if no matrices are multiplied)"
+    if generation.measured_on:
+        context = f"a {context}, measured on {generation.measured_on}"
+    else:
+        context = f"an assumed {context}"
     return (
         "Predicted, not measured: fake tensors through one training step (forward, backward, AdamW), sizes rounded to "
-        "512 bytes as torch's CUDA allocator does; attention in flash or memory-efficient kernels. nvidia-smi = what "
-        f"that allocator would reserve + {context}. Counted for a card of the generation {generation.name}: cuBLAS's "
-        f"two workspaces of {generation.workspace_bytes / MIB:.3g} MiB. Not counted: cuDNN's workspaces. A card fits "
-        f"if the total is at most {USABLE:.0%} of its size."
+        "512 bytes as torch's CUDA allocator does; attention in flash or memory-efficient kernels. nvidia-smi = memory "
+        f"that this allocator would reserve + {context}. Counted for a card of the generation {generation.name}: "
+        f"cuBLAS's two workspaces of {generation.workspace_bytes / MIB:.3g} MiB. Not counted: cuDNN's workspaces. A card "
+        f"fits if the total is at most {USABLE:.0%} of its size."
     )
 
 
 def _titles(sweep: Sweep, card: float | None) -> list[str]:
     axes = [axis.name for axis in sweep.axes]
-    figures = ["allocated", *PARTS, "reserved", "nvidia-smi"]
-    return [*axes, "batch", *figures, "cards [GB]"] + ([] if card is None else [f"largest batch on {card:g} GB"])
+    titles = [*axes, "batch", "allocated", *PARTS, "reserved", "nvidia-smi", "cards [GB]"]
+    if card is not None:
+        titles.append(f"largest batch on {card:g} GB")
+    return titles
 
 
 def _cells(row: PlanRow, card: float | None) -> list[str]:
     p = row.prediction
     first = [*row.labels, str(row.config.train.batch_size)]
     if p is None:
-        missing = ["not predicted"] * (card is not None)
-        return [*first, *["-"] * (len(PARTS) + 3), f"not predicted: {row.reason}", *missing]
+        figures = ["-"] * (len(PARTS) + 3)
+        last = [] if card is None else ["not predicted"]
+        return [*first, *figures, f"not predicted: {row.reason}", *last]
     numbers = (p.allocated, *(p.parts[part] for part in PARTS), p.reserved, p.device)
     fitting = [f"{size}" for size in CARDS if fits(p.device, size)]
     cards = f"{fitting[0]} and up" if fitting else f"none up to {CARDS[-1]}"
-    batch = [] if row.largest_batch is None else [str(row.largest_batch) if row.largest_batch else "not one image"]
-    return [*first, *(f"{n / GIB:.2f}" for n in numbers), cards, *batch]
+    cells = [*first, *(f"{n / GIB:.2f}" for n in numbers), cards]
+    if row.largest_batch is not None:
+        cells.append(str(row.largest_batch) if row.largest_batch else "not one image")
+    return cells
 
 
 def _terminal(sweep: Sweep, rows: Sequence[PlanRow], card: float | None) -> Table:
@@ -249,7 +188,7 @@ def _terminal(sweep: Sweep, rows: Sequence[PlanRow], card: float | None) -> Tabl
 
 
 def markdown(sweep: Sweep, rows: Sequence[PlanRow], card: float | None, generation: Generation = DEFAULT) -> str:
-    """The plan as a Markdown page."""
+    """Returns the plan as a Markdown page."""
     titles = _titles(sweep, card)
     ruler = [":--"] * len(sweep.axes) + ["--:"] * (len(titles) - len(sweep.axes))
     lines = [[escape(title) for title in titles], ruler, *([escape(c) for c in _cells(row, card)] for row in rows)]
@@ -261,7 +200,7 @@ def markdown(sweep: Sweep, rows: Sequence[PlanRow], card: float | None, generati
 
 
 def as_frame(sweep: Sweep, rows: Sequence[PlanRow], card: float | None) -> pandas.DataFrame:
-    """One line per point, in bytes; every figure's name says that it is predicted."""
+    """Returns one line for each point, in bytes; the name of every figure contains ``predicted``."""
     lines = []
     for row in rows:
         p = row.prediction

@@ -1,4 +1,4 @@
-"""The networks under test. A file without a leading underscore is an entry; its name is how a YAML asks for it.
+"""The networks under test. A file without a leading underscore is an entry; a YAML file names it by the file's name.
 
 An entry offers ``Config`` and ``build(config, image_size, pretrained) -> nn.Module`` (image_size: a square's side, or
 (height, width) if its ``Config`` or that of its encoder says ``any_aspect``), whose ``forward(images

@@ -1,14 +1,14 @@
-"""SAM3 itself, told in words what to find (Carion et al., "SAM 3: Segment Anything with Concepts", 2025): no training.
+"""SAM3 itself with a text prompt (Carion et al., "SAM 3: Segment Anything with Concepts", 2025), without training.
 
 It has no trainable parameters, so a trial only scores it: no training loop, no training memory, no training time. The
 image goes through ``Sam3Processor`` of the sam3 package (sam3/model/sam3_image_processor.py, 0.1.4); every pixel gets
 the highest mask probability of the instances found for the prompt, 0 where there is none.
 
-The trial hands over images of ``transform.size``, which the processor enlarges to SAM3's 1008 pixels. In a sweep at 336
-pixels it therefore sees less than it was made for; ``transform.size=1008`` gives it all there is.
+The trial passes images of ``transform.size``, which the processor enlarges to SAM3's 1008 pixels. In a sweep at 336
+pixels it therefore gets less detail than in its training; ``transform.size=1008`` gives the full resolution.
 
-NEVER RUN SO FAR: with the real sam3.pt, and on a GPU. Tried on a CPU with random weights: the whole network is built by
-the package's own builder, and a network with a shortened image encoder answers through the package's own processor.
+NOT RUN SO FAR: with the real sam3.pt, and on a GPU. Tested on a CPU with random weights: the package's own builder
+builds the whole network, and the package's own processor runs a network with a shortened image encoder.
 """
 
 import gzip
@@ -37,7 +37,7 @@ from models.core.registry import Config as Base
 from models.encoders import sam3_vit
 
 PACKAGES = ("sam3", "triton", "pycocotools", "psutil", "einops", "iopath", "ftfy", "regex", "torchvision")
-PREFIX = "detector."  # in sam3.pt, beside the tracker for videos
+PREFIX = "detector."  # of the detector's tensors in sam3.pt, which also holds the tracker for videos
 NORMALISATIONS = {
     "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
     "sam3": (IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD),
@@ -48,13 +48,13 @@ class Config(Base):
     name: Literal["sam3_zero_shot"] = "sam3_zero_shot"
     prompt: Annotated[str, Field(min_length=1)] = "salient object"
     confidence: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Instances below it do not count; 0.5 in the package."""
+    """Threshold of an instance's confidence; 0.5 in the package."""
     weights: str = "pretrained"
-    """``pretrained``: the whole sam3.pt, looked for as by the encoder ``sam3_vit``; or a path."""
+    """``pretrained``: the whole sam3.pt, in the places of the encoder ``sam3_vit``; or a path."""
     vocabulary: str = "weights/bpe_simple_vocab_16e6.txt.gz"
-    """The text encoder's vocabulary, which the package's wheel leaves out."""
+    """Vocabulary of the text encoder, which the package's wheel does not contain."""
     input_normalisation: Literal["imagenet", "sam3"] = "imagenet"
-    """That of the trial's transform. It is undone, SAM3's own is applied."""
+    """Normalisation of the trial's transform. It is undone, and SAM3's own is applied."""
     num_classes: Literal[1] = 1
 
     def checkpoint(self) -> Path:
@@ -94,7 +94,7 @@ class SAM3ZeroShot(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """images [B, 3, H, W], normalised as the config says -> (logits [B, 1, H, W],), one image after the other."""
-        from sam3.model.sam3_image_processor import Sam3Processor  # needs what not every machine has
+        from sam3.model.sam3_image_processor import Sam3Processor  # needs packages that are optional
 
         processor = Sam3Processor(self.network, device=images.device.type, confidence_threshold=self.config.confidence)
         pixels = ((images * self.deviation + self.mean) * 255).round().clamp(0, 255).to(torch.uint8)
@@ -103,14 +103,14 @@ class SAM3ZeroShot(nn.Module):
         return (torch.stack(answers).logit(eps=1e-6),)
 
     def _answer(self, processor: Any, image: Tensor) -> Tensor:
-        """image uint8 [3, H, W] -> probabilities float32 [1, H, W]. What the processor calls logits are such."""
+        """image uint8 [3, H, W] -> probabilities float32 [1, H, W], which the processor calls logits."""
         state = processor.set_text_prompt(self.config.prompt, processor.set_image(image))
         masks = state["masks_logits"].float()  # [instances, 1, H, W]
         return masks.amax(dim=0) if len(masks) else torch.zeros_like(image[:1], dtype=torch.float32)
 
 
 def build(config: Config, image_size: int, pretrained: bool) -> SAM3ZeroShot:
-    """Any ``image_size`` works. Without ``pretrained`` the weights are random and the vocabulary is empty.
+    """Builds the network for any ``image_size``. Without ``pretrained`` weights are random, the vocabulary is empty.
 
     Raises ``WeightsError``, and ``InvalidModel`` where the package cannot be imported.
     """
@@ -123,7 +123,7 @@ def build(config: Config, image_size: int, pretrained: bool) -> SAM3ZeroShot:
 
 
 class _NotOnCuda(TorchFunctionMode):
-    """sam3 0.1.4 puts tables on ``cuda`` while it builds; here they go where everything else goes."""
+    """Replaces the device ``cuda``, on which sam3 0.1.4 builds its tables, by that of the other tensors."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = {k: v for k, v in (kwargs or {}).items() if (k, str(v)) != ("device", "cuda")}
@@ -131,22 +131,22 @@ class _NotOnCuda(TorchFunctionMode):
 
 
 def _network(vocabulary: Path) -> nn.Module:
-    """The image model as ``build_sam3_image_model`` makes it, with random weights, on any device."""
+    """Builds the image model of ``build_sam3_image_model`` with random weights, on any device."""
     backends = torch.backends.cuda.matmul, torch.backends.cudnn
     tf32 = [backend.allow_tf32 for backend in backends]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about autocast of the video part, wherever there is no GPU
+            warnings.simplefilter("ignore")  # warnings about autocast of the video part, without a GPU
             from sam3.model_builder import build_sam3_image_model
     except ImportError as error:
         reason = f"needs the whole sam3 package, which cannot be imported: {error}"
         raise InvalidModel(f"name: sam3_zero_shot {reason}") from None
-    finally:  # the import allows TF32 in all of the process, but that is a setting of the trial (train.tf32)
+    finally:  # the import allows TF32 in the whole process, but it is a setting of the trial (train.tf32)
         for backend, allowed in zip(backends, tf32):
             backend.allow_tf32 = allowed
     with _NotOnCuda():
         network = build_sam3_image_model(bpe_path=str(vocabulary), device="cpu", load_from_HF=False)
-    for module in network.modules():  # tables that would not follow to another device; they are made anew when needed
+    for module in network.modules():  # tables that do not move to another device; they are made again when needed
         if hasattr(module, "compilable_cord_cache"):
             module.compilable_cord_cache = module.compilable_stored_size = None
         if type(module).__name__ == "PositionEmbeddingSine":
@@ -155,7 +155,7 @@ def _network(vocabulary: Path) -> nn.Module:
 
 
 def _load(network: nn.Module, path: Path) -> nn.Module:
-    """Fills the network from sam3.pt. What else the file holds is not an error, what it lacks is, unlike in sam3."""
+    """Fills the network from sam3.pt. Further tensors in the file are no error. Missing ones are, unlike in sam3."""
     state = {k.removeprefix(PREFIX): v for k, v in weights.only(path).items() if k.startswith(PREFIX)}
     try:
         lacking = network.load_state_dict(state, strict=False).missing_keys

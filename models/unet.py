@@ -64,5 +64,5 @@ class UNet(nn.Module):
 
 
 def build(config: Config, image_size: int | tuple[int, int], pretrained: bool) -> UNet:
-    """``image_size`` and ``pretrained`` mean nothing here: any size works and all weights are trained from scratch."""
+    """Ignores ``image_size`` and ``pretrained``: any size works, and all weights are trained from scratch."""
     return UNet(config.width, config.num_classes)

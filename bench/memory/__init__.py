@@ -1,1 +1,1 @@
-"""Peak memory: measured by phase, predicted for a training step on a GPU, and what a card takes besides."""
+"""Peak memory: measured by phase, predicted for a training step on a GPU, and the overhead of a card."""

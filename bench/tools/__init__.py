@@ -1,1 +1,1 @@
-"""Commands for those who work on the suite: predictions and speed against measurements, the tiny encoder's weights."""
+"""Commands for developers: predicted and measured memory, speed against upstream, weights of the tiny encoder."""

@@ -1,4 +1,4 @@
-"""Training steps of SAM3-UNet, here and in the authors' own code: ``python -m bench.tools.compare_speed --upstream CLONE``.
+"""Training speed, here and in the authors' own code: ``python -m bench.tools.compare_speed --upstream CLONE``.
 
 Both train the same weights on the same batches, in every round in new processes, one after the other, so that neither
 uses caches of the other. Upstream's network, loss and optimiser are those of the clone, always in float32 as published,

@@ -1,1 +1,1 @@
-"""The training loop, its losses and checks, and what it keeps: weights, training state, features of frozen blocks."""
+"""The training loop, losses and checks, and files of training: trained weights, training states, cached features."""

@@ -111,7 +111,7 @@ class FeatureStore:
     def _make(
         self, entry: Entry, opened: dict[str, Stored], row_bytes: int, needed: int, own: list[Entry], wait: bool
     ) -> bool:
-        """Makes an entry and returns whether it exists; without ``wait`` it skips one that another process is making."""
+        """Makes an entry; returns whether it exists. Without ``wait`` it skips one that another process is making."""
         lock = FileLock(self.folder / f"{entry.name}.lock")
         try:
             lock.acquire(timeout=-1 if wait else 0)

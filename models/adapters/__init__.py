@@ -1,9 +1,8 @@
 """Adapters: ``build(config, encoder, blocks) -> nn.Module``.
 
-``build`` puts the method at the encoder's blocks with these numbers and returns the encoder, or a module that takes its
-place: the same contract and channels (``models.encoders``), reading the encoder instead of changing it. The names of
-the method's own parameters have a part ``adapter`` (``trunk.blocks.3.adapter.0.weight``); by it they are counted and
-checked.
+``build`` adds the method to the encoder's blocks with these numbers. It returns the encoder, or a module with the same
+contract and channels (``models.encoders``) that reads the encoder instead of changing it. The names of the method's own
+parameters have a part ``adapter`` (``trunk.blocks.3.adapter.0.weight``); by it they are counted and checked.
 """
 
 import math
@@ -18,9 +17,10 @@ from models.core.registry import Config as Base
 
 
 class Config(Base):
-    """What every adapter has: the encoder blocks that it is put at."""
+    """Settings of every adapter."""
 
     placement: Placement = "all"
+    """Encoder blocks that get the adapter."""
 
 
 def wrap(encoder: nn.Module, blocks: Sequence[int], make: Callable[[nn.Module, int], nn.Module]) -> nn.Module:
@@ -32,9 +32,9 @@ def wrap(encoder: nn.Module, blocks: Sequence[int], make: Callable[[nn.Module, i
 
 @contextmanager
 def inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Notes the first argument of every call of ``module`` while the context is open.
+    """Collects the first argument of every call of ``module`` in the body.
 
-    The hook lives for one forward pass only: a lasting one would point at the original after ``deepcopy``.
+    The hook exists for one forward pass only: a permanent one would refer to the original after ``deepcopy``.
     """
     seen: list[Tensor] = []
     handle = module.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
@@ -45,10 +45,9 @@ def inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def as_map(x: Tensor, prefix_tokens: int) -> Tensor:
-    """What blocks work on, as a map: x [B, H, W, C], or tokens [B, prefix_tokens + H * H, C] -> [B, H, W, C].
+    """Converts the input of a block to a map: x [B, H, W, C], or tokens [B, prefix_tokens + H * H, C] -> [B, H, W, C].
 
-    Tokens say nothing about the image's shape, so it is square, as all images of the suite are. Raises
-    ``InvalidModel`` if it cannot be.
+    Tokens do not contain the image's shape: it must be square. Raises ``InvalidModel`` if it cannot be.
     """
     if x.ndim == 4:
         return x

@@ -10,14 +10,14 @@ from torch import nn
 from models.core.registry import InvalidModel
 
 NAME = "adapter"
-"""What peft calls the weights, so that their names have this part."""
+"""Name of the adapter in peft, which becomes a part of the names of its weights."""
 
 Layers = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 """Dotted names of linear layers within a block."""
 
 
 def pattern(layers: Sequence[str]) -> str:
-    """The regular expression of these layers' names in the list of chosen blocks, as peft matches it: in full."""
+    """Returns the regular expression of these layers' names in the list of chosen blocks; peft matches it in full."""
     return r"\d+\.(" + "|".join(re.escape(layer) for layer in layers) + ")"
 
 
@@ -26,8 +26,8 @@ def inject(
 ) -> nn.Module:
     """Calls ``put`` with the chosen blocks, whose linear ``layers`` it replaces; returns the encoder.
 
-    Raises ``InvalidModel`` unless every chosen block has all the layers. What was tuned before is tuned afterwards:
-    peft itself freezes all that it did not make.
+    Raises ``InvalidModel`` unless every chosen block has all the layers. Tuned parameters stay tuned, although peft
+    freezes all parameters but its own.
     """
     for i in blocks:
         linear = {name for name, m in encoder.blocks[i].named_modules() if isinstance(m, nn.Linear)}

@@ -1,14 +1,14 @@
-"""A ladder beside the frozen encoder: it reads the encoder's maps, and no gradient ever enters the encoder.
+"""A ladder parallel to the frozen encoder: it reads the encoder's maps, and no gradient enters the encoder.
 
 After Ladder Side-Tuning (LST; Sung et al., NeurIPS 2022, arXiv 2206.06522), brought to dense prediction by E3VA (Yin
 et al., ACM MM 2024, arXiv 2306.09729). The encoder runs without autograd, so that none of its activations is kept for
-the backward pass. Each rung takes the map that enters its block down to ``rank`` channels, fuses it with the state of
-the rung below by a learned gate, ``g = sigmoid(a / 0.1)`` as in LST, and mixes; the last states are taken up to the
-encoder's channels and added to its output. The up-projection starts at zero, so the start is the encoder itself.
+the backward pass. Each rung projects the map that enters its block down to ``rank`` channels, fuses it with the state
+of the rung below by a learned gate, ``g = sigmoid(a / 0.1)`` as in LST, and mixes it. The last states are projected up
+to the encoder's channels and added to its output. The up-projection starts at zero: the start is the encoder itself.
 
 Different from LST: a rung mixes by a depth-wise 3x3 convolution and a linear layer where LST has a narrow transformer
-layer initialised by pruning the backbone; maps are normalised before they are taken down. Different from E3VA: one
-ladder of block inputs instead of adapters beside each attention and MLP.
+layer initialised by pruning the backbone; maps are normalised before the down-projection. Different from E3VA: one
+ladder of block inputs instead of adapters parallel to each attention and MLP.
 """
 
 import math
@@ -62,9 +62,9 @@ class Rung(nn.Module):
 
 
 class Ladder(nn.Module):
-    """Takes the encoder's place; ``encoder`` is the frozen one, ``adapter`` all that is trained.
+    """Replaces the encoder. ``encoder`` is the frozen one; ``adapter`` holds all trained parameters.
 
-    Beside its rungs it has 2 * rank parameters, and rank * C + C for each of the encoder's maps.
+    Besides its rungs it has 2 * rank parameters, and rank * C + C for each of the encoder's maps.
     """
 
     def __init__(self, encoder: nn.Module, blocks: Sequence[int], rank: int) -> None:
@@ -112,13 +112,13 @@ class Ladder(nn.Module):
         return tuple(each + self._change(up, states, each.shape[2:]) for up, each in zip(self.adapter["up"], maps))
 
     def _change(self, up: nn.Linear, states: list[Tensor], size: torch.Size) -> Tensor:
-        """What is added to a map of ``size``: the highest state among those nearest to it in scale, taken up."""
+        """Projects a state up for a map of ``size``: the highest state among those nearest to it in scale."""
         nearest = min(reversed(states), key=lambda state: abs(math.log(state.shape[1] / size[0])))
         return up(self.adapter["norm"](resized(nearest, size))).permute(0, 3, 1, 2)
 
 
 def build(config: Config, encoder: nn.Module, blocks: Sequence[int]) -> nn.Module:
-    """Raises ``InvalidModel`` when parts of the encoder are tuned: no gradient would reach them."""
+    """Raises ``InvalidModel`` if parts of the encoder are tuned: no gradient would reach them."""
     if not blocks:
         return encoder
     if any(parameter.requires_grad for parameter in encoder.parameters()):

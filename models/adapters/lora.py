@@ -19,9 +19,10 @@ from models.adapters import _peft
 class Config(adapters.Config):
     name: Literal["lora"] = "lora"
     rank: PositiveInt = 16
-    """At 16 it adds to SAM3's blocks about what the papers' bottleneck of 32 adds (65,536 and 66,592)."""
+    """Rank of the update. 16 adds about as many parameters to SAM3's blocks (65,536) as the papers' bottleneck of 32
+    (66,592)."""
     alpha: PositiveInt = 16
-    """What is added is scaled by alpha / rank."""
+    """The update is scaled by alpha / rank."""
     layers: _peft.Layers = ("attn.qkv",)
     """Linear layers within a block."""
     dora: bool = False

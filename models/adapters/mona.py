@@ -28,7 +28,7 @@ class Config(adapters.Config):
 
 
 class Mona(nn.Module):
-    """What one Mona adds to the residual stream; 2 * dim * rank + rank**2 + 5 * dim + 88 * rank parameters."""
+    """The change of the residual stream by one Mona; 2 * dim * rank + rank**2 + 5 * dim + 88 * rank parameters."""
 
     def __init__(self, dim: int, config: Config) -> None:
         super().__init__()
@@ -53,8 +53,8 @@ class Mona(nn.Module):
 class MonaBlock(nn.Module):
     """A block with a Mona after its attention and one after its MLP.
 
-    The first is not reachable from outside the block, so it acts through the input of ``norm2``, which is the residual
-    stream between attention and MLP: there the MLP sees it, and what it adds is added to the block's output again.
+    The place of the first one lies inside the block, so it changes the input of ``norm2``, which is the residual stream
+    between attention and MLP. Its change thus enters the MLP, and is added once more to the block's output.
     """
 
     def __init__(self, block: nn.Module, dim: int, prefix_tokens: int, config: Config) -> None:
@@ -83,7 +83,7 @@ class MonaBlock(nn.Module):
         return x + self._change(self.adapter[1], x)
 
     def _change(self, mona: Mona, x: Tensor) -> Tensor:
-        """What a Mona adds to x; tokens without a place in the image are left as they are."""
+        """Computes the change of x by a Mona; it is 0 for tokens without a place in the image."""
         change = mona(adapters.as_map(x, self.prefix_tokens))
         return change if x.ndim == 4 else F.pad(change.flatten(1, 2), (0, 0, self.prefix_tokens, 0))
 

@@ -1,8 +1,8 @@
-"""AdaptFormer (Chen et al., NeurIPS 2022, arXiv 2205.13535): a bottleneck beside the block's MLP.
+"""AdaptFormer (Chen et al., NeurIPS 2022, arXiv 2205.13535): a bottleneck parallel to the block's MLP.
 
-``out = block(x) + scale * W_up ReLU(W_down n)``, where ``n`` is what the block feeds its MLP (the second norm's
-output), as in the paper's equation; the published code (ShoufaChen/AdaptFormer, models/custom_modules.py) feeds the
-value before that norm by default. What is added bypasses the block's layer scale and stochastic depth, as in both.
+``out = block(x) + scale * W_up ReLU(W_down n)``, where ``n`` is the input of the block's MLP (the second norm's
+output), as in the paper's equation; the published code (ShoufaChen/AdaptFormer, models/custom_modules.py) uses the
+value before that norm by default. The sum bypasses the block's layer scale and stochastic depth, as in both.
 ``W_up`` starts at zero, so the start is the block itself. Dropout 0.1 is the published code's, not in the paper.
 """
 
@@ -22,7 +22,7 @@ class Config(adapters.Config):
     rank: PositiveInt = 64
     """Width of the bottleneck; 64 in the paper."""
     scale: PositiveFloat = 0.1
-    """Fixed factor of what is added; 0.1 in the paper."""
+    """Fixed factor of the bottleneck's output; 0.1 in the paper."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
@@ -55,7 +55,7 @@ def build(config: Config, encoder: nn.Module, blocks: Sequence[int]) -> nn.Modul
         if not linear:
             parts = ", ".join(name for name, _ in block.named_children())
             raise InvalidModel(
-                f"adapter: parallel sits beside a block's 'mlp' of linear layers, which block {i} "
+                f"adapter: parallel needs a block's 'mlp' of linear layers, which block {i} "
                 f"({type(block).__name__}: {parts}) does not have"
             )
         encoder.blocks[i] = ParallelAdapter(block, linear[0].in_features, config)

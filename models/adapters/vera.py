@@ -2,7 +2,7 @@
 
 ``W x + b * (B (d * (A x)))``: only the vectors ``b`` [out] and ``d`` [rank] are trained; ``b`` starts at zero, so the
 start is the block itself. ``A`` and ``B`` are shared buffers drawn from ``projection_seed``, the same in every trial,
-and kept out of checkpoints, as every layer would write them anew.
+and not part of checkpoints, since every layer would write them again.
 """
 
 import warnings

@@ -1,4 +1,4 @@
-"""Activation checkpointing: what is computed again in the backward pass instead of being kept."""
+"""Activation checkpointing: activations are recomputed in the backward pass instead of being saved."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -12,27 +12,27 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 FACTORS = ("DropPath", "LayerScale")
-"""Layers by whose name (timm's, sam3's and others') one knows that they multiply by a mask or by a weight."""
+"""Names of layers (of timm, sam3 and others) that multiply by a mask or by a weight."""
 
 
 def spare_last_layers(encoder: nn.Module) -> None:
-    """Spares checkpointing the last layers of frozen blocks; to be called after ``store_frozen``.
+    """Avoids recomputing the last layers of frozen blocks; call it after ``store_frozen``.
 
-    torch computes a checkpointed block again up to the last tensor that it kept, be it only a factor. A transformer's
-    block ends with the MLP's second layer, layer scale and stochastic depth; none of them needs its input again if
-    it does not train. Here they keep their factors themselves, so that the block ends at the MLP's activation the
-    second time. Numbers stay the same to the bit.
+    torch recomputes a checkpointed block up to its last saved tensor, even if that is only a factor. A transformer's
+    block ends with the MLP's second layer, layer scale and stochastic depth. A frozen layer of these does not need its
+    input again. Here they save their factors themselves, so that recomputation ends at the MLP's activation. Numbers
+    stay the same to the bit.
     """
     for module in encoder.modules():
-        if type(module).__name__ in FACTORS and not isinstance(module, _KeepsItsFactor):
+        if type(module).__name__ in FACTORS and not isinstance(module, _SavesItsFactor):
             module.__class__ = _sparing(type(module))
 
 
-class _KeepsItsFactor:
-    """To be mixed into a layer that returns ``x * factor``."""
+class _SavesItsFactor:
+    """Mixin for a layer that returns ``x * factor``."""
 
     def forward(self, x: Tensor) -> Tensor:
-        trains = any(p.requires_grad for p in self.parameters())  # then x is kept too, which is to be computed again
+        trains = any(p.requires_grad for p in self.parameters())  # then x is saved, too, and has to be recomputed
         if trains or torch.compiler.is_compiling():
             return super().forward(x)
         with saved_tensors_hooks(_as_it_is, _as_it_is):
@@ -41,7 +41,7 @@ class _KeepsItsFactor:
 
 @cache
 def _sparing(layer: type[nn.Module]) -> type[nn.Module]:
-    return type(layer.__name__, (_KeepsItsFactor, layer), {"__module__": layer.__module__})
+    return type(layer.__name__, (_SavesItsFactor, layer), {"__module__": layer.__module__})
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:
@@ -49,8 +49,10 @@ def _as_it_is(tensor: Tensor) -> Tensor:
 
 
 def checkpoint_stages(module: nn.Module) -> None:
-    """Has a decoder computed stage by stage again: each child of ``module``, and each item of its lists, is a stage.
-    Names of parameters stay as they are."""
+    """Recomputes a decoder stage by stage: each child of ``module``, and each item of its lists, is a stage.
+
+    Names of parameters stay as they are.
+    """
     for child in module.children():
         for stage in child.children() if isinstance(child, nn.ModuleList | nn.ModuleDict) else (child,):
             stage.forward = _checkpointed(stage, stage.forward)
@@ -68,7 +70,7 @@ def _checkpointed(stage: nn.Module, forward: Callable[..., Any]) -> Callable[...
 
 @contextmanager
 def _statistics_kept(stage: nn.Module) -> Iterator[None]:
-    """The second time, batch norms leave their running statistics alone: a batch counts once."""
+    """Keeps running statistics of batch norms unchanged in the recomputation: each batch counts once."""
     norms = [m for m in stage.modules() if isinstance(m, _BatchNorm) and m.num_batches_tracked is not None]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:

@@ -25,7 +25,7 @@ DECODERS = Registry("models.decoders", "decoder")
 
 
 class Upstream(NamedTuple):
-    """The published model that an entry equals: names of its tensors there, place of its checkpoint here."""
+    """The published model that an entry reproduces: its tensors' names, and its checkpoint."""
 
     names: Names
     variable: str  # environment variable with the path of the released checkpoint
@@ -34,7 +34,7 @@ class Upstream(NamedTuple):
 
 
 class Config(Base):
-    """What a model of this shape is made of."""
+    """Settings of a model of this shape."""
 
     upstream: ClassVar[Upstream | None] = None
     shapeless: ClassVar[frozenset[str]] = frozenset({"checkpoint", "checkpoint_decoder"})
@@ -43,17 +43,17 @@ class Config(Base):
     adapter: ADAPTERS.field()
     decoder: DECODERS.field()
     tuned_blocks: Placement = "none"
-    """Encoder blocks whose own weights are trained, beside the adapters."""
+    """Encoder blocks whose own weights are trained, besides the adapters."""
     tuned_parameters: Literal["all", "norms", "biases"] = "all"
     """Which weights of the tuned blocks: ``norms`` the scales and shifts of normalisation layers, ``biases`` every
     bias, those of norms too (BitFit, Ben Zaken et al., ACL 2022, arXiv 2106.10199)."""
     tuned_stem: bool = False
-    """Train what lies before the first block too (patch and position embedding): full fine-tuning."""
+    """Train also the parameters before the first block (patch and position embedding): full fine-tuning."""
     num_classes: PositiveInt = 1
     """1: object against background."""
     checkpoint: str | None = None
-    """Weights of a whole trained model, put in after building: a path (upstream's names or ours), or ``released``, the
-    authors' file. The encoder's own checkpoint is then not needed."""
+    """Weights of a whole trained model, loaded after building: a path (upstream's names or the suite's), or
+    ``released``, the authors' file. The encoder's own checkpoint is then not needed."""
 
     @model_validator(mode="after")
     def _has_a_release(self) -> Any:
@@ -62,7 +62,7 @@ class Config(Base):
         return self
 
     def checkpoint_path(self) -> Path | None:
-        """The file that ``checkpoint`` means. It need not exist."""
+        """Returns the file that ``checkpoint`` means, which need not exist."""
         if self.checkpoint != "released" or self.upstream is None:
             return None if self.checkpoint is None else expanded(self.checkpoint)
         return given_by(self.upstream.variable) or Path("weights", self.upstream.file)
@@ -70,7 +70,7 @@ class Config(Base):
     def missing(self) -> Iterator[Missing]:
         yield from frozen.missing(self.frozen_weights)
         path = self.checkpoint_path()
-        # a whole model brings its encoder along
+        # a whole model contains its encoder
         yield from (m for m in super().missing() if path is None or m.field != "encoder.weights")
         if path is not None and not path.is_file():
             remedy = "give the path of an existing file"
@@ -87,20 +87,20 @@ class Config(Base):
             yield path
 
     frozen_weights: Storage = "float32"
-    """How the encoder's frozen linear layers are stored (``models.core.frozen``); they compute as the others do."""
+    """Format of the encoder's frozen linear layers in memory (``models.core.frozen``); computing is not changed."""
     checkpoint_decoder: bool = False
-    """Recompute each of the decoder's stages in the backward pass."""
+    """Recompute each stage of the decoder in the backward pass."""
 
     @field_validator("frozen_weights")
     @classmethod
-    def _import_what_it_needs(cls, storage: Storage) -> Storage:
-        """Its package comes with it, as an entry's does: not when memory is already measured."""
+    def _import_its_package(cls, storage: Storage) -> Storage:
+        """Imports the package with the configuration, as an entry's: later it would count as the model's memory."""
         frozen.prepare(storage)
         return storage
 
 
 class EncoderDecoder(nn.Module):
-    """Frozen encoder with adapters around some blocks, and a decoder; only adapters, tuned blocks and decoder train."""
+    """A frozen encoder with adapters around some blocks, and a decoder; adapters, tuned blocks and decoder train."""
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
@@ -113,9 +113,9 @@ class EncoderDecoder(nn.Module):
 
 
 def build(config: Config, image_size: int | tuple[int, int], pretrained: bool) -> EncoderDecoder:
-    """The model; with ``pretrained`` its encoder's weights are loaded, without it everything is random.
+    """Builds the model. With ``pretrained`` its encoder's weights are loaded, else all weights are random.
 
-    Raises ``InvalidModel`` for what the encoder or the decoder cannot take, ``WeightsError`` for a wrong checkpoint.
+    Raises ``InvalidModel`` for settings that do not fit each other, ``WeightsError`` for a wrong checkpoint.
     """
     if torch.get_default_device().type == "meta":
         encoder = deepcopy(_shape(config.encoder, image_size))
@@ -124,7 +124,7 @@ def build(config: Config, image_size: int | tuple[int, int], pretrained: bool) -
     if pretrained and config.checkpoint is None:
         encoder.load_pretrained()  # before adapters wrap the blocks and change their names
     encoder.requires_grad_(False)
-    # before the adapters: they do not change its start
+    # before the adapters, so that they do not change its initial weights
     decoder = DECODERS.build(config.decoder, encoder.channels, config.num_classes)
     depth = len(encoder.blocks)
     tuned = resolve(config.tuned_blocks, depth, "tuned_blocks")
@@ -152,33 +152,33 @@ def build(config: Config, image_size: int | tuple[int, int], pretrained: bool) -
 
 @lru_cache(maxsize=8)
 def _shape(config: Base, image_size: int | tuple[int, int]) -> nn.Module:
-    """An encoder without memory (``models.core.skeleton``), to be copied: most models of a sweep have the same one, and to
-    build it takes ten times as long."""
+    """Builds an encoder without memory (``models.core.skeleton``), to be copied: most models of a sweep share it, and
+    building takes ten times as long as copying."""
     return ENCODERS.build(config, image_size)
 
 
 def load_checkpoint(model: EncoderDecoder, config: Config) -> int:
-    """Puts the whole trained model in that ``config.checkpoint`` names; returns the number of tensors.
+    """Loads the whole trained model that ``config.checkpoint`` names; returns the number of tensors.
 
     Raises ``WeightsError`` unless file and model hold the same tensors, so that adapters must be at the same blocks.
     """
     path = config.checkpoint_path()
     assert path is not None, "config.checkpoint is None"
 
-    def ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def to_our_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return state if config.upstream is None else renamed(state, config.upstream.names.ours)
 
-    return weights.load(model, path, convert=ours)
+    return weights.load(model, path, convert=to_our_names)
 
 
 def upstream_state(model: EncoderDecoder, config: Config) -> dict[str, Tensor]:
-    """The model's tensors under upstream's names: what upstream's own class loads with ``strict=True``."""
-    assert config.upstream is not None, f"{config.name} is nobody's model but ours"
+    """Returns the model's tensors under upstream's names; upstream's own class loads them with ``strict=True``."""
+    assert config.upstream is not None, f"{config.name} reproduces no published model"
     return renamed(model.state_dict(), config.upstream.names.theirs)
 
 
 def _chosen(block: nn.Module, number: int, which: str) -> list[nn.Parameter]:
-    """The parameters of a tuned block that are trained; ``InvalidModel`` if it has none of the kind."""
+    """Returns the trained parameters of a tuned block. Raises ``InvalidModel`` if it has none of this kind."""
     if which == "norms":
         norms = [module for module in block.modules() if "norm" in type(module).__name__.lower()]
         chosen = [parameter for norm in norms for parameter in norm.parameters(recurse=False)]
@@ -190,11 +190,11 @@ def _chosen(block: nn.Module, number: int, which: str) -> list[nn.Parameter]:
 
 
 def layers_of(model: nn.Module) -> Iterator[tuple[nn.Parameter, int]]:
-    """The encoder's own trained weights, each with its distance from the decoder, for layer-wise learning rates.
+    """Yields the encoder's own trained weights, each with its distance to the decoder, for layer-wise learning rates.
 
     As in BEiT (Bao et al., ICLR 2022, arXiv 2106.08254; beit/optim_factory.py) the decoder is at 0, the last block at
-    1, the first at the number of blocks, and the stem behind it; a neck after the blocks is at 0 like the decoder.
-    Raises ``InvalidModel`` for a model without encoder blocks, where there is anything to say about it.
+    1, the first at the number of blocks, and the stem one further; a neck after the blocks is at 0 like the decoder.
+    Raises ``InvalidModel`` for a model with trained encoder weights, but without encoder blocks.
     """
     trained = [p for name, p in model.named_parameters() if part_of(name) == "encoder" and p.requires_grad]
     if not trained:
@@ -210,20 +210,21 @@ def layers_of(model: nn.Module) -> Iterator[tuple[nn.Parameter, int]]:
 
 
 def part_of(name: str) -> str:
-    """The part of a model that a parameter belongs to, by its dotted name: adapter, encoder, decoder or another."""
+    """Returns the part of a model that a parameter belongs to, by its dotted name: adapter, encoder, decoder, ..."""
     parts = name.split(".")
     return "adapter" if "adapter" in parts else parts[0]
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:
-    """Number of parameters: total, trainable, and the parts of the total (encoder, adapter, decoder)."""
+    """Counts parameters: total, trainable, and the parts of the total (encoder, adapter, decoder)."""
     counts = {"total": 0, "trainable": 0, "encoder": 0, "adapter": 0, "decoder": 0}
     stored = {name: module for name, module in model.named_modules() if isinstance(module, StoredLinear)}
     for name, parameter in model.named_parameters():
         part, number = part_of(name), parameter.numel()
         owner, _, leaf = name.rpartition(".")
-        if owner in stored and leaf in (parts := stored[owner].part_names):  # codes and scales are one weight
-            number = stored[owner].in_features * stored[owner].out_features if leaf == parts[0] else 0
+        layer = stored.get(owner)
+        if layer is not None and leaf in layer.part_names:  # codes and scales are one weight
+            number = layer.in_features * layer.out_features if leaf == layer.part_names[0] else 0
         counts["total"] += number
         counts["trainable"] += number * parameter.requires_grad
         if part in counts:

@@ -1,20 +1,20 @@
-"""Frozen linear layers: they keep themselves for the backward pass, and may be stored in fewer bits than they compute
-with.
+"""Frozen linear layers: they save no weight for the backward pass, and may be stored in fewer bits than float32.
 
-``float32``    as they are
+``float32``    unchanged
 ``bfloat16``   half the bytes
 ``int8``       a quarter: one scale for each output channel (torchao's ``Int8Tensor``)
 ``nf4``        0.13 of them: four bits, an 8-bit scale for each 64 weights (QLoRA, Dettmers et al., NeurIPS 2023;
                torchao's ``NF4Tensor``)
 
-Kept by autograd, even an unchanged weight is a tensor of its layer's activations: activation checkpointing computes a
-block again up to the last of them, which for a frozen block is the whole MLP for nothing (``models.core.activation_checkpointing``);
-and under autocast each weight has a copy, in autocast's type, that stays until the backward pass.
+Autograd saves even a frozen weight with its layer's activations. This costs time and memory. Activation checkpointing
+recomputes a block up to its last saved tensor, for a frozen block the whole MLP without any use
+(``models.core.activation_checkpointing``). Under autocast each weight has a copy, in autocast's type, until the
+backward pass.
 
-torchao packs and unpacks. A weight is unpacked for each use and again in the backward pass; only what is packed is
-kept in between. The multiplication is ours: torchao's own int8 layer (0.18) keeps the unpacked weight for the backward
-pass. Its tensors are taken apart and held as plain parameters, which move between devices, have digests and can be
-fake as any other.
+torchao packs and unpacks. A weight is unpacked for each use and again in the backward pass; between them only the
+packed weight exists. The multiplication is the suite's own: torchao's int8 layer (0.18) saves the unpacked weight for
+the backward pass. The parts of torchao's tensors are held as plain parameters, which move between devices, have
+digests and can be fake as any other.
 """
 
 import logging
@@ -30,18 +30,18 @@ from torch.nn import functional as F
 
 from models.core.registry import Missing
 
-for noisy in ("torchao", "torch.utils._pytree"):  # imports of torchao, by peft too: deprecations, unused kernels
+for noisy in ("torchao", "torch.utils._pytree"):  # on import of torchao, also by peft: deprecations, unused kernels
     logging.getLogger(noisy).setLevel(logging.ERROR)
 
 Storage = Literal["float32", "bfloat16", "int8", "nf4"]
 PACKED = ("int8", "nf4")
 NF4_BLOCK = 64
 NF4_SCALES = 256
-"""Scales that share a factor, at most: torchao asks for a divisor of their number."""
+"""Largest number of scales that share a factor; torchao requires a divisor of the number of scales."""
 
 
 class StoredLinear(nn.Module):
-    """``nn.Linear``, its frozen weight in another format: x [..., in] -> [..., out] in x's or autocast's precision."""
+    """``nn.Linear`` with its frozen weight in another format: x [..., in] -> [..., out] in x's or autocast's type."""
 
     def __init__(self, linear: nn.Linear, storage: Storage) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class StoredLinear(nn.Module):
         else:
             packed = _pack(weight, storage)
             names, self.layout = packed.__tensor_flatten__()
-            # copied: a view's strides and the memory behind it are not ours
+            # copied: a view keeps its strides and the memory of the whole
             parts = {name: getattr(packed, name).clone(memory_format=torch.contiguous_format) for name in names}
         self.part_names = tuple(parts)
         for name, part in parts.items():
@@ -65,7 +65,7 @@ class StoredLinear(nn.Module):
         return self.unpacked(torch.float32)
 
     def unpacked(self, dtype: torch.dtype) -> Tensor:
-        """The weight [out, in] as it is computed with."""
+        """Returns the weight [out, in] in the type of the computation."""
         if self.storage == "bfloat16":
             return self.codes.to(dtype)
         parts = {name: getattr(self, name) for name in self.part_names}
@@ -77,14 +77,14 @@ class StoredLinear(nn.Module):
 
 
 class FrozenLinear(nn.Linear):
-    """``nn.Linear`` that does not train: the same numbers to the bit, and nothing kept for the backward pass."""
+    """A frozen ``nn.Linear``: the same numbers to the bit, and nothing is saved for the backward pass."""
 
     def unpacked(self, dtype: torch.dtype) -> Tensor:
         return self.weight.to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         trains = self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad)
-        # a compiler sees for itself what need not be kept
+        # a compiler itself finds tensors that need not be saved
         if trains or not (self.training and torch.is_grad_enabled()) or torch.compiler.is_compiling():
             return super().forward(x)
         return _multiply(x, self)
@@ -97,7 +97,7 @@ def _multiply(x: Tensor, layer: StoredLinear | FrozenLinear) -> Tensor:
 
 
 class _Multiply(torch.autograd.Function):
-    """Keeps the layer, which is there anyway, instead of its unpacked weight."""
+    """Saves the layer, which exists anyway, instead of its unpacked weight."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: StoredLinear | FrozenLinear) -> Tensor:
@@ -111,8 +111,8 @@ class _Multiply(torch.autograd.Function):
 
 
 def store_frozen(module: nn.Module, storage: Storage) -> None:
-    """Replaces every plain ``nn.Linear`` below ``module`` that does not train. With ``nf4`` those whose size is no
-    multiple of 64 stay in float32, as torchao refuses them."""
+    """Replaces every plain, frozen ``nn.Linear`` in ``module``. With ``nf4`` those whose size is no multiple of 64 stay
+    in float32, since torchao refuses them."""
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is not nn.Linear or any(p.requires_grad for p in child.parameters()):
@@ -127,7 +127,7 @@ def store_frozen(module: nn.Module, storage: Storage) -> None:
 
 
 class _Formats(NamedTuple):
-    """torchao's classes, wherever its release has them."""
+    """torchao's classes, whose modules differ between releases."""
 
     int8: Any
     nf4: Any
@@ -135,14 +135,14 @@ class _Formats(NamedTuple):
 
 
 def prepare(storage: Storage) -> None:
-    """Imports torchao if it is needed and there. Call it before a model is built or measured: torchao makes tensors on
-    the device of the moment, and takes memory that is not the model's."""
+    """Imports torchao if it is needed and installed. Call it before a model is built or measured: torchao makes tensors
+    on the current default device, and takes memory that is not the model's."""
     if storage in PACKED:
         list(missing(storage))
 
 
 def missing(storage: Storage) -> Iterator[Missing]:
-    """torchao, if this storage needs it and it cannot be imported here."""
+    """Yields torchao if this storage needs it and it cannot be imported here."""
     if storage not in PACKED:
         return
     try:

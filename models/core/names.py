@@ -1,4 +1,4 @@
-"""Names of tensors here and in upstream's code, translated both ways, so that checkpoints can travel."""
+"""Names of tensors in the suite and in upstream's code, translated in both directions for their checkpoints."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Names:
-    """Pairs (ours, theirs): one of the ``prefixes`` starts a name, any of the ``parts`` may follow inside it.
+    """Pairs (ours, theirs): a name starts with one of the ``prefixes`` and may contain any of the ``parts``.
 
     >>> names = Names(prefixes=(("decoder.head.", "head."),), parts=((".adapter.", ".prompt_learn."),))
     >>> names.theirs("decoder.head.bias"), names.ours("head.bias"), names.ours("decoder.head.bias")
@@ -20,11 +20,11 @@ class Names:
     parts: tuple[tuple[str, str], ...] = ()
 
     def theirs(self, name: str) -> str:
-        """Upstream's name of our tensor."""
+        """Translates the suite's name of a tensor to upstream's."""
         return _translate(name, self.prefixes, self.parts)
 
     def ours(self, name: str) -> str:
-        """Our name of upstream's tensor; a name that is ours already, or that neither knows, stays as it is."""
+        """Translates upstream's name of a tensor to the suite's; the suite's names and other names stay as they are."""
         if any(name.startswith(prefix) for prefix, _ in self.prefixes):
             return name
         prefixes = tuple((theirs, ours) for ours, theirs in self.prefixes)
@@ -32,7 +32,7 @@ class Names:
 
 
 def renamed(state: dict[str, Value], rename: Callable[[str], str]) -> dict[str, Value]:
-    """The same values under other names, in the same order."""
+    """Renames the keys of a dictionary; their order stays."""
     return {rename(name): value for name, value in state.items()}
 
 

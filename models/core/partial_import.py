@@ -1,4 +1,4 @@
-"""Imports single modules of a package without running its ``__init__``, where that needs far more than we do."""
+"""Imports single modules of a package without running its ``__init__``, which would need many more packages."""
 
 import importlib
 import importlib.util
@@ -7,7 +7,7 @@ from types import ModuleType
 
 
 def module_of(package: str, name: str) -> ModuleType:
-    """``module_of("sam3", "model.vitdet")`` is the module ``sam3.model.vitdet``."""
+    """Imports a module: ``module_of("sam3", "model.vitdet")`` is ``sam3.model.vitdet``."""
     full_name = f"{package}.{name}"
     if full_name in sys.modules or package in sys.modules:
         return importlib.import_module(full_name)

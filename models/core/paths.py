@@ -1,6 +1,6 @@
-"""Paths as people write them, and the folder of this machine's caches.
+"""Paths with variables and ``~``, and the folder of this machine's caches.
 
-A configuration keeps the text that was written, so that it is the same trial on every machine. ``expanded`` is called
+A configuration keeps the text that a user wrote, so that it is the same trial on every machine. ``expanded`` is called
 where a path is opened.
 """
 
@@ -12,16 +12,16 @@ CACHE = "SAM3_BENCH_CACHE"
 
 
 class NoCacheFolder(RuntimeError):
-    """Nothing says where caches may lie: one line with the remedy."""
+    """No folder of caches can be determined; the text is one line with the remedy."""
 
 
 def variable(name: str) -> str | None:
-    """The value of an environment variable; ``None`` where it is not set or empty."""
+    """Returns the value of an environment variable; ``None`` if it is not set or empty."""
     return os.environ.get(name) or None
 
 
 def expanded(path: str | Path) -> Path:
-    """The path with variables (``$HOME``, ``${HOME}``) and a leading ``~`` replaced by what they stand for here.
+    """Replaces variables (``$HOME``, ``${HOME}``) and a leading ``~`` in a path by their values on this machine.
 
     A variable that is not set or empty stays as it is written, so that a message about the path shows it.
     """
@@ -30,13 +30,13 @@ def expanded(path: str | Path) -> Path:
 
 
 def given_by(name: str) -> Path | None:
-    """The path that an environment variable holds, expanded; ``None`` where it is not set or empty."""
+    """Returns the expanded path in an environment variable; ``None`` if it is not set or empty."""
     text = variable(name)
     return None if text is None else expanded(text)
 
 
 def cache_folder() -> Path:
-    """``$SAM3_BENCH_CACHE``, or ``sam3-bench`` in the user's cache directory (``$XDG_CACHE_HOME``, else ``~/.cache``).
+    """Returns ``$SAM3_BENCH_CACHE``, or ``sam3-bench`` in the user's cache folder ($XDG_CACHE_HOME, else ~/.cache).
 
     Raises ``NoCacheFolder`` where a variable in it has no value, or the user has no home directory.
     """

@@ -1,4 +1,4 @@
-"""One small language for "which blocks": where adapters sit and which blocks are tuned.
+"""A notation for a choice of encoder blocks: those that get an adapter, and those that are tuned.
 
 =============  ========================================================================
 ``all``        every block
@@ -34,7 +34,7 @@ Placement = Annotated[str | tuple[int, ...], BeforeValidator(_well_formed)]
 
 
 def resolve(placement: Placement, depth: int, field: str = "placement") -> tuple[int, ...]:
-    """Numbers of the chosen blocks, ascending. Raises ``InvalidModel``, naming ``field``, beyond ``depth`` blocks.
+    """Returns the numbers of the chosen blocks, ascending. Raises ``InvalidModel`` for blocks beyond ``depth``.
 
     >>> resolve("every:2", 6), resolve("last:2", 6), resolve((0, 5), 6)
     ((1, 3, 5), (4, 5), (0, 5))

@@ -1,4 +1,4 @@
-"""The size of the images that a model is built for: the side of a square, or height and width."""
+"""Size of the images for which a model is built: the side of a square, or height and width."""
 
 from typing import Annotated, Any
 
@@ -25,7 +25,8 @@ Size = Annotated[int | tuple[int, int], BeforeValidator(_well_formed)]
 
 
 def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
-    """
+    """Returns height and width of a size.
+
     >>> height_width(336), height_width((336, 448))
     ((336, 336), (336, 448))
     """
@@ -33,7 +34,8 @@ def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def in_words(size: int | tuple[int, int]) -> str:
-    """
+    """Words a size.
+
     >>> in_words(336), in_words((336, 448))
     ('336', '336 x 448')
     """
@@ -41,7 +43,7 @@ def in_words(size: int | tuple[int, int]) -> str:
 
 
 def misfit(size: int | tuple[int, int], step: int) -> str | None:
-    """The nearest sizes whose sides are multiples of ``step``; ``None`` if these are.
+    """Words the nearest sizes whose sides are multiples of ``step``; ``None`` if the size is one of them.
 
     >>> misfit(350, 14), misfit(340, 14), misfit((336, 440), 14)
     (None, '336, 350', '[336, 434], [336, 448]')

@@ -1,4 +1,4 @@
-"""A model's shape without its memory: for counting parameters and finding mistakes before any work starts."""
+"""A model without memory for its tensors: it counts parameters and reveals mistakes before any work starts."""
 
 import warnings
 from typing import Any
@@ -13,7 +13,7 @@ from models.core.size import in_words
 
 
 class _ReadableConstants(TorchFunctionMode):
-    """``linspace`` stays on the CPU: sam3's ViT reads its drop-path rates with ``.item()``."""
+    """Computes ``linspace`` on the CPU: sam3's ViT reads its drop-path rates with ``.item()``."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.linspace:
@@ -22,9 +22,9 @@ class _ReadableConstants(TorchFunctionMode):
 
 
 def skeleton(config: Config, image_size: int | tuple[int, int], pretrained: bool = False) -> nn.Module:
-    """The model with all parameters on the meta device. Raises ``InvalidModel`` for what cannot be built.
+    """Builds a model with all parameters on the meta device. Raises ``InvalidModel`` if it cannot be built.
 
-    With ``pretrained`` its checkpoint is read and checked (``WeightsError``), and ready for the real model to map.
+    With ``pretrained`` its checkpoint is read, checked (``WeightsError``) and cached for the real model.
     """
     part, entry = ("encoder", config.encoder) if hasattr(config, "encoder") else ("name", config)
     if not isinstance(image_size, int) and not entry.any_aspect:
@@ -32,9 +32,14 @@ def skeleton(config: Config, image_size: int | tuple[int, int], pretrained: bool
         raise InvalidModel(f"{part}: {what}. Give one side")
     try:
         with torch.device("meta"), _ReadableConstants(), warnings.catch_warnings():
-            # to check their shapes is all we want
+            # only the shapes are checked
             warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")
             return MODELS.build(config, image_size, pretrained)
-    except (ArithmeticError, AssertionError, MemoryError, RuntimeError) as error:  # sizes that libraries cannot take
+    except (
+        ArithmeticError,
+        AssertionError,
+        MemoryError,
+        RuntimeError,
+    ) as error:  # of libraries, for sizes that they do not support
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InvalidModel(f"{part}: cannot be built ({reason})") from error

@@ -1,4 +1,4 @@
-"""Reading checkpoints and matching them against a module, strictly: a wrong file is an error that lists the keys."""
+"""Reading checkpoints and matching them with a module, strictly: a wrong file is an error that lists the keys."""
 
 import pickle
 from collections.abc import Callable, Collection, Iterator
@@ -18,11 +18,13 @@ State = dict[str, Tensor]
 NESTED = ("state_dict", "model_state_dict", "model", "module", "net", "ema")
 """Keys under which training code keeps a model's tensors (``model``: Meta's, sam3/model_builder.py)."""
 WRAPPERS = ("_orig_mod", "module")
-"""What torch.compile and DataParallel put into names, before or between their other parts."""
+"""Parts that torch.compile and DataParallel add to names, before or between the other parts."""
 LIGHTNING = "model."
-"""What Lightning puts before the names of a network that is called ``model``, as most are."""
-_told: ContextVar[list[str] | None] = ContextVar("_told", default=None)
-REBUILT = "freqs_cis"  # ends the names of tables that depend on the image size: modules make them, files are not asked
+"""Prefix that Lightning adds to the names of a network in the attribute ``model``."""
+_notes: ContextVar[list[str] | None] = ContextVar("_notes", default=None)
+REBUILT = (
+    "freqs_cis"  # end of the names of tables that depend on the image size: modules compute them, files are ignored
+)
 
 
 class Found(NamedTuple):
@@ -30,35 +32,36 @@ class Found(NamedTuple):
 
     tensors: State
     note: str = ""
-    """Where they lay and what was left out of their names, in a line; empty if they lay there as they are."""
+    """Their key in the file and the removed parts of their names, in a line; empty if there are none."""
 
 
 @contextmanager
 def notes() -> Iterator[list[str]]:
-    """Collects what a user should know about the checkpoints that the body loads, a line each."""
+    """Collects notes for users about the checkpoints that the body loads, a line each."""
     lines: list[str] = []
-    before = _told.set(lines)
+    before = _notes.set(lines)
     try:
         yield lines
     finally:
-        _told.reset(before)
+        _notes.reset(before)
 
 
 def only(path: Path) -> State:
-    """The tensors of a checkpoint by name, for who has no shapes to hold them against. Raises ``WeightsError``."""
+    """Reads the tensors of a checkpoint by name, without comparing their shapes. Raises ``WeightsError``."""
     found = _one(path, read(path))
     _refuse_nan(path, found.tensors)
-    return _told_of(found)
+    return _with_note(found)
 
 
 def read(path: Path) -> dict[str, Found]:
-    """The sets of tensors that a ``.safetensors`` or torch checkpoint holds, mapped from disk, by the key that they lie
-    under; ``""`` are those of the file itself, if none lie under one of ``NESTED``. At least one.
+    """Reads the sets of tensors of a ``.safetensors`` or torch checkpoint, mapped from disk, by their key in the file.
 
-    Names are those of the module itself: what torch.compile, DataParallel and Lightning put into them is left out.
-    Pickled code is never run. Raises ``WeightsError``.
+    The key is one of ``NESTED``, or ``""`` if the file has none of them. There is at least one set. Names are those of
+    the module itself, without the parts that torch.compile, DataParallel and Lightning add. Pickled code is never run.
+    Raises ``WeightsError``.
     """
-    if stand_in := what_stands_in(path):
+    stand_in = what_stands_in(path)
+    if stand_in:
         raise WeightsError(f"{path}: {stand_in}")
     try:
         if path.suffix == ".safetensors":
@@ -71,7 +74,7 @@ def read(path: Path) -> dict[str, Found]:
         reason = str(error).splitlines()[0]
         text = f"{path}: refused, it holds more than tensors and could run code ({reason})"
         raise WeightsError(f"{text}. If you trust its source, save the tensors alone in a file of their own") from None
-    except Exception as error:  # whatever torch's and safetensors' readers trip over in a damaged file
+    except Exception as error:  # a damaged file makes the readers of torch and safetensors raise errors of any type
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise WeightsError(f"{path}: not a readable checkpoint ({reason})") from None
     sets = _sets(state) if isinstance(state, dict) else {}
@@ -83,8 +86,8 @@ def read(path: Path) -> dict[str, Found]:
 
 
 def what_stands_in(path: Path) -> str:
-    """What a file is that was saved in place of a download, and the remedy; empty for anything else."""
-    if not path.is_file():  # to open a pipe may wait for ever
+    """Describes a file that was saved in place of a download, with the remedy; returns "" for any other file."""
+    if not path.is_file():  # opening a pipe may wait forever
         return ""
     try:
         with path.open("rb") as file:
@@ -102,19 +105,21 @@ def what_stands_in(path: Path) -> str:
 
 
 def _sets(state: dict) -> dict[str, State]:
-    """Tensors by name below each of ``NESTED``, or else those of the dictionary itself; without empty ones."""
-    found = {key: _tensors(state[key]) for key in NESTED if isinstance(state.get(key), dict)}
-    found = {key: tensors for key, tensors in found.items() if tensors}
-    own = {} if found else _tensors(state)
-    return found or ({"": own} if own else {})
+    """Returns tensors by name of each key of ``NESTED``, or else those of the dictionary itself; no empty sets."""
+    sets = {key: _tensors(state[key]) for key in NESTED if isinstance(state.get(key), dict)}
+    if not any(sets.values()):
+        sets = {"": _tensors(state)}
+    return {key: tensors for key, tensors in sets.items() if tensors}
 
 
 def _tensors(state: dict) -> State:
-    return {k: v for k, v in state.items() if isinstance(v, Tensor)} if all(isinstance(k, str) for k in state) else {}
+    if not all(isinstance(key, str) for key in state):
+        return {}
+    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
 
 
 def _unwrapped(path: Path, key: str, state: State) -> Found:
-    """A set of tensors under the names that the module itself gives them."""
+    """Removes the parts of names that training code adds to the module's own names."""
     by_lightning = [name for name in state if name.startswith(LIGHTNING)]
     left_out = []
     if by_lightning and (key or len(by_lightning) == len(state)):
@@ -127,13 +132,16 @@ def _unwrapped(path: Path, key: str, state: State) -> Found:
                 raise WeightsError(f"{path}: has tensors twice, with and without '{wrapper}.' in their names")
             state = {names[name]: value for name, value in state.items()}
             left_out.append(f"{wrapper}.")
-    said = [f"tensors were found under '{key}'"] * bool(key)
-    said += [f"{' and '.join(map(repr, left_out))} left out of their names"] * bool(left_out)
-    return Found(state, f"{path}: {', '.join(said)}" if said else "")
+    facts = []
+    if key:
+        facts.append(f"tensors were found under '{key}'")
+    if left_out:
+        facts.append(f"{' and '.join(map(repr, left_out))} left out of their names")
+    return Found(state, f"{path}: {', '.join(facts)}" if facts else "")
 
 
 def _one(path: Path, sets: dict[str, Found], fits: Callable[[State], bool] = lambda state: True) -> Found:
-    """The set that fits. Raises ``WeightsError`` where several do: which of them is meant, nobody can know."""
+    """Returns the set that fits. Raises ``WeightsError`` if several fit, since any of them could be meant."""
     fitting = [key for key, found in sets.items() if len(sets) == 1 or fits(found.tensors)]
     if len(fitting) > 1:
         keys = " and ".join(map(repr, fitting))
@@ -143,12 +151,14 @@ def _one(path: Path, sets: dict[str, Found], fits: Callable[[State], bool] = lam
 
 
 def _refuse_nan(path: Path, state: State) -> None:
-    if broken := sorted(name for name, value in state.items() if value.isnan().any()):
+    broken = sorted(name for name, value in state.items() if value.isnan().any())
+    if broken:
         raise WeightsError(f"{path}: its weights are no numbers (NaN): {_some(broken)}")
 
 
-def _told_of(found: Found) -> State:
-    lines = _told.get()
+def _with_note(found: Found) -> State:
+    """Adds the note to those that ``notes`` collects, and returns the tensors."""
+    lines = _notes.get()
     if found.note and lines is not None:
         lines.append(found.note)
     return found.tensors
@@ -161,12 +171,12 @@ def load(
     *,
     convert: Callable[[State], State] = lambda state: state,
 ) -> int:
-    """Gives a checkpoint's tensors to ``module`` and returns their number, which is all of the module's.
+    """Loads all tensors of ``module`` from a checkpoint and returns their number.
 
-    They are mapped from a file that holds these tensors alone, in the module's names: made from the checkpoint once,
-    then shared by all trials of the machine (``models.cache.weight_cache``). The module may change them; the file stays.
+    They are mapped from a file with these tensors alone, in the module's names. The first trial of a machine makes it
+    from the checkpoint, all trials share it (``models.cache.weight_cache``). The module may change them; the file stays.
 
-    prefixes: the names under which checkpoints hold the module, tried in order; ``""`` is the module itself.
+    prefixes: prefixes of the module's names in checkpoints, tried in order; ``""`` is the module itself.
     convert: translates other layouts of the module's tensors to its own, and leaves its own as it is.
     Raises ``WeightsError`` with the missing, unexpected and mis-shaped names.
     """
@@ -183,10 +193,10 @@ def load(
         _refuse_nan(path, found)
         return {name: value.to(wanted[name].dtype) for name, value in found.items()}, chosen.note
 
-    state = _told_of(Found(*weight_cache.mapped(path, shapes, make)))
-    if any(value.is_meta for value in wanted.values()):  # a skeleton: that they fit is all there is to find out
+    state = _with_note(Found(*weight_cache.mapped(path, shapes, make)))
+    if any(value.is_meta for value in wanted.values()):  # a skeleton has no memory to fill
         return len(state)
-    module.load_state_dict(state, strict=False, assign=True)  # not strict: the rebuilt tables are not in it
+    module.load_state_dict(state, strict=False, assign=True)  # not strict: the rebuilt tables are absent
     return len(state)
 
 
@@ -195,7 +205,7 @@ def _shapes(state: State) -> dict[str, tuple[int, ...]]:
 
 
 def _within(state: State, prefixes: Collection[str]) -> State:
-    """The tensors under the first prefix that occurs, without it and without the tables that modules rebuild."""
+    """Returns the tensors with the first prefix that occurs, without it and without tables that modules compute."""
     prefix = next((p for p in prefixes if any(k.startswith(p) for k in state)), "")
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix) and not k.endswith(REBUILT)}
 
@@ -217,7 +227,7 @@ def _check(found: State, shapes: dict[str, tuple[int, ...]], title: str) -> None
 
 
 def _is_zip(path: Path) -> bool:
-    """torch maps only its zip format (the default since 1.6) from disk; older files are read."""
+    """Tells whether torch can map a file from disk: only its zip format (the default since 1.6)."""
     with path.open("rb") as file:
         return file.read(2) == b"PK"
 

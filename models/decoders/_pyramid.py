@@ -1,4 +1,4 @@
-"""Four feature maps, each twice as large as the next, for heads that were made for the stages of a convolutional net.
+"""Four feature maps, each twice as large as the next, for heads that expect the stages of a convolutional network.
 
 From one map: the simple feature pyramid of ViTDet (Li et al., ECCV 2022, arXiv 2203.16527, section 3): scales 4, 2, 1
 and 1/2 by transposed convolutions and max pooling, then a 1x1 and a 3x3 convolution with layer normalisation on each.
@@ -20,7 +20,7 @@ LEVELS = 4
 
 
 class Pyramid(nn.Module):
-    """One map or four -> four, fine to coarse; ``channels`` are theirs, ``width`` each where they are made of one."""
+    """One map or four -> four, fine to coarse, with ``channels``; maps made from one have ``width`` channels each."""
 
     def __init__(self, channels: tuple[int, ...], width: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Pyramid(nn.Module):
             self.levels.extend(_level(scaling, width) for scaling in _scalings(channels[0]))
 
     def forward(self, features: tuple[Tensor, ...]) -> list[Tensor]:
-        """features -> maps of height 8n, 4n, 2n and n. Sizes that do not halve evenly are resized to the next such."""
+        """features -> maps of height 8n, 4n, 2n and n; a size that does not halve evenly is resized to the next one."""
         maps = [level(features[0]) for level in self.levels] if self.levels else list(features)
         flat = maps[0].shape[-2:] == maps[-1].shape[-2:]  # such as four depths of a plain ViT
         height, width = (math.ceil(side / (2 if flat else 8)) for side in maps[0].shape[-2:])
@@ -42,7 +42,7 @@ class Pyramid(nn.Module):
 
 
 def _scalings(channels: int) -> list[tuple[nn.Sequential, int]]:
-    """How to bring a map to 4, 2, 1 and 1/2 of its size, each with the channels that come out."""
+    """Makes the layers that resize a map to 4, 2, 1 and 1/2 of its size, each with its output channels."""
     half, quarter = max(1, channels // 2), max(1, channels // 4)
     four_times = nn.Sequential(
         nn.ConvTranspose2d(channels, half, 2, stride=2),

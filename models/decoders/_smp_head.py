@@ -1,4 +1,4 @@
-"""A decoder of ``segmentation_models_pytorch`` behind an encoder of ours: pyramid, decoder, 1x1 convolution, resize."""
+"""A decoder of ``segmentation_models_pytorch`` on any encoder: pyramid, decoder, 1x1 convolution, resize."""
 
 from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
 from torch import Tensor, nn
@@ -8,10 +8,10 @@ from models.decoders._pyramid import Pyramid
 
 
 class SmpHead(nn.Module):
-    """``decoder`` takes smp's list of features: maps at 1 and 1/2 of the image's size, then the four of ours.
+    """``decoder`` takes smp's list of features: maps at 1 and 1/2 of the image's size, then the encoder's four maps.
 
-    placeholders: how many of the first two it expects (2, the second alone, or none); they hold no channels and only
-    say what size such a map would have.
+    placeholders: number of the first two maps that it expects (2, the second alone, or none). They have no channels and
+    only give a size.
     """
 
     def __init__(self, pyramid: Pyramid, decoder: nn.Module, placeholders: int, width: int, num_classes: int) -> None:

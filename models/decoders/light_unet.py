@@ -74,7 +74,7 @@ class Up(nn.Module):
                 dy, dx = x.shape[2] - skip.shape[2], x.shape[3] - skip.shape[3]
                 skip = F.pad(skip, [dx // 2, dx - dx // 2, dy // 2, dy - dy // 2])
             x = torch.cat([x, skip], dim=1)
-        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)  # frees what it was made from
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)  # frees the smaller map
         return self.conv(x)
 
 

@@ -1,4 +1,4 @@
-"""A linear probe: a 1x1 convolution on the encoder's last map, resized bilinearly. What the features alone can tell.
+"""A linear probe: a 1x1 convolution on the encoder's last map, resized bilinearly. It measures the features alone.
 
 As in DINOv2 (Oquab et al., arXiv 2304.07193, section 7.4, "linear"), but without the batch normalisation before it.
 """

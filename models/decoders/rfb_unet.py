@@ -50,7 +50,7 @@ def _double_conv(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 class ReceptiveFieldBlock(nn.Module):
-    """[B, C_in, H, W] -> [B, C_out, H, W]: four branches that see 1, 9, 15 and 21 pixels, joined, beside a shortcut."""
+    """[B, C_in, H, W] -> [B, C_out, H, W]: branches with receptive fields of 1, 9, 15 and 21 pixels, and a shortcut."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()

@@ -18,10 +18,10 @@ QKV = re.compile(r"(blocks\.\d+\.attn\.)q(\.(?:weight|bias))")
 
 
 def to_meta(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names and shapes of Meta's trunk; a state that is in Meta's layout already comes back as it is.
+    """Converts names and shapes to Meta's trunk; a state in Meta's layout stays as it is.
 
-    There query, key and value are three tensors, here one. There no place is kept for the class token, which this
-    encoder does not use: it gets zeros.
+    Hugging Face has three tensors for query, key and value, Meta has one. Hugging Face has no position of the class
+    token, which this encoder does not use: it gets zeros.
     """
     if not any(name.startswith("layers.") for name in state):
         return state

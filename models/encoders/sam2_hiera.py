@@ -117,8 +117,8 @@ class SAM2Hiera(nn.Module):
         return self._run(hidden, block, len(self.trunk.blocks))
 
     def _run(self, hidden: tuple[Tensor, ...], start: int, stop: int) -> tuple[Tensor, ...]:
-        """The loop of timm's ``forward_intermediates`` from one block to another: the running map [B, h, w, C], as long
-        as there is a later block, and the stages' maps so far."""
+        """Runs the loop of timm's ``forward_intermediates`` from one block to another. Returns the current map
+        [B, h, w, C], if there is a later block, and the stages' maps so far."""
         if start == len(self.trunk.blocks):
             return hidden
         x, *maps = hidden
@@ -130,20 +130,20 @@ class SAM2Hiera(nn.Module):
         return tuple(maps) if stop == len(self.trunk.blocks) else (x, *maps)
 
     def load_pretrained(self) -> int:
-        """Loads the checkpoint that the config names; returns the number of tensors (0: random by request)."""
+        """Loads the checkpoint that the config names; returns the number of tensors (0 for random weights)."""
         path = self.config.checkpoint()
         return 0 if path is None else weights.load(self.trunk, path, CHECKPOINT_PREFIXES, convert=to_timm)
 
 
 def to_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Meta's names of the trunk's tensors to timm's; timm's stay as they are."""
+    """Converts Meta's names of the trunk's tensors to timm's; timm's names stay as they are."""
     for theirs, ours in TIMM_NAMES:
         state = {name.replace(theirs, ours): value for name, value in state.items()}
     return state
 
 
 def build(config: Config, image_size: int | tuple[int, int]) -> SAM2Hiera:
-    """Raises ``InvalidModel`` when the tiles of the position embedding do not fill the image."""
+    """Raises ``InvalidModel`` if the tiles of the position embedding do not fill the image."""
     encoder = SAM2Hiera(config)
     tile = STRIDE * encoder.trunk.window_spec[0]
     nearest = misfit(image_size, tile)

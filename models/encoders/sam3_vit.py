@@ -45,9 +45,9 @@ class Config(Pretrained):
     """Recompute each block's activations in the backward pass. Upstream's memory claim depends on it."""
     features: Literal["last", "global"] = "last"
     """Maps that the decoder gets: ``last``, that of the last global-attention block, as upstream; ``global``, one of
-    each global-attention block, the earliest to the finest level."""
+    each global-attention block, where the earliest goes to the finest level."""
     residual: Literal["float32", "bfloat16"] = "float32"
-    """Under autocast: the type of the sum that each block adds to, and that checkpointing keeps once a block."""
+    """Under autocast: the type of the residual stream, which checkpointing keeps once for each block."""
     patch: PositiveInt = 14
     dim: PositiveInt = 1024
     depth: Annotated[int, Field(ge=1, le=1000)] = 32
@@ -147,8 +147,8 @@ class SAM3ViT(nn.Module):
         return self._run(hidden, block, self.config.depth)
 
     def _run(self, hidden: tuple[Tensor, ...], start: int, stop: int) -> tuple[Tensor, ...]:
-        """The loop of sam3's ``ViT.forward`` from one block to another: the running map [B, h, w, dim], as long as a
-        later block needs it, and the maps taken so far."""
+        """Runs the loop of sam3's ``ViT.forward`` from one block to another. Returns the current map [B, h, w, dim], if
+        a later block needs it, and the output maps so far."""
         last = self.config.global_blocks[-1]
         if start > last:
             return hidden
@@ -164,7 +164,7 @@ class SAM3ViT(nn.Module):
         return tuple(maps) if stop > last else (x, *maps)
 
     def load_pretrained(self) -> int:
-        """Loads the checkpoint that the config names; returns the number of tensors (0: random by request)."""
+        """Loads the checkpoint that the config names; returns the number of tensors (0 for random weights)."""
         path = self.config.checkpoint()
         if path is None:
             return 0
@@ -172,11 +172,11 @@ class SAM3ViT(nn.Module):
 
 
 def rope_table(head_dim: int, grid: tuple[int, int], window: int) -> Tensor:
-    """Rotations of a global block's queries and keys: complex [H * W, head_dim / 2], for x, then for y.
+    """Computes rotations of a global block's queries and keys: complex [H * W, head_dim / 2], for x, then for y.
 
     Each side of the grid is stretched over the ``window`` positions of pre-training. On a square this is sam3's own
-    table (``Attention._setup_rope_freqs``, which takes one scale for both sides); that it is right for two different
-    scales follows from the rotations of x and y being independent, but SAM3 was never trained so.
+    table (``Attention._setup_rope_freqs``, which has one scale for both sides). Two different scales are possible
+    because the rotations of x and y are independent, but SAM3 was never trained with them.
     """
     height, width = grid
     table = partial(sam3_module("model.vitdet").compute_axial_cis, dim=head_dim, end_x=width, end_y=height)
@@ -185,13 +185,13 @@ def rope_table(head_dim: int, grid: tuple[int, int], window: int) -> Tensor:
 
 
 def _narrow(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
-    """From here on, blocks add to a sum of autocast's type; every sum after it has that type too."""
+    """Converts the residual stream to autocast's type, which it then keeps through all blocks."""
     kind = output.device.type
     return output.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else output
 
 
 def build(config: Config, image_size: int | tuple[int, int]) -> SAM3ViT:
-    """Raises ``InvalidModel`` when the patches do not fill the image, or a global block is none of the blocks."""
+    """Raises ``InvalidModel`` if the patches do not fill the image, or a global block is not among the blocks."""
     nearest = misfit(image_size, config.patch)
     if nearest is not None:
         what = f"transform.size {in_words(image_size)} is no multiple of its patch size {config.patch}"
@@ -199,5 +199,5 @@ def build(config: Config, image_size: int | tuple[int, int]) -> SAM3ViT:
     blocks = config.global_blocks
     if not blocks or blocks != tuple(sorted(set(blocks))) or blocks[0] < 0 or blocks[-1] >= config.depth:
         allowed = f"ascending, of the blocks 0 to {config.depth - 1}"
-        raise InvalidModel(f"encoder.global_blocks: {list(blocks)} cannot be. At least one is needed, {allowed}")
+        raise InvalidModel(f"encoder.global_blocks: {list(blocks)} is not possible. Give at least one, {allowed}")
     return SAM3ViT(config, image_size)

@@ -1,9 +1,9 @@
-"""A SAM3 encoder in small: the same ``ViT`` class with 8 blocks of width 64, pre-trained on painted scenes.
+"""A small SAM3 encoder: the same ``ViT`` class with 8 blocks of width 64, pre-trained on procedural scenes.
 
-It exists so that the whole suite runs on a laptop without gated weights. Its weights ship with the repository, made by
-``python -m bench.tools.pretrain_tiny`` (task: materials, depth order and outlines of painted scenes; neither salient objects nor
-mirrors). The proportions follow the original: at 96 px the attention window is the whole image, as it is at 336 px in
-the paper's setting; beyond that every second block is global. It says nothing about SAM3's accuracy.
+With it the whole suite runs on a laptop without gated weights. Its weights ship with the repository. They were made by
+``python -m bench.tools.pretrain_tiny`` (tasks: materials, depth order and outlines of procedural scenes; no salient
+objects, no mirrors). The proportions follow the original: at 96 px the attention window is the whole image, as it is at
+336 px in the paper's setting; above that every second block is global. It says nothing about SAM3's accuracy.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ class Config(sam3_vit.Config):
 
     name: Literal["sam3_vit_tiny"] = "sam3_vit_tiny"
     weights: str = "pretrained"
-    """``pretrained``: the file beside this one; ``random``; or a path."""
+    """``pretrained``: the file in this folder; ``random``; or a path."""
     checkpointing: bool = False
     patch: PositiveInt = 8
     dim: PositiveInt = 64
@@ -36,4 +36,5 @@ class Config(sam3_vit.Config):
         return SHIPPED
 
     def how_to_get(self) -> str:
-        return "it ships with the repository: 'git checkout models/encoders', or make it with 'python -m bench.tools.pretrain_tiny'"
+        made = "make it with 'python -m bench.tools.pretrain_tiny'"
+        return f"it ships with the repository: 'git checkout models/encoders', or {made}"

@@ -1,6 +1,6 @@
-"""Any backbone of timm that adapters fit: DINOv2, DINOv3, SAM's ViT, other plain ViTs, ConvNeXt, Swin; by timm's name.
+"""Any backbone of timm that supports adapters, by timm's name: DINOv2, DINOv3, SAM's and other ViTs, ConvNeXt, Swin.
 
-Plain ViTs give one map, that of the last block: behind the final norm for ViTs and DINOv3, as their authors read it,
+Plain ViTs give one map, that of the last block: after the final norm for ViTs and DINOv3, as their authors use it,
 and without SAM's neck. ConvNeXt and Swin give the maps of their four stages. Position embeddings are resampled to the
 image's size by timm when the weights are loaded.
 
@@ -29,12 +29,12 @@ CHECKPOINT_NAMES = ("model.safetensors", "pytorch_model.bin")
 
 
 class Family(NamedTuple):
-    """What the encoder's contract needs to know about a class of timm."""
+    """Properties of a class of timm that the encoder's contract depends on."""
 
-    layout: Literal["tokens", "channels_last", "channels_first"]  # of what passes between blocks
+    layout: Literal["tokens", "channels_last", "channels_first"]  # of the tensors between blocks
     stages: str  # the attribute that holds the stages, each with ``blocks``; empty: the trunk has ``blocks`` itself
-    final_norm: bool  # the last map is read behind the trunk's final norm
-    context: bool  # blocks are handed more than their input, such as rotary positions
+    final_norm: bool  # the last map is taken after the trunk's final norm
+    context: bool  # blocks get more arguments than their input, such as rotary positions
 
 
 FAMILIES = {
@@ -122,7 +122,7 @@ class TimmBackbone(nn.Module):
         self.blocks = _Blocks(self._places(groups))
 
     def _places(self, groups: list[nn.Module]) -> Iterator[tuple[nn.Module, str]]:
-        """Where each block stands: a module and the name of its child. Blocks that adapters cannot call get a slot."""
+        """Yields the place of each block: a module and its child's name. Blocks that no adapter can call get a slot."""
         gridless = self.family.layout == "tokens" and not self.prefix_tokens
         for group in groups:
             for name, block in list(group.named_children()):
@@ -135,7 +135,7 @@ class TimmBackbone(nn.Module):
                 yield slot, "inner"
 
     def stem_parameters(self) -> Iterator[nn.Parameter]:
-        """What lies before the first block, and between and behind the blocks as far as it is used."""
+        """Yields the parameters before, between and after the blocks that are used."""
         stem = ("patch_embed", "pos_embed", "cls_token", "reg_token", "stem") + ("norm_pre", "norm") * (
             not self.family.stages
         )
@@ -149,7 +149,7 @@ class TimmBackbone(nn.Module):
 
     @property
     def cuts(self) -> tuple[int]:
-        """Only behind the last block: what passes between blocks is timm's affair, and differs between families."""
+        """Only the place after the last block: the tensors between blocks differ between timm's families."""
         return (len(self.blocks),)
 
     def run_to(self, images: Tensor, block: int) -> tuple[Tensor, ...]:
@@ -161,10 +161,10 @@ class TimmBackbone(nn.Module):
         return hidden
 
     def load_pretrained(self) -> int:
-        """Loads the checkpoint, brought into shape by timm's own filter; returns the number of tensors.
+        """Loads the checkpoint through timm's own filter; returns the number of tensors.
 
-        timm itself would leave at random, and only log, what a checkpoint lacks. Here that raises ``WeightsError``, and
-        so does ``pretrained`` that is not in the cache: nothing is downloaded during a trial.
+        timm itself only logs tensors that a checkpoint lacks and leaves them at random. Here that raises
+        ``WeightsError``, and so does a ``pretrained`` file that is not in the cache: a trial never downloads.
         """
         if self.config.weights == "random":
             return 0
@@ -188,7 +188,7 @@ class TimmBackbone(nn.Module):
 
 
 class _Blocks(Sequence):
-    """The blocks of all stages as one list. What is put into it stands in the trunk."""
+    """The blocks of all stages as one list. Setting an item replaces the block in the trunk."""
 
     def __init__(self, places: Iterator[tuple[nn.Module, str]]) -> None:
         self.places = list(places)
@@ -204,8 +204,8 @@ class _Blocks(Sequence):
 
 
 class _Slot(nn.Module):
-    """Stands in the trunk for a block and shows ``inner``, which an adapter may replace, what its contract promises:
-    [B, H, W, C] or tokens, and one argument. timm's block, called so, is given what it expects itself."""
+    """A place in the trunk for a block. An adapter may replace ``inner``, which gets the contract's input: [B, H, W, C]
+    or tokens, and nothing else. timm's block, called with it, gets its own layout and arguments."""
 
     def __init__(self, block: nn.Module, channels_first: bool, side: int) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ class _Slot(nn.Module):
         self.context: dict[str, Any] = {}
         self.inner = block
         self.original = (block,)  # in a tuple, so that it is no second child
-        block.forward = self._original_forward  # not a wrapper: adapters look for layers inside blocks by name
+        block.forward = self._original_forward  # not a wrapper: adapters find layers inside blocks by name
 
     def forward(self, x: Tensor, **context: Any) -> Tensor:
         self.context = context
@@ -225,7 +225,7 @@ class _Slot(nn.Module):
         return self._enter(type(block).forward(block, self._leave(x), **self.context))
 
     def _enter(self, x: Tensor) -> Tensor:
-        """From the trunk's layout to the contract's."""
+        """Converts the trunk's layout to the contract's."""
         if self.channels_first:
             return x.permute(0, 2, 3, 1)
         return x.unflatten(1, (self.side, -1)) if self.side else x
@@ -243,7 +243,7 @@ def build(config: Config, image_size: int) -> TimmBackbone:
     kind = type(shape).__name__
     if kind not in FAMILIES:
         known = ", ".join(FAMILIES)
-        raise InvalidModel(f"encoder: {config.model} is a {kind} of timm, and adapters are known to fit {known}")
+        raise InvalidModel(f"encoder: {config.model} is a {kind} of timm, and adapters support {known}")
     family = FAMILIES[kind]
     patch = shape.feature_info[0]["reduction"]
     smallest = shape.feature_info[-1]["reduction"]

@@ -11,11 +11,13 @@ from bench.config.errors import ConfigError
 from bench.config.expand import expand
 from bench.config.sweep import load_sweep
 from bench.config.trial import TrialConfig, with_value
+from bench.memory import sweep_plan
 from bench.memory.card_generations import GENERATIONS
 from bench.memory.cards import CARDS, USABLE, fits
 from bench.memory.predicted_peak import PredictedPeak, Unpredictable, predict_peak
 from bench.memory.step_memory import PARTS, StepMemory
-from bench.plan import card_size, largest_batch, main
+from bench.memory.sweep_plan import largest_batch
+from bench.plan import card_size, main
 
 GIB = 2**30
 SWEEP = """
@@ -50,7 +52,7 @@ def sweep_file(tmp_path):
 
 
 def test_a_plan_of_a_sweep(monkeypatch, sweep_file, tmp_path, capsys):
-    monkeypatch.setattr(planner, "largest_batch", lambda config, card, generation: 17)
+    monkeypatch.setattr(sweep_plan, "largest_batch", lambda config, card, generation: 17)
     assert main([str(sweep_file), "--results", str(tmp_path), "--card", "6"]) == 0
     said = capsys.readouterr().out
     assert "Predicted, not measured" in said and "assumed context of 450 MiB" in said
@@ -105,7 +107,7 @@ def test_the_profile_is_full_where_there_is_one_and_else_the_first(
     monkeypatch, tmp_path, capsys, profiles, arguments, expected
 ):
     monkeypatch.setattr(
-        planner, "predict_peak", lambda *_: PredictedPeak(StepMemory(dict.fromkeys(PARTS, GIB), "x", GIB))
+        sweep_plan, "predict_peak", lambda *_: PredictedPeak(StepMemory(dict.fromkeys(PARTS, GIB), "x", GIB))
     )
     tree = yaml.safe_load(SWEEP)
     content = tree.pop("profiles")["full"]
@@ -130,7 +132,7 @@ def made_up(monkeypatch, fixed, each):
         tried.append(batch)
         return type("Made", (), {"device": int(fixed + each * batch + min(each / 3, 20 * 2**20) * (batch % 3))})
 
-    monkeypatch.setattr(planner, "predict_peak", predict_line)
+    monkeypatch.setattr(sweep_plan, "predict_peak", predict_line)
     return tried
 
 
@@ -159,7 +161,7 @@ def test_every_ablation_has_a_plan_at_full_size(monkeypatch, tmp_path, path, cap
     """All but the prediction itself, which would take seconds for each row; ``tests/test_ablations.py`` builds them."""
     monkeypatch.setattr(planner, "sizes", lambda trials, progress: {})
     step = StepMemory(dict.fromkeys(PARTS, GIB), "forward", 7 * GIB)
-    monkeypatch.setattr(planner, "predict_peak", lambda config, generation: PredictedPeak(step))
+    monkeypatch.setattr(sweep_plan, "predict_peak", lambda config, generation: PredictedPeak(step))
     assert main([str(path), "--results", str(tmp_path), "--card", "8"]) == 0
     said = capsys.readouterr()
     assert said.err == "" and "8 and up" in said.out
@@ -206,9 +208,9 @@ def test_the_largest_batch_of_a_real_model(sweep_file):
 
 
 def test_curves_leave_out_what_a_model_lacks(monkeypatch, sweep_file):
-    monkeypatch.setattr(planner, "predict_peak", lambda config, generation: config.trial_id)
+    monkeypatch.setattr(sweep_plan, "predict_peak", lambda config, generation: config.trial_id)
     base = load_sweep(sweep_file, "full").base
-    found = planner.curves(
+    found = sweep_plan.curves(
         base.model_copy(
             update={
                 "model": TrialConfig.model_validate({"model": "unet", "dataset": "procedural", "device": "cpu"}).model
@@ -216,7 +218,7 @@ def test_curves_leave_out_what_a_model_lacks(monkeypatch, sweep_file):
         )
     )
     assert set(found) == {"transform.size", "train.batch_size"}
-    assert set(planner.curves(base)) == set(planner.CURVES)
+    assert set(sweep_plan.curves(base)) == set(sweep_plan.CURVES)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +240,7 @@ def test_it_says_which_generation_of_cards_it_counts_with(
         asked.append(generation.name)
         return PredictedPeak(step, generation)
 
-    monkeypatch.setattr(planner, "predict_peak", predicted)
+    monkeypatch.setattr(sweep_plan, "predict_peak", predicted)
     assert main([str(sweep_file), "--results", str(tmp_path), "--card", "80", *given]) == 0
     said, page = capsys.readouterr().out, (tmp_path / "mine-full" / "plan.md").read_text()
     assert f"The generation of the card is {name}: {why}" in said and set(asked) == {name}

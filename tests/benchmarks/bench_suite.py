@@ -18,7 +18,7 @@ from bench.config.trial import DATASETS, TrialConfig
 from bench.datasets.core.transforms import flip, resize_image, resize_mask, to_input, to_target
 from bench.scoring.metrics import score
 from bench.training import losses
-from bench.training.losses import structure_loss
+from bench.training.losses.structure_loss import loss as structure_loss
 from models import MODELS
 
 CPU = torch.device("cpu")

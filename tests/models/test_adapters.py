@@ -219,7 +219,7 @@ class ConvEncoder(TokenEncoder):
 @pytest.mark.parametrize(
     ("variant", "said"),
     [
-        ({"name": "parallel"}, "sits beside a block's 'mlp' of linear layers, which block 1 (Sequential: 0, 1)"),
+        ({"name": "parallel"}, "needs a block's 'mlp' of linear layers, which block 1 (Sequential: 0, 1)"),
         ({"name": "mona"}, "block 1 (Sequential: 0, 1) has no such parts"),
         ({"name": "ssf"}, "ssf follows linear layers and layer norms, and block 1 (Sequential) has none"),
         ({"name": "lora"}, "block 1 has no linear layer attn.qkv. Its linear layers: none"),

@@ -18,7 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from bench.training.losses import structure_loss, weighted_structure_loss
+from bench.training.losses.structure_loss import loss as structure_loss
+from bench.training.losses.weighted_structure_loss import loss as weighted_structure_loss
 from models import MODELS
 from models.adapters.bottleneck import BottleneckAdapter
 from models.core.encoder_decoder import upstream_state

@@ -147,7 +147,7 @@ def test_sizes_that_the_patches_do_not_fill_name_the_nearest(name, size, near):
 
 
 def test_other_families_are_refused_with_those_that_fit():
-    with pytest.raises(InvalidModel, match="is a Hiera of timm, and adapters are known to fit VisionTransformer, Eva"):
+    with pytest.raises(InvalidModel, match="is a Hiera of timm, and adapters support VisionTransformer, Eva"):
         encoder("hiera_tiny_224", 64)
 
 

@@ -20,7 +20,7 @@ def loss(logits: Tensor, masks: Tensor, counted: Tensor | None = None) -> Tensor
 
 
 def weighted_iou_loss(logits: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
-    """Mean over the images of 1 - soft IoU, 1 added to both of its halves; all [B, 1, H, W] -> scalar."""
+    """Averages 1 - soft IoU over the images, with 1 added to intersection and union; all [B, 1, H, W] -> scalar."""
     probabilities = torch.sigmoid(logits)
     intersection = (probabilities * masks * weights).sum(dim=(2, 3))
     union = ((probabilities + masks) * weights).sum(dim=(2, 3))
@@ -28,13 +28,13 @@ def weighted_iou_loss(logits: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
 
 
 def outline_weights(masks: Tensor, counted: Tensor | None) -> Tensor:
-    """1 far from outlines, up to 6 on them, 0 where a pixel does not count; masks [B, 1, H, W] -> the same shape."""
+    """Weights pixels: 1 far from outlines, up to 6 on them, 0 if they do not count; [B, 1, H, W] -> [B, 1, H, W]."""
     weights = 1 + 5 * (_neighbourhood_mean(masks) - masks).abs()
     return weights if counted is None else weights * counted
 
 
 def _neighbourhood_mean(masks: Tensor) -> Tensor:
-    """Mean over 31 x 31 pixels, zeros beyond the border: ``avg_pool2d(masks, 31, 1, 15)`` in two passes.
+    """Averages over 31 x 31 pixels, zeros beyond the border: ``avg_pool2d(masks, 31, 1, 15)`` in two passes.
 
     On a CPU the pooling over a square took a third of a tiny training step and is twelve times slower.
     """

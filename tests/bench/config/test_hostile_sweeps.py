@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import plan, run
+from bench.memory import sweep_plan
 from bench.memory.predicted_peak import PredictedPeak
 from bench.memory.step_memory import PARTS, StepMemory
 
@@ -245,7 +246,7 @@ def test_large_numbers_that_are_allowed_take_no_memory(said, part, value):
 def test_names_and_questions_cannot_break_out_of_a_page(said, place, tmp_path, capsys, monkeypatch):
     """Markdown holds what was written as text: no tag, no link, no code, no table cell of its own."""
     step = StepMemory(dict.fromkeys(PARTS, GIB), "forward", 7 * GIB)
-    monkeypatch.setattr(plan, "predict_peak", lambda config, generation: PredictedPeak(step))
+    monkeypatch.setattr(sweep_plan, "predict_peak", lambda config, generation: PredictedPeak(step))
     question = "<script>alert(1)</script> | [x](javascript:y) `z` \\input{/etc/passwd} [bold red]r[/]"
     text = GOOD_TEXT.replace("Does it work?", json.dumps(question)).replace("narrow:", "'<b>|[/]|</b>':")
     assert said(text)[0] == 0

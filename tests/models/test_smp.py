@@ -39,7 +39,7 @@ def test_weights_from_a_path_are_the_backbones(tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_imagenet_weights_that_are_not_there_are_missing_and_never_downloaded(name, monkeypatch):
-    monkeypatch.setattr("models.core.smp.try_to_load_from_cache", lambda *arguments, **more: None)
+    monkeypatch.setattr("models._smp.try_to_load_from_cache", lambda *arguments, **more: None)
     config = MODELS.parse(name)
     (missing,) = config.missing()
     assert missing.kind == "weights" and "hf download smp-hub/" in missing.remedy and "--revision" in missing.remedy
