@@ -22,7 +22,8 @@ from bench.config.expand import Trial, expand, sizes
 from bench.config.sweep import Sweep, folder_name, load_sweep
 from bench.config.trial import TrialConfig, with_value
 from bench.memory.card_generations import DEFAULT, GENERATIONS, MIB, Generation, here
-from bench.memory.predicted_peak import USABLE, Prediction, Unpredictable, fits, predict, prediction_key
+from bench.memory.cards import CARDS, USABLE, fits
+from bench.memory.predicted_peak import Prediction, Unpredictable, predict, prediction_key
 from bench.memory.step_memory import PARTS
 from bench.records import sweep_json
 from bench.records.record import check_writable
@@ -35,7 +36,6 @@ from models.core.paths import expanded
 from models.core.registry import InvalidModel, did_you_mean
 
 GIB = 2**30
-CARDS = (6, 8, 12, 16, 24, 40, 80)
 LARGEST_BATCH = 4096
 FILES = ("plan.md", "plan.csv", *(f"{name}.{kind}" for name in ("plan", "plan_curves") for kind in ("png", "svg")))
 CURVES = {

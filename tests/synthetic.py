@@ -13,8 +13,7 @@ from bench.config.axes import Axis
 from bench.config.expand import Trial, expand
 from bench.config.sweep import Sweep
 from bench.config.trial import TrialConfig
-from bench.leaderboard.leaderboard import summarise
-from bench.leaderboard.results import Results
+from bench.leaderboard.results import Results, summarise
 from bench.records.memory import Memory
 from bench.records.record import CurvePoint, MemoryAtFailure, Provenance, Timing, TrialRecord, write_table
 from bench.scoring.metrics import OF_PROTOCOL
@@ -220,4 +219,4 @@ def record(trial, s=0.8, memory=1.0, status="ok", error="", metrics=OF_PROTOCOL[
 
 
 def board_of(sweep, *records, **more):
-    return summarise(sweep, expand(sweep), {r.trial_id: r for r in records}, **more)
+    return summarise(Results(sweep, expand(sweep), {r.trial_id: r for r in records}, **more))

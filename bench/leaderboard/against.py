@@ -16,9 +16,9 @@ from typing import Any, Literal
 import numpy as np
 
 from bench.config.expand import Trial
-from bench.leaderboard.leaderboard import GIB, MEMORY_MEASURES, RESOLUTION_BYTES
 from bench.leaderboard.results import Results
 from bench.leaderboard.statistics import LEVEL, compare, compare_on_images, holm, pooled_p
+from bench.records.memory import GIB, MEASURES
 from bench.records.record import TrialRecord
 from bench.scoring.metrics import METRICS, main_metric
 
@@ -182,8 +182,9 @@ def _accuracy(now: _Row, was: _Row, new: Results, old: Results) -> Iterator[Find
 
 
 def _measures() -> Iterator[tuple[str, str, float, str]]:
-    for measure, title in MEMORY_MEASURES.items():
-        yield f"{title}", measure, RESOLUTION_BYTES[measure], "lower"
+    for measure in MEASURES:
+        if measure.has_column:
+            yield measure.short, measure.name, measure.step_bytes, "lower"
     for speed in SPEEDS:
         yield speed.removesuffix("_images_per_second") + " img/s", speed, 0.0, "higher"
 

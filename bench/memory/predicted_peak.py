@@ -20,9 +20,6 @@ from models.core.size import height_width
 from models.core.skeleton import skeleton
 
 FLASH_HEAD_DIM = 256
-USABLE = 0.98
-"""Assumed share of a card's nominal size (N GB taken as N GiB) that programs get: 24,564 of 24,576 MiB on an RTX 4090,
-less on cards with error correction."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +72,6 @@ def predict(config: TrialConfig, generation: Generation = DEFAULT) -> Prediction
         raise Unpredictable(f"cannot be followed on fake tensors ({reason})") from error
 
 
-def fits(device_bytes: int, card_gb: float) -> bool:
-    """Whether a total of so many bytes fits a card that is sold as one of ``card_gb`` GB."""
-    return device_bytes <= card_gb * USABLE * 2**30
 
 
 def fake_footprint(config: TrialConfig, *, cuda: bool, workspace_bytes: int = 0) -> Footprint:

@@ -1,13 +1,72 @@
 """Peak memory as a record holds it."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from models.core.registry import Config
 
 SLACK_BYTES = 16 * 2**20
 """NVML counts in pages of 2 MiB and is read every 10 ms: differences below this are no contradiction."""
-PEAKS = ("nvml_device_bytes", "torch_reserved_bytes", "torch_allocated_bytes", "rss_bytes")
-"""Fields of ``Memory`` in the order in which they say whether a card is large enough."""
+GIB = 2**30
+
+
+class Measure(NamedTuple):
+    """A measure of memory: a field of ``Memory`` that holds the peak of a phase, in bytes."""
+
+    name: str
+    """The field of ``Memory``, and the column of a memory series if the measure is read over time."""
+    short: str
+    """Title in tables, without the unit."""
+    label: str
+    """The whole name, as the page shows it with a memory series."""
+    step_bytes: int
+    """The smallest step in which the measure moves."""
+    has_column: bool = True
+    """Whether leaderboards have a column for it, and whether it may decide the Pareto front."""
+    baseline: str | None = None
+    """Field of ``Memory`` that holds the value before the trial; ``None`` if the measure is not read over time."""
+    above_baseline: str = ""
+    """Name of the difference between a reading and ``baseline``; empty if figures do not show the readings."""
+
+
+MEASURES = (
+    Measure(
+        "nvml_device_bytes",
+        "device (NVML)",
+        "memory in use on the card (NVML)",
+        2 * 2**20,  # CUDA's memory has pages of 2 MiB
+        baseline="nvml_baseline_bytes",
+        above_baseline="device memory above what was in use before",
+    ),
+    Measure(
+        "nvml_process_bytes",
+        "process (NVML)",
+        "memory of the process on the card (NVML)",
+        2 * 2**20,
+        has_column=False,  # unknown in most containers
+        baseline="nvml_baseline_bytes",
+    ),
+    Measure("torch_reserved_bytes", "torch reserved", "memory that torch's allocator reserved", 2 * 2**20),
+    Measure("torch_allocated_bytes", "torch allocated", "memory of torch's tensors", 512),
+    Measure(
+        "rss_bytes",
+        "peak RSS above baseline (CPU)",
+        "resident memory of the process",
+        4096,
+        baseline="rss_baseline_bytes",
+        above_baseline="resident memory of the process above its baseline (CPU)",
+    ),
+)
+"""All measures, in the order in which they say whether a card is large enough. A new measure is added here."""
+PEAKS = tuple(measure.name for measure in MEASURES if measure.has_column)
+"""Fields of ``Memory`` that leaderboards show, in the order of ``MEASURES``."""
+
+
+def measure_of(name: str) -> Measure:
+    """Returns the measure of this name. Raises ``KeyError`` for an unknown name."""
+    return _BY_NAME[name]
+
+
+_BY_NAME = {measure.name: measure for measure in MEASURES}
 
 
 class Memory(Config):

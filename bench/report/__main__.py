@@ -21,9 +21,9 @@ from bench.config.errors import ConfigError
 from bench.leaderboard import results
 from bench.leaderboard.against import against
 from bench.leaderboard.merge import merge
-from bench.leaderboard.predicted_memory import keep_predictions, predictions
 from bench.leaderboard.results import Results
 from bench.leaderboard.select import select
+from bench.memory.sweep_predictions import keep_predictions, predictions
 from bench.records.record import check_writable
 from bench.report import bundle, terminal
 from bench.system.console import ArgumentParser, Console, complain, console_of_command

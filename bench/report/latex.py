@@ -6,10 +6,12 @@ lack are written as their code points.
 """
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from bench.leaderboard.columns import ARROWS, UNKNOWN, Column, columns, marks
+from bench.leaderboard.columns import ARROWS, UNKNOWN, Column, columns
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
+from bench.leaderboard.ranking import marks
+from bench.report.legend import embedded_note, legend, sentences
 from bench.report.sections import how_chosen
 from bench.scoring.metrics import METRICS
 
@@ -123,77 +125,83 @@ def _escaped(character: str) -> str:
 
 def _notes(board: Leaderboard) -> list[str]:
     lines = [rf"Profile \textbf{{{escape(board.profile)}}}: {escape(board.settings)}.", ""]
-    if board.embedded:
-        parts = escape(" and ".join(board.embedded))
-        lines += [
-            rf"\textbf{{Embedded run}} ({parts}): stand-ins that ship with the suite. These numbers rank settings of a",
-            "tiny model; they are not results of SAM3-UNet.",
-            "",
-        ]
-    seeds = len(board.seeds)
-    over = (
-        f"over {seeds} seeds, {escape('±')} half of the 95\\,\\% interval" if seeds > 1 else "of one seed, whose noise"
-    )
-    lines += [
-        rf"Means {over}{'' if seeds > 1 else ' is unknown'}; best \textbf{{bold}}, second \underline{{underlined}},",
-        rf"{escape('≈')} not distinguishable from the best. {escape('●')} lies on the Pareto front of accuracy and",
-        "memory.",
-        "",
-    ]
-    remarks = [*how_chosen(board), *board.remarks]
-    return lines + [line for remark in remarks if remark for line in (escape(remark.replace("**", "")), "")]
+    if note := embedded_note(board):
+        lines += [rf"\textbf{{{escape(note)}}}", ""]
+    lines += [*sentences(legend(board), r"\textbf{bold}", r"\underline{underlined}", escape), ""]
+    for remark in (*how_chosen(board), *board.remarks):
+        if remark:
+            lines += [escape(remark.replace("**", "")), ""]
+    return lines
 
 
 def _tables(board: Leaderboard, table: Table) -> Iterator[str]:
-    """Accuracy, then cost; each with the axes in front and, if it is long, in several parts."""
+    """Yields a table of accuracy and one of cost; each has the axes in front and, if it is long, several parts."""
     shown = columns(board, table)
     axes = [column for column in shown if column.group == "axis"]
     accuracy = [column for column in shown if column.group == "accuracy"]
     rest = [column for column in shown if column.group in ("cost", "state")]
-    of_metric = {column.metric: marks(table, column.metric) for column in shown if column.metric}
-    some_tied = {metric for metric, found in of_metric.items() if any("tied" in kinds for kinds in found.values())}
     where = "; ".join(f"{name} {value}" for name, value in table.environment.items())
-
-    def cell(column: Column, number: int, row: Row) -> str:
-        text = escape(column.text(row))
-        found = of_metric[column.metric][number] if column.metric else set()
-        value, plus_minus, width = text.partition(" " + SPECIAL["±"] + " ")
-        width = rf"\,{{\scriptsize\ensuremath{{\pm}}{width}}}" if plus_minus else ""
-        if "best" in found:
-            value = rf"\textbf{{{value}}}"
-        elif "second" in found:
-            value = rf"\underline{{{value}}}"
-        sign = r"\,\ensuremath{\approx}"
-        room = rf"\phantom{{{sign}}}" if column.metric in some_tied else ""
-        return value + width + (sign if "tied" in found else room)
-
     for title, group in (("Accuracy", accuracy), ("Cost", rest)):
+        cells = [_cells(column, table) for column in group]
         parts = list(_parts(table.rows, axes)) if group else []
         for part, numbers in enumerate(parts, start=1):
             again = f", part {part} of {len(parts)}" if len(parts) > 1 else ""
-            yield from (r"\begin{table}[!htbp]", r"\centering\footnotesize")
-            yield rf"\caption{{{title}{again}. {escape(where)}}}"
-            yield r"\begin{fitted}"
-            yield rf"\begin{{tabular}}{{{_alignment(axes, table.rows)}{'r' * len(group)}}}"
-            yield r"\toprule"
-            yield " & ".join(escape(column.heading) for column in [*axes, *group]) + r" \\"
-            yield r"\midrule"
-            before = None
-            for i in numbers:
-                row = table.rows[i]
-                names = [_breakable(label) for label in row.labels]
-                if before is not None and len(axes) > 1:
-                    if row.labels[0] == before:
-                        names[0] = ""
-                    else:
-                        yield r"\addlinespace"
-                before = row.labels[0] if row.labels else None
-                yield " & ".join([*names, *(cell(column, i, row) for column in group)]) + r" \\"
-            yield from (r"\bottomrule", r"\end{tabular}", r"\end{fitted}", r"\end{table}", "")
+            caption = rf"{title}{again}. {escape(where)}"
+            titles = [column.heading for column in (*axes, *group)]
+            lines = _grouped(table.rows, numbers, list(zip(*cells)))
+            yield from _tabular(caption, titles, lines, _alignment(axes, table.rows) + "r" * len(group))
     for row in table.rows:
         for text in (*row.errors, *(f"† {note}" for note in row.notes)):
             yield rf"{{\footnotesize {escape(', '.join(row.labels))}: {escape(text)}\par}}"
     yield r"\clearpage"
+
+
+def _grouped(rows: Sequence[Row], numbers: Sequence[int], cells: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yields the lines of a table: with several axes, a label on the first one stands once in its group."""
+    before = None
+    for number in numbers:
+        row = rows[number]
+        names = [_breakable(label) for label in row.labels]
+        if before is not None and len(names) > 1:
+            if row.labels[0] == before:
+                names[0] = ""
+            else:
+                yield r"\addlinespace"
+        before = row.labels[0] if row.labels else None
+        yield " & ".join([*names, *cells[number]]) + r" \\"
+
+
+def _cells(column: Column, table: Table) -> list[str]:
+    """Returns the cells of a column, its best mean bold and its second-best underlined."""
+    texts = [escape(column.text(row)) for row in table.rows]
+    found = marks(table, column.metric) if column.metric else [set() for _ in table.rows]
+    sign = r"\,\ensuremath{\approx}"
+    some_tied = any("tied" in kinds for kinds in found)
+    cells = []
+    for text, kinds in zip(texts, found):
+        value, plus_minus, width = text.partition(f" {SPECIAL['±']} ")
+        if "best" in kinds:
+            value = rf"\textbf{{{value}}}"
+        elif "second" in kinds:
+            value = rf"\underline{{{value}}}"
+        if plus_minus:
+            value += rf"\,{{\scriptsize\ensuremath{{\pm}}{width}}}"
+        if "tied" in kinds:
+            value += sign
+        elif some_tied:
+            value += rf"\phantom{{{sign}}}"
+        cells.append(value)
+    return cells
+
+
+def _tabular(caption: str, titles: Sequence[str], lines: Iterable[str], align: str) -> Iterator[str]:
+    """Yields a table; caption and lines are LaTeX already."""
+    yield from (r"\begin{table}[!htbp]", r"\centering\footnotesize", rf"\caption{{{caption}}}")
+    yield from (r"\begin{fitted}", rf"\begin{{tabular}}{{{align}}}", r"\toprule")
+    yield " & ".join(map(escape, titles)) + r" \\"
+    yield r"\midrule"
+    yield from lines
+    yield from (r"\bottomrule", r"\end{tabular}", r"\end{fitted}", r"\end{table}", "")
 
 
 def _parts(rows: Sequence[Row], axes: Sequence[Column]) -> Iterator[list[int]]:
@@ -247,12 +255,7 @@ def _published(board: Leaderboard) -> Iterator[str]:
     yield from _plain(f"Published on {board.beside.test_set}, not measured here", titles, lines, align)
 
 
-def _plain(caption: str, titles: Sequence[str], lines: Sequence[Sequence[str]], align: str) -> Iterator[str]:
-    for start in range(0, len(lines), LINES_A_PAGE):
-        yield from (r"\begin{table}[!htbp]", r"\centering\footnotesize", rf"\caption{{{escape(caption)}}}")
-        yield from (r"\begin{fitted}", rf"\begin{{tabular}}{{{align}}}", r"\toprule")
-        yield " & ".join(map(escape, titles)) + r" \\"
-        yield r"\midrule"
-        for line in lines[start : start + LINES_A_PAGE]:
-            yield " & ".join(map(escape, line)) + r" \\"
-        yield from (r"\bottomrule", r"\end{tabular}", r"\end{fitted}", r"\end{table}", "")
+def _plain(caption: str, titles: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> Iterator[str]:
+    for start in range(0, len(rows), LINES_A_PAGE):
+        lines = [" & ".join(map(escape, row)) + r" \\" for row in rows[start : start + LINES_A_PAGE]]
+        yield from _tabular(escape(caption), titles, lines, align)

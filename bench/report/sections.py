@@ -1,8 +1,9 @@
 """The Markdown around a leaderboard's tables: which differences hold, external methods, published numbers."""
 
-from bench.leaderboard.columns import SHOWN, not_distinguishable
+from bench.leaderboard.columns import SHOWN
 from bench.leaderboard.leaderboard import Leaderboard, Table
 from bench.leaderboard.published_rows import Beside
+from bench.leaderboard.ranking import not_distinguishable
 from bench.leaderboard.statistics import smallest_resolvable
 from bench.scoring.metrics import METRICS
 from bench.system.sanitize import harmless

@@ -21,24 +21,32 @@ class Metric:
     better: str  # "higher" or "lower"
     source: str
     mean_of_images: bool = True  # False where a set's score is no mean of its images': those are not bootstrapped
+    shown: bool = True  # whether leaderboards have a column for it; leaderboard.csv has all metrics
 
 
+# The order is that of the columns of leaderboards.
 METRICS = {
     "s_measure": Metric("S", "higher", "Fan et al., Structure-measure, ICCV 2017, eq. 3, alpha 0.5"),
     "weighted_f_measure": Metric("wF", "higher", "Margolin et al., How to Evaluate Foreground Maps, CVPR 2014, beta 1"),
     "max_f_measure": Metric("maxF", "higher", "Achanta et al., CVPR 2009, beta^2 0.3, best of 256 thresholds", False),
-    "mean_f_measure": Metric("meanF", "higher", "Achanta et al., CVPR 2009, beta^2 0.3, mean of 256 thresholds"),
-    "adaptive_f_measure": Metric("adpF", "higher", "Achanta et al., CVPR 2009, at twice the mean of the map"),
+    "mean_f_measure": Metric(
+        "meanF", "higher", "Achanta et al., CVPR 2009, beta^2 0.3, mean of 256 thresholds", shown=False
+    ),
+    "adaptive_f_measure": Metric(
+        "adpF", "higher", "Achanta et al., CVPR 2009, at twice the mean of the map", shown=False
+    ),
     "max_e_measure": Metric(
-        "maxE", "higher", "Fan et al., Enhanced-alignment, IJCAI 2018, best of 256 thresholds", False
+        "maxE", "higher", "Fan et al., Enhanced-alignment, IJCAI 2018, best of 256 thresholds", False, shown=False
     ),
     "mean_e_measure": Metric("meanE", "higher", "Fan et al., Enhanced-alignment, IJCAI 2018, mean of 256 thresholds"),
-    "mae": Metric("MAE", "lower", "Perazzi et al., Saliency Filters, CVPR 2012, mean absolute error of the map"),
-    "mean_iou": Metric("mIoU", "higher", "mean over 256 thresholds of the mean IoU of the images, as eval.py"),
-    "mean_dice": Metric("mDice", "higher", "mean over 256 thresholds of the mean Dice of the images, as eval.py"),
     "iou": Metric("IoU", "higher", "HetNet, misc.py: mean over images of the IoU of the map at 127.5"),
     "f_of_means": Metric(
         "Fβ", "higher", "HetNet, misc.py: beta^2 0.3, of mean precision and mean recall, best of 256 thresholds", False
+    ),
+    "mae": Metric("MAE", "lower", "Perazzi et al., Saliency Filters, CVPR 2012, mean absolute error of the map"),
+    "mean_iou": Metric("mIoU", "higher", "mean over 256 thresholds of the mean IoU of the images, as eval.py"),
+    "mean_dice": Metric(
+        "mDice", "higher", "mean over 256 thresholds of the mean Dice of the images, as eval.py", shown=False
     ),
     "ber": Metric("BER", "lower", "HetNet, misc.py: balanced error rate of the map at 127.5, a fraction"),
     "accuracy": Metric("Acc", "higher", "HetNet, misc.py: share of the object that is found at 127.5"),

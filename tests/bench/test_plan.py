@@ -12,9 +12,10 @@ from bench.config.expand import expand
 from bench.config.sweep import load_sweep
 from bench.config.trial import TrialConfig, with_value
 from bench.memory.card_generations import GENERATIONS
-from bench.memory.predicted_peak import USABLE, Prediction, Unpredictable, fits, predict
+from bench.memory.cards import CARDS, USABLE, fits
+from bench.memory.predicted_peak import Prediction, Unpredictable, predict
 from bench.memory.step_memory import PARTS, Footprint
-from bench.plan import CARDS, card_size, largest_batch, main
+from bench.plan import card_size, largest_batch, main
 
 GIB = 2**30
 SWEEP = """

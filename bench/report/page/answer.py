@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from bench.leaderboard.columns import best_row, not_distinguishable
-from bench.leaderboard.leaderboard import GIB, MEMORY_MEASURES, Table, measured_memory, memory_noise_floor, unresolved
+from bench.leaderboard.leaderboard import Table, measured_memory
+from bench.leaderboard.noise_floor import memory_noise_floor, unresolved
+from bench.leaderboard.ranking import best_row, not_distinguishable
+from bench.records.memory import GIB, measure_of
 from bench.report.sections import resolvable
 from bench.scoring.metrics import METRICS
 
@@ -56,7 +58,7 @@ def memory(table: Table, axes: Sequence[str]) -> list[str]:
     rows = [row for row in table.rows if measured_memory(row, table)]
     if not rows:
         return ["No measure of memory is known of every row that was trained, so there is no Pareto front."]
-    measure = MEMORY_MEASURES[table.memory_measure]
+    measure = measure_of(table.memory_measure).short
     least = min(rows, key=lambda row: measured_memory(row, table).mean)
     front = [i for i, row in enumerate(table.rows) if row.on_front]
     text = f"Least memory in training: {name(least.labels, axes)}, {measured_memory(least, table).mean / GIB:.3f} GiB "

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from bench.leaderboard.leaderboard import GIB, Cell, Leaderboard, Row, Table
+from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table
 from bench.leaderboard.results import Results
+from bench.records.memory import GIB
 from bench.records.record import TrialRecord
 from bench.report.plots.style import (
     Canvas,

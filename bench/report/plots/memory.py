@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from bench.config.trial import TrialConfig
-from bench.leaderboard.leaderboard import GIB
 from bench.memory.predicted_peak import Prediction
 from bench.memory.step_memory import PARTS
+from bench.records.memory import GIB
 from bench.report.plots.style import (
     BLUE,
     GREY,

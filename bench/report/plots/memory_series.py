@@ -8,25 +8,23 @@ from itertools import groupby
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.leaderboard.leaderboard import GIB, Leaderboard, Table
+from bench.leaderboard.leaderboard import Leaderboard, Table
 from bench.leaderboard.results import Results
+from bench.records.memory import GIB, MEASURES
 from bench.records.record import TrialRecord, load_series
 from bench.report.plots.style import BLUE, GREY, VERMILLION, WIDTH, canvas, house_style, row_name, shorten
 
 MOST_PANELS = 30
 COLUMNS = 3
 SHADES = {"training": "0.94", "evaluation": "0.84"}
-READINGS = {
-    "nvml_device_bytes": ("nvml_baseline_bytes", "device memory above what was in use before"),
-    "rss_bytes": ("rss_baseline_bytes", "resident memory of the process above its baseline (CPU)"),
-}
-"""What the sampler reads, in the order of preference: its baseline in the record, and what the difference is."""
 
 
 @dataclass(frozen=True)
 class Series:
-    name: str
-    what: str
+    """Readings of one trial, above the baseline of their measure."""
+
+    name: str  # of the row or trial
+    what: str  # name of the difference between reading and baseline
     phases: dict[str, tuple[list[float], list[float]]]  # seconds since the first phase's start, GiB
     peaks: dict[str, float]  # as the record has them, GiB
 
@@ -107,21 +105,26 @@ def _of_row(results: Results, trial_ids: Sequence[str], name: str) -> Series | N
 
 
 def _read(columns: Mapping[str, list], record: TrialRecord, name: str) -> Series | None:
-    for reading, (baseline, what) in READINGS.items():
-        if reading not in columns:
+    """Returns the readings of the first measure whose baseline the record has."""
+    for measure in MEASURES:
+        if not measure.above_baseline or measure.name not in columns:
             continue
         phases, peaks, start = {}, {}, 0.0
-        for phase, points in groupby(zip(columns["phase"], columns["seconds"], columns[reading]), key=lambda p: p[0]):
+        readings = zip(columns["phase"], columns["seconds"], columns[measure.name])
+        for phase, points in groupby(readings, key=lambda reading: reading[0]):
             memory = record.memory.get(phase)
-            base = memory and getattr(memory, baseline)
-            known = [
-                (start + t, (value - base) / GIB) for _, t, value in points if value is not None and base is not None
-            ]
-            if known:
-                phases[phase] = tuple(map(list, zip(*known)))
-                start = known[-1][0]
-                if (peak := getattr(memory, reading)) is not None:
+            baseline = memory and getattr(memory, measure.baseline)
+            seconds, values = [], []
+            for _, at, value in points:
+                if value is not None and baseline is not None:
+                    seconds.append(start + at)
+                    values.append((value - baseline) / GIB)
+            if values:
+                phases[phase] = (seconds, values)
+                start = seconds[-1]
+                peak = getattr(memory, measure.name)
+                if peak is not None:
                     peaks[phase] = peak / GIB
         if phases:
-            return Series(name, what, phases, peaks)
+            return Series(name, measure.above_baseline, phases, peaks)
     return None

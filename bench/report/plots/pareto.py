@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 
 from bench.leaderboard.front import front_shares
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
+from bench.memory.cards import CARDS
 from bench.report.plots.labels import REACHES, label
 from bench.report.plots.style import (
     BLACK,
@@ -33,8 +34,6 @@ from bench.report.plots.style import (
 )
 from bench.scoring.metrics import METRICS
 
-CARDS = (6, 8, 12, 16, 24)
-"""GB that cards are sold with. Each is taken to hold as many GiB, as ``bench.plan`` does."""
 HEIGHT = 3.7
 CROWDED = 160  # characters in all names, beyond which they get in each other's way
 KEY_WIDTH = 2.6  # inches at most

@@ -22,7 +22,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import text_to_path
 
-from bench.leaderboard.leaderboard import GIB, MEMORY_MEASURES, Cell, Leaderboard, Row, Table, measured_memory
+from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table, measured_memory
+from bench.records.memory import GIB, measure_of
 from bench.scoring.metrics import METRICS
 from bench.system.files import write_whole
 
@@ -230,7 +231,7 @@ def accuracy_label(table: Table) -> str:
 
 
 def memory_label(table: Table) -> str:
-    return f"peak memory [GiB]: {MEMORY_MEASURES[table.memory_measure]}"
+    return f"peak memory [GiB]: {measure_of(table.memory_measure).short}"
 
 
 def spread_in_words(board: Leaderboard, mark: str) -> str:

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from bench import data, plan, predict, run, score
 from bench.config.expand import expand
 from bench.config.sweep import load_sweep
-from bench.leaderboard.leaderboard import summarise
+from bench.leaderboard.results import Results, summarise
 from bench.records.external_scores import load_external
 from bench.records.record import load_all
 from bench.report.tables import as_csv, markdown
@@ -256,7 +256,7 @@ def test_changed_records_are_read_or_set_aside(command, finished, data):
         assert len(records) + len(broken) == 1
         sweep = load_sweep(finished / "sweep.yaml")
         with bounded():
-            board = summarise(sweep, expand(sweep), records)
+            board = summarise(Results(sweep, expand(sweep), records))
             markdown(board), as_csv(board)
     finally:
         path.write_bytes(good)

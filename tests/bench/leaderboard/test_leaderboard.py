@@ -14,9 +14,9 @@ from bench.config.expand import expand
 from bench.config.sweep import Sweep
 from bench.config.trial import TrialConfig
 from bench.leaderboard import published
-from bench.leaderboard.columns import not_distinguishable
-from bench.leaderboard.leaderboard import memory_noise_floor, summarise, unresolved
-from bench.leaderboard.results import Results
+from bench.leaderboard.noise_floor import memory_noise_floor, unresolved
+from bench.leaderboard.ranking import not_distinguishable
+from bench.leaderboard.results import Results, summarise
 from bench.records.external_scores import ExternalRecord
 from bench.records.memory import Memory
 from bench.records.record import MemoryAtFailure
@@ -329,7 +329,7 @@ def with_memory(trials, values):
 
 def test_differences_below_the_noise_of_repeats_are_not_resolved(sweep):
     trials = expand(sweep)  # three ranks, two seeds each
-    board = summarise(sweep, trials, with_memory(trials, [100, 104, 103, 107, 300, 304]))
+    board = summarise(Results(sweep, trials, with_memory(trials, [100, 104, 103, 107, 300, 304])))
     table = board.tables[0]
     spread = stdev([100, 104])  # the same for all rows; a difference of two means of two has that standard error
     assert memory_noise_floor(table) / 2**20 == pytest.approx(2 * spread, rel=1e-6)
@@ -339,13 +339,13 @@ def test_differences_below_the_noise_of_repeats_are_not_resolved(sweep):
 
 def test_repeats_that_agree_to_the_byte_leave_the_measures_own_step(sweep):
     trials = expand(sweep)
-    table = summarise(sweep, trials, with_memory(trials, [100, 100, 200, 200, 300, 300])).tables[0]
+    table = summarise(Results(sweep, trials, with_memory(trials, [100, 100, 200, 200, 300, 300]))).tables[0]
     assert memory_noise_floor(table) == 4096 and unresolved(table, 4096) == []
 
 
 def test_one_seed_has_no_noise_floor(sweep):
     single = sweep._replace(seeds=(0,))
-    board = summarise(single, expand(single), with_memory(expand(single), [100, 200, 300]))
+    board = summarise(Results(single, expand(single), with_memory(expand(single), [100, 200, 300])))
     assert memory_noise_floor(board.tables[0]) is None and "not resolved" not in markdown(board)
 
 
@@ -355,7 +355,7 @@ def test_figures_that_contradict_themselves_mark_the_row(sweep):
     memory = Memory(nvml_device_bytes=GIB, torch_reserved_bytes=2 * GIB, foreign_processes=["job7 (PID 7, 5 MiB)"])
     first = trials[0].trial_id
     records[first] = records[first].model_copy(update={"memory": {"training": memory}})
-    lines = markdown(summarise(sweep, trials, records)).splitlines()
+    lines = markdown(summarise(Results(sweep, trials, records))).splitlines()
     assert [line for line in lines if line.startswith("| 2 ") and "2/2 †" in line]
     assert any("contradicts itself: nvml" in line for line in lines) and any(
         "not alone on the card" in line for line in lines
@@ -396,5 +396,5 @@ def test_a_row_out_of_memory_says_what_was_known_then(sweep):
 def test_over_budget_is_a_row_of_its_own_kind(sweep):
     trials = expand(sweep)
     records = {t.trial_id: record(t, status="over budget", error="not run: predicted") for t in trials[:2]}
-    text = markdown(summarise(sweep, trials, records))
+    text = markdown(summarise(Results(sweep, trials, records)))
     assert "0/2 (2 over budget)" in text and "not run: predicted" in text
