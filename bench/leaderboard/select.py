@@ -25,7 +25,7 @@ CONSTANTS = {"true": True, "false": False, "null": None}
 COMPARISONS = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod)
 ALLOWED = "Comparisons, and, or, not, in, + - * / // %, keys, numbers and quoted text are allowed"
-QUOTED = re.compile(r"""'[^']*'|"[^"]*"|`(?P<key>[^`]*)`""")
+QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`(?P<key>[^`]*)`""")
 """Quoted text, or a key in backticks."""
 BY_TRIAL = ("records", "images", "folders", "absent", "predicted")
 """Fields of ``Results`` that are mappings by trial id."""
