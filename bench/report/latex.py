@@ -1,8 +1,8 @@
-"""``Leaderboard`` -> a LaTeX document that compiles as it is with pdflatex; its tables go into a paper as they stand.
+"""``Leaderboard`` -> a LaTeX document for pdflatex, whose tables can be copied into a paper.
 
-booktabs, best mean bold, second underlined, as papers do. Accuracy and cost are tables of their own, and long ones are
-continued, so that a page holds them. Everything that LaTeX could misread is escaped; characters that pdflatex's fonts
-lack are written as their code points.
+The tables use booktabs, with the best mean bold and the second-best underlined. Accuracy and cost have tables of their
+own, and a long table is split into parts that fit a page. All characters that LaTeX could misread are escaped;
+characters that pdflatex's fonts lack are written as their code points.
 """
 
 import unicodedata
@@ -15,8 +15,9 @@ from bench.report.legend import embedded_note, legend, sentences
 from bench.report.sections import how_chosen
 from bench.scoring.metrics import METRICS
 
+# pandas' Styler.to_latex saves twenty lines here; but its longtable cannot be scaled to the page, and it needs jinja2.
 LINES_A_PAGE = 34
-LONG_NAME = 28  # characters, beyond which an axis' names are set in several lines
+LONG_NAME = 28  # characters, beyond which the names on an axis are set in several lines
 LONG_WORD = 16
 PREAMBLE = r"""\documentclass[10pt]{article}
 \usepackage[utf8]{inputenc}
@@ -94,7 +95,7 @@ ACCENTS = {
 
 
 def latex(board: Leaderboard) -> str:
-    """A whole document: what the numbers are, and per environment one table of accuracy and one of cost."""
+    """Returns a whole document: the legend, and for each environment a table of accuracy and one of cost."""
     lines = [PREAMBLE, r"\begin{document}", rf"\section*{{{escape(board.name)}}}", escape(board.question), ""]
     lines += _notes(board)
     for number, table in enumerate(board.tables, start=1):
@@ -106,7 +107,7 @@ def latex(board: Leaderboard) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX prints it, letter by letter: nothing in it is a command, a comment or a line's end."""
+    """Escapes a text so that LaTeX prints each character and reads no command, comment or end of a line."""
     return "".join(map(_escaped, " ".join(text.split())))
 
 
@@ -129,8 +130,7 @@ def _notes(board: Leaderboard) -> list[str]:
         lines += [rf"\textbf{{{escape(note)}}}", ""]
     lines += [*sentences(legend(board), r"\textbf{bold}", r"\underline{underlined}", escape), ""]
     for remark in (*how_chosen(board), *board.remarks):
-        if remark:
-            lines += [escape(remark.replace("**", "")), ""]
+        lines += [escape(remark.replace("**", "")), ""]
     return lines
 
 
@@ -205,7 +205,7 @@ def _tabular(caption: str, titles: Sequence[str], lines: Iterable[str], align: s
 
 
 def _parts(rows: Sequence[Row], axes: Sequence[Column]) -> Iterator[list[int]]:
-    """Numbers of the rows that a page holds, page by page."""
+    """Yields the numbers of the rows of each page."""
     part, used = [], 0
     for i, row in enumerate(rows):
         height = max((-(-len(axis.text(row)) // LONG_NAME) for axis in axes), default=1)
@@ -219,7 +219,7 @@ def _parts(rows: Sequence[Row], axes: Sequence[Column]) -> Iterator[list[int]]:
 
 
 def _breakable(name: str) -> str:
-    """A name with places where its long words may go on in the next line."""
+    """Returns an escaped name whose long words may be broken at the end of a line."""
     words = [[word[i : i + LONG_WORD] for i in range(0, len(word), LONG_WORD)] for word in name.split()]
     return " ".join(r"\hspace{0pt}".join(map(escape, pieces)) for pieces in words)
 
@@ -231,13 +231,14 @@ def _alignment(axes: Sequence[Column], rows: Sequence[Row]) -> str:
 
 def _external(board: Leaderboard) -> Iterator[str]:
     rows = board.beside.external
-    metrics = [m for m in METRICS if any(m in row.record.scores for row in rows)]
-    lines = [
-        [row.record.name, *(f"{row.record.scores[m]:.3f}" if m in row.record.scores else UNKNOWN for m in metrics)]
-        + [f"not comparable: {row.differs}" if row.differs else ""]
-        for row in rows
-    ]
-    titles = ["external method", *(f"{METRICS[m].label} {ARROWS[METRICS[m].better]}" for m in metrics), ""]
+    metrics = [metric for metric in METRICS if any(metric in row.record.scores for row in rows)]
+    lines = []
+    for row in rows:
+        scores = row.record.scores
+        numbers = [f"{scores[metric]:.3f}" if metric in scores else UNKNOWN for metric in metrics]
+        lines.append([row.record.name, *numbers, f"not comparable: {row.differs}" if row.differs else ""])
+    headings = [f"{METRICS[metric].label} {ARROWS[METRICS[metric].better]}" for metric in metrics]
+    titles = ["external method", *headings, ""]
     yield from _plain("Scored from prediction files, not trained here", titles, lines, "l" + "r" * len(metrics) + "l")
 
 

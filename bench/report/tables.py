@@ -38,9 +38,8 @@ def _caption(board: Leaderboard) -> list[str]:
     lines = [f"Profile **{escape(board.profile)}**: {escape(board.settings)}."]
     if note := embedded_note(board):
         lines += ["", f"> **{escape(note)}**"]
-    lines += how_chosen(board)
-    for remark in board.remarks:
-        lines += ["", escape(remark)]
+    for remark in (*how_chosen(board), *map(escape, board.remarks)):
+        lines += ["", remark]
     return lines
 
 

@@ -69,8 +69,7 @@ def _lines(board: Leaderboard, width: int) -> Iterator[RenderableType]:
     if board.warning:
         yield Text(board.warning, style="bold")
     for line in (*how_chosen(board), *board.remarks):
-        if line:
-            yield Text(line.replace("**", ""))
+        yield Text(line.replace("**", ""))
     for number, table in enumerate(board.tables, start=1):
         if heading := board.environment_heading(number):
             yield Text(heading, style="bold")

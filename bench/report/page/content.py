@@ -34,7 +34,7 @@ def content(results: Results, board: Leaderboard) -> dict[str, Any]:
         "embedded": embedded_note(board),
         "legend": " ".join(sentences(legend(board), best="**bold**")),
         "axes": [{"name": name, "labels": _labels(results, i)} for i, name in enumerate(board.axes)],
-        "chosen": [line for line in how_chosen(board) if line],
+        "chosen": how_chosen(board),
         "remarks": list(board.remarks),
         "done": done,
         "pending": sum(state in ("pending", "running") for state in states.values()),
