@@ -174,7 +174,7 @@ def _accuracy(before: _Row, after: _Row, old: Results, new: Results) -> Iterator
             (seed,) = scores_new
             found = compare_on_images(scores_new[seed], scores_old[seed])
             note = "one seed: over images only; what another seed would change is unknown"
-        texts = [f"{fmean(float(np.mean(s)) for s in side.values()):.4f}" for side in (scores_old, scores_new)]
+        texts = [f"{fmean(map(np.mean, side.values())):.4f}" for side in (scores_old, scores_new)]
         yield Finding(after.label, label, *texts, "not resolved", note, better, found.difference, found.p)
 
 

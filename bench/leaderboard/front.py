@@ -1,7 +1,7 @@
 """The Pareto front of accuracy and memory, and the probability that a row lies on it.
 
-Accuracy and memory of all rows are drawn 2,000 times from their sampling distributions. The share of a row is the share
-of draws in which no other row is at least as accurate with at most the same memory. The two levels are those of
+Accuracy and memory of all rows are drawn 2,000 times from their sampling distributions. The share of a row is that of
+the draws in which no other row is at least as accurate with at most the same memory. The two levels are those of
 ``bench.leaderboard.statistics``: seeds by Student's distribution, because a bootstrap over two or three seeds is far too
 confident, and images resampled together for all rows. If all rows have the same seeds, the effect of a seed is drawn
 jointly for all rows, so that the difference of two rows varies as in their paired comparison. Two seeds leave a large
@@ -92,14 +92,20 @@ def _image_scores(rows: Sequence[Row], metric: str, images: ImageScores) -> list
 
     ``None`` unless all seeds of all rows have scores of the same images, and for a metric that is no mean over images.
     """
-    found = [[images[i] for i in row.trial_ids if metric in images.get(i, ())] for row in rows]
-    counts = [row.cells[f"test.{metric}"].count for row in rows]
-    if not METRICS[metric].mean_of_images or [len(scores) for scores in found] != counts:
+    if not METRICS[metric].mean_of_images:
         return None
-    names = list(found[0][0]["name"])
-    if any(list(scores["name"]) != names for of_row in found for scores in of_row):
-        return None
-    return [np.array([scores[metric] for scores in of_row], dtype=float) for of_row in found]
+    names: list[str] | None = None
+    scores = []
+    for row in rows:
+        known = [images[trial_id] for trial_id in row.trial_ids if metric in images.get(trial_id, ())]
+        if len(known) != row.cells[f"test.{metric}"].count:
+            return None
+        for columns in known:
+            names = names or list(columns["name"])
+            if list(columns["name"]) != names:
+                return None
+        scores.append(np.array([columns[metric] for columns in known], dtype=float))
+    return scores
 
 
 def _drawn_together(cells: Sequence[Cell], known: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Several sweeps as one: their axes are united, and a trial that is in two sweeps is shown once.
 
-On an axis that its own sweep did not vary, a row has the value of its configuration, or ``–`` if it has no such field.
+On an axis that its own sweep did not vary, a row has the value of its configuration, or ``–`` without such a field.
 Fields in which the bases of the sweeps differ (epochs, data, resolution) become axes, so that two settings never share
 a row.
 """

@@ -1,4 +1,4 @@
-"""External methods and published numbers, which are shown beside the rows of a leaderboard and never ranked with them."""
+"""External methods and published numbers: shown beside the rows of a leaderboard, never ranked with them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -92,8 +92,11 @@ def _reproduction(
     if len(points) != 1:  # rows that build the paper's model and differ in training are ambiguous
         return None, {}
     ((point, found),) = points.items()
-    metrics = [m for m in result.scores if all(m in record.scores for record in found)]
-    return point, {m: fmean(record.scores[m] for record in found) - result.scores[m] for m in metrics}
+    gaps = {}
+    for metric, value in result.scores.items():
+        if all(metric in record.scores for record in found):
+            gaps[metric] = fmean(record.scores[metric] for record in found) - value
+    return point, gaps
 
 
 def _difference(record: ExternalRecord, trials: Sequence[Trial], names: Sequence[str] | None) -> str:

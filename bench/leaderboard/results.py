@@ -127,7 +127,9 @@ def summarise(results: Results) -> Leaderboard:
             images[trial_id] = scores
     tables = []
     for environment, points in _by_environment(results):
-        rows = [row_of(point, [_state(results, trial) for trial in members]) for point, members in points.items()]
+        rows = []
+        for point, members in points.items():
+            rows.append(row_of(point, [_state(results, trial) for trial in members]))
         tables.append(_table(results, environment, rows, images))
     embedded = tuple(dict.fromkeys(part for trial in trials for part in _stand_ins(trial)))
     return Leaderboard(

@@ -1,7 +1,7 @@
 """Which rows of a leaderboard are shown and in which order: ``--where`` and ``--sort`` of ``bench.report``.
 
-A condition is an expression of ``pandas.DataFrame.query``. Its syntax tree is checked first and rebuilt from the allowed
-nodes, with generated column names, so that pandas sees no name, call or attribute of the user.
+A condition is an expression of ``pandas.DataFrame.query``. Its syntax tree is checked first and rebuilt from allowed
+nodes and generated column names, so that pandas sees no name, call or attribute of the user.
 """
 
 import ast
@@ -35,7 +35,7 @@ def select(results: Results, where: Sequence[str] = (), sort: str = "") -> Resul
     """Returns the results with the trials that fulfil all conditions, in the order of a key.
 
     A key is an axis, a field of the configuration, a quantity (``test.s_measure``, ``training.rss_bytes``), ``status``
-    or ``seed``. A quantity has the mean of the trial's row. A condition sees the rows that the conditions before it have
+    or ``seed``. A quantity has the mean of the trial's row. A condition sees the rows that earlier conditions have
     left. ``sort`` puts the best row first if one end of the quantity is better, else the smallest; ``-key`` is the
     reverse; rows that lack the key come last. Raises ``ConfigError`` for what is no condition, for an unknown key, and
     if no row is left.

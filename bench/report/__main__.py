@@ -113,7 +113,7 @@ def _check_targets(options: argparse.Namespace, out: Path | None) -> None:
 
 
 def _read_from(path: Path) -> Iterator[Path]:
-    """Yields the files that a report of ``path`` is made from: the bundle, or all files of the folder but its report."""
+    """Yields the files behind a report of ``path``: the bundle, or all files of the folder except its report."""
     if path.is_file():
         yield path
     else:

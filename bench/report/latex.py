@@ -220,13 +220,20 @@ def _parts(rows: Sequence[Row], axes: Sequence[Column]) -> Iterator[list[int]]:
 
 def _breakable(name: str) -> str:
     """Returns an escaped name whose long words may be broken at the end of a line."""
-    words = [[word[i : i + LONG_WORD] for i in range(0, len(word), LONG_WORD)] for word in name.split()]
-    return " ".join(r"\hspace{0pt}".join(map(escape, pieces)) for pieces in words)
+    words = []
+    for word in name.split():
+        pieces = [escape(word[i : i + LONG_WORD]) for i in range(0, len(word), LONG_WORD)]
+        words.append(r"\hspace{0pt}".join(pieces))
+    return " ".join(words)
 
 
 def _alignment(axes: Sequence[Column], rows: Sequence[Row]) -> str:
-    narrow = r">{\raggedright\arraybackslash}p{46mm}"
-    return "".join("l" if all(len(a.text(row)) <= LONG_NAME for row in rows) else narrow for a in axes)
+    """Returns the column types of the axes: as wide as their names, or a paragraph for long names."""
+    types = []
+    for axis in axes:
+        is_long = any(len(axis.text(row)) > LONG_NAME for row in rows)
+        types.append(r">{\raggedright\arraybackslash}p{46mm}" if is_long else "l")
+    return "".join(types)
 
 
 def _external(board: Leaderboard) -> Iterator[str]:

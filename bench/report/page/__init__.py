@@ -27,7 +27,7 @@ from bench.system.sanitize import harmless
 NAME = "page.html"
 """Name of the file in the folder of results."""
 LIMIT_BYTES = 7_900_000
-"""Largest size of the page; samples beyond it are left out. In an e-mail 8 MB become 10 MB, which servers often refuse."""
+"""Largest size of the page; further samples are left out. Mail servers often refuse the 10 MB of 8 encoded MB."""
 SCRIPTS = ("document.js", "table.js", "plots.js", "trial.js", "compare.js", "main.js")
 
 

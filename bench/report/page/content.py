@@ -117,19 +117,12 @@ def _row(row: Row, columns: Sequence[Quantity], marked: dict[str, str], axes: Se
 def _external(board: Leaderboard) -> dict[str, Any]:
     rows = board.beside.external
     metrics = [m for m in SHOWN if any(m in row.record.scores for row in rows)]
-    return {
-        "metrics": metrics,
-        "rows": [
-            {
-                "name": row.record.name,
-                "scores": [number(row.record.scores.get(m)) for m in metrics],
-                "images": row.record.images,
-                "source": row.origin,
-                "differs": row.differs,
-            }
-            for row in rows
-        ],
-    }
+    shown = []
+    for row in rows:
+        scores = [number(row.record.scores.get(metric)) for metric in metrics]
+        facts = {"images": row.record.images, "source": row.origin, "differs": row.differs}
+        shown.append({"name": row.record.name, "scores": scores, **facts})
+    return {"metrics": metrics, "rows": shown}
 
 
 def _published(board: Leaderboard) -> dict[str, Any]:

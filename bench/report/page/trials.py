@@ -67,12 +67,14 @@ def _trial(
         found["error"] = "\n".join(f"missing {item.kind}: {item.what}; {item.remedy}" for item in needs)
     if record is None:
         return found
-    points = [[p.epoch, p.train_loss, p.val_loss, p.lr] for p in record.curve]
+    curve = []
+    for point in record.curve:
+        curve.append([number(value) for value in (point.epoch, point.train_loss, point.val_loss, point.lr)])
     found |= {
         "error": record.error,
         "scores": {name: number(value) for name, value in (record.scores or {}).items()},
         "val": {name: number(value) for name, value in (record.val_scores or {}).items()},
-        "curve": [[number(value) for value in point] for point in points],
+        "curve": curve,
         "memory": memory_series(results.folders.get(trial_id), trial_id, len(results.trials)),
         "provenance": _provenance(record),
     }

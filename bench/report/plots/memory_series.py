@@ -1,4 +1,4 @@
-"""Memory over time, as it was read during trials."""
+"""Memory over time, from the readings during trials."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -30,11 +30,13 @@ class Series:
 
 
 def memory_series(results: Results, board: Leaderboard, table: Table) -> Figure | None:
-    """One panel a row, of its first seed that has readings: memory over time, phases shaded, recorded peaks as lines.
+    """Draws memory over time in a panel for each row, of its first seed with readings.
 
-    ``None`` without readings. Of more than 30 rows the first 30 are shown, and it is said.
+    Phases are shaded, and recorded peaks are dashed lines. Of more than 30 rows the first 30 are drawn, and the small
+    print gives both numbers. ``None`` without readings.
     """
-    series = [found for row in table.rows if (found := _of_row(results, row.trial_ids, row_name(row, board)))]
+    every = [_of_row(results, row.trial_ids, row_name(row, board)) for row in table.rows]
+    series = [one for one in every if one is not None]
     if not series:
         return None
     shown = series[:MOST_PANELS]
@@ -45,7 +47,7 @@ def memory_series(results: Results, board: Leaderboard, table: Table) -> Figure 
 
 
 def trial_memory(results: Results, board: Leaderboard, trial_id: str) -> Figure | None:
-    """The same for one trial alone. ``None`` where it has no readings."""
+    """Draws the memory of one trial over time. ``None`` if it has no readings."""
     for table in board.tables:
         for row in table.rows:
             if trial_id in row.trial_ids:
@@ -99,7 +101,8 @@ def _of_row(results: Results, trial_ids: Sequence[str], name: str) -> Series | N
     for trial_id in trial_ids:
         folder, record = results.folders.get(trial_id), results.records.get(trial_id)
         columns = load_series(folder, trial_id) if folder and record and record.memory else None
-        if columns and (found := _read(columns, record, name)):
+        found = _read(columns, record, name) if columns else None
+        if found is not None:
             return found
     return None
 
