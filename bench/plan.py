@@ -25,8 +25,8 @@ from bench.memory.predicted_peak import PredictedPeak
 from bench.memory.step_memory import PARTS
 from bench.memory.sweep_plan import PlanRow, curves, plan
 from bench.records import sweep_json
-from bench.records.store import check_writable
 from bench.records.memory import GIB
+from bench.records.store import check_writable
 from bench.report import plots
 from bench.report.tables import csv, escape
 from bench.system.console import ArgumentParser, complain, console_of_command

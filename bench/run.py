@@ -18,7 +18,7 @@ from bench.config.expand import Trial, expand, sizes
 from bench.config.sweep import Sweep, folder_name, load_sweep
 from bench.datasets.core.sources import parse
 from bench.leaderboard import results
-from bench.leaderboard.predicted_memory import keep_predictions
+from bench.memory.sweep_predictions import keep_predictions
 from bench.records import external_scores, schema, sweep_json
 from bench.records.record import MANIFEST
 from bench.records.store import RecordStore, check_writable, pending, unsaved

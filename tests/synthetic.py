@@ -13,8 +13,8 @@ from bench.config.axes import Axis
 from bench.config.expand import Trial, expand
 from bench.config.sweep import Sweep
 from bench.config.trial import TrialConfig
-from bench.leaderboard.leaderboard import summarise
-from bench.leaderboard.results import Results
+from bench.leaderboard.results import Results, summarise
+from bench.records import sweep_json
 from bench.records.memory import Memory
 from bench.records.record import CurvePoint, MemoryAtFailure, Provenance, Timing, TrialRecord
 from bench.records.tables import write_table
@@ -221,4 +221,30 @@ def record(trial, s=0.8, memory=1.0, status="ok", error="", metrics=OF_PROTOCOL[
 
 
 def board_of(sweep, *records, **more):
-    return summarise(sweep, expand(sweep), {r.trial_id: r for r in records}, **more)
+    return summarise(Results(sweep, expand(sweep), {r.trial_id: r for r in records}, **more))
+
+
+def save(results: Results, folder: Path) -> Path:
+    """Writes made-up results into a folder as a run does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep_json.of(results.sweep, results.trials, results.absent).save(folder)
+    for trial_id, record in results.records.items():
+        record.model_copy(update={"image_scores": results.images.get(trial_id)}).save(folder)
+    return folder
+
+
+def images_of(trials, levels, noise=0.01, count=40):
+    """Per-image scores of trials whose mean lies near a level, reproducibly."""
+    rng = np.random.default_rng(0)
+    image = rng.normal(0, 0.05, count)
+    made = {}
+    for trial, level in zip(trials, levels):
+        values = level + image + rng.normal(0, noise, count)
+        scores = {metric: values.tolist() for metric in ("s_measure", "mae")}
+        made[trial.trial_id] = {"name": [f"im {i}" for i in range(count)], **scores}
+    return made
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Contents of all files in a folder by their path."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}

@@ -1,1 +1,1 @@
-"""From records to the rows of a leaderboard: cells, intervals, comparisons, published numbers beside them."""
+"""From records to a leaderboard: rows, intervals, comparisons, and published numbers beside them."""

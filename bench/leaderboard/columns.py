@@ -1,40 +1,26 @@
-"""The columns of a leaderboard's table, and which cells are the best: the same in Markdown, LaTeX and the terminal."""
+"""The columns of a leaderboard's table and their texts: the same in Markdown, LaTeX, the terminal and on the page."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.leaderboard.cards import fit
-from bench.leaderboard.leaderboard import GIB, MEMORY_MEASURES, Cell, Leaderboard, Row, Table
-from bench.scoring.metrics import METRICS
+from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table
+from bench.memory.cards import CARDS, smallest_card
+from bench.records.memory import GIB, MEASURES
+from bench.scoring.metrics import METRICS, SHOWN
 
-SHOWN = (
-    "s_measure",
-    "weighted_f_measure",
-    "max_f_measure",
-    "mean_e_measure",
-    "iou",
-    "f_of_means",
-    "mae",
-    "mean_iou",
-    "ber",
-    "accuracy",
-    "mean_class_iou",
-    "mean_class_dice",
-    "pixel_accuracy",
-)
-"""Metrics that have a column; all others are in leaderboard.csv."""
 STATUSES = ("oom", "over budget", "diverged", "stopped early", "error", "missing", "running", "pending")
-"""Of what is not ok, in the order in which a row counts them."""
+"""Statuses other than ok, in the order in which a row counts them."""
 ARROWS = {"higher": "↑", "lower": "↓"}
 UNKNOWN = "–"
-PREDICTED = {
+MEMORY_COLUMNS = {
     "predicted.allocated_bytes": "predicted allocated GiB",
     "predicted.device_bytes": "predicted device GiB",
+    **{f"training.{measure.name}": f"{measure.short} GiB" for measure in MEASURES if measure.has_column},
 }
+"""Titles of the columns of memory, by quantity."""
 
 Group = Literal["axis", "accuracy", "cost", "state"]
-Mark = Literal["best", "second", "tied"]
 
 
 @dataclass(frozen=True)
@@ -44,101 +30,117 @@ class Column:
     title: str
     text: Callable[[Row], str]
     group: Group
-    better: str | None = None  # "higher" or "lower"; None where neither is
-    metric: str | None = None  # of the test split, whose cells are marked
-    rank: int = 0  # the lower the sooner it goes where there is no room; 0 stays
+    better: str | None = None  # "higher" or "lower"; None if neither is better
+    metric: str | None = None  # name of a metric of the test split, whose cells are marked
+    dropped: int = 0  # in a narrow terminal the column with the largest number is dropped first; 0 is never dropped
 
     @property
     def heading(self) -> str:
+        """The title with the arrow that points to the better end."""
         return f"{self.title} {ARROWS[self.better]}" if self.better else self.title
 
 
+@dataclass(frozen=True)
+class Fit:
+    """The smallest card in GB that is large enough for a row's training, and the evidence for it."""
+
+    card: int | None  # None if none of ``CARDS`` is large enough
+    by: Literal["measured", "predicted"]
+
+    def __str__(self) -> str:
+        size = f"{self.card} GB" if self.card else f"over {CARDS[-1]} GB"
+        return size if self.by == "measured" else f"{size} (pred.)"
+
+
+def fit(row: Row) -> Fit | None:
+    """Returns the smallest card for a row: by measured device memory, else by predicted device memory.
+
+    ``None`` if neither is known: resident memory of a CPU does not tell what a GPU needs.
+    """
+    if cell := row.cells.get("training.nvml_device_bytes"):
+        return Fit(smallest_card(cell.mean), "measured")
+    if cell := row.cells.get("predicted.device_bytes"):
+        return Fit(smallest_card(cell.mean), "predicted")
+    return None
+
+
 def columns(board: Leaderboard, table: Table) -> list[Column]:
-    """What a table of this environment shows: axes, accuracy, cost, state. A quantity that no row has is left out."""
+    """Returns the columns of a table: axes, accuracy, cost, state. A quantity that no row has is left out."""
+    axes = [Column(axis, _label(number), "axis") for number, axis in enumerate(board.axes)]
+    return [*axes, *_accuracy_columns(table), *_cost_columns(table), *STATE_COLUMNS]
 
-    def known(quantity: str) -> bool:
-        return any(quantity in row.cells for row in table.rows)
 
-    found = [Column(axis, lambda row, i=i: row.labels[i], "axis") for i, axis in enumerate(board.axes)]
-    for metric in (m for m in SHOWN if known(f"test.{m}")):
-        entry, rank = METRICS[metric], 0 if metric in (table.main_metric, "mae") else 3
-        found.append(Column(entry.label, _scores(f"test.{metric}"), "accuracy", entry.better, metric, rank))
-    if known(f"val.{table.main_metric}"):
-        entry = METRICS[table.main_metric]
-        found.append(
-            Column(f"val {entry.label}", _scores(f"val.{table.main_metric}"), "accuracy", entry.better, rank=4)
-        )
-    memory = {**PREDICTED, **{f"training.{m}": f"{title} GiB" for m, title in MEMORY_MEASURES.items()}}
-    for quantity in (q for q in memory if known(q)):
-        rank = 0 if quantity == f"training.{table.memory_measure}" else 5
-        found.append(Column(memory[quantity], _means(quantity, 3, GIB), "cost", "lower", rank=rank))
+def _known(table: Table, quantity: str) -> bool:
+    return any(quantity in row.cells for row in table.rows)
+
+
+def _accuracy_columns(table: Table) -> list[Column]:
+    found = []
+    for metric in SHOWN:
+        if _known(table, f"test.{metric}"):
+            entry, dropped = METRICS[metric], 0 if metric in (table.main_metric, "mae") else 3
+            found.append(Column(entry.label, _scores(f"test.{metric}"), "accuracy", entry.better, metric, dropped))
+    validation, entry = f"val.{table.main_metric}", METRICS[table.main_metric]
+    if _known(table, validation):
+        found.append(Column(f"val {entry.label}", _scores(validation), "accuracy", entry.better, dropped=4))
+    return found
+
+
+def _cost_columns(table: Table) -> list[Column]:
+    found = []
+    for quantity, title in MEMORY_COLUMNS.items():
+        if _known(table, quantity):
+            dropped = 0 if quantity == f"training.{table.memory_measure}" else 5
+            found.append(Column(title, _means(quantity, 3, GIB), "cost", "lower", dropped=dropped))
     if any(fit(row) for row in table.rows):
-        found.append(Column("fits", lambda row: str(fit(row) or UNKNOWN), "cost", rank=7))
-    found += [Column(f"{p} M", _means(f"parameters.{p}", 3, 1e6), "cost", rank=2) for p in ("trainable", "total")]
+        found.append(Column("fits", lambda row: str(fit(row) or UNKNOWN), "cost", dropped=7))
+    for kind in ("trainable", "total"):
+        found.append(Column(f"{kind} M", _means(f"parameters.{kind}", 3, 1e6), "cost", dropped=2))
     for title, phase in (("train img/s", "train"), ("infer img/s", "inference")):
-        found.append(Column(title, _means(f"timing.{phase}_images_per_second", 1), "cost", "higher", rank=6))
-    if known("timing.latency_seconds"):
-        found.append(Column("latency ms", _means("timing.latency_seconds", 1, 1e-3), "cost", "lower", rank=6))
-    found.append(Column("ok", lambda row: status(row) + " †" * bool(row.notes), "state"))
-    found.append(Column("front", lambda row: "●" if row.on_front else "", "state"))
+        speed = _means(f"timing.{phase}_images_per_second", 1)
+        found.append(Column(title, speed, "cost", "higher", dropped=6))
+    if _known(table, "timing.latency_seconds"):
+        latency = _means("timing.latency_seconds", 1, 1e-3)
+        found.append(Column("latency ms", latency, "cost", "lower", dropped=6))
     return found
 
 
 def status(row: Row) -> str:
-    """``3/3``, or ``2/3 (1 oom)``, or ``1/1 (not trained)``."""
-    others = [f"{row.statuses.count(s)} {s}" for s in STATUSES if s in row.statuses]
-    if row.stopped_at is not None:
-        others = [text + f" at epoch {row.stopped_at}" * text.endswith("stopped early") for text in others]
-    others += ["not trained"] * row.untrained
+    """Returns ``3/3``, or ``2/3 (1 oom)``, or ``1/1 (not trained)``."""
+    others = []
+    for name in STATUSES:
+        if name in row.statuses:
+            text = f"{row.statuses.count(name)} {name}"
+            if name == "stopped early" and row.stopped_at is not None:
+                text += f" at epoch {row.stopped_at}"
+            others.append(text)
+    if row.untrained:
+        others.append("not trained")
     detail = f" ({', '.join(others)})" if others else ""
     return f"{row.count_ok}/{len(row.statuses)}{detail}"
 
 
-def marks(table: Table, metric: str) -> Mapping[int, set[Mark]]:
-    """Which rows have the best mean, which the next one, and which the data do not tell from the best; by number.
-
-    Nothing is marked in a table of one row.
-    """
-    means = {i: row.cells[f"test.{metric}"].mean for i, row in enumerate(table.rows) if f"test.{metric}" in row.cells}
-    found: dict[int, set[Mark]] = {i: set() for i in range(len(table.rows))}
-    if len(table.rows) > 1:
-        levels = sorted(set(means.values()), reverse=METRICS[metric].better == "higher")
-        for mark, level in zip(("best", "second"), levels):
-            for i in (i for i, mean in means.items() if mean == level):
-                found[i].add(mark)
-    for i in not_distinguishable(table, metric):
-        found[i].add("tied")
-    return found
-
-
-def best_row(table: Table, metric: str) -> int | None:
-    """Number of the row with the best mean; ``None`` if there is no mean."""
-    means = {i: row.cells[f"test.{metric}"].mean for i, row in enumerate(table.rows) if f"test.{metric}" in row.cells}
-    pick = max if METRICS[metric].better == "higher" else min
-    return pick(means, key=means.get, default=None)
-
-
-def not_distinguishable(table: Table, metric: str) -> set[int]:
-    """Numbers of the rows that the data do not tell from the one with the best mean; that one is not among them.
-
-    Empty where nothing was compared: then nothing is known.
-    """
-    best = best_row(table, metric)
-    comparisons = [c for c in table.comparisons.get(metric, ()) if c.p is not None]
-    if best is None or not comparisons:
-        return set()
-    return {c.first + c.second - best for c in comparisons if best in (c.first, c.second) and not c.resolved}
+STATE_COLUMNS = (
+    Column("ok", lambda row: status(row) + (" †" if row.notes else ""), "state"),
+    Column("front", lambda row: "●" if row.on_front else "", "state"),
+)
 
 
 def show(cell: Cell | None, digits: int) -> str:
-    """A score: mean ± half of its 95 % interval, where that is not all zeros."""
+    """Returns a score as mean ± half of its 95 % interval, which is left out if all its digits are zero."""
     width = cell.half_width if cell else None
-    spread = width is not None and width >= 0.5 * 10**-digits
-    return mean(cell, digits) + (f" ± {width:.{digits}f}" if spread else "")
+    if width is None or width < 0.5 * 10**-digits:
+        return mean(cell, digits)
+    return f"{mean(cell, digits)} ± {width:.{digits}f}"
 
 
 def mean(cell: Cell | None, digits: int, unit: float = 1) -> str:
+    """Returns the mean, divided by ``unit``; a dash if there is no cell."""
     return UNKNOWN if cell is None else f"{cell.mean / unit:.{digits}f}"
+
+
+def _label(axis: int) -> Callable[[Row], str]:
+    return lambda row: row.labels[axis]
 
 
 def _scores(quantity: str) -> Callable[[Row], str]:

@@ -1,32 +1,49 @@
-"""How sure it is that a row lies on the Pareto front of accuracy and memory.
+"""The Pareto front of accuracy and memory, and the probability that a row lies on it.
 
-Accuracies and memories of all rows are drawn anew 2,000 times from what seeds and images leave open, and the share of
-draws in which no other row is at least as accurate with at most the same memory is the row's share. The levels are
-those of ``bench.leaderboard.statistics``: seeds by Student's distribution, because resampling two or three of them is far too
-confident, and images resampled together for all rows. Where all rows have the same seeds, what a seed does to all of
-them is drawn together, so that the difference of any two rows varies as in their paired comparison. What two seeds
-leave open is much: then many rows have a share.
+Accuracy and memory of all rows are drawn 2,000 times from their sampling distributions. The share of a row is that of
+the draws in which no other row is at least as accurate with at most the same memory. The two levels are those of
+``bench.leaderboard.statistics``: seeds by Student's distribution, because a bootstrap over two or three seeds is far too
+confident, and images resampled together for all rows. If all rows have the same seeds, the effect of a seed is drawn
+jointly for all rows, so that the difference of two rows varies as in their paired comparison. Two seeds leave a large
+uncertainty: then many rows have a share.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from math import inf
 
 import numpy as np
 from scipy.special import stdtrit
 
 from bench.leaderboard.leaderboard import Cell, Row, Table, measured_memory
+from bench.leaderboard.ranking import ImageScores
 from bench.leaderboard.statistics import product
 from bench.scoring.metrics import METRICS
 
 REPLICATES = 2000
 
 
-def front_shares(
-    table: Table, rows: Sequence[Row], images: Mapping[str, Mapping[str, Sequence]], seed: int = 0
-) -> list[float] | None:
-    """For each row, the share of draws in which it is on the front of these rows; the same input, the same shares.
+def mark_front(rows: Sequence[Row], measure: str | None, metric: str) -> tuple[Row, ...]:
+    """Marks the rows on the front of the means: high accuracy by ``metric``, low training memory by ``measure``."""
+    if measure is None:
+        return tuple(rows)
+    places: list[tuple[float, float] | None] = []
+    for row in rows:
+        accuracy, memory = row.cells.get(f"test.{metric}"), row.cells.get(f"training.{measure}")
+        places.append((accuracy.mean, -memory.mean) if accuracy and memory else None)
+    front, least = set(), -inf
+    for place in sorted({place for place in places if place is not None}, reverse=True):
+        if place[1] > least:  # less memory than all places that are more accurate
+            front.add(place)
+            least = place[1]
+    return tuple(replace(row, on_front=place in front) for row, place in zip(rows, places))
 
-    rows: those of the table that have accuracy and memory. images: per-image scores by trial id; where a row has none,
-    the images are held fixed. ``None`` unless every row has at least two seeds.
+
+def front_shares(table: Table, rows: Sequence[Row], images: ImageScores, seed: int = 0) -> list[float] | None:
+    """Returns for each row the share of draws in which it is on the front; the same input gives the same shares.
+
+    rows: those of the table that have accuracy and memory. images: per-image scores by trial id; without the scores of
+    all rows the images are held fixed. ``None`` unless every row has at least two seeds.
     """
     accuracies = [row.cells[f"test.{table.main_metric}"] for row in rows]
     memories = [measured_memory(row, table) for row in rows]
@@ -34,9 +51,10 @@ def front_shares(
         return None
     rng = np.random.default_rng(seed)
     known = _image_scores(rows, table.main_metric, images)
-    accuracy = _drawn_together(accuracies, known, rng) if known else _drawn(accuracies, rng)
     if known:
-        accuracy = accuracy + _of_images(known, rng)
+        accuracy = _drawn_together(accuracies, known, rng) + _of_images(known, rng)
+    else:
+        accuracy = _drawn(accuracies, rng)
     memory = _drawn(memories, rng)
     kept = np.zeros(len(rows))
     for a, m in zip(accuracy, memory):
@@ -45,10 +63,11 @@ def front_shares(
 
 
 def _on_front(accuracy: np.ndarray, memory: np.ndarray) -> np.ndarray:
-    """Which of the places [rows] no other one beats: as accurate with less memory, or better with as much.
+    """Returns for places [rows] whether no other place dominates them.
 
-    From the most accurate place on, and from the least memory among those of one accuracy, a place is beaten by one
-    before it with less memory, or by one of a higher accuracy with as much.
+    A place dominates another if it is as accurate with less memory, or more accurate with at most the same memory.
+    Places are sorted by falling accuracy, then by rising memory. A place is dominated by an earlier one with less
+    memory, or by one of a higher accuracy with the same memory.
     """
     order = np.lexsort((memory, -accuracy))
     a, m = accuracy[order], memory[order]
@@ -61,32 +80,36 @@ def _on_front(accuracy: np.ndarray, memory: np.ndarray) -> np.ndarray:
 
 
 def _drawn(cells: Sequence[Cell], rng: np.random.Generator) -> np.ndarray:
-    """Means [REPLICATES, rows] as they may be over all seeds."""
+    """Draws means over all seeds, [REPLICATES, rows]."""
     means = np.array([cell.mean for cell in cells])
     errors = np.array([cell.deviation / np.sqrt(cell.count) for cell in cells])
     freedom = np.array([cell.count - 1 for cell in cells])
     return means + errors * stdtrit(freedom, rng.uniform(size=(REPLICATES, len(cells))))
 
 
-def _image_scores(
-    rows: Sequence[Row], metric: str, images: Mapping[str, Mapping[str, Sequence]]
-) -> list[np.ndarray] | None:
-    """Per row the images' scores [seeds, images]; ``None`` unless all seeds of all rows have them, on the same images.
+def _image_scores(rows: Sequence[Row], metric: str, images: ImageScores) -> list[np.ndarray] | None:
+    """Returns the images' scores of each row, [seeds, images].
 
-    ``None`` too for a metric that is no mean over images.
+    ``None`` unless all seeds of all rows have scores of the same images, and for a metric that is no mean over images.
     """
-    found = [[images[i] for i in row.trial_ids if metric in images.get(i, ())] for row in rows]
-    counts = [row.cells[f"test.{metric}"].count for row in rows]
-    if not METRICS[metric].mean_of_images or [len(scores) for scores in found] != counts:
+    if not METRICS[metric].mean_of_images:
         return None
-    names = list(found[0][0]["name"])
-    if any(list(scores["name"]) != names for of_row in found for scores in of_row):
-        return None
-    return [np.array([scores[metric] for scores in of_row], dtype=float) for of_row in found]
+    names: list[str] | None = None
+    scores = []
+    for row in rows:
+        known = [images[trial_id] for trial_id in row.trial_ids if metric in images.get(trial_id, ())]
+        if len(known) != row.cells[f"test.{metric}"].count:
+            return None
+        for columns in known:
+            names = names or list(columns["name"])
+            if list(columns["name"]) != names:
+                return None
+        scores.append(np.array([columns[metric] for columns in known], dtype=float))
+    return scores
 
 
 def _drawn_together(cells: Sequence[Cell], known: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """As ``_drawn``, from a multivariate Student distribution whose covariance is that of the rows over the seeds."""
+    """Draws as ``_drawn``, from a multivariate Student distribution with the covariance of the rows over the seeds."""
     seeds = len(known[0])
     if any(len(scores) != seeds for scores in known):
         return _drawn(cells, rng)
@@ -98,7 +121,7 @@ def _drawn_together(cells: Sequence[Cell], known: Sequence[np.ndarray], rng: np.
 
 
 def _of_images(known: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """By how much the rows' means move when images are resampled, [REPLICATES, rows]."""
+    """Draws the change of the rows' means when images are resampled, [REPLICATES, rows]."""
     values = np.array([scores.mean(axis=0) for scores in known])
     count = values.shape[1]
     weights = rng.multinomial(count, np.full(count, 1 / count), size=REPLICATES) / count

@@ -1,4 +1,4 @@
-"""Numbers from papers (``published.yaml``): typed, checked, and found by the test set that they were made on."""
+"""Published numbers of ``published.yaml``: their schema, and the results on a test set."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -15,25 +15,30 @@ from models.core.registry import Config
 
 FILE = Path(__file__).with_suffix(".yaml")
 NOT_SCORED = ("weights", "checkpointing")
-"""Fields of an encoder that do not make it another model: where its checkpoint lies, and how it saves memory."""
+"""Fields of an encoder that do not change the model: the path of its weights, and activation checkpointing."""
 
 
 class TestSet(Config):
+    """A test set that papers report on."""
+
     task: str
     images: PositiveInt
     dataset: str | None = None
-    """The entry of bench/datasets whose test split this is, if it is complete."""
+    """Name of the entry of bench/datasets whose whole test split this is."""
 
 
 class Source(Config):
+    """A paper or repository that reports numbers."""
+
     text: str
     verified: Literal["source", "second"]
-    """``source``: read in the named source itself; ``second``: quoted elsewhere."""
+    """``source``: the numbers were read in the source itself; ``second``: they are quoted by another source."""
     how: str
+    """Where in the source the numbers are."""
 
 
 class Result(Config):
-    """What one source says of one method on one test set."""
+    """Scores of one method on one test set, as one source reports them."""
 
     method: str
     test_set: str
@@ -43,9 +48,11 @@ class Result(Config):
 
 
 class Published(Config):
+    """The content of ``published.yaml``."""
+
     test_sets: dict[str, TestSet]
     models: dict[str, str]
-    """The entry of models/ that builds a method, by the method's name in the papers."""
+    """Names of entries of models/, by the name of the method in the papers."""
     sources: dict[str, Source]
     results: list[Result]
 
@@ -66,11 +73,11 @@ class Published(Config):
         return self
 
     def of(self, test_set: str, protocol: str) -> list[Result]:
-        """Results on a test set that may stand beside numbers of this protocol, in the file's order."""
+        """Returns the results on a test set that may be shown beside scores of this protocol, in the file's order."""
         return [r for r in self.results if r.test_set == test_set and r.protocol in (protocol, "unstated")]
 
     def method_of(self, config: TrialConfig) -> str | None:
-        """The published method whose model, at its defaults, this configuration builds; ``None`` for a variation."""
+        """Returns the published method whose default model this configuration builds; ``None`` for a variation."""
         entry = config.model.name
         method = next((m for m, name in self.models.items() if name == entry), None)
         if method is None:
@@ -81,18 +88,20 @@ class Published(Config):
 
 @cache
 def load(path: Path = FILE) -> Published:
-    """Raises pydantic's ``ValidationError`` for a file that says what it may not."""
+    """Reads the published numbers. Raises pydantic's ``ValidationError`` for a file that breaks the schema."""
     return Published.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def test_set_of(config: TrialConfig, images: Iterable[int]) -> str | None:
-    """Name of the known benchmark that a trial was scored on; ``None`` if it is none, e.g. painted or one's own data.
+    """Returns the name of the benchmark that a trial was scored on; ``None`` for other data, e.g. generated images.
 
-    images: sizes of the test splits that were really scored; all have to be the benchmark's.
+    images: sizes of the test splits that were scored; all must be the size of the benchmark.
     """
     sizes = set(images)
-    known = load().test_sets.items()
-    return next((n for n, s in known if s.dataset == config.dataset.name and sizes == {s.images}), None)
+    for name, test_set in load().test_sets.items():
+        if test_set.dataset == config.dataset.name and sizes == {test_set.images}:
+            return name
+    return None
 
 
 def _without(model: dict) -> dict:

@@ -1,4 +1,4 @@
-"""What stands beside a leaderboard's rows and is never mixed into them: external methods and published numbers."""
+"""External methods and published numbers: shown beside the rows of a leaderboard, never ranked with them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,37 +13,40 @@ from bench.records.record import TrialRecord
 
 @dataclass(frozen=True)
 class External:
-    """A method scored from its files, and why its numbers cannot be held against the trials' (empty if they can)."""
+    """A method that was scored from its prediction files."""
 
     record: ExternalRecord
-    differs: str
+    differs: str  # why its scores must not be compared with the trials'; empty if they may
 
     @property
     def origin(self) -> str:
-        """Where its scores are from, in words."""
+        """The source of its scores, in words."""
         return f"{self.record.predictions} ({self.record.protocol}, {self.record.scored[:10]})"
 
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """What one source says, and how far the row that rebuilds the method is from it."""
+    """Published scores, and their distance to the row that builds the same model."""
 
     result: Result
     source: Source
-    point: tuple[str, ...] | None  # the row whose model is the published one; None if there is none
+    point: tuple[str, ...] | None  # labels of the row that builds the published model; None if no row does
     gaps: Mapping[str, float]  # measured minus published, by metric; empty without such a row
 
     @property
     def origin(self) -> str:
-        """Where its numbers are from and how sure that is, in words."""
+        """The source of its numbers and how it was checked, in words."""
         checked = "read in the source" if self.source.verified == "source" else f"second hand: {self.source.how}"
-        return f"{self.source.text}; {checked}" + "; protocol not stated" * (self.result.protocol == "unstated")
+        protocol = "; protocol not stated" if self.result.protocol == "unstated" else ""
+        return f"{self.source.text}; {checked}{protocol}"
 
 
 @dataclass(frozen=True)
 class Beside:
+    """External methods, and published numbers on the benchmark that the trials were scored on."""
+
     external: tuple[External, ...] = ()
-    test_set: str | None = None  # the known benchmark that the trials were scored on
+    test_set: str | None = None  # name of the benchmark; None for other data
     published: tuple[PublishedRow, ...] = ()
 
 
@@ -54,7 +57,10 @@ def beside(
     external: Sequence[ExternalRecord],
     embedded: bool,
 ) -> Beside:
-    """Published numbers only for real models on a complete known test set: beside stand-ins they would mislead."""
+    """Returns external methods and published numbers.
+
+    Published numbers are returned for real models on a whole benchmark only, because beside stand-ins they mislead.
+    """
     names = next((images[t.trial_id]["name"] for t in trials if t.trial_id in images), None)
     rows = tuple(External(record, _difference(record, trials, names)) for record in external)
     sizes = {_test_images(records.get(trial.trial_id)) for trial in trials} - {None}
@@ -72,26 +78,25 @@ def beside(
 def _reproduction(
     result: Result, trials: Sequence[Trial], records: Mapping[str, TrialRecord]
 ) -> tuple[tuple[str, ...] | None, dict[str, float]]:
-    """The point whose model is the method at its defaults, scored as published, and its distance on each metric."""
+    """Returns the labels of the row that builds the method as published, and its distance on each metric."""
     if result.protocol == "unstated":
         return None, {}
     points: dict[tuple[str, ...], list[TrialRecord]] = {}
     for trial in trials:
         record = records.get(trial.trial_id)
+        if record is None or record.status != "ok" or not record.scores:
+            continue
         as_published = trial.config.protocol == type(trial.config.protocol)(name=result.protocol)
-        if (
-            record
-            and record.status == "ok"
-            and record.scores
-            and as_published
-            and published.load().method_of(trial.config) == result.method
-        ):
+        if as_published and published.load().method_of(trial.config) == result.method:
             points.setdefault(trial.point, []).append(record)
-    if len(points) != 1:  # several rows build the paper's model and differ in training: none of them is the paper's
+    if len(points) != 1:  # rows that build the paper's model and differ in training are ambiguous
         return None, {}
     ((point, found),) = points.items()
-    metrics = [m for m in result.scores if all(m in record.scores for record in found)]
-    return point, {m: fmean(record.scores[m] for record in found) - result.scores[m] for m in metrics}
+    gaps = {}
+    for metric, value in result.scores.items():
+        if all(metric in record.scores for record in found):
+            gaps[metric] = fmean(record.scores[metric] for record in found) - value
+    return point, gaps
 
 
 def _difference(record: ExternalRecord, trials: Sequence[Trial], names: Sequence[str] | None) -> str:

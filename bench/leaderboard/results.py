@@ -1,5 +1,6 @@
-"""What a report is made from: a sweep, its trials, and everything that their folders hold."""
+"""Everything that the folder of a sweep holds, and the leaderboard that is made from it."""
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,84 +9,75 @@ from pathlib import Path
 from bench.config.errors import ConfigError
 from bench.config.expand import Trial
 from bench.config.sweep import Sweep
-from bench.leaderboard.leaderboard import Leaderboard, summarise
+from bench.leaderboard.front import mark_front
+from bench.leaderboard.leaderboard import Leaderboard, Row, Table
+from bench.leaderboard.published_rows import beside
+from bench.leaderboard.ranking import ImageScores, compare_rows
+from bench.leaderboard.rows import Environment, TrialState, environments, row_of
 from bench.records import schema, sweep_json
 from bench.records.external_scores import ExternalRecord, load_external
+from bench.records.memory import PEAKS
 from bench.records.record import TrialRecord
 from bench.records.store import load_all
 from bench.records.sweep_json import Predicted
 from bench.records.tables import read_images, read_series
+from bench.scoring.metrics import MAIN_METRICS, METRICS, main_metric
 from bench.scoring.sample_predictions import read_samples
 from models.core.registry import Missing
+from models.core.size import in_words
 
 NEWER = Missing("version", "", "its record was written by a newer version of the suite", "update the suite")
-"""What keeps a trial's record from being shown."""
+"""The reason why the record of a trial is not shown."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """Records of a sweep and where their files lie. Tables, figures and the page are all made from this."""
+    """Records of a sweep and the folders of their files. Tables, figures and the page are all made from this."""
 
     sweep: Sweep
     trials: Sequence[Trial]  # in the sweep's order; also those without a record
-    records: Mapping[str, TrialRecord]  # by trial id
-    images: Mapping[str, Mapping[str, Sequence]]  # per-image scores on the first test set, by trial id
-    folders: Mapping[str, Path]  # by trial id: where the record's other files lie
-    absent: Mapping[str, Sequence[Missing]] = field(default_factory=dict)  # what keeps a trial from running here
+    records: Mapping[str, TrialRecord] = field(default_factory=dict)  # by trial id; others than the trials' are ignored
+    images: ImageScores = field(default_factory=dict)  # on the first test set; without them no differences are tested
+    folders: Mapping[str, Path] = field(default_factory=dict)  # by trial id: where the record's other files are
+    absent: Mapping[str, Sequence[Missing]] = field(default_factory=dict)  # by trial id: unmet requirements
     external: Sequence[ExternalRecord] = ()
     predicted: Mapping[str, Predicted] = field(default_factory=dict)  # by trial id
     running: frozenset[str] = frozenset()  # ids of trials that run at this moment
-    remarks: Sequence[str] = ()  # about the whole, for every reader: what was merged, left out or selected
+    remarks: Sequence[str] = ()  # what was merged, left out or selected
 
     def board(self) -> Leaderboard:
-        """Made once: its comparisons take seconds for hundreds of trials."""
+        """Returns the leaderboard. It is made once, since its comparisons take seconds for hundreds of trials."""
         return self._board
 
     @cached_property
     def _board(self) -> Leaderboard:
-        return summarise(
-            self.sweep,
-            self.trials,
-            self.records,
-            self.absent,
-            self.images,
-            self.external,
-            predicted=self.predicted,
-            remarks=self.remarks,
-            running=self.running,
-        )
+        return summarise(self)
+
+
+# --- from a folder to results -----------------------------------------------------------------------------------------
 
 
 def load(folder: Path) -> tuple[Results, list[str]]:
-    """The results that lie in a sweep's folder, and a line for everything in it that cannot be used.
+    """Returns the results in the folder of a sweep, and a line for everything in it that cannot be used.
 
-    The same content gives the same results, wherever the folder is. Raises ``ConfigError`` when nothing can be shown.
+    The same content gives the same results, wherever the folder is. Raises ``ConfigError`` if the folder or its
+    ``sweep.json`` is missing or cannot be read, or if no trial can be shown.
     """
     if not folder.is_dir():
-        near = sorted(path.name for path in folder.parent.glob("*") if path.is_dir()) if folder.parent.is_dir() else []
-        beside = f" Folders beside it: {', '.join(near[:8])}" if near else ""
-        raise ConfigError(f"{folder}: no such folder.{beside}")
+        siblings = folder.parent.glob("*") if folder.parent.is_dir() else ()
+        near = sorted(path.name for path in siblings if path.is_dir())
+        known = f" Folders beside it: {', '.join(near[:8])}" if near else ""
+        raise ConfigError(f"{folder}: no such folder.{known}")
+    manifest, problem = sweep_json.load(folder)
+    if manifest is None:
+        raise ConfigError(problem or _without_manifest(folder))
     records, notes = load_all(folder)
-    found, problem = sweep_json.load(folder)
-    notes += [problem] * bool(problem)
-    if found is None and not records:
-        raise ConfigError(
-            f"{folder}: holds no records and no {sweep_json.MANIFEST}. Give a sweep's results folder", *notes
-        )
-    if found is None:
-        sweep, trials, unread = sweep_json.reconstruct(folder.resolve().name, records)
-        remarks = ["There is no sweep.json: the axes are the fields in which the recorded configurations differ."]
-    else:
-        sweep, trials, unread = sweep_json.understand(found, records)
-        remarks = list(found.remarks)
-    remarks = list(dict.fromkeys([*remarks, *unread]))
+    sweep, trials, unread = sweep_json.understand(manifest, records)
     ids = {trial.trial_id for trial in trials}
-    if other := len(records.keys() - ids) - len(unread) * (found is None):
+    if other := len(records.keys() - ids):
         notes.append(f"{folder}: {other} records belong to other settings of the sweep and are left out")
-    external, unreadable = load_external(folder)
-    absent = {i: [Missing(**m.model_dump()) for m in items] for i, items in (found.absent if found else {}).items()}
     kept = {trial_id: record for trial_id, record in records.items() if trial_id in ids}
-    absent |= {trial_id: [NEWER] for trial_id in ids - kept.keys() if schema.newer(folder / f"{trial_id}.json")}
+    external, unreadable = load_external(folder)
     images, unusable = read_images(folder, kept)
     for trial_id in kept:
         unusable += [line for _, line in (read_series(folder, trial_id), read_samples(folder, trial_id)) if line]
@@ -95,9 +87,135 @@ def load(folder: Path) -> tuple[Results, list[str]]:
         records=kept,
         images=images,
         folders={trial_id: folder for trial_id in kept},
-        absent={i: items for i, items in absent.items() if i in ids and i not in kept},
+        absent=_absent(folder, manifest, ids - kept.keys()),
         external=external,
-        predicted=dict(found.predicted) if found else {},
-        remarks=remarks,
+        predicted=dict(manifest.predicted),
+        remarks=list(dict.fromkeys([*manifest.remarks, *unread])),
     )
     return results, [*notes, *(f"{line}; left out" for line in [*unusable, *unreadable])]
+
+
+def _without_manifest(folder: Path) -> str:
+    count = sum(path.suffix == ".json" for path in folder.iterdir())
+    if not count:
+        return f"{folder}: holds no records and no {sweep_json.MANIFEST}. Give the results folder of a sweep"
+    return (
+        f"{folder}: holds {count} records, but no {sweep_json.MANIFEST}, which says what the sweep varies. Run the "
+        "sweep again with the same command: it keeps the records and writes the file"
+    )
+
+
+def _absent(folder: Path, manifest: sweep_json.Manifest, ids: set[str]) -> dict[str, list[Missing]]:
+    """Returns the unmet requirements of trials without a record that can be read."""
+    absent = {}
+    for trial_id, items in manifest.absent.items():
+        if trial_id in ids:
+            absent[trial_id] = [Missing(**item.model_dump()) for item in items]
+    for trial_id in sorted(ids):
+        if schema.newer(folder / f"{trial_id}.json"):
+            absent[trial_id] = [NEWER]
+    return absent
+
+
+# --- from results to a leaderboard ------------------------------------------------------------------------------------
+
+
+def summarise(results: Results) -> Leaderboard:
+    """Returns the leaderboard of all trials of the sweep in its order; records of other settings are left out."""
+    sweep, trials = results.sweep, results.trials
+    images = {}
+    for trial_id, scores in results.images.items():
+        if trial_id in results.records and results.records[trial_id].status == "ok":
+            images[trial_id] = scores
+    tables = []
+    for environment, points in _by_environment(results):
+        rows = []
+        for point, members in points.items():
+            rows.append(row_of(point, [_state(results, trial) for trial in members]))
+        tables.append(_table(results, environment, rows, images))
+    embedded = tuple(dict.fromkeys(part for trial in trials for part in _stand_ins(trial)))
+    return Leaderboard(
+        name=sweep.name,
+        question=sweep.question,
+        profile=sweep.profile,
+        axes=tuple(axis.name for axis in sweep.axes),
+        seeds=sweep.seeds,
+        embedded=embedded,
+        settings=_settings(sweep),
+        tables=tuple(tables),
+        beside=beside(trials, results.records, images, results.external, bool(embedded)),
+        search=sweep.search,
+        remarks=tuple(results.remarks),
+    )
+
+
+def _by_environment(results: Results) -> list[tuple[Environment, dict[tuple[str, ...], list[Trial]]]]:
+    """Groups the trials by environment and point, the environment with the most points first."""
+    records = [results.records[trial.trial_id] for trial in results.trials if trial.trial_id in results.records]
+    known = environments(records)
+    usual: Environment = Counter(known.values()).most_common(1)[0][0] if known else ()
+    groups: dict[Environment, dict[tuple[str, ...], list[Trial]]] = defaultdict(lambda: defaultdict(list))
+    for trial in results.trials:  # a trial whose environment is unknown joins most of the others
+        groups[known.get(trial.trial_id, usual)][trial.point].append(trial)
+    return sorted(groups.items(), key=lambda item: -len(item[1]))
+
+
+def _state(results: Results, trial: Trial) -> TrialState:
+    trial_id = trial.trial_id
+    return TrialState(
+        trial,
+        results.records.get(trial_id),
+        results.predicted.get(trial_id),
+        results.absent.get(trial_id, ()),
+        trial_id in results.running,
+    )
+
+
+def _table(results: Results, environment: Environment, rows: Sequence[Row], images: ImageScores) -> Table:
+    sources = []
+    for trial_id in sorted(trial_id for row in rows for trial_id in row.trial_ids):
+        if trial_id in results.records and results.records[trial_id].provenance:
+            sources.append(results.records[trial_id].provenance)
+    measure = next((name for name in PEAKS if _all_have(rows, f"training.{name}")), None)
+    scored = [metric for metric in METRICS if any(f"test.{metric}" in row.cells for row in rows)]
+    metric = main_metric(scored) or MAIN_METRICS[0]
+    looks = results.sweep.search.looks(len(results.sweep.seeds))
+    comparisons, image_count = compare_rows(rows, images, looks)
+    weights = {f"{name} {digest[:12]}" for source in sources for name, digest in source.weights.items()}
+    return Table(
+        environment=dict(environment),
+        commits=tuple(sorted({(s.commit or "unknown")[:10] + ("*" if s.dirty else "") for s in sources})),
+        trials_at_once=tuple(sorted({source.trials_at_once for source in sources})),
+        weights=tuple(sorted(weights)),
+        rows=mark_front(rows, measure, metric),
+        memory_measure=measure,
+        main_metric=metric,
+        comparisons=comparisons,
+        images=image_count,
+        looks=looks,
+    )
+
+
+def _all_have(rows: Sequence[Row], quantity: str) -> bool:
+    """Returns whether all rows whose memory was measured have a quantity, and whether there is such a row."""
+    measured = [row for row in rows if row.count_ok and not row.untrained and not row.shared_card]
+    return bool(measured) and all(quantity in row.cells for row in measured)
+
+
+def _stand_ins(trial: Trial) -> list[str]:
+    parts = {"encoder": getattr(trial.config.model, "encoder", None), "data": trial.config.dataset}
+    return [f"{noun} {part.name}" for noun, part in parts.items() if part is not None and part.embedded]
+
+
+def _settings(sweep: Sweep) -> str:
+    """Returns the main settings that are not varied by an axis, in words."""
+    base = sweep.base
+    shown = {
+        "transform.size": f"{in_words(base.transform.size)} px",
+        "train.batch_size": f"batch {base.train.batch_size}",
+        "train.epochs": f"{base.train.epochs} epochs",
+        "train.lr": f"lr {base.train.lr:g}",
+        "train.loss": base.train.loss,
+    }
+    varied = tuple(path for axis in sweep.axes for path in axis.paths())
+    return ", ".join(text for path, text in shown.items() if not path.startswith(varied))

@@ -1,166 +1,230 @@
-"""Which rows of a leaderboard are shown and in which order: ``--where`` and ``--sort`` of ``bench.report``."""
+"""Which rows of a leaderboard are shown and in which order: ``--where`` and ``--sort`` of ``bench.report``.
 
-import json
+A condition is an expression of ``pandas.DataFrame.query``. Its syntax tree is checked first and rebuilt from allowed
+nodes and generated column names, so that pandas sees no name, call or attribute of the user.
+"""
+
+import ast
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import pandas
+
 from bench.config.errors import ConfigError
-from bench.leaderboard.leaderboard import Leaderboard, Row
+from bench.leaderboard.leaderboard import Row
 from bench.leaderboard.results import Results
-from bench.records.sweep_json import value_at
+from bench.records.sweep_json import label
 from bench.scoring.metrics import METRICS
 from models.core.registry import did_you_mean
 
-OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
-    "!=": lambda a, b: a != b,
-    "<=": lambda a, b: a <= b,
-    ">=": lambda a, b: a >= b,
-    "=": lambda a, b: a == b,
-    "<": lambda a, b: a < b,
-    ">": lambda a, b: a > b,
-}
-STATUS, SEED = "status", "seed"
-BY_TRIAL = ("records", "images", "folders", "absent", "predicted")  # fields of ``Results``
-
-
-@dataclass(frozen=True)
-class Condition:
-    """``key operator value``, as in ``test.mae<0.1``."""
-
-    text: str
-    key: str
-    operator: str
-    value: str
+EXAMPLE = "Conditions look like model.adapter.rank == 8, or test.mae < 0.1 and status == 'ok'"
+CONSTANTS = {"true": True, "false": False, "null": None}
+"""Constants as YAML spells them; Python's spelling is allowed, too."""
+COMPARISONS = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod)
+ALLOWED = "Comparisons, and, or, not, in, + - * / // %, keys, numbers and quoted text are allowed"
+QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`(?P<key>[^`]*)`""")
+"""Quoted text, or a key in backticks."""
+BY_TRIAL = ("records", "images", "folders", "absent", "predicted")
+"""Fields of ``Results`` that are mappings by trial id."""
 
 
 def select(results: Results, where: Sequence[str] = (), sort: str = "") -> Results:
-    """The results with the rows that all conditions hold for, in the order of a key.
+    """Returns the results with the trials that fulfil all conditions, in the order of a key.
 
     A key is an axis, a field of the configuration, a quantity (``test.s_measure``, ``training.rss_bytes``), ``status``
-    or ``seed``. Sorting puts the best first where a quantity has a better end, else the smallest; ``-key`` is the
-    reverse; rows that lack the key come last. Raises ``ConfigError`` for unknown keys and when no row is left.
+    or ``seed``. A quantity has the mean of the trial's row. A condition sees the rows that earlier conditions have
+    left. ``sort`` puts the best row first if one end of the quantity is better, else the smallest; ``-key`` is the
+    reverse; rows that lack the key come last. Raises ``ConfigError`` for what is no condition, for an unknown key, and
+    if no row is left.
     """
-    conditions = [_parse(text) for text in where]
-    if not conditions and not sort:
-        return results
-    board = _untested(results)
-    keys = _keys(results, board)
-    for key in [condition.key for condition in conditions] + [sort.removeprefix("-")] * bool(sort):
-        if key not in keys:
-            near = did_you_mean(key, sorted(keys))
-            shown = ", ".join(sorted(keys - set(METRICS))[:12])
-            raise ConfigError(
-                f"'{key}' names no axis, field of the configuration or quantity{near} There are: {shown}, …"
-            )
     before = len(results.trials)
-    for condition in conditions:
-        results = _keep(results, condition)
-    if not results.trials:
-        raise ConfigError(f"no row has {' and '.join(where)}. There are {before} trials without this condition")
-    remarks = list(results.remarks)
-    if conditions:
-        remarks.append(
+    for text in where:
+        results = _keep(results, text)
+    if where:
+        remark = (
             f"Selected by {' and '.join(where)}: {len(results.trials)} of {before} trials. Differences are tested "
             "among the rows shown; rows that were chosen by what was measured look better than they are."
         )
-    results = replace(results, remarks=remarks)
+        results = replace(results, remarks=[*results.remarks, remark])
     return replace(results, trials=_sorted(results, sort)) if sort else results
 
 
-def _untested(results: Results) -> Leaderboard:
-    """The leaderboard without its comparisons, which take time and decide nothing here."""
-    return replace(results, images={}).board()
-
-
-def _parse(text: str) -> Condition:
-    found = re.fullmatch(r"\s*([\w.\[\]-]+?)\s*(!=|<=|>=|=|<|>)\s*(.*?)\s*", text)
-    if not found or not found[3]:
-        raise ConfigError(f"--where {text}: is no condition. They look like model.adapter.rank=8 or 'test.mae<0.1'")
-    return Condition(text, *found.groups())
-
-
-def _keys(results: Results, board: Leaderboard) -> set[str]:
-    quantities = {name for table in board.tables for row in table.rows for name in row.cells}
-    fields = {path for trial in results.trials for path in _paths(trial.config.model_dump(mode="json"))}
-    return {*quantities, *board.axes, *fields, STATUS, SEED}
-
-
-def _paths(node: Mapping[str, Any], within: str = "") -> set[str]:
-    found = set()
-    for key, value in node.items():
-        found.add(f"{within}{key}")
-        if isinstance(value, Mapping):
-            found |= _paths(value, f"{within}{key}.")
-    return found
-
-
-def _keep(results: Results, condition: Condition) -> Results:
-    """The trials for which a condition holds: on a quantity by the mean of their row, else each by itself."""
-    board = _untested(results)
-    rows = {trial_id: row for table in board.tables for row in table.rows for trial_id in row.trial_ids}
-    by_row = any(condition.key in row.cells for row in rows.values())
-    kept = []
-    for trial in results.trials:
-        values = _values(results, board, rows[trial.trial_id], trial, condition.key, by_row)
-        if any(_holds(value, condition) for value in values) != (condition.operator == "!="):
-            kept.append(trial)
-    ids = {trial.trial_id for trial in kept}
-    return replace(
-        results,
-        trials=kept,
-        **{part: {i: v for i, v in getattr(results, part).items() if i in ids} for part in BY_TRIAL},
-    )
-
-
-def _values(results: Results, board: Leaderboard, row: Row, trial: Any, key: str, by_row: bool) -> list[Any]:
-    """What a trial has under a key: a field has its value and, on an axis, its label too."""
-    if by_row:
-        return [row.cells[key].mean] if key in row.cells else []
-    if key == STATUS:
-        return [row.statuses[row.trial_ids.index(trial.trial_id)]]
-    found = [trial.point[board.axes.index(key)]] if key in board.axes else []
-    known, value = value_at(trial.config.model_dump(mode="json"), key)
-    if known:
-        found.append(value.get("name") if isinstance(value, Mapping) else value)
-    return found
-
-
-def _holds(value: Any, condition: Condition) -> bool:
-    """Whether the value fulfils the condition; for ``!=`` whether it equals, which the caller turns round."""
-    operator = OPERATORS["=" if condition.operator == "!=" else condition.operator]
+def _keep(results: Results, text: str) -> Results:
+    """Returns the results with the trials that fulfil a condition."""
+    frame = _frame(results)
+    condition = _Condition(text, frame.columns)
+    expression = condition.checked()
+    used = frame[list(condition.columns)].set_axis(list(condition.columns.values()), axis=1)
     try:
-        number = float(condition.value)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError
-        return operator(float(value), number)
-    except ValueError:
-        text = value if isinstance(value, str) else json.dumps(value)
-        return operator(text, condition.value) if condition.operator in ("=", "!=") else False
+        kept = set(used.query(expression, engine="python").index)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--where {text}: cannot be evaluated ({reason}). Text is compared by == or in") from None
+    if not kept:
+        raise ConfigError(f"no trial fulfils {text}. There are {len(results.trials)} trials without this condition")
+    trials = [trial for number, trial in enumerate(results.trials) if number in kept]
+    ids = {trial.trial_id for trial in trials}
+    changes: dict[str, Any] = {"trials": trials}
+    for name in BY_TRIAL:
+        changes[name] = {trial_id: value for trial_id, value in getattr(results, name).items() if trial_id in ids}
+    return replace(results, **changes)
 
 
-def _sorted(results: Results, sort: str) -> list[Any]:
-    board = _untested(results)
+def _sorted(results: Results, sort: str) -> list:
+    """Returns the trials in the order of a key: numbers, then texts, then trials that lack it."""
+    frame = _frame(results)
     key = sort.removeprefix("-")
-    rows = {trial_id: row for table in board.tables for row in table.rows for trial_id in row.trial_ids}
-    by_row = any(key in row.cells for row in rows.values())
-    downwards = (_better(key) == "higher") != sort.startswith("-")
-
-    def place(trial: Any) -> tuple:
-        values = _values(results, board, rows[trial.trial_id], trial, key, by_row)
-        numbers = [float(v) for v in values if isinstance(v, int | float)]
-        texts = [str(v) for v in values]
-        return (0, numbers[0], "") if numbers else (1, 0.0, texts[0]) if texts else (2, 0.0, "")
-
-    there = [trial for trial in results.trials if place(trial)[0] < 2]
-    without = [trial for trial in results.trials if place(trial)[0] == 2]
-    return sorted(there, key=place, reverse=downwards) + without
+    _check_key(key, frame.columns, "--sort")
+    ascending = (_better(key) == "lower") != sort.startswith("-")
+    numbers = pandas.to_numeric(frame[key], errors="coerce")
+    texts = frame[key][numbers.isna() & frame[key].notna()].astype(str)
+    keys = pandas.DataFrame({"number": numbers, "text": texts})
+    order = keys.sort_values(["number", "text"], ascending=ascending, na_position="last").index
+    return [results.trials[number] for number in order]
 
 
 def _better(quantity: str) -> str:
-    """Which end of a quantity comes first."""
+    """Returns which end of a quantity comes first, higher or lower."""
     section, _, name = quantity.rpartition(".")
     if name in METRICS and section.startswith(("test", "val")):
         return METRICS[name].better
     return "higher" if name.endswith("images_per_second") else "lower"
+
+
+# --- keys and their values --------------------------------------------------------------------------------------------
+
+
+def _frame(results: Results) -> pandas.DataFrame:
+    """Returns one line for each trial with a column for each key. NaN stands for a missing value."""
+    board = replace(results, images={}).board()  # without comparisons, which take time and are not needed here
+    rows = {trial_id: row for table in board.tables for row in table.rows for trial_id in row.trial_ids}
+    lines = []
+    for trial in results.trials:
+        line = _fields(trial.config.model_dump(mode="json"))
+        for axis, text in zip(board.axes, trial.point):
+            line.setdefault(axis, text)
+            line[f"{axis}.label"] = text
+        row: Row = rows[trial.trial_id]
+        line |= {quantity: cell.mean for quantity, cell in row.cells.items()}
+        line["status"] = row.statuses[row.trial_ids.index(trial.trial_id)]
+        line["seed"] = trial.seed
+        lines.append(line)
+    return pandas.DataFrame(lines)
+
+
+def _fields(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Returns the fields of a configuration by dotted path; a part has its name as value, a list its JSON text."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        path = f"{above}{name}"
+        if isinstance(value, Mapping):
+            if "name" in value:
+                found[path] = value["name"]
+            found |= _fields(value, f"{path}.")
+        else:
+            found[path] = label(config, name) if isinstance(value, list) else value
+    return found
+
+
+def _check_key(key: str, keys: Sequence[str], option: str) -> None:
+    if key not in keys:
+        near = did_you_mean(key, sorted(keys))
+        raise ConfigError(
+            f"{option}: '{key}' names no axis, field of the configuration or quantity{near} "
+            f"There are: {', '.join(sorted(keys)[:12])}, …"
+        )
+
+
+# --- the syntax of conditions -----------------------------------------------------------------------------------------
+
+
+class _Condition:
+    """A condition of the user, and the columns that it names."""
+
+    def __init__(self, text: str, keys: Sequence[str]) -> None:
+        self.text, self.keys = text, keys
+        self.columns: dict[str, str] = {}  # generated names by key
+        self.python = QUOTED.sub(self._without_backticks, text).strip()
+
+    def checked(self) -> str:
+        """Returns the condition rebuilt from allowed syntax only. Raises ``ConfigError`` for any other syntax."""
+        try:
+            tree = ast.parse(self.python, mode="eval")
+            return ast.unparse(ast.fix_missing_locations(self._condition(tree.body)))
+        except ConfigError:
+            raise
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            equals = " Write == for equality." if re.search("(?<![=!<>])=(?!=)", self.text) else ""
+            raise ConfigError(f"--where {self.text}: is no condition.{equals} {EXAMPLE}") from None
+
+    def _without_backticks(self, found: re.Match) -> str:
+        return found[0] if found["key"] is None else self._column(found["key"])
+
+    def _column(self, key: str) -> str:
+        _check_key(key, self.keys, f"--where {self.text}")
+        return self.columns.setdefault(key, f"column_{len(self.columns)}")
+
+    def _refused(self, node: ast.AST, reason: str = "is not allowed") -> ConfigError:
+        part = ast.get_source_segment(self.python, node)
+        return ConfigError(f"--where {self.text}: {part} {reason}. {ALLOWED}. {EXAMPLE}")
+
+    def _condition(self, node: ast.expr) -> ast.expr:
+        if isinstance(node, ast.BoolOp):
+            return ast.BoolOp(node.op, [self._condition(value) for value in node.values])
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            return ast.UnaryOp(node.op, self._condition(node.operand))
+        if isinstance(node, ast.Compare):
+            return self._comparison(node)
+        raise self._refused(node, "is no condition")
+
+    def _comparison(self, node: ast.Compare) -> ast.expr:
+        parts = [self._value(node.left)]
+        for operator, part in zip(node.ops, node.comparators):
+            if isinstance(operator, ast.In | ast.NotIn):
+                parts.append(self._list(part))
+            elif isinstance(operator, COMPARISONS):
+                parts.append(self._value(part))
+            else:
+                raise self._refused(node)
+        if not any(isinstance(inner, ast.Name) for part in parts for inner in ast.walk(part)):
+            raise self._refused(node, "compares no key")
+        if isinstance(parts[-1], ast.Constant) and parts[-1].value is None:
+            return self._missing(node, parts[0])
+        return ast.Compare(parts[0], node.ops, parts[1:])
+
+    def _missing(self, node: ast.Compare, value: ast.expr) -> ast.expr:
+        """Rewrites a comparison with null: a missing value is NaN, which differs from itself."""
+        if len(node.ops) > 1 or not isinstance(node.ops[0], ast.Eq | ast.NotEq):
+            raise self._refused(node)
+        return ast.Compare(value, [ast.NotEq() if isinstance(node.ops[0], ast.Eq) else ast.Eq()], [value])
+
+    def _list(self, node: ast.expr) -> ast.expr:
+        if not isinstance(node, ast.List | ast.Tuple):
+            raise self._refused(node)
+        return ast.List([self._constant(element) for element in node.elts], ast.Load())
+
+    def _value(self, node: ast.expr) -> ast.expr:
+        if isinstance(node, ast.Name | ast.Attribute | ast.Subscript):
+            key = ast.get_source_segment(self.python, node)
+            if key in CONSTANTS:
+                return ast.Constant(CONSTANTS[key])
+            return ast.Name(key if key in self.columns.values() else self._column(key), ast.Load())
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ARITHMETIC):
+            return ast.BinOp(self._number(node.left), node.op, self._number(node.right))
+        return self._constant(node)
+
+    def _number(self, node: ast.expr) -> ast.expr:
+        value = self._value(node)
+        if isinstance(value, ast.Constant) and not isinstance(value.value, int | float):
+            raise self._refused(node, "is no number")
+        return value
+
+    def _constant(self, node: ast.expr) -> ast.expr:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | int | float | None):
+            return node
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
+            return ast.Constant(-self._number(node.operand).value)
+        raise self._refused(node)

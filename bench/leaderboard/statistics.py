@@ -1,49 +1,53 @@
-"""What a few seeds and a test set can say: intervals, paired comparisons, Holm's correction. numpy and scipy only.
+"""Intervals, paired comparisons and Holm's correction for a few seeds and one test set. numpy and scipy only.
 
-**A cell's interval** is Student's over seeds, with the test set held fixed: published numbers are of a fixed set too,
-so the question is where the mean over all seeds would lie on these images. A bootstrap over two or three seeds cannot
-answer it: it knows three (or ten) distinct means, and its intervals are far too short.
+**The interval of a cell** is Student's over seeds, with the test set held fixed: published numbers are those of a fixed
+set, too, so the interval is that of the mean over all seeds on these images. A bootstrap over two or three seeds has
+three (or ten) distinct means only, and its intervals are far too short.
 
 **A comparison** of two configurations is a hierarchical bootstrap of their paired differences: the same seed and the
 same image on both sides, images resampled together for all configurations (crossed with seeds, since all seeds are
 scored on the same images). The level of the seeds is drawn from Student's distribution instead of being resampled:
-with two seeds, resampling would call every second difference real where there is none. The two levels add up, and what
-seeds and images share is counted twice, so the test errs on the side of saying nothing. It assumes that the
+with two seeds, resampling would find a difference between equal configurations in every second test. The two levels
+add up, and variance that seeds and images share is counted twice, so the test is conservative. It assumes that the
 differences between seeds are roughly normal; it does not assume that all configurations are equally noisy.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
-from scipy.special import stdtr, stdtrit  # as scipy.stats.t computes, which takes a second to import
+from scipy.special import stdtr, stdtrit  # the functions behind scipy.stats.t, which takes a second to import
 
 LEVEL = 0.95
 REPLICATES = 2000
-CHUNK = 250  # replicates at a time: bounds the memory that resampling takes
+CHUNK = 250  # replicates at a time, which bounds the memory of resampling
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """``first`` minus ``second`` on one metric. Nothing can be said (``None``) without two seeds in common."""
+    """``first`` minus ``second`` on one metric. The numbers are ``None`` without two seeds in common."""
 
-    first: int  # numbers of the configurations
-    second: int
+    first: int  # number of a configuration
+    second: int  # number of the other one
     difference: float | None
     low: float | None
     high: float | None
     p: float | None  # two-sided, of this pair alone
-    p_holm: float | None  # corrected for all pairs that were compared on this metric, and for repeated looks
-    seeds: int  # in common
+    p_holm: float | None  # corrected for all pairs that were compared on this metric, and for interim analyses
+    seeds: int  # number of common seeds
 
     @property
     def resolved(self) -> bool:
-        """The data decide which of the two is better."""
+        """Whether the data decide which of the two is better."""
         return self.p_holm is not None and self.p_holm < 1 - LEVEL
 
 
 def half_width(deviation: float | None, count: int) -> float | None:
-    """Half of the 95 % Student interval of a mean, from the sample deviation; ``None`` for fewer than two values."""
+    """Returns half of the 95 % Student interval of a mean of ``count`` values with this sample deviation.
+
+    ``None`` for fewer than two values.
+    """
     if deviation is None or count < 2:
         return None
     return float(stdtrit(count - 1, (1 + LEVEL) / 2) * deviation / np.sqrt(count))
@@ -52,24 +56,28 @@ def half_width(deviation: float | None, count: int) -> float | None:
 def compare(scores: Sequence[Mapping[int, np.ndarray]], seed: int = 0, looks: int = 1) -> list[Comparison]:
     """Compares every pair of configurations; the same input gives the same output, to the last bit.
 
-    scores: per configuration, the images' scores [N] by seed. All arrays have the same images in the same order.
-    looks: how often such a comparison was allowed to decide whether more seeds are run. Stopping at the first one that
-    finds a difference finds up to so many times as many where there are none; Bonferroni's factor undoes that.
+    scores: for each configuration the images' scores [N] by seed. All arrays have the same images in the same order.
+    looks: number of interim analyses. Optional stopping multiplies false positives by up to ``looks``, so p values are
+    multiplied by it (Bonferroni).
     """
-    pairs = [(a, b) for a in range(len(scores)) for b in range(a + 1, len(scores))]
-    common = {(a, b): sorted(scores[a].keys() & scores[b].keys()) for a, b in pairs}
-    means = _resampled_means(scores, seed) if any(len(s) > 1 for s in common.values()) else {}
+    common = {}
+    for pair in combinations(range(len(scores)), 2):
+        common[pair] = sorted(scores[pair[0]].keys() & scores[pair[1]].keys())
+    means = _resampled_means(scores, seed) if any(len(seeds) > 1 for seeds in common.values()) else {}
     found = {pair: _difference(scores, means, pair, seeds, seed) for pair, seeds in common.items() if len(seeds) > 1}
     corrected = dict(zip(found, holm([looks * p for *_, p in found.values()])))
     nothing = (None, None, None, None)
-    return [Comparison(*pair, *found.get(pair, nothing), corrected.get(pair), len(common[pair])) for pair in pairs]
+    comparisons = []
+    for pair, seeds in common.items():
+        comparisons.append(Comparison(*pair, *found.get(pair, nothing), corrected.get(pair), len(seeds)))
+    return comparisons
 
 
 def compare_on_images(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Comparison:
-    """``first`` minus ``second``, scores [N] of the same images by one training each: a paired bootstrap over images.
+    """Compares scores [N] of the same images by two trained networks: a paired bootstrap over images.
 
-    It decides which of two trained networks is better, not which configuration: what another seed would change is
-    unknown. p is Student's, which has no smallest value as a share of replicates has.
+    It decides which of the two networks is better, not which configuration: the effect of another seed is unknown. p is
+    Student's, because a share of replicates has a smallest value above zero.
     """
     differences = np.asarray(first) - np.asarray(second)
     count, difference = len(differences), float(np.mean(differences))
@@ -85,7 +93,10 @@ def compare_on_images(first: np.ndarray, second: np.ndarray, seed: int = 0) -> C
 
 
 def pooled_p(difference: float, deviation: float, freedom: int, counts: tuple[int, int]) -> float:
-    """Two-sided p of a difference of two means of so many values, with a deviation that was pooled elsewhere."""
+    """Returns the two-sided p of a difference of two means.
+
+    deviation, freedom: a pooled standard deviation and its degrees of freedom; counts: numbers of values of the means.
+    """
     scale = deviation * np.sqrt(1 / counts[0] + 1 / counts[1])
     if scale == 0:
         return 1.0 if difference == 0 else 0.0
@@ -93,7 +104,7 @@ def pooled_p(difference: float, deviation: float, freedom: int, counts: tuple[in
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """p-values such that rejecting all below 0.05 errs at all in at most 5 % of families (Holm 1979)."""
+    """Corrects p values such that the family-wise error rate of all p < 0.05 is at most 5 % (Holm 1979)."""
     order = np.argsort(ps, kind="stable")
     adjusted = np.empty(len(ps))
     adjusted[order] = np.maximum.accumulate(np.asarray(ps)[order] * np.arange(len(ps), 0, -1))
@@ -101,12 +112,12 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def smallest_resolvable(seeds: int, comparisons: int) -> float:
-    """How many standard errors (over seeds) a difference needs at least to be told from none; ``seeds`` > 1."""
+    """Returns the number of standard errors over seeds that a significant difference needs; ``seeds`` > 1."""
     return float(stdtrit(seeds - 1, 1 - (1 - LEVEL) / 2 / comparisons))
 
 
 def _resampled_means(scores: Sequence[Mapping[int, np.ndarray]], seed: int) -> dict[tuple[int, int], np.ndarray]:
-    """Means [REPLICATES] over images drawn with replacement, the same draws for every (configuration, seed)."""
+    """Returns means [REPLICATES] over images drawn with replacement, by configuration and seed, which share draws."""
     keys = [(k, s) for k, by_seed in enumerate(scores) for s in sorted(by_seed)]
     values = np.stack([scores[k][s] for k, s in keys], axis=1)
     count = len(values)
@@ -121,9 +132,9 @@ def _resampled_means(scores: Sequence[Mapping[int, np.ndarray]], seed: int) -> d
 
 
 def product(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The matrix product of [R, N] and [N, K], summed over N from the first to the last.
+    """Returns the matrix product of [R, N] and [N, K], summed over N from the first to the last.
 
-    BLAS sums in an order of its own for every kind of processor, and reports would differ in their last digits.
+    The order in which BLAS sums depends on the processor, and reports would differ in their last digits.
     """
     total = np.zeros((len(weights), values.shape[1]))
     for weight, value in zip(weights.T, values):
@@ -138,7 +149,7 @@ def _difference(
     seeds: Sequence[int],
     seed: int,
 ) -> tuple[float, float, float, float]:
-    """Difference, its 95 % interval and p."""
+    """Returns the mean difference, its 95 % interval and p."""
     first, second = pair
     of_seeds = np.array([np.mean(scores[first][s] - scores[second][s]) for s in seeds])
     difference, freedom = of_seeds.mean(), len(seeds) - 1

@@ -1,7 +1,6 @@
-"""What a sweep asked, as it lies beside its records: ``sweep.json``. With it the tables need no sweep file.
+"""The file ``sweep.json`` beside the records: a sweep, its trials, and what tables say of it besides the records.
 
-Written whole when a run starts and again when it ends. Folders without one (older runs, records from elsewhere) are
-understood from their records: the fields in which the configurations differ are the axes.
+A run writes it when it starts and again when it ends. Reports need it, and do not need the sweep file.
 """
 
 import json
@@ -23,7 +22,6 @@ from bench.records.record import MANIFEST, TrialRecord, is_beyond
 from bench.system.files import write_whole
 from models.core.registry import Config, Missing
 
-NO_QUESTION = "(unknown: no sweep.json)"
 NOT_THERE = "–"
 """Label on an axis of a configuration that has no such field."""
 
@@ -144,18 +142,20 @@ def of(
 
 
 def load(folder: Path) -> tuple[Manifest | None, str]:
-    """The folder's manifest, or ``None`` and a line that says why there is none (empty where it has no file)."""
+    """Returns the folder's manifest, or ``None`` and the reason why it cannot be read (empty if there is no file)."""
     path = folder / MANIFEST
     if not path.exists():
         return None, ""
     try:
         return Manifest.model_validate_json(schema.read(path)), ""
     except schema.NewerVersion as error:
-        return None, f"{path}: cannot be read ({error.reason}); its records are shown without it"
+        return None, str(error)
     except ValidationError as error:
-        return None, f"{path}: cannot be read ({explain(error, Manifest, None)[0]}); its records are shown without it"
+        reason = explain(error, Manifest, None)[0]
     except OSError as error:
-        return None, f"{path}: cannot be read ({error}); its records are shown without it"
+        reason = str(error)
+    again = "Run the sweep again with the same command: it keeps the records and writes the file anew"
+    return None, f"{path}: cannot be read ({reason}). {again}"
 
 
 def check_owner(folder: Path, sweep: Sweep) -> None:
@@ -189,28 +189,6 @@ def understand(manifest: Manifest, records: Mapping[str, TrialRecord]) -> tuple[
     seeds = tuple(manifest.seeds)
     sweep = Sweep(manifest.name, manifest.question, manifest.profile, base, axes, seeds, manifest.search)
     return sweep, trials, notes
-
-
-def reconstruct(name: str, records: Mapping[str, TrialRecord]) -> tuple[Sweep, list[Trial], list[str]]:
-    """A sweep from records alone. Its axes are the fields in which their configurations differ, its rows are sorted.
-
-    Raises ``ConfigError`` when no record can be read.
-    """
-    trials, notes = [], []
-    for trial_id, record in sorted(records.items()):
-        _add(trials, notes, trial_id, (), record.config)
-    if not trials:
-        raise ConfigError(f"{name}: there are no records that can be shown", *notes)
-    configs = [_unseeded(trial.config) for trial in trials]
-    paths = list(varied(configs)) or ["model"]  # a single configuration is a row of some table too
-    order = sorted(range(len(trials)), key=lambda i: ([_sortable(configs[i], p) for p in paths], trials[i].seed))
-    found = [
-        RecordedTrial(trials[i].config, tuple(label(configs[i], path) for path in paths), trials[i].trial_id)
-        for i in order
-    ]
-    axes = tuple(axis_over(path, [configs[i] for i in order]) for path in paths)
-    seeds = tuple(sorted({trial.seed for trial in trials}))
-    return Sweep(name, NO_QUESTION, "unknown", found[0].config, axes, seeds), found, notes
 
 
 def parse(raw: Mapping[str, Any]) -> TrialConfig:
@@ -308,14 +286,6 @@ def _unseeded(config: TrialConfig) -> dict[str, Any]:
     raw = config.model_dump(mode="json")
     del raw["seed"]
     return raw
-
-
-def _sortable(config: Mapping[str, Any], path: str) -> tuple[int, float, str]:
-    known, value = value_at(config, path)
-    if not known:
-        return 2, 0, ""
-    number = isinstance(value, int | float)
-    return (0, value, "") if number else (1, 0, label(config, path))
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

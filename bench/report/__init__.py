@@ -1,4 +1,4 @@
-"""From records to what people look at: a leaderboard, its tables and its figures. Needs no Ray and no GPU."""
+"""The report of a sweep: tables, figures and the page. It needs neither Ray nor a GPU."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,23 +10,23 @@ from bench.report.tables import as_csv, comparisons_csv, markdown
 from bench.system.files import write_whole
 
 FIGURES = "figures"
-"""Folder of the figures, below that of the report."""
+"""Name of the folder of figures, in the folder of the report."""
 KINDS = ("png", "svg", "pdf")
 NAMES = (page.NAME, "leaderboard.md", "leaderboard.csv", "leaderboard.tex", "comparisons.csv")
 
 
 def targets(folder: Path) -> list[Path]:
-    """Files that ``write`` writes there, beside figures, of which the results decide."""
+    """Returns the files that ``write`` may write; one path stands for all figures."""
     return [*(folder / name for name in NAMES), folder / FIGURES / "figure.png"]
 
 
 def write(results: Results, folder: Path, say: Callable[[str], None] = lambda line: None) -> list[Path]:
-    """Writes all that a report consists of and returns the paths; the same results give the same bytes.
+    """Writes a report and returns the paths of its files; the same results give the same bytes.
 
-    Tables and the page always; comparisons and figures where there is something to compare and to show. say: tells the
-    user a line.
+    Tables and the page are always written; comparisons if rows were compared; figures that the results can fill. say:
+    prints a line to the user.
     """
-    from bench.report import plots  # matplotlib: a second that a process which draws nothing should not pay
+    from bench.report import plots  # matplotlib takes a second to import, and most processes draw nothing
 
     board = results.board()
     texts = (page.html(results, board), markdown(board), as_csv(board), latex(board), comparisons_csv(board))
@@ -48,7 +48,8 @@ def write(results: Results, folder: Path, say: Callable[[str], None] = lambda li
 
 
 def wrote(paths: Sequence[Path], folder: Path) -> str:
-    """What ``write`` has written, in a line; figures are counted."""
+    """Returns a line about the files that ``write`` has written; figures are counted."""
     names = [path.name for path in paths if path.parent == folder]
     count = len(paths) - len(names)
-    return f"wrote to {folder}: {', '.join(names)}" + f", and {count} files in {FIGURES}" * bool(count)
+    figures = f", and {count} files in {FIGURES}" if count else ""
+    return f"wrote to {folder}: {', '.join(names)}{figures}"

@@ -1,6 +1,6 @@
 """Rebuilds a report from records alone: ``python -m bench.report results/adapter_rank [more folders] --out DIR``.
 
-A folder or a bundle may be given wherever results are. The same records give the same files, byte for byte.
+Results are given as folders or as bundles. The same records give the same files, byte for byte.
 """
 
 from bench.system import command
@@ -21,9 +21,9 @@ from bench.config.errors import ConfigError
 from bench.leaderboard import results
 from bench.leaderboard.against import against
 from bench.leaderboard.merge import merge
-from bench.leaderboard.predicted_memory import keep_predictions, predictions
 from bench.leaderboard.results import Results
 from bench.leaderboard.select import select
+from bench.memory.sweep_predictions import keep_predictions, predictions
 from bench.records.store import check_writable
 from bench.report import bundle, terminal
 from bench.system.console import ArgumentParser, Console, complain, console_of_command
@@ -32,7 +32,7 @@ from models.core.paths import expanded
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0, 1 when ``--against`` finds something worse, or 2 when the input is wrong or nothing compares."""
+    """Runs the command. Exit code: 0; 1 if ``--against`` finds something worse; 2 for wrong input or no comparison."""
     options = _parser().parse_args(_joined(arguments))
     console = console_of_command(options.quiet)
 
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
                 for folder in filter(Path.is_dir, options.results):
                     keep_predictions(folder, results.load(folder)[0].trials, say)
             found = merge_all(options.results, stack, say)
-            if options.predict:  # what has no sweep.json to keep them in
+            if options.predict:  # those of bundles, which are not written to
                 found = replace(found, predicted=predictions(found.trials, found.predicted, say))
             found = select(found, options.where, options.sort)
             if out is not None:
@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
 
 
 def merge_all(paths: list[Path], stack: ExitStack, say: Callable[[str], None]) -> Results:
-    """The results of all folders and bundles as one; bundles stay unpacked until the stack closes."""
+    """Returns the results of all folders and bundles as one; bundles stay unpacked until the stack closes."""
     parts = []
     for path in paths:
         part, notes = results.load(stack.enter_context(bundle.opened(path)))
@@ -87,24 +87,24 @@ def merge_all(paths: list[Path], stack: ExitStack, say: Callable[[str], None]) -
 
 
 def _out(options: argparse.Namespace) -> Path | None:
-    """Where the files go; ``None`` when none are asked for."""
+    """Returns the folder of the report; ``None`` if the options ask for no report."""
     if options.out is not None:
         return options.out
     if options.against or options.bundle:
         return None
     if len(options.results) > 1 or options.results[0].is_file():
         raise ConfigError(
-            "say where the files go, as in --out DIR: several results, or a bundle, have no folder of their own"
+            "give a folder for the report, as in --out DIR: several results, or a bundle, have no folder of their own"
         )
     if options.where or options.sort:
         raise ConfigError(
-            "say where the files go, as in --out DIR: a selection does not replace the sweep's own report"
+            "give a folder for the report, as in --out DIR: a selection does not replace the sweep's own report"
         )
     return options.results[0]
 
 
 def _check_targets(options: argparse.Namespace, out: Path | None) -> None:
-    """Raises ``TargetError`` for what would be written over a result, or over what is no file."""
+    """Raises ``TargetError`` if a file of the report would replace an input, or something that is no file."""
     targets = [] if out is None else report.targets(out)
     if options.bundle:
         targets.append(options.bundle)
@@ -113,7 +113,7 @@ def _check_targets(options: argparse.Namespace, out: Path | None) -> None:
 
 
 def _read_from(path: Path) -> Iterator[Path]:
-    """The files that a report of ``path`` is made from: the bundle, or all in the folder that are no report."""
+    """Yields the files behind a report of ``path``: the bundle, or all files of the folder except its report."""
     if path.is_file():
         yield path
     else:
@@ -133,7 +133,7 @@ def _gate(new: Results, old: Results, console: Console) -> int:
 
 
 def _joined(arguments: list[str]) -> list[str]:
-    """``--sort -key`` as ``--sort=-key``: argparse would take the key for an option."""
+    """Joins ``--sort -key`` to ``--sort=-key``, because argparse takes ``-key`` for an option."""
     joined: list[str] = []
     for argument in arguments:
         if joined and joined[-1] == "--sort":
@@ -149,21 +149,21 @@ def _parser() -> ArgumentParser:
         "results", nargs="+", type=expanded, help="results folders or bundles, e.g. results/adapter_rank"
     )
     parser.add_argument(
-        "--out", type=expanded, metavar="DIR", help="where the files go (default: the one folder itself)"
+        "--out", type=expanded, metavar="DIR", help="folder of the report (default: the results folder)"
     )
     parser.add_argument(
-        "--where", action="append", default=[], metavar="COND", help="e.g. model.adapter.rank=8 or 'test.mae<0.1'"
+        "--where", action="append", default=[], metavar="COND", help="e.g. 'model.adapter.rank == 8 and test.mae < 0.1'"
     )
     parser.add_argument(
         "--sort", default="", metavar="KEY", help="e.g. test.s_measure, best first; -KEY is the reverse"
     )
     parser.add_argument("--predict", action="store_true", help="also predict GPU memory (seconds for every model)")
     parser.add_argument("--bundle", type=expanded, metavar="ZIP", help="pack results, tables and figures into one file")
-    parser.add_argument("--with-weights", action="store_true", help="put what was learnt into the bundle too")
+    parser.add_argument("--with-weights", action="store_true", help="put the trained weights into the bundle, too")
     parser.add_argument(
         "--against", type=expanded, metavar="OLD", help="exit with 1 if these results are worse than OLD's"
     )
-    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Results as one zip file: everything from which another machine rebuilds the same tables, and the tables themselves.
+"""Results as one zip file: the report, and all files from which another machine rebuilds the same report.
 
 The same results give the same bytes: files are sorted and carry no dates.
 """
@@ -21,19 +21,19 @@ from bench.records.external_scores import FOLDER
 from bench.system.files import OwnFolder, write_whole
 
 ENVIRONMENT = "environment.txt"
-DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that zip knows
+DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date of the zip format
 LARGEST_BYTES = 8 * 2**30
 MOST_FILES = 200_000
 CHUNK = 1 << 20
 UNREADABLE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError, EOFError, ValueError)
-"""What zipfile raises for files that are broken, encrypted or no zip at all."""
+"""Errors of zipfile for files that are damaged, encrypted or no zip files."""
 
 
 def pack(results: Results, path: Path, with_weights: bool = False) -> int:
-    """Writes the bundle whole or not at all; returns the number of files in it.
+    """Writes a bundle, whole or not at all, and returns the number of files in it.
 
-    Records, per-image scores, samples and memory series, ``sweep.json``, the report, and the packages of this machine
-    (each record names those of its own). Checkpoints only ``with_weights``.
+    It holds records, per-image scores, samples, memory series, ``sweep.json``, the report and a list of this machine's
+    packages (each record names the packages of its own run); ``with_weights`` also the trained weights.
     """
     with OwnFolder() as own:
         staging = own / "bundle"
@@ -60,9 +60,9 @@ def pack(results: Results, path: Path, with_weights: bool = False) -> int:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Path]:
-    """The folder that results lie in: ``path`` itself, or what a bundle holds, for as long as the body runs.
+    """Yields the folder of results: ``path`` itself, or the unpacked bundle, which is deleted afterwards.
 
-    Raises ``ConfigError`` for a file that is no bundle or that one should not unpack.
+    Raises ``ConfigError`` for a file that is no bundle or that is not safe to unpack.
     """
     if not path.is_file():
         yield path
@@ -86,28 +86,15 @@ def _zip(files: dict[str, Path], target: IO[bytes]) -> None:
         for name in sorted(files):
             entry = zipfile.ZipInfo(name, DATE)
             entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.create_system = 3  # Unix, wherever it is written
+            entry.create_system = 3  # Unix, on all systems
             entry.external_attr = (stat.S_IFREG | 0o644) << 16
             archive.writestr(entry, files[name].read_bytes())
 
 
 def _unpack(path: Path, archive: zipfile.ZipFile, target: Path) -> None:
-    """Unpacks what is safe, or nothing."""
+    """Unpacks an archive if all its entries are safe, else nothing."""
     entries = archive.infolist()
-    total = sum(entry.file_size for entry in entries)
-    if total > LARGEST_BYTES or len(entries) > MOST_FILES:
-        raise ConfigError(
-            f"{path}: would unpack to {total / 2**30:.1f} GiB in {len(entries)} files. "
-            f"At most {LARGEST_BYTES // 2**30} GiB in {MOST_FILES} files are taken"
-        )
-    seen: set[tuple[str, ...]] = set()
-    for entry in entries:
-        parts = PurePosixPath(entry.filename).parts
-        outside = entry.filename.startswith("/") or "\\" in entry.filename or ".." in parts or ":" in entry.filename
-        kind = stat.S_IFMT(entry.external_attr >> 16)
-        if outside or not parts or kind not in (0, stat.S_IFREG, stat.S_IFDIR) or parts in seen:
-            raise ConfigError(f"{path}: holds {entry.filename!r}, which no bundle does; nothing was unpacked")
-        seen.add(parts)  # by another spelling it is the same file
+    _check_entries(path, entries)
     for entry in entries:
         place = target.joinpath(*PurePosixPath(entry.filename).parts)
         if entry.is_dir():
@@ -119,14 +106,33 @@ def _unpack(path: Path, archive: zipfile.ZipFile, target: Path) -> None:
             while chunk := source.read(CHUNK):
                 left -= len(chunk)
                 if left < 0:
-                    raise ConfigError(f"{path}: {entry.filename!r} is larger than it says; it is no bundle")
+                    raise ConfigError(f"{path}: {entry.filename!r} is larger than its entry says; it is no bundle")
                 file.write(chunk)
 
 
+def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+    """Raises ``ConfigError`` for too much data, and for entries that are outside, links or duplicates."""
+    total = sum(entry.file_size for entry in entries)
+    if total > LARGEST_BYTES or len(entries) > MOST_FILES:
+        raise ConfigError(
+            f"{path}: would unpack to {total / 2**30:.1f} GiB in {len(entries)} files. "
+            f"At most {LARGEST_BYTES // 2**30} GiB in {MOST_FILES} files are allowed"
+        )
+    seen: set[tuple[str, ...]] = set()
+    for entry in entries:
+        name = entry.filename
+        parts = PurePosixPath(name).parts
+        outside = name.startswith("/") or "\\" in name or ".." in parts or ":" in name
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        if outside or not parts or kind not in (0, stat.S_IFREG, stat.S_IFDIR) or parts in seen:
+            raise ConfigError(f"{path}: holds {name!r}, which no bundle does; nothing was unpacked")
+        seen.add(parts)  # two spellings of one path are the same file
+
+
 def _environment() -> str:
-    """The machine that packed the bundle, as far as others can use it."""
+    """Returns the Python version, system and packages of this machine, one in each line."""
     packages: dict[str, str] = {}
-    for found in distributions():  # of two of one name the first is imported
+    for found in distributions():  # Python imports the first of two with one name
         packages.setdefault((found.metadata["Name"] or "").lower(), found.version)
     packages.pop("", None)
     lines = [f"# packed by Python {platform.python_version()} on {platform.system()} {platform.machine()}"]

@@ -1,20 +1,23 @@
-"""``Leaderboard`` -> a LaTeX document that compiles as it is with pdflatex; its tables go into a paper as they stand.
+"""``Leaderboard`` -> a LaTeX document for pdflatex, whose tables can be copied into a paper.
 
-booktabs, best mean bold, second underlined, as papers do. Accuracy and cost are tables of their own, and long ones are
-continued, so that a page holds them. Everything that LaTeX could misread is escaped; characters that pdflatex's fonts
-lack are written as their code points.
+The tables use booktabs, with the best mean bold and the second-best underlined. Accuracy and cost have tables of their
+own, and a long table is split into parts that fit a page. All characters that LaTeX could misread are escaped;
+characters that pdflatex's fonts lack are written as their code points.
 """
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from bench.leaderboard.columns import ARROWS, UNKNOWN, Column, columns, marks
+from bench.leaderboard.columns import ARROWS, UNKNOWN, Column, columns
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
+from bench.leaderboard.ranking import marks
+from bench.report.legend import embedded_note, legend, sentences
 from bench.report.sections import how_chosen
 from bench.scoring.metrics import METRICS
 
+# pandas' Styler.to_latex saves twenty lines here; but its longtable cannot be scaled to the page, and it needs jinja2.
 LINES_A_PAGE = 34
-LONG_NAME = 28  # characters, beyond which an axis' names are set in several lines
+LONG_NAME = 28  # characters, beyond which the names on an axis are set in several lines
 LONG_WORD = 16
 PREAMBLE = r"""\documentclass[10pt]{article}
 \usepackage[utf8]{inputenc}
@@ -92,7 +95,7 @@ ACCENTS = {
 
 
 def latex(board: Leaderboard) -> str:
-    """A whole document: what the numbers are, and per environment one table of accuracy and one of cost."""
+    """Returns a whole document: the legend, and for each environment a table of accuracy and one of cost."""
     lines = [PREAMBLE, r"\begin{document}", rf"\section*{{{escape(board.name)}}}", escape(board.question), ""]
     lines += _notes(board)
     for number, table in enumerate(board.tables, start=1):
@@ -104,7 +107,7 @@ def latex(board: Leaderboard) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX prints it, letter by letter: nothing in it is a command, a comment or a line's end."""
+    """Escapes a text so that LaTeX prints each character and reads no command, comment or end of a line."""
     return "".join(map(_escaped, " ".join(text.split())))
 
 
@@ -123,81 +126,86 @@ def _escaped(character: str) -> str:
 
 def _notes(board: Leaderboard) -> list[str]:
     lines = [rf"Profile \textbf{{{escape(board.profile)}}}: {escape(board.settings)}.", ""]
-    if board.embedded:
-        parts = escape(" and ".join(board.embedded))
-        lines += [
-            rf"\textbf{{Embedded run}} ({parts}): stand-ins that ship with the suite. These numbers rank settings of a",
-            "tiny model; they are not results of SAM3-UNet.",
-            "",
-        ]
-    seeds = len(board.seeds)
-    over = (
-        f"over {seeds} seeds, {escape('±')} half of the 95\\,\\% interval" if seeds > 1 else "of one seed, whose noise"
-    )
-    lines += [
-        rf"Means {over}{'' if seeds > 1 else ' is unknown'}; best \textbf{{bold}}, second \underline{{underlined}},",
-        rf"{escape('≈')} not distinguishable from the best. {escape('●')} lies on the Pareto front of accuracy and",
-        "memory.",
-        "",
-    ]
-    remarks = [*how_chosen(board), *board.remarks]
-    return lines + [line for remark in remarks if remark for line in (escape(remark.replace("**", "")), "")]
+    if note := embedded_note(board):
+        lines += [rf"\textbf{{{escape(note)}}}", ""]
+    lines += [*sentences(legend(board), r"\textbf{bold}", r"\underline{underlined}", escape), ""]
+    for remark in (*how_chosen(board), *board.remarks):
+        lines += [escape(remark.replace("**", "")), ""]
+    return lines
 
 
 def _tables(board: Leaderboard, table: Table) -> Iterator[str]:
-    """Accuracy, then cost; each with the axes in front and, if it is long, in several parts."""
+    """Yields a table of accuracy and one of cost; each has the axes in front and, if it is long, several parts."""
     shown = columns(board, table)
     axes = [column for column in shown if column.group == "axis"]
     accuracy = [column for column in shown if column.group == "accuracy"]
     rest = [column for column in shown if column.group in ("cost", "state")]
-    of_metric = {column.metric: marks(table, column.metric) for column in shown if column.metric}
-    some_tied = {metric for metric, found in of_metric.items() if any("tied" in kinds for kinds in found.values())}
     where = "; ".join(f"{name} {value}" for name, value in table.environment.items())
-
-    def cell(column: Column, number: int, row: Row) -> str:
-        text = escape(column.text(row))
-        found = of_metric[column.metric][number] if column.metric else set()
-        value, plus_minus, width = text.partition(" " + SPECIAL["±"] + " ")
-        width = rf"\,{{\scriptsize\ensuremath{{\pm}}{width}}}" if plus_minus else ""
-        if "best" in found:
-            value = rf"\textbf{{{value}}}"
-        elif "second" in found:
-            value = rf"\underline{{{value}}}"
-        sign = r"\,\ensuremath{\approx}"
-        room = rf"\phantom{{{sign}}}" if column.metric in some_tied else ""
-        return value + width + (sign if "tied" in found else room)
-
     for title, group in (("Accuracy", accuracy), ("Cost", rest)):
+        cells = [_cells(column, table) for column in group]
         parts = list(_parts(table.rows, axes)) if group else []
         for part, numbers in enumerate(parts, start=1):
             again = f", part {part} of {len(parts)}" if len(parts) > 1 else ""
-            yield from (r"\begin{table}[!htbp]", r"\centering\footnotesize")
-            yield rf"\caption{{{title}{again}. {escape(where)}}}"
-            yield r"\begin{fitted}"
-            yield rf"\begin{{tabular}}{{{_alignment(axes, table.rows)}{'r' * len(group)}}}"
-            yield r"\toprule"
-            yield " & ".join(escape(column.heading) for column in [*axes, *group]) + r" \\"
-            yield r"\midrule"
-            before = None
-            for i in numbers:
-                row = table.rows[i]
-                names = [_breakable(label) for label in row.labels]
-                if before is not None and len(axes) > 1:
-                    if row.labels[0] == before:
-                        names[0] = ""
-                    else:
-                        yield r"\addlinespace"
-                before = row.labels[0] if row.labels else None
-                yield " & ".join([*names, *(cell(column, i, row) for column in group)]) + r" \\"
-            yield from (r"\bottomrule", r"\end{tabular}", r"\end{fitted}", r"\end{table}", "")
+            caption = rf"{title}{again}. {escape(where)}"
+            titles = [column.heading for column in (*axes, *group)]
+            lines = _grouped(table.rows, numbers, list(zip(*cells)))
+            yield from _tabular(caption, titles, lines, _alignment(axes, table.rows) + "r" * len(group))
     for row in table.rows:
         for text in (*row.errors, *(f"† {note}" for note in row.notes)):
             yield rf"{{\footnotesize {escape(', '.join(row.labels))}: {escape(text)}\par}}"
     yield r"\clearpage"
 
 
+def _grouped(rows: Sequence[Row], numbers: Sequence[int], cells: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yields the lines of a table: with several axes, a label on the first one stands once in its group."""
+    before = None
+    for number in numbers:
+        row = rows[number]
+        names = [_breakable(label) for label in row.labels]
+        if before is not None and len(names) > 1:
+            if row.labels[0] == before:
+                names[0] = ""
+            else:
+                yield r"\addlinespace"
+        before = row.labels[0] if row.labels else None
+        yield " & ".join([*names, *cells[number]]) + r" \\"
+
+
+def _cells(column: Column, table: Table) -> list[str]:
+    """Returns the cells of a column, its best mean bold and its second-best underlined."""
+    texts = [escape(column.text(row)) for row in table.rows]
+    found = marks(table, column.metric) if column.metric else [set() for _ in table.rows]
+    sign = r"\,\ensuremath{\approx}"
+    some_tied = any("tied" in kinds for kinds in found)
+    cells = []
+    for text, kinds in zip(texts, found):
+        value, plus_minus, width = text.partition(f" {SPECIAL['±']} ")
+        if "best" in kinds:
+            value = rf"\textbf{{{value}}}"
+        elif "second" in kinds:
+            value = rf"\underline{{{value}}}"
+        if plus_minus:
+            value += rf"\,{{\scriptsize\ensuremath{{\pm}}{width}}}"
+        if "tied" in kinds:
+            value += sign
+        elif some_tied:
+            value += rf"\phantom{{{sign}}}"
+        cells.append(value)
+    return cells
+
+
+def _tabular(caption: str, titles: Sequence[str], lines: Iterable[str], align: str) -> Iterator[str]:
+    """Yields a table; caption and lines are LaTeX already."""
+    yield from (r"\begin{table}[!htbp]", r"\centering\footnotesize", rf"\caption{{{caption}}}")
+    yield from (r"\begin{fitted}", rf"\begin{{tabular}}{{{align}}}", r"\toprule")
+    yield " & ".join(map(escape, titles)) + r" \\"
+    yield r"\midrule"
+    yield from lines
+    yield from (r"\bottomrule", r"\end{tabular}", r"\end{fitted}", r"\end{table}", "")
+
+
 def _parts(rows: Sequence[Row], axes: Sequence[Column]) -> Iterator[list[int]]:
-    """Numbers of the rows that a page holds, page by page."""
+    """Yields the numbers of the rows of each page."""
     part, used = [], 0
     for i, row in enumerate(rows):
         height = max((-(-len(axis.text(row)) // LONG_NAME) for axis in axes), default=1)
@@ -211,25 +219,33 @@ def _parts(rows: Sequence[Row], axes: Sequence[Column]) -> Iterator[list[int]]:
 
 
 def _breakable(name: str) -> str:
-    """A name with places where its long words may go on in the next line."""
-    words = [[word[i : i + LONG_WORD] for i in range(0, len(word), LONG_WORD)] for word in name.split()]
-    return " ".join(r"\hspace{0pt}".join(map(escape, pieces)) for pieces in words)
+    """Returns an escaped name whose long words may be broken at the end of a line."""
+    words = []
+    for word in name.split():
+        pieces = [escape(word[i : i + LONG_WORD]) for i in range(0, len(word), LONG_WORD)]
+        words.append(r"\hspace{0pt}".join(pieces))
+    return " ".join(words)
 
 
 def _alignment(axes: Sequence[Column], rows: Sequence[Row]) -> str:
-    narrow = r">{\raggedright\arraybackslash}p{46mm}"
-    return "".join("l" if all(len(a.text(row)) <= LONG_NAME for row in rows) else narrow for a in axes)
+    """Returns the column types of the axes: as wide as their names, or a paragraph for long names."""
+    types = []
+    for axis in axes:
+        is_long = any(len(axis.text(row)) > LONG_NAME for row in rows)
+        types.append(r">{\raggedright\arraybackslash}p{46mm}" if is_long else "l")
+    return "".join(types)
 
 
 def _external(board: Leaderboard) -> Iterator[str]:
     rows = board.beside.external
-    metrics = [m for m in METRICS if any(m in row.record.scores for row in rows)]
-    lines = [
-        [row.record.name, *(f"{row.record.scores[m]:.3f}" if m in row.record.scores else UNKNOWN for m in metrics)]
-        + [f"not comparable: {row.differs}" if row.differs else ""]
-        for row in rows
-    ]
-    titles = ["external method", *(f"{METRICS[m].label} {ARROWS[METRICS[m].better]}" for m in metrics), ""]
+    metrics = [metric for metric in METRICS if any(metric in row.record.scores for row in rows)]
+    lines = []
+    for row in rows:
+        scores = row.record.scores
+        numbers = [f"{scores[metric]:.3f}" if metric in scores else UNKNOWN for metric in metrics]
+        lines.append([row.record.name, *numbers, f"not comparable: {row.differs}" if row.differs else ""])
+    headings = [f"{METRICS[metric].label} {ARROWS[METRICS[metric].better]}" for metric in metrics]
+    titles = ["external method", *headings, ""]
     yield from _plain("Scored from prediction files, not trained here", titles, lines, "l" + "r" * len(metrics) + "l")
 
 
@@ -247,12 +263,7 @@ def _published(board: Leaderboard) -> Iterator[str]:
     yield from _plain(f"Published on {board.beside.test_set}, not measured here", titles, lines, align)
 
 
-def _plain(caption: str, titles: Sequence[str], lines: Sequence[Sequence[str]], align: str) -> Iterator[str]:
-    for start in range(0, len(lines), LINES_A_PAGE):
-        yield from (r"\begin{table}[!htbp]", r"\centering\footnotesize", rf"\caption{{{escape(caption)}}}")
-        yield from (r"\begin{fitted}", rf"\begin{{tabular}}{{{align}}}", r"\toprule")
-        yield " & ".join(map(escape, titles)) + r" \\"
-        yield r"\midrule"
-        for line in lines[start : start + LINES_A_PAGE]:
-            yield " & ".join(map(escape, line)) + r" \\"
-        yield from (r"\bottomrule", r"\end{tabular}", r"\end{fitted}", r"\end{table}", "")
+def _plain(caption: str, titles: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> Iterator[str]:
+    for start in range(0, len(rows), LINES_A_PAGE):
+        lines = [" & ".join(map(escape, row)) + r" \\" for row in rows[start : start + LINES_A_PAGE]]
+        yield from _tabular(escape(caption), titles, lines, align)

@@ -1,18 +1,19 @@
-"""The Markdown around a leaderboard's tables: which differences hold, external methods, published numbers."""
+"""The Markdown around a leaderboard's tables: resolved differences, external methods, published numbers."""
 
-from bench.leaderboard.columns import SHOWN, not_distinguishable
+from bench.leaderboard.columns import SHOWN
 from bench.leaderboard.leaderboard import Leaderboard, Table
 from bench.leaderboard.published_rows import Beside
+from bench.leaderboard.ranking import not_distinguishable
 from bench.leaderboard.statistics import smallest_resolvable
 from bench.scoring.metrics import METRICS
 from bench.system.sanitize import harmless
 
-PAIRS_SHOWN = 10  # the others are in comparisons.csv
-ENOUGH_SEEDS = 5  # to resolve what a reader would call a clear difference
+PAIRS_SHOWN = 10  # all pairs are in comparisons.csv
+ENOUGH_SEEDS = 5  # number of seeds that resolves clear differences
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is, in a table cell too."""
+    """Escapes a text so that Markdown shows it unchanged, also in the cell of a table."""
     text = harmless(" ".join(text.splitlines()))
     for character in "\\`*_{}[]<>|#&~":
         text = text.replace(character, "\\" + character)
@@ -20,9 +21,9 @@ def escape(text: str) -> str:
 
 
 def differences(table: Table) -> list[str]:
-    """In words: which differences on the main metric hold, and what these seeds could show at all."""
+    """Returns sentences and a table about the differences on the main metric that the tests resolve."""
     metric = table.main_metric
-    compared = [c for c in table.comparisons.get(metric, ()) if c.p is not None]
+    compared = table.tested(metric)
     if len(table.rows) < 2 or not compared:
         return []
     least = min(c.seeds for c in compared)
@@ -46,11 +47,11 @@ def differences(table: Table) -> list[str]:
 
 
 def resolvable(table: Table, digits: int) -> str:
-    """Which differences on the main metric these data could have shown at all; pairs must have been compared."""
-    compared = [c for c in table.comparisons[table.main_metric] if c.p is not None]
+    """Returns a sentence about the smallest difference that could be resolved; pairs must have been compared."""
+    compared = table.tested(table.main_metric)
     least, tests = min(c.seeds for c in compared), len(compared) * table.looks
     times = smallest_resolvable(least, tests)
-    count = f"{len(compared)} pair{'s' * (len(compared) > 1)}"
+    count = f"{len(compared)} pairs" if len(compared) > 1 else "1 pair"
     text = f"Among {count} a difference has to be {times:.{digits}f} times its standard error over {least} seeds"
     if least < ENOUGH_SEEDS:
         text += f" ({smallest_resolvable(ENOUGH_SEEDS, tests):.{digits}f} times with {ENOUGH_SEEDS})"
@@ -58,7 +59,7 @@ def resolvable(table: Table, digits: int) -> str:
 
 
 def how_chosen(board: Leaderboard) -> list[str]:
-    """What a reader must know about rows, seeds and trials that a search or a budget has chosen."""
+    """Returns sentences about rows, seeds and trials that a search or a budget has chosen."""
     search, lines = board.search, []
     rows = [row for table in board.tables for row in table.rows]
     if search.name != "grid":
@@ -82,11 +83,11 @@ def how_chosen(board: Leaderboard) -> list[str]:
         statuses = [status for row in rows for status in row.statuses]
         waiting = f"**{statuses.count('pending')} of {len(statuses)} trials are pending.**"
         lines.append(f"Budget: {limits}. {waiting if 'pending' in statuses else 'No trial is pending.'}")
-    return [text for line in lines for text in ("", line)]
+    return lines
 
 
 def external(beside: Beside) -> list[str]:
-    """Methods that were scored from their files; shown apart, without memory, speed or seeds."""
+    """Returns the table of external methods, which have no memory, speed or seeds."""
     rows = beside.external
     if not rows:
         return []
@@ -105,7 +106,7 @@ def external(beside: Beside) -> list[str]:
 
 
 def published(beside: Beside) -> list[str]:
-    """Numbers from papers, with the distance to the row that rebuilds the method."""
+    """Returns the table of published numbers and their distance to the row that builds the same model."""
     rows = beside.published
     if not rows:
         return []

@@ -1,8 +1,8 @@
 """``Leaderboard`` -> the terminal (rich): one table per environment, rows grouped by their first axis."""
 
 import textwrap
-from collections.abc import Iterator
-from typing import get_args
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, get_args
 
 from rich import box
 from rich.cells import cell_len
@@ -11,15 +11,30 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from bench.leaderboard.against import Verdict, Verdicts
-from bench.leaderboard.columns import ARROWS, Column, columns, marks
+from bench.leaderboard.columns import ARROWS, Column, columns
 from bench.leaderboard.leaderboard import Leaderboard, Table
+from bench.leaderboard.ranking import Mark, marks
+from bench.report.legend import SIGNS, legend, sentences
 from bench.report.sections import how_chosen
 from bench.scoring.metrics import METRICS
 from bench.system.sanitize import harmless
 
 HEADING_WIDTH = 14
-LONG_NAME = 40  # characters, beyond which a name is cut; the files have it whole
-BEST, SECOND, TIED = "*", "²", "≈"
+LONG_NAME = 40  # characters, beyond which a name is shortened; the files have it whole
+BEST, SECOND = "*", "²"
+
+
+class ShownColumn(NamedTuple):
+    """A column as the terminal shows it."""
+
+    column: Column
+    heading: str  # in several lines
+    cells: list[Text]
+
+    @property
+    def width(self) -> int:
+        """Number of characters that the column needs."""
+        return max(map(cell_len, (*self.heading.splitlines(), *(cell.plain for cell in self.cells))))
 
 
 def show(board: Leaderboard, console: Console) -> None:
@@ -28,7 +43,7 @@ def show(board: Leaderboard, console: Console) -> None:
 
 
 def show_verdicts(verdicts: Verdicts, console: Console) -> None:
-    """Prints what changed between two result sets; what did not is only counted."""
+    """Prints the findings of a comparison of two result sets; equal quantities are only counted."""
     for warning in verdicts.warnings:
         console.print(Text(f"WARNING: {warning}", style="bold"))
     shown = [finding for finding in verdicts.findings if finding.verdict != "equal"]
@@ -43,10 +58,9 @@ def show_verdicts(verdicts: Verdicts, console: Console) -> None:
             texts = (_short(f.row), f"{f.quantity} {arrow}".strip(), f.old, f.new, f.verdict, p, f.note)
             made.add_row(*(Text(text, style if text == f.verdict else "") for text in texts))
         console.print(made, soft_wrap=True)
-    counts = {v: sum(f.verdict == v for f in verdicts.findings) for v in get_args(Verdict)}
-    console.print(
-        Text(", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) or "nothing to compare")
-    )
+    all_verdicts = [finding.verdict for finding in verdicts.findings]
+    counts = [f"{all_verdicts.count(verdict)} {verdict}" for verdict in get_args(Verdict) if verdict in all_verdicts]
+    console.print(Text(", ".join(counts) or "nothing to compare"))
 
 
 def _lines(board: Leaderboard, width: int) -> Iterator[RenderableType]:
@@ -54,40 +68,47 @@ def _lines(board: Leaderboard, width: int) -> Iterator[RenderableType]:
     yield Text(f"{board.settings}")
     if board.warning:
         yield Text(board.warning, style="bold")
-    yield from (Text(line.replace("**", "")) for line in (*how_chosen(board), *board.remarks) if line)
+    for line in (*how_chosen(board), *board.remarks):
+        yield Text(line.replace("**", ""))
     for number, table in enumerate(board.tables, start=1):
         if heading := board.environment_heading(number):
             yield Text(heading, style="bold")
-        found = columns(board, table)
-        cells = {id(column): _cells(column, table) for column in found}
-        left_out = []
-        while _width(found, cells) > width and (least := max(found, key=lambda column: column.rank)).rank:
-            found.remove(least)
-            left_out.append(least.title)
-        yield _table(found, cells, table)
+        shown = [ShownColumn(column, _heading(column), _cells(column, table)) for column in columns(board, table)]
+        dropped = _drop_columns(shown, width)
+        yield _table(shown, table)
         yield Text("; ".join(f"{name} {value}" for name, value in table.environment.items()), style="dim")
-        if left_out:
-            yield Text(f"no room for: {', '.join(left_out)}", style="dim")
+        if dropped:
+            yield Text(f"no room for: {', '.join(dropped)}", style="dim")
     yield from _published(board)
-    seeds = len(board.seeds)
-    yield Text(f"{BEST} best mean, {SECOND} second, {TIED} not distinguishable from the best, ● on the Pareto front")
-    yield Text(f"± half of the 95 % interval over {seeds} seeds" if seeds > 1 else "one seed: its noise is unknown")
+    for sentence in sentences(legend(board), BEST, SECOND):
+        yield Text(sentence)
 
 
-def _table(found: list[Column], cells: dict[int, list[Text]], table: Table) -> RichTable:
+def _drop_columns(shown: list[ShownColumn], width: int) -> list[str]:
+    """Removes columns from ``shown`` until the table is at most ``width`` wide; returns the titles of the removed."""
+    dropped = []
+    while sum(one.width for one in shown) + 3 * (len(shown) - 1) > width:
+        first = max(shown, key=lambda one: one.column.dropped)
+        if not first.column.dropped:
+            break
+        shown.remove(first)
+        dropped.append(first.column.title)
+    return dropped
+
+
+def _table(shown: Sequence[ShownColumn], table: Table) -> RichTable:
     made = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    axes = [column for column in found if column.group == "axis"]
-    for column in found:
-        if column.group == "axis":  # names are cut where there is no room, numbers never
-            made.add_column(Text(_heading(column)), justify="left", no_wrap=True, overflow="ellipsis")
+    for one in shown:
+        if one.column.group == "axis":  # a narrow table shortens names, never numbers
+            made.add_column(Text(one.heading), justify="left", no_wrap=True, overflow="ellipsis")
         else:
-            least = _column_width(column, cells)
-            made.add_column(Text(_heading(column)), justify="right", no_wrap=True, min_width=least)
-    grouped = len(axes) > 1 and 2 * len({row.labels[0] for row in table.rows}) <= len(table.rows)
+            made.add_column(Text(one.heading), justify="right", no_wrap=True, min_width=one.width)
+    several_axes = sum(one.column.group == "axis" for one in shown) > 1
+    grouped = several_axes and 2 * len({row.labels[0] for row in table.rows}) <= len(table.rows)
     before = None
     for number, row in enumerate(table.rows):
-        line = [cells[id(column)][number] for column in found]
-        if len(axes) > 1 and row.labels[0] == before:
+        line = [one.cells[number] for one in shown]
+        if several_axes and row.labels[0] == before:
             line[0] = Text("")
         elif grouped and number:
             made.add_section()
@@ -97,17 +118,24 @@ def _table(found: list[Column], cells: dict[int, list[Text]], table: Table) -> R
 
 
 def _cells(column: Column, table: Table) -> list[Text]:
-    if not column.metric:
-        return [Text(_short(column.text(row)) if column.group == "axis" else column.text(row)) for row in table.rows]
-    found = marks(table, column.metric)
-    return [_marked(column.text(row), found[number]) for number, row in enumerate(table.rows)]
+    texts = [column.text(row) for row in table.rows]
+    if column.group == "axis":
+        return [Text(_short(text)) for text in texts]
+    if column.metric is None:
+        return [Text(text) for text in texts]
+    return [_marked(text, found) for text, found in zip(texts, marks(table, column.metric))]
 
 
-def _marked(text: str, found: set[str]) -> Text:
-    sign = BEST if "best" in found else SECOND if "second" in found else ""
-    style = "bold green" if "best" in found else "underline" if "second" in found else ""
-    made = Text(text, style)
-    made.append(sign + TIED * ("tied" in found))
+def _marked(text: str, found: set[Mark]) -> Text:
+    made = Text(text)
+    if "best" in found:
+        made = Text(text, "bold green")
+        made.append(BEST)
+    elif "second" in found:
+        made = Text(text, "underline")
+        made.append(SECOND)
+    if "tied" in found:
+        made.append(SIGNS["tied"])
     return made
 
 
@@ -117,18 +145,10 @@ def _short(name: str) -> str:
 
 
 def _heading(column: Column) -> str:
-    """The heading in lines: a dotted path by its parts, words as a narrow column holds them."""
+    """Returns the heading in several lines: a dotted path is broken after its dots, other titles between words."""
     if column.group == "axis":
         return column.title.removeprefix("model.").replace(".", ".\n")
     return "\n".join(textwrap.wrap(column.heading, HEADING_WIDTH, break_long_words=False))
-
-
-def _column_width(column: Column, cells: dict[int, list[Text]]) -> int:
-    return max(map(cell_len, (*_heading(column).splitlines(), *(cell.plain for cell in cells[id(column)]))))
-
-
-def _width(found: list[Column], cells: dict[int, list[Text]]) -> int:
-    return sum(_column_width(column, cells) for column in found) + 3 * (len(found) - 1)
 
 
 def _published(board: Leaderboard) -> Iterator[RenderableType]:

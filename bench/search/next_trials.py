@@ -19,8 +19,8 @@ from bench.config.errors import ConfigError
 from bench.config.expand import Trial, expand
 from bench.config.search import SearchConfig
 from bench.config.sweep import Sweep
-from bench.leaderboard.columns import best_row, not_distinguishable
-from bench.leaderboard.leaderboard import summarise
+from bench.leaderboard.ranking import best_row, not_distinguishable
+from bench.leaderboard.results import Results, summarise
 from bench.records.record import TrialRecord
 from bench.scoring.metrics import main_metric
 
@@ -240,7 +240,7 @@ def _undecided(
     metric = main_metric(next(iter(known.values()), ()))
     only = {trial_id: {"name": of_trial["name"], metric: of_trial[metric]} for trial_id, of_trial in known.items()}
     found = []
-    for table in summarise(sweep, trials, records, images=only).tables if only else ():
+    for table in summarise(Results(sweep, trials, records, only)).tables if only else ():
         tied = not_distinguishable(table, metric)
         contested = [table.rows[i].labels for i in sorted(tied | {best_row(table, metric)})] if tied else []
         fewest = min((seeds[point] for point in contested), default=len(sweep.seeds))

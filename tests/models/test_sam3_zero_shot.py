@@ -12,7 +12,7 @@ from bench.config.errors import ConfigError
 from bench.config.expand import expand
 from bench.config.sweep import Sweep
 from bench.datasets.core.transforms import to_input
-from bench.leaderboard.leaderboard import summarise
+from bench.leaderboard.results import Results, summarise
 from bench.report.tables import markdown
 from bench.trial import run_trial
 from models import MODELS, sam3_zero_shot
@@ -95,7 +95,7 @@ def test_the_leaderboard_says_not_trained_and_keeps_the_others_memory(trial, tin
     models = {"zero-shot": trial.model.model_dump(), "SAM3-UNet": tiny.model.model_dump()}
     sweep = Sweep("z", "Which?", "embedded", tiny, (Axis.over("model", models),), (0,))
     trials = expand(sweep)
-    board = summarise(sweep, trials, {t.trial_id: run_trial(t.config) for t in trials})
+    board = summarise(Results(sweep, trials, {t.trial_id: run_trial(t.config) for t in trials}))
     zero, unet = board.tables[0].rows
     assert zero.untrained and not unet.untrained and unet.on_front and not zero.on_front
     assert board.tables[0].memory_measure == "rss_bytes"

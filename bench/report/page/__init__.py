@@ -1,8 +1,8 @@
-"""A sweep's results as one HTML file that needs no server and no network: it opens from disk and from an e-mail.
+"""The results of a sweep as one HTML file that needs neither server nor network.
 
-The same results give the same bytes. What users and files can name (labels, questions, errors, image names) reaches
-the page as JSON that cannot end its element, and the document as text, never as markup. The content security policy
-allows the two scripts by their hashes and forbids every request.
+The same results give the same bytes. Texts of users and files (labels, questions, errors, image names) are stored as
+JSON that cannot end its element, and are shown as text, never as markup. The content security policy allows the two
+scripts by their hashes and forbids every request.
 """
 
 import base64
@@ -25,14 +25,14 @@ from bench.report.page.pictures import samples
 from bench.system.sanitize import harmless
 
 NAME = "page.html"
-"""Of the file, in the folder of the results."""
+"""Name of the file in the folder of results."""
 LIMIT_BYTES = 7_900_000
-"""Samples are left out beyond it: mail servers often refuse ten million, which 8 MB are once they are encoded."""
+"""Largest size of the page; further samples are left out. Mail servers often refuse the 10 MB of 8 encoded MB."""
 SCRIPTS = ("document.js", "table.js", "plots.js", "trial.js", "compare.js", "main.js")
 
 
 def html(results: Results, board: Leaderboard) -> str:
-    """The whole page."""
+    """Returns the whole page."""
     data = content(results, board)
     parts = {
         "title": markup.escape(harmless(board.name)),
@@ -47,14 +47,14 @@ def html(results: Results, board: Leaderboard) -> str:
 
 
 def _json(data: Any) -> str:
-    """JSON that stays inside its ``<script>`` element whatever it holds, and whose texts turn and hide nothing."""
+    """Returns JSON that cannot end its ``<script>`` element, without characters that hide or reverse text."""
     text = json.dumps(_harmless(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return re.sub("[<>&\u2028\u2029\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _harmless(data: Any) -> Any:
     if isinstance(data, str):
-        return harmless(data, keep="\n\t\u2028\u2029")  # line ends do no more than that in a page
+        return harmless(data, keep="\n\t\u2028\u2029")  # a page may show the ends of lines
     if isinstance(data, Mapping):
         return {_harmless(name): _harmless(value) for name, value in data.items()}
     return [_harmless(value) for value in data] if isinstance(data, list | tuple) else data
@@ -67,19 +67,19 @@ def _asset(name: str) -> str:
 
 @cache
 def _script() -> str:
-    """The page's own code, one script element."""
+    """Returns the code of the page, for one script element."""
     return "\n".join(['"use strict";', *(_asset(name) for name in SCRIPTS)])
 
 
 @cache
 def _packed_plotly() -> str:
-    """plotly.js, a third of its size: the browser unpacks it."""
+    """Returns plotly.js, compressed to a third of its size; the browser unpacks it."""
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
 
 
 @cache
 def _policy() -> str:
-    """No request may leave the page; styles and pictures come from it alone."""
+    """Returns the content security policy: no requests; styles and pictures of the page itself only."""
     hashes = [base64.b64encode(hashlib.sha256(t.encode()).digest()).decode() for t in (_script(), get_plotlyjs())]
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
     return (

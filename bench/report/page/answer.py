@@ -1,18 +1,20 @@
-"""What a sweep says, in sentences: which differences hold, what they cost in memory, and what is not known."""
+"""The answer of a sweep in sentences: which differences are resolved, what they cost in memory, what is unknown."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from bench.leaderboard.columns import best_row, not_distinguishable
-from bench.leaderboard.leaderboard import GIB, MEMORY_MEASURES, Table, measured_memory, memory_noise_floor, unresolved
+from bench.leaderboard.leaderboard import Table, measured_memory
+from bench.leaderboard.noise_floor import memory_noise_floor, unresolved
+from bench.leaderboard.ranking import best_row, not_distinguishable
+from bench.records.memory import GIB, measure_of
 from bench.report.sections import resolvable
 from bench.scoring.metrics import METRICS
 
-NAMED = 6  # rows named in a sentence; the others are counted
+NAMED = 6  # most rows that a sentence names; the others are counted
 
 
 def verdict(table: Table, axes: Sequence[str]) -> tuple[str, str]:
-    """A few words, and the sentence behind them, about the main metric."""
+    """Returns the verdict on the main metric in a few words, and its explanation."""
     metric, label = table.main_metric, METRICS[table.main_metric].label
     scored = {i: row.cells[f"test.{metric}"] for i, row in enumerate(table.rows) if f"test.{metric}" in row.cells}
     if not scored:
@@ -24,7 +26,7 @@ def verdict(table: Table, axes: Sequence[str]) -> tuple[str, str]:
     if len(scored) == 1:
         only = f"Only {name(table.rows[best].labels, axes)} has a score: {value}."
         return "One row.", f"{only} There is nothing to compare it with."
-    compared = [c for c in table.comparisons.get(metric, ()) if c.p is not None]
+    compared = table.tested(metric)
     if not compared:
         least = min(cell.count for cell in scored.values())
         why = "one seed says nothing about seed noise" if least < 2 else "per-image scores are not there"
@@ -44,19 +46,19 @@ def verdict(table: Table, axes: Sequence[str]) -> tuple[str, str]:
 
 
 def statistics(table: Table) -> list[str]:
-    """What these data could have shown at all; no sentences where nothing was tested."""
-    if all(c.p is None for c in table.comparisons.get(table.main_metric, ())):
+    """Returns a sentence about the smallest difference that could be resolved; none if nothing was tested."""
+    if not table.tested(table.main_metric):
         return []
     method = "Paired differences, bootstrap over seeds and images, Holm's correction over all pairs, 5 % level."
     return [f"{resolvable(table, 1)} {method}"]
 
 
 def memory(table: Table, axes: Sequence[str]) -> list[str]:
-    """Who needs least, who is on the front, and what the repeats resolve."""
+    """Returns a sentence about the least memory, the front, and the differences of memory that repeats resolve."""
     rows = [row for row in table.rows if measured_memory(row, table)]
     if not rows:
         return ["No measure of memory is known of every row that was trained, so there is no Pareto front."]
-    measure = MEMORY_MEASURES[table.memory_measure]
+    measure = measure_of(table.memory_measure).short
     least = min(rows, key=lambda row: measured_memory(row, table).mean)
     front = [i for i, row in enumerate(table.rows) if row.on_front]
     text = f"Least memory in training: {name(least.labels, axes)}, {measured_memory(least, table).mean / GIB:.3f} GiB "
@@ -72,19 +74,22 @@ def memory(table: Table, axes: Sequence[str]) -> list[str]:
 
 
 def states(table: Table) -> list[str]:
-    """What became of the trials that are not ok."""
+    """Returns a sentence that counts the trials that are not ok; none if all are ok."""
     counts = Counter(status for row in table.rows for status in row.statuses)
     others = [f"{count} {status}" for status, count in sorted(counts.items()) if status != "ok"]
     return [f"Of {counts.total()} trials {counts['ok']} are ok; {', '.join(others)}."] if others else []
 
 
 def name(labels: Sequence[str], axes: Sequence[str]) -> str:
-    """A row by its labels, each after its axis's short name: "rank 64, width 16"."""
-    return ", ".join(label if axis == "variant" else f"{_short(axis)} {label}" for axis, label in zip(axes, labels))
+    """Returns the name of a row: its labels, each after the short name of its axis, as in "rank 64, width 16"."""
+    parts = []
+    for axis, label in zip(axes, labels):
+        parts.append(label if axis == "variant" else f"{_short(axis)} {label}")
+    return ", ".join(parts)
 
 
 def _short(axis: str) -> str:
-    """The last part of a dotted path; of ``model.adapter.name`` the part that is named."""
+    """Returns the last part of a dotted path; the last but one for a path that ends in ``name``."""
     *parents, last = axis.split(".")
     return parents[-1] if last == "name" and parents else last
 

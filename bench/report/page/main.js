@@ -23,8 +23,7 @@ function runningBanner() {
 
 function embeddedWarning() {
   if (!data.embedded.length) return null;
-  return el("p", { class: "warning", role: "note" }, el("strong", null, `Embedded run (${data.embedded.join(" and ")}): `),
-    "stand-ins that ship with the suite, made to run on any machine. These numbers rank settings of a tiny model; they are not results of SAM3-UNet.");
+  return el("p", { class: "warning", role: "note" }, el("strong", null, data.embedded));
 }
 
 function answerSection() {

@@ -1,4 +1,4 @@
-"""Sample predictions of all trials, as many as there is room for, every picture once."""
+"""Sample predictions of all trials, as many as the page has room for; each picture is stored once."""
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,14 +9,15 @@ from bench.report.page.trials import number
 from bench.scoring.sample_predictions import Sample, load_samples
 
 ORDER = ("shared", "worst", "best", "median")
-"""In which samples are taken in: without the shared ones two trials cannot be compared."""
+"""Order in which samples are added: the shared ones first, because only they can be compared between trials."""
 
 
 def samples(results: Results, room: int) -> dict[str, Any]:
-    """Samples by trial, their pictures once each, within ``room`` bytes, and how many had to stay out."""
-    found = {
-        i: load_samples(results.folders[i], i) for i in (t.trial_id for t in results.trials) if i in results.folders
-    }
+    """Returns samples by trial, their pictures, each once, and the number of samples that exceeded ``room`` bytes."""
+    found = {}
+    for trial in results.trials:
+        if trial.trial_id in results.folders:
+            found[trial.trial_id] = load_samples(results.folders[trial.trial_id], trial.trial_id)
     pictures: dict[bytes, int] = {}
     shown: dict[str, list[dict[str, Any]]] = {trial_id: [] for trial_id, samples in found.items() if samples}
     left_out = 0
@@ -40,7 +41,7 @@ def samples(results: Results, room: int) -> dict[str, Any]:
 
 
 def _by_importance(found: Mapping[str, Sequence[Sample]]) -> Iterator[tuple[str, Sample]]:
-    """Every sample once: of all trials the first that is shared, the second, and so on; then the other reasons."""
+    """Yields every sample once: of all trials the first shared one, then the second, and so on; then other reasons."""
     seen = set()
     for reason in ORDER:
         of_reason = {trial_id: [s for s in samples if reason in s.why] for trial_id, samples in found.items()}

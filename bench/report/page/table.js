@@ -125,7 +125,7 @@ function tableSection() {
       select("State", states, view.state, (value) => { view.state = value; refresh(); }),
       check("on the front", view.front, (on) => { view.front = on; refresh(); })),
     el("details", null, el("summary", null, "Columns"), el("div", { class: "choices" }, columns)),
-    count, tables, el("p", { class: "muted" }, legend()));
+    count, tables, el("p", { class: "muted" }, withStrong(data.legend)));
 }
 
 function tableHead(table, i) {
@@ -141,14 +141,6 @@ function tableFoot(table) {
   if (wrong.length) found.push(el("details", null, el("summary", null, `What went wrong (${wrong.length})`), el("ul", null, wrong)));
   if (notes.length) found.push(el("ul", { class: "plain muted" }, notes));
   return found;
-}
-
-function legend() {
-  const seeds = data.seeds.length;
-  const spreads = seeds > 1 ? `Means ± half of their 95 % interval over ${seeds} seeds. The best mean is bold; ≈ is not distinguishable from it.`
-    : "One seed: how much of a difference is seed noise is unknown, and nothing is tested.";
-  return `${spreads} Scores are of the test split after the last epoch; choose by val. Memory is the peak in training. ` +
-    "● lies on the Pareto front of accuracy and memory. – could not be measured.";
 }
 
 function besideSection() {

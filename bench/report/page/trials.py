@@ -1,4 +1,4 @@
-"""Single trials for the page: their settings against the base, curves, scores of every image, where they come from."""
+"""Single trials for the page: settings that differ from the base, curves, per-image scores, provenance."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,17 @@ from bench.report.page import answer
 from bench.report.page.series import memory_series
 
 IMAGE_SCORES_BYTES = 2_000_000
-"""Beyond it the scores of single images are left out, of the last trials first: 5,000 images times 100 trials."""
-NO_SCORE = 65535  # of an image, where scores are 0..65534 for 0..1
-_ABSENT = object()  # a field that one of two models does not have
+"""Largest size of all per-image scores, as of 100 trials with 5,000 images; those of the last trials are left out."""
+NO_SCORE = 65535  # code of an unknown score; scores of 0..1 have codes 0..65534
+_ABSENT = object()  # value of a field that a model does not have
 
 
 def trials(
     results: Results, base: Mapping[str, Any], mains: Mapping[str, str], states: Mapping[str, str]
 ) -> dict[str, Any]:
-    """All trials by id, the lists of image names that they share, and how many had to do without their images.
+    """Returns all trials by id, the lists of image names that they share, and the number of left-out image scores.
 
-    base: the base configuration by dotted path; mains and states: main metric and state of every trial.
+    base: the base configuration by dotted path; mains, states: main metric and state of each trial, by trial id.
     """
     sets: dict[tuple[str, ...], int] = {}
     kept = _within(results, IMAGE_SCORES_BYTES)
@@ -48,7 +48,7 @@ def _trial(
     states: Mapping[str, str],
     with_images: bool,
 ) -> dict[str, Any]:
-    """One trial; ``sets`` collects the lists of image names, which many trials share."""
+    """Returns one trial; ``sets`` collects the lists of image names, which many trials share."""
     trial_id = trial.trial_id
     record, main = results.records.get(trial_id), mains[trial_id]
     here = flat(trial.config.model_dump(mode="json"))
@@ -67,12 +67,14 @@ def _trial(
         found["error"] = "\n".join(f"missing {item.kind}: {item.what}; {item.remedy}" for item in needs)
     if record is None:
         return found
-    points = [[p.epoch, p.train_loss, p.val_loss, p.lr] for p in record.curve]
+    curve = []
+    for point in record.curve:
+        curve.append([number(value) for value in (point.epoch, point.train_loss, point.val_loss, point.lr)])
     found |= {
         "error": record.error,
         "scores": {name: number(value) for name, value in (record.scores or {}).items()},
         "val": {name: number(value) for name, value in (record.val_scores or {}).items()},
-        "curve": [[number(value) for value in point] for point in points],
+        "curve": curve,
         "memory": memory_series(results.folders.get(trial_id), trial_id, len(results.trials)),
         "provenance": _provenance(record),
     }
@@ -89,7 +91,7 @@ def _provenance(record: TrialRecord) -> dict[str, str]:
 
 
 def _within(results: Results, budget: int) -> set[str]:
-    """Ids of the first trials whose per-image scores fit."""
+    """Returns the ids of the first trials whose per-image scores fit the budget, in bytes."""
     kept = set()
     for trial in results.trials:
         images = results.images.get(trial.trial_id)
@@ -100,7 +102,7 @@ def _within(results: Results, budget: int) -> set[str]:
 
 
 def _packed(values: Sequence[float]) -> str:
-    """Scores of 0..1 in 16 bits each, little end first, in base64: a third of what they are as text."""
+    """Returns scores of 0..1 as 16-bit little-endian integers in base64, a third of their size as text."""
     scores = np.asarray(values, dtype=float)
     known = np.isfinite(scores)
     levels = np.round(np.clip(np.where(known, scores, 0), 0, 1) * (NO_SCORE - 1)).astype("<u2")
@@ -108,14 +110,18 @@ def _packed(values: Sequence[float]) -> str:
 
 
 def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Values by dotted path."""
+    """Returns the leaves of a tree by dotted path."""
     found: dict[str, Any] = {}
     for name, value in tree.items():
-        found |= flat(value, f"{above}{name}.") if isinstance(value, dict) and value else {f"{above}{name}": value}
+        if isinstance(value, dict) and value:
+            found |= flat(value, f"{above}{name}.")
+        else:
+            found[f"{above}{name}"] = value
     return found
 
 
 def text(value: Any) -> str:
+    """Returns a value of a configuration as YAML spells it; a dash for a field that does not exist."""
     if value is _ABSENT:
         return "–"
     if isinstance(value, list):
@@ -126,5 +132,5 @@ def text(value: Any) -> str:
 
 
 def number(value: float | None) -> float | None:
-    """Seven digits, as many as anyone looks at; ``None`` for what is no number."""
+    """Rounds to seven digits; ``None`` for a value that is missing or not finite."""
     return float(f"{value:.7g}") if value is not None and isfinite(value) else None

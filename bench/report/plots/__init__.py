@@ -2,7 +2,7 @@
 
 import re
 
-import bench.report.plots.no_backend  # noqa: F401  # before whatever imports matplotlib
+import bench.report.plots.no_backend  # noqa: F401  # before matplotlib is imported
 from matplotlib.figure import Figure
 
 from bench.leaderboard.leaderboard import Leaderboard
@@ -34,8 +34,10 @@ __all__ = [
 
 
 def figures(results: Results, board: Leaderboard) -> dict[str, Figure]:
-    """All figures that these results can fill, by file name without suffix; those of further environments end in
-    ``_environment_2`` and so on."""
+    """Returns all figures that the results can fill, by file name without suffix.
+
+    Names of figures of further environments end in ``_environment_2`` and so on.
+    """
     found: dict[str, Figure | None] = {}
     for number, table in enumerate(board.tables, start=1):
         suffix = f"_environment_{number}" if number > 1 else ""

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from bench.leaderboard.leaderboard import GIB, Cell, Leaderboard, Row, Table
+from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table
 from bench.leaderboard.results import Results
+from bench.records.memory import GIB
 from bench.records.record import TrialRecord
 from bench.report.plots.style import (
     Canvas,
@@ -32,23 +33,25 @@ from bench.report.plots.style import (
 )
 
 LONGEST_LABEL = 2.3  # inches
-LONGEST_TICK = 0.45  # longer names of numbers stand as names do
-BANDED = 2  # with more curves, bands would hide each other, and bars stand in for them
-LOG_FROM = 4  # ratio of the largest to the smallest value from which a logarithmic axis shows more
+LONGEST_TICK = 0.45  # inches; numbers with longer labels are drawn as names
+BANDED = 2  # most curves with bands; more curves have bars, since bands would hide each other
+LOG_FROM = 4  # ratio of the largest to the smallest value from which the axis is logarithmic
 
 
 @dataclass(frozen=True)
 class Panel:
+    """A quantity that is drawn against the axis."""
+
     title: str
-    cell: Callable[[Row], Cell | None]
-    of_record: Callable[[TrialRecord], float | None]  # the same of one trial that is ok
+    cell: Callable[[Row], Cell | None]  # mean of a row
+    of_record: Callable[[TrialRecord], float | None]  # value of one trial that is ok
 
 
 def axis_curves(results: Results, board: Leaderboard, table: Table, axis: int) -> Figure | None:
-    """Panels for accuracy, peak memory and training speed against the board's axis of this number.
+    """Draws accuracy, peak memory and training speed against the board's axis of this number.
 
-    Rows that differ on the other axes are curves of their own. An axis of numbers is drawn to scale (log2 where they
-    span a factor of 4), an axis of names as dots in the sweep's order. ``None`` with fewer than two measured points.
+    Rows that differ on the other axes are curves of their own. An axis of numbers is drawn to scale (log2 if they span
+    a factor of 4), an axis of names as dots in the sweep's order. ``None`` with fewer than two measured points.
     """
     rows = [row for row in table.rows if accuracy(row, table)]
     labels = list(dict.fromkeys(row.labels[axis] for row in rows))
@@ -91,14 +94,14 @@ def _gib(record: TrialRecord, table: Table) -> float | None:
 
 
 def _of_seeds(results: Results, row: Row, panel: Panel) -> list[float]:
-    """What the trials of a row measured, one by one."""
+    """Returns the values of the trials of a row."""
     records = [results.records[i] for i in row.trial_ids if i in results.records]
     values = [panel.of_record(record) for record in records if record.scores]
     return [value for value in values if value is not None]
 
 
 def _numbers(results: Results, axis: str, labels: Sequence[str]) -> dict[str, float] | None:
-    """The axis's values by label, if all are different numbers."""
+    """Returns the numbers of an axis by label; ``None`` unless all are numbers and differ."""
     chosen = next((a for a in results.sweep.axes if a.name == axis), None)
     given = {label: changes.get(axis) for label, changes in chosen.points} if chosen else {}
     values = {label: given.get(label, label) for label in labels}
@@ -111,11 +114,18 @@ def _numbers(results: Results, axis: str, labels: Sequence[str]) -> dict[str, fl
 
 
 def _note(board: Leaderboard, mark: str) -> str:
-    return spread_in_words(board, mark) + ("; small points: single seeds" if len(board.seeds) > 1 else "")
+    note = spread_in_words(board, mark)
+    return f"{note}; small points: single seeds" if len(board.seeds) > 1 else note
+
+
+def _cells(panel: Panel, groups: Mapping[tuple[str, ...], Mapping[str, Row]]) -> list[Cell]:
+    """Returns the cells of all rows that the panel's quantity was measured for."""
+    cells = [panel.cell(row) for by_label in groups.values() for row in by_label.values()]
+    return [cell for cell in cells if cell is not None]
 
 
 def _single(look: dict) -> dict:
-    """Of a single seed: a small point in the colour of its curve."""
+    """Returns the look of a single seed: a small point in the colour of its curve."""
     return {"color": look["color"], "markersize": 3, "alpha": 0.7, "zorder": 2}
 
 
@@ -134,16 +144,13 @@ def _curves(
     ordered = sorted(values, key=values.get)
     for panel, axes in zip(panels, every):
         for number, by_label in enumerate(groups.values()):
-            points = [
-                (values[label], cell)
-                for label in ordered
-                if label in by_label and (cell := panel.cell(by_label[label]))
-            ]
-            if not points:
+            measured = [label for label in ordered if label in by_label and panel.cell(by_label[label])]
+            if not measured:
                 continue
-            x = [value for value, _ in points]
-            y = np.array([cell.mean for _, cell in points])
-            reach = np.array([cell.half_width or 0 for _, cell in points])
+            x = [values[label] for label in measured]
+            cells = [panel.cell(by_label[label]) for label in measured]
+            y = np.array([cell.mean for cell in cells])
+            reach = np.array([cell.half_width or 0 for cell in cells])
             look = line_look(number)
             axes.plot(x, y, markersize=4.5, markerfacecolor="white", zorder=3, **look)
             for label in by_label:
@@ -153,7 +160,7 @@ def _curves(
                 axes.fill_between(x, y - reach, y + reach, color=look["color"], alpha=0.13, linewidth=0)
             else:
                 axes.errorbar(x, y, yerr=reach, fmt="none", ecolor=look["color"], elinewidth=0.6, alpha=0.6)
-        axes.set_ylim(limits([cell for g in groups.values() for row in g.values() if (cell := panel.cell(row))]))
+        axes.set_ylim(limits(_cells(panel, groups)))
         _scale(axes, [values[label] for label in ordered], ordered, 0.8 * 7.2 / len(panels))
         axes.set_title("\n".join(wrap(panel.title, 6.6 / len(panels), 8)), loc="left", fontsize=8)
         axes.set_xlabel(fields(board)[axis])
@@ -162,7 +169,7 @@ def _curves(
 
 
 def _scale(axes: Axes, values: Sequence[float], labels: Sequence[str], width: float) -> None:
-    """Ticks at the values; those that would touch the one before are left out."""
+    """Puts ticks at the values; labels that would touch the one before are left out."""
     if values[0] > 0 and values[-1] / values[0] >= LOG_FROM:
         axes.set_xscale("log", base=2)
     places = [math.log2(v) for v in values] if axes.get_xscale() == "log" else list(values)
@@ -187,7 +194,7 @@ def _dots(
     groups: Mapping[tuple[str, ...], Mapping[str, Row]],
     values: Mapping[str, float],
 ) -> Figure:
-    """Names on the left, one line each, and a dot in every panel: no name is turned or cut by its neighbour."""
+    """Draws names on the left, one in each line, and a dot in every panel; names are neither turned nor cut."""
     room = 0.2 + 0.09 * (len(groups) - 1)
     note = _note(board, "bars")
     height = 0.75 + room * len(values)
@@ -204,7 +211,7 @@ def _dots(
                     axes.errorbar(cell.mean, values[label] + shift, linestyle="", zorder=3, **bar, **look)
                     found = _of_seeds(results, row, panel)
                     axes.plot(found, [values[label] + shift] * len(found), ".", **_single(look))
-        axes.set_xlim(limits([cell for g in groups.values() for row in g.values() if (cell := panel.cell(row))]))
+        axes.set_xlim(limits(_cells(panel, groups)))
         axes.set_title("\n".join(wrap(panel.title, 4.9 / len(panels), 8)), loc="left", fontsize=8)
         axes.locator_params(axis="x", nbins=4)
         axes.tick_params(axis="x", labelsize=8)
@@ -221,12 +228,12 @@ def _columns(groups: Mapping[tuple[str, ...], object]) -> int:
 
 
 def _below(groups: Mapping[tuple[str, ...], object]) -> float:
-    """Inches of the legend below the panels."""
+    """Returns the height in inches of the legend below the panels."""
     return legend_height(math.ceil(len(groups) / _columns(groups)) + 1, 7.5) if len(groups) > 1 else 0
 
 
 def _legend(place: Canvas, board: Leaderboard, axis: int, groups: Mapping[tuple[str, ...], object]) -> None:
-    """What the curves are, where there are several."""
+    """Adds a legend that names the curves if there are several."""
     if len(groups) < 2:
         return
     others = [field for number, field in enumerate(fields(board)) if number != axis]

@@ -1,6 +1,6 @@
-"""Which fonts draw the texts of figures: matplotlib's own and, for characters that it lacks, fonts of this machine.
+"""The fonts of figures: matplotlib's own font, and fonts of this machine for characters that it lacks.
 
-A character that no font has is drawn as a box. matplotlib would warn of it at each measure and each file.
+A character that no font has is drawn as a box. matplotlib warns of it each time it measures or draws the text.
 """
 
 import unicodedata
@@ -14,11 +14,11 @@ from matplotlib.font_manager import FontProperties, findfont, fontManager, get_f
 from bench.leaderboard.leaderboard import Leaderboard
 from bench.system.sanitize import UNSEEN
 
-SHOWN = 10
+SHOWN = 10  # most characters that a message names
 
 
 def texts_of(board: Leaderboard) -> list[str]:
-    """What figures say of a board and what its user has named."""
+    """Returns the texts that figures take from a leaderboard."""
     rows = [row for table in board.tables for row in table.rows]
     environments = [value for table in board.tables for value in table.environment.values()]
     labels = [label for row in rows for label in row.labels]
@@ -27,7 +27,7 @@ def texts_of(board: Leaderboard) -> list[str]:
 
 @contextmanager
 def fonts_for(texts: Iterable[str]) -> Iterator[None]:
-    """What is drawn in the body has the fonts that these texts need, as far as they are installed."""
+    """Selects the installed fonts that these texts need, for all figures that the body draws."""
     more, _ = _chosen("".join(texts))
     families = [*matplotlib.rcParams["font.family"], *more]
     with matplotlib.rc_context({"font.family": families} if more else {}):
@@ -35,7 +35,7 @@ def fonts_for(texts: Iterable[str]) -> Iterator[None]:
 
 
 def undrawable(texts: Iterable[str]) -> str:
-    """A line about the characters of texts that no installed font has; empty where all can be drawn."""
+    """Returns a line about the characters that no installed font has; empty if all can be drawn."""
     _, lacking = _chosen("".join(texts))
     if not lacking:
         return ""
@@ -46,7 +46,10 @@ def undrawable(texts: Iterable[str]) -> str:
 
 @cache
 def _chosen(text: str) -> tuple[tuple[str, ...], str]:
-    """Families beside the usual one, the one that adds most first; and the characters that none of all has."""
+    """Returns the font families that are needed, and the characters that no family has.
+
+    The family that adds most characters is the first.
+    """
     own = get_font(findfont(FontProperties())).get_charmap()
     seen = (c for c in dict.fromkeys(text) if unicodedata.category(c) not in UNSEEN)
     lacking = {c for c in seen if ord(c) not in own}
@@ -62,19 +65,19 @@ def _chosen(text: str) -> tuple[tuple[str, ...], str]:
 
 
 def _installed() -> dict[str, str]:
-    """The file of each family's upright font. Last-resort fonts are left out: they draw boxes for all characters."""
+    """Returns the files of upright fonts by family, without last-resort fonts, which draw boxes for all characters."""
     upright = [e for e in fontManager.ttflist if e.style == "normal" and not e.name.startswith("Last Resort")]
     return {entry.name: entry.fname for entry in sorted(upright, key=lambda e: (-abs(e.weight - 400), e.fname))}
 
 
 def _drawn(path: str, characters: set[str]) -> set[str]:
-    """Which of the characters a font can draw."""
+    """Returns the characters that a font can draw."""
     try:
         font = get_font(path)
         known = font.get_charmap()
         found = {c for c in characters if ord(c) in known}
         for character in found:
             font.load_char(ord(character))
-    except (OSError, RuntimeError, ValueError):  # damaged, or of pictures in one size only, as for emoji
+    except (OSError, RuntimeError, ValueError):  # a damaged font, or one of bitmaps, as for emoji
         return set()
     return found

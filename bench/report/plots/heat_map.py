@@ -1,4 +1,4 @@
-"""Two axes of a sweep as a map: accuracy and memory in every cell, and what became of the cells that have none."""
+"""Two axes of a sweep as a heat map: accuracy and memory in every cell, or the status of its trials."""
 
 from collections.abc import Callable, Sequence
 
@@ -24,20 +24,21 @@ from bench.report.plots.style import (
     wrap,
 )
 
-MOST_CELLS = 40  # across or down: beyond that, numbers in cells cannot be read
-MOST_BLOCKS = 6  # of the points of further axes
+MOST_CELLS = 40  # in a row or column; numbers in smaller cells cannot be read
+MOST_BLOCKS = 6  # most pairs of maps, one for each point of further axes
 LONGEST_LABEL = 1.6  # inches
 SIZE = 7.5
-COLOURS = "cividis"  # as dark in grey as in colour, and even for colour-blind readers
+COLOURS = "cividis"  # its brightness rises evenly, also in grey and for colour-blind readers
 DARK = 0.5  # luminance below which a cell's numbers are white
 
 
 def heat_map(board: Leaderboard, table: Table) -> Figure | None:
-    """Accuracy and peak memory over the board's first two axes that vary; one pair of maps for each point of others.
+    """Draws accuracy and peak memory over the board's first two axes that vary, for each point of further axes.
 
-    Cells without a number are hatched and say their status. ``None`` for fewer than two axes or too many cells.
+    Cells without a number are hatched and show the status. ``None`` for fewer than two axes or too many cells.
     """
-    varied = [i for i in range(len(board.axes)) if len({row.labels[i] for row in table.rows}) > 1]
+    labels = [list(dict.fromkeys(column)) for column in zip(*(row.labels for row in table.rows))]  # of each axis
+    varied = [axis for axis, found in enumerate(labels) if len(found) > 1]
     if len(varied) < 2 or not any(accuracy(row, table) for row in table.rows):
         return None
     down, across = varied[:2]
@@ -45,7 +46,7 @@ def heat_map(board: Leaderboard, table: Table) -> Figure | None:
     for row in table.rows:
         rest = tuple(label for i, label in enumerate(row.labels) if i not in (down, across))
         blocks.setdefault(rest, []).append(row)
-    names = [list(dict.fromkeys(row.labels[i] for row in table.rows)) for i in (down, across)]
+    names = [labels[down], labels[across]]
     if max(map(len, names)) > MOST_CELLS or len(blocks) > MOST_BLOCKS:
         return None
     maps: list[tuple[str, Callable[[Row], Cell | None]]] = [(accuracy_label(table), lambda row: accuracy(row, table))]
@@ -64,8 +65,8 @@ def heat_map(board: Leaderboard, table: Table) -> Figure | None:
         every = figure.subplots(len(blocks), len(maps), squeeze=False, sharey=True)
         for line, (rest, rows) in zip(every, blocks.items()):
             for axes, (title, cell) in zip(line, maps):
-                every_value = [found.mean for row in table.rows if (found := cell(row))]
-                scale = Normalize(min(every_value), max(every_value))
+                means = [cell(row).mean for row in table.rows if cell(row)]
+                scale = Normalize(min(means), max(means))
                 _map(axes, rows, names, (down, across), cell, scale, room)
                 title = f"{title} ({', '.join(rest)})" if rest else title
                 axes.set_title("\n".join(wrap(title, room * len(names[1]), 8)), loc="left", fontsize=8)
@@ -83,9 +84,9 @@ def _map(
     scale: Normalize,
     room: float,
 ) -> None:
-    """Fills a map's cells; ``room`` is their width in inches."""
+    """Fills the cells of a map; ``room`` is the width of a cell in inches."""
     colours = matplotlib.colormaps[COLOURS]
-    by_place = {tuple(row.labels[i] for i in order): row for row in rows}
+    by_place = {(row.labels[order[0]], row.labels[order[1]]): row for row in rows}
     for y, first in enumerate(names[0]):
         for x, second in enumerate(names[1]):
             row = by_place.get((first, second))
@@ -118,7 +119,7 @@ def _map(
 
 
 def _status(row: Row | None) -> str:
-    """Of a cell without a number: what became of its trials."""
+    """Returns the status of the trials of a cell without a number."""
     if row is None:
         return "no trial"
     return ", ".join(dict.fromkeys(status for status in row.statuses if status != "ok")) or "not measured"

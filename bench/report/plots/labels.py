@@ -1,4 +1,7 @@
-"""Names beside points: each where it covers neither another name nor what is drawn, found without chance."""
+"""Names beside points, placed so that none covers a point or another name; the same points give the same places.
+
+adjustText is no replacement: with 30 names some overlap, and its result depends on a time limit.
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,18 +11,18 @@ from matplotlib.axes import Axes
 
 from bench.report.plots.style import LINE, text_width
 
-REACHES = (7, 11, 16, 23, 32, 44, 60, 80, 105)  # points between a point and its name
+REACHES = (7, 11, 16, 23, 32, 44, 60, 80, 105)  # distances of a name from its point, in points of 1/72 inch
 DIRECTIONS = [math.radians(angle) for angle in (20, -20, 160, -160, 90, -90, 50, -50, 130, -130, 0, 180)]
-MARKER = 5  # points from a marker's middle to its edge, and a little air
-LINKED = 12  # from this distance on a thin line joins a name and its point
-INK_COST = 6  # points of distance that covering one piece of a line is worth
+MARKER = 5  # half the size of a marker, in points, and a margin
+LINKED = 12  # distance from which a thin line joins a name and its point
+INK_COST = 6  # cost of covering one piece of a line, in points of distance
 
 
 def label(axes: Axes, names: Sequence[str], ink: Sequence[tuple[float, float]], size: float, reach: int = 5) -> bool:
     """Writes ``names`` beside the first points of ``ink``, all or none; returns whether all found a place.
 
-    The layout must be final. ink: places in data coordinates where something is drawn, the named points first; a name
-    may cover parts of lines if it must, but no point and no other name. reach: how many of ``REACHES`` may be tried.
+    The layout must be final. ink: places in data coordinates where something is drawn, the named points first. A name
+    covers no point and no other name, and as few pieces of lines as possible. reach: number of ``REACHES`` to try.
     """
     scale = 72 / axes.figure.dpi
     drawn = axes.transData.transform(np.asarray(ink, float)) * scale
@@ -51,12 +54,13 @@ def label(axes: Axes, names: Sequence[str], ink: Sequence[tuple[float, float]], 
 
 
 def _room(points: np.ndarray, i: int) -> float:
-    """Distance to the nearest other point: the most crowded choose first."""
+    """Returns the distance to the nearest other point; points with the least room get their names first."""
     others = np.delete(points, i, axis=0)
     return float(np.hypot(*(others - points[i]).T).min()) if len(others) else 0.0
 
 
 def _fits(box: np.ndarray, frame: np.ndarray, points: np.ndarray, boxes: np.ndarray) -> bool:
+    """Returns whether a box lies in the frame and covers no point and no other box."""
     inside = (box[:2] >= frame[:2]).all() and (box[2:] <= frame[2:]).all()
     wide = box + np.array([-1, -1, 1, 1]) * MARKER
     beside = ((box[:2] >= boxes[:, 2:]) | (box[2:] <= boxes[:, :2])).any(axis=1)
@@ -64,4 +68,5 @@ def _fits(box: np.ndarray, frame: np.ndarray, points: np.ndarray, boxes: np.ndar
 
 
 def _inside(box: np.ndarray, points: np.ndarray) -> int:
+    """Returns the number of points inside a box."""
     return int(((points > box[:2]) & (points < box[2:])).all(axis=1).sum()) if len(points) else 0

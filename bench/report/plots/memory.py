@@ -1,13 +1,13 @@
-"""Predicted memory as figures, for ``bench.plan`` and ``bench.tools.compare_memory``."""
+"""Figures of predicted memory, for ``bench.plan`` and ``bench.tools.compare_memory``."""
 
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
 from bench.config.trial import TrialConfig
-from bench.leaderboard.leaderboard import GIB
 from bench.memory.predicted_peak import PredictedPeak
 from bench.memory.step_memory import PARTS
+from bench.records.memory import GIB
 from bench.report.plots.style import (
     BLUE,
     GREY,
@@ -41,7 +41,7 @@ LONGEST_LABEL = 2.4  # inches
 
 
 def memory_plan(question: str, rows: Sequence[tuple[tuple[str, ...], PredictedPeak]], cards: Sequence[int]) -> Figure:
-    """Predicted peaks of a sweep's points: one bar each, stacked by part, with the sizes of cards."""
+    """Draws the predicted peak of each point of a sweep as a bar, stacked by part, with the sizes of cards as lines."""
     with house_style():
         figure = Figure(figsize=(WIDTH, 1.6 + 0.34 * len(rows)), dpi=160, layout="constrained")
         axes = figure.add_subplot()
@@ -70,7 +70,7 @@ def memory_plan(question: str, rows: Sequence[tuple[tuple[str, ...], PredictedPe
 
 
 def memory_curves(curves: Mapping[str, Sequence[tuple[str, PredictedPeak]]], base: TrialConfig) -> Figure:
-    """Predicted memory by one field at a time, the others as in ``base``: one panel for each field."""
+    """Draws predicted memory by one field at a time, the others as in ``base``: one panel for each field."""
     with house_style():
         figure = Figure(figsize=(2.4 * len(curves), 2.8), dpi=160, layout="constrained")
         panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
@@ -90,7 +90,10 @@ def memory_curves(curves: Mapping[str, Sequence[tuple[str, PredictedPeak]]], bas
 
 
 def memory_comparison(pairs: Sequence[tuple[int, int]], where: str, goal: float) -> Figure:
-    """Predicted against measured peaks, in bytes, with the band of the goal around their equality."""
+    """Draws predicted against measured peaks.
+
+    pairs: predicted and measured bytes; where: the device; goal: relative error of the band around equality.
+    """
     with house_style():
         figure = Figure(figsize=(4.4, 4.2), dpi=160, layout="constrained")
         axes = figure.add_subplot()

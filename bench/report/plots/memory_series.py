@@ -1,4 +1,4 @@
-"""Memory over time, as it was read during trials."""
+"""Memory over time, from the readings during trials."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,9 @@ from itertools import groupby
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.leaderboard.leaderboard import GIB, Leaderboard, Table
+from bench.leaderboard.leaderboard import Leaderboard, Table
 from bench.leaderboard.results import Results
+from bench.records.memory import GIB, MEASURES
 from bench.records.record import TrialRecord
 from bench.records.tables import load_series
 from bench.report.plots.style import BLUE, GREY, VERMILLION, WIDTH, canvas, house_style, row_name, shorten
@@ -17,27 +18,26 @@ from bench.report.plots.style import BLUE, GREY, VERMILLION, WIDTH, canvas, hous
 MOST_PANELS = 30
 COLUMNS = 3
 SHADES = {"training": "0.94", "evaluation": "0.84"}
-READINGS = {
-    "nvml_device_bytes": ("nvml_baseline_bytes", "device memory above what was in use before"),
-    "rss_bytes": ("rss_baseline_bytes", "resident memory of the process above its baseline (CPU)"),
-}
-"""What the sampler reads, in the order of preference: its baseline in the record, and what the difference is."""
 
 
 @dataclass(frozen=True)
 class Series:
-    name: str
-    what: str
+    """Readings of one trial, above the baseline of their measure."""
+
+    name: str  # of the row or trial
+    what: str  # name of the difference between reading and baseline
     phases: dict[str, tuple[list[float], list[float]]]  # seconds since the first phase's start, GiB
     peaks: dict[str, float]  # as the record has them, GiB
 
 
 def memory_series(results: Results, board: Leaderboard, table: Table) -> Figure | None:
-    """One panel a row, of its first seed that has readings: memory over time, phases shaded, recorded peaks as lines.
+    """Draws memory over time in a panel for each row, of its first seed with readings.
 
-    ``None`` without readings. Of more than 30 rows the first 30 are shown, and it is said.
+    Phases are shaded, and recorded peaks are dashed lines. Of more than 30 rows the first 30 are drawn, and the small
+    print gives both numbers. ``None`` without readings.
     """
-    series = [found for row in table.rows if (found := _of_row(results, row.trial_ids, row_name(row, board)))]
+    every = [_of_row(results, row.trial_ids, row_name(row, board)) for row in table.rows]
+    series = [one for one in every if one is not None]
     if not series:
         return None
     shown = series[:MOST_PANELS]
@@ -48,7 +48,7 @@ def memory_series(results: Results, board: Leaderboard, table: Table) -> Figure 
 
 
 def trial_memory(results: Results, board: Leaderboard, trial_id: str) -> Figure | None:
-    """The same for one trial alone. ``None`` where it has no readings."""
+    """Draws the memory of one trial over time. ``None`` if it has no readings."""
     for table in board.tables:
         for row in table.rows:
             if trial_id in row.trial_ids:
@@ -102,27 +102,33 @@ def _of_row(results: Results, trial_ids: Sequence[str], name: str) -> Series | N
     for trial_id in trial_ids:
         folder, record = results.folders.get(trial_id), results.records.get(trial_id)
         columns = load_series(folder, trial_id) if folder and record and record.memory else None
-        if columns and (found := _read(columns, record, name)):
+        found = _read(columns, record, name) if columns else None
+        if found is not None:
             return found
     return None
 
 
 def _read(columns: Mapping[str, list], record: TrialRecord, name: str) -> Series | None:
-    for reading, (baseline, what) in READINGS.items():
-        if reading not in columns:
+    """Returns the readings of the first measure whose baseline the record has."""
+    for measure in MEASURES:
+        if not measure.above_baseline or measure.name not in columns:
             continue
         phases, peaks, start = {}, {}, 0.0
-        for phase, points in groupby(zip(columns["phase"], columns["seconds"], columns[reading]), key=lambda p: p[0]):
+        readings = zip(columns["phase"], columns["seconds"], columns[measure.name])
+        for phase, points in groupby(readings, key=lambda reading: reading[0]):
             memory = record.memory.get(phase)
-            base = memory and getattr(memory, baseline)
-            known = [
-                (start + t, (value - base) / GIB) for _, t, value in points if value is not None and base is not None
-            ]
-            if known:
-                phases[phase] = tuple(map(list, zip(*known)))
-                start = known[-1][0]
-                if (peak := getattr(memory, reading)) is not None:
+            baseline = memory and getattr(memory, measure.baseline)
+            seconds, values = [], []
+            for _, at, value in points:
+                if value is not None and baseline is not None:
+                    seconds.append(start + at)
+                    values.append((value - baseline) / GIB)
+            if values:
+                phases[phase] = (seconds, values)
+                start = seconds[-1]
+                peak = getattr(memory, measure.name)
+                if peak is not None:
                     peaks[phase] = peak / GIB
         if phases:
-            return Series(name, what, phases, peaks)
+            return Series(name, measure.above_baseline, phases, peaks)
     return None

@@ -1,7 +1,7 @@
-"""Imports matplotlib without a backend, before all else in this folder: figures are drawn on canvases of their own.
+"""Imports matplotlib without a backend, before all other imports: figures are drawn on canvases of their own.
 
-matplotlib checks ``MPLBACKEND`` when it is imported and refuses what is not installed. A notebook sets that variable
-for every process that it starts.
+matplotlib reads ``MPLBACKEND`` when it is imported and refuses a backend that is not installed. A notebook sets this
+variable for every process that it starts.
 """
 
 import os
@@ -11,4 +11,4 @@ try:
     import matplotlib  # noqa: F401
 finally:
     if _inherited is not None:
-        os.environ["MPLBACKEND"] = _inherited  # it is not ours to change
+        os.environ["MPLBACKEND"] = _inherited  # other libraries may need it

@@ -1,4 +1,4 @@
-"""Memory against accuracy: every row with its uncertainty, the Pareto front, how sure it is, and what cards hold."""
+"""Memory against accuracy: all rows with intervals, the Pareto front and its probability, and sizes of cards."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 
 from bench.leaderboard.front import front_shares
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
+from bench.memory.cards import CARDS
 from bench.report.plots.labels import REACHES, label
 from bench.report.plots.style import (
     BLACK,
@@ -33,24 +34,22 @@ from bench.report.plots.style import (
 )
 from bench.scoring.metrics import METRICS
 
-CARDS = (6, 8, 12, 16, 24)
-"""GB that cards are sold with. Each is taken to hold as many GiB, as ``bench.plan`` does."""
 HEIGHT = 3.7
-CROWDED = 160  # characters in all names, beyond which they get in each other's way
-KEY_WIDTH = 2.6  # inches at most
+CROWDED = 160  # characters in all names together, beyond which names become numbers
+KEY_WIDTH = 2.6  # largest width of the key, in inches
 PER_COLUMN = 50  # names in the key
 PUBLISHED_SHOWN = 4
 SHADES = ((0.95, "#08306B", "at least 95 %"), (0.5, "#4A86B8", "50 to 95 %"), (0.05, "#BCD3E6", "5 to 50 %"))
-"""Fill of a marker by its row's share, from this share on; below all of them it is hollow."""
+"""Smallest share, colour and meaning of each fill of a marker; a marker with a smaller share is white."""
 
 
 def memory_accuracy(
     board: Leaderboard, table: Table, images: Mapping[str, Mapping[str, Sequence]] | None = None
 ) -> Figure | None:
-    """Peak training memory against accuracy by the main metric, with 95 % intervals over seeds and the Pareto front.
+    """Draws peak training memory against accuracy by the main metric, with 95 % intervals and the Pareto front.
 
-    images: per-image scores by trial id, for the share of resamples in which a row is on the front. Names that find no
-    room beside their points become numbers with a key. ``None`` when no row has both accuracy and memory.
+    images: per-image scores by trial id, for the share of draws in which a row is on the front. If there is no room for
+    names beside the points, numbers with a key replace them. ``None`` if no row has both accuracy and memory.
     """
     rows = [row for row in table.rows if memory_in_gib(row, table) and accuracy(row, table)]
     if not rows:
@@ -72,7 +71,7 @@ def _drawn(
     names: Sequence[str],
     numbered: bool,
 ) -> Figure | None:
-    """``None`` where a name found no place; numbers do."""
+    """Returns the figure; ``None`` if there is no room for the names."""
     with house_style():
         columns = math.ceil(len(names) / PER_COLUMN)
         size = 7 if len(names) <= 20 else 6
@@ -115,7 +114,10 @@ def _note(board: Leaderboard, shares: Sequence[float] | None) -> str:
 
 
 def _points(axes: Axes, rows: Sequence[Row], table: Table, shares: Sequence[float] | None) -> list[tuple[float, float]]:
-    """One marker a row, round on the front of the means and square elsewhere; returns where ink lies, markers first."""
+    """Draws a marker for each row, round on the front of the means and else square.
+
+    Returns the places where something is drawn, markers first.
+    """
     places = [(memory_in_gib(row, table).mean, accuracy(row, table).mean) for row in rows]
     front = sorted(place for place, row in zip(places, rows) if row.on_front)
     axes.step(*zip(*front), where="post", color=VERMILLION, linestyle=(0, (4, 1.5)), linewidth=1.2, zorder=1)
@@ -139,7 +141,7 @@ def _points(axes: Axes, rows: Sequence[Row], table: Table, shares: Sequence[floa
 
 
 def _pieces(start: tuple[float, float], end: tuple[float, float], count: int = 24) -> list[tuple[float, float]]:
-    """Places along a line."""
+    """Returns places along a line."""
     return [tuple(a + (b - a) * k / count for a, b in zip(start, end)) for k in range(count + 1)]
 
 
@@ -150,7 +152,7 @@ def _fill(row: Row, share: float | None) -> str:
 
 
 def _legend(place: Canvas, rows: Sequence[Row], shares: Sequence[float] | None) -> None:
-    """Below the axes, so that it covers no point."""
+    """Adds the legend below the axes, where it covers no point."""
     plain = {"linestyle": "", "markeredgecolor": BLACK, "markeredgewidth": 0.9}
     front = {"color": VERMILLION, "linestyle": (0, (4, 1.5)), "marker": "o", "markeredgecolor": BLACK}
     handles = [Line2D([], [], **front, markerfacecolor="white", label="Pareto front of the means")]
@@ -165,19 +167,21 @@ def _legend(place: Canvas, rows: Sequence[Row], shares: Sequence[float] | None) 
 
 
 def _key_lines(names: Sequence[str], width: float, size: float) -> list[str]:
-    """The names by number, each at most ``width`` inches wide."""
+    """Returns the numbered names, each at most ``width`` inches wide."""
     numbers = [f"{number}  " for number in range(1, len(names) + 1)]
     return [number + shorten(name, width - text_width(number, size), size) for number, name in zip(numbers, names)]
 
 
 def _cards(axes: Axes, table: Table) -> list[tuple[float, float]]:
-    """Sizes of cards as lines, where the memory is a card's; returns where their ink lies."""
+    """Draws sizes of cards as lines if the memory is that of a card; returns the places of the lines and labels."""
     if table.memory_measure != "nvml_device_bytes":
         return []
     left, right = axes.get_xlim()
     low, high = axes.get_ylim()
     ink = []
-    for card in (card for card in CARDS if left < card < right):
+    for card in CARDS:
+        if not left < card < right:
+            continue
         axes.axvline(card, color=GREY, linewidth=0.9, linestyle=":", zorder=0)
         text = {"fontsize": 7, "color": GREY, "ha": "right", "va": "top", "rotation": 90}
         axes.annotate(
@@ -195,7 +199,7 @@ def _cards(axes: Axes, table: Table) -> list[tuple[float, float]]:
 
 
 def _of_papers(board: Leaderboard, table: Table) -> list[tuple[float, str]]:
-    """The best published accuracies by the main metric, and whose they are; a method's best once."""
+    """Returns the best published scores by the main metric with the names of the methods, each method once."""
     found: dict[str, float] = {}
     for row in board.beside.published:
         value = row.result.scores.get(table.main_metric)
@@ -213,7 +217,7 @@ def _with_published(span: tuple[float, float], board: Leaderboard, table: Table)
 
 
 def _published(axes: Axes, board: Leaderboard, table: Table) -> None:
-    """Accuracies from papers as lines: nobody has published the memory on this axis."""
+    """Draws published scores as horizontal lines, because papers do not report the memory on this axis."""
     lines = _of_papers(board, table)
     for value, _ in lines:
         axes.axhline(value, color=ORANGE, linewidth=0.9, linestyle=(0, (1, 1.5)), zorder=0)

@@ -1,8 +1,9 @@
-"""Where in the encoder adapters stand and which blocks are tuned, with the accuracy that each placement reaches."""
+"""The encoder blocks that have an adapter or are tuned, and the accuracy of each placement."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
@@ -36,7 +37,7 @@ PATHS = ("model.adapter.placement", "model.tuned_blocks")
 
 
 class Blocks(NamedTuple):
-    """What a configuration does with the blocks of its encoder, counted from the image."""
+    """The blocks of an encoder that are adapted or tuned; block 0 is next to the image."""
 
     depth: int
     adapted: tuple[int, ...]
@@ -44,13 +45,15 @@ class Blocks(NamedTuple):
 
 
 def placement(results: Results, board: Leaderboard, table: Table) -> Figure | None:
-    """One line a row, one column an encoder block: adapters filled, tuned blocks hatched; accuracy at the right.
+    """Draws a line for each row and a column for each encoder block, and the accuracy at the right.
 
-    ``None`` unless the sweep varies where adapters stand or which blocks are tuned.
+    Adapters are filled and tuned blocks hatched. ``None`` unless the sweep varies the placement of adapters or the
+    tuned blocks.
     """
     configs = {trial.trial_id: trial.config for trial in results.trials}
     depths: dict[str, int | None] = {}
-    found = [(row, blocks) for row in table.rows if (blocks := _blocks(configs.get(row.trial_ids[0]), depths))]
+    every = [(row, _blocks(configs.get(row.trial_ids[0]), depths)) for row in table.rows]
+    found = [(row, blocks) for row, blocks in every if blocks is not None]
     if len({blocks[1:] for _, blocks in found}) < 2:
         return None
     if not any(path in axis.paths() for axis in results.sweep.axes for path in PATHS):
@@ -93,16 +96,19 @@ def _title(board: Leaderboard) -> str:
     return f"Which blocks of the encoder learn. Rows: {', '.join(fields(board))}"
 
 
-def _accuracies(axes, rows: Sequence[Row], table: Table) -> None:
-    cells = [(y, cell) for y, row in enumerate(rows) if (cell := accuracy(row, table))]
-    for y, cell in cells:
-        axes.errorbar(cell.mean, y, xerr=cell.half_width, fmt="o", color=BLACK, markersize=4.5, elinewidth=0.8)
+def _accuracies(axes: Axes, rows: Sequence[Row], table: Table) -> None:
+    """Draws the accuracy of each row, or the status of its trials."""
+    cells = []
     for y, row in enumerate(rows):
-        if not accuracy(row, table):
+        cell = accuracy(row, table)
+        if cell is not None:
+            cells.append(cell)
+            axes.errorbar(cell.mean, y, xerr=cell.half_width, fmt="o", color=BLACK, markersize=4.5, elinewidth=0.8)
+        else:
             text = ", ".join(dict.fromkeys(row.statuses))
             axes.text(0.5, y, text, transform=axes.get_yaxis_transform(), ha="center", va="center", fontsize=7.5)
     if cells:
-        axes.set_xlim(limits([cell for _, cell in cells]))
+        axes.set_xlim(limits(cells))
     axes.set_xlabel(f"{accuracy_label(table)}, test split")
     axes.locator_params(axis="x", nbins=4)
     axes.tick_params(axis="x", labelsize=8)
@@ -110,7 +116,7 @@ def _accuracies(axes, rows: Sequence[Row], table: Table) -> None:
 
 
 def _blocks(config: TrialConfig | None, depths: dict[str, int | None]) -> Blocks | None:
-    """``None`` for a model without encoder blocks, or one that cannot be built here."""
+    """Returns the adapted and tuned blocks; ``None`` for a model without blocks, or one that cannot be built here."""
     model = config and config.model
     if not hasattr(model, "adapter") or not hasattr(model, "tuned_blocks"):
         return None
@@ -124,7 +130,7 @@ def _blocks(config: TrialConfig | None, depths: dict[str, int | None]) -> Blocks
 
 
 def _depth(config: TrialConfig) -> int | None:
-    """Number of the encoder's blocks: what its configuration says, or else the model without its memory."""
+    """Returns the number of the encoder's blocks, from the configuration or else from the model on fake tensors."""
     if hasattr(config.model.encoder, "depth"):
         return config.model.encoder.depth
     if any(item.kind == "package" for item in config.model.missing()):

@@ -1,4 +1,4 @@
-"""Sample predictions beside image and mask: the best, median and worst of a trial, and all rows on the same images."""
+"""Sample predictions with image and mask: best, median and worst ones of a trial, and all rows on the same images."""
 
 import io
 
@@ -17,11 +17,11 @@ GROUPS = ("best", "median", "worst")
 PICTURES = ("image", "mask", "prediction")
 MOST_ROWS = 12
 MOST_IMAGES = 6
-NAME_WIDTH = 1.15  # inches of the rows' names
+NAME_WIDTH = 1.15  # width of the rows' names, in inches
 
 
 def best_samples(results: Results, board: Leaderboard, table: Table) -> Figure | None:
-    """``trial_samples`` of the row with the best mean, its first seed that has samples. ``None`` without any."""
+    """Draws ``trial_samples`` of the row with the best mean, for its first seed with samples. ``None`` without any."""
     rows = sorted((row for row in table.rows if accuracy(row, table)), key=lambda row: -accuracy(row, table).mean)
     for row in rows:
         for trial_id in row.trial_ids:
@@ -31,9 +31,9 @@ def best_samples(results: Results, board: Leaderboard, table: Table) -> Figure |
 
 
 def trial_samples(results: Results, board: Leaderboard, trial_id: str) -> Figure | None:
-    """Image, mask and prediction of the test images that a trial did best, middling and worst on.
+    """Draws image, mask and prediction of a trial's best, median and worst test images.
 
-    ``None`` where the trial has no samples.
+    ``None`` if the trial has no samples.
     """
     table, row = next(((t, r) for t in board.tables for r in t.rows if trial_id in r.trial_ids), (None, None))
     samples = _samples(results, trial_id)
@@ -63,15 +63,16 @@ def trial_samples(results: Results, board: Leaderboard, trial_id: str) -> Figure
 
 
 def sample_comparison(results: Results, board: Leaderboard, table: Table) -> Figure | None:
-    """The same test images for every row (its first seed with samples): image, mask, and one line of predictions a row.
+    """Draws the same test images for every row: image, mask, and the predictions of its first seed with samples.
 
-    The images were chosen by their names, not by any result. Of more than 12 rows the first 12 are shown, and it is
-    said. ``None`` unless two rows have samples of the same images.
+    The images are chosen by their names, not by results. Of more than 12 rows the first 12 are drawn, and the small
+    print gives both numbers. ``None`` unless two rows have samples of the same images.
     """
-    found = [(row, samples) for row in table.rows if (samples := _shared(results, row))]
-    if found:
-        names = [sample.name for sample in found[0][1]]
-        found = [(row, samples) for row, samples in found if [s.name for s in samples] == names]
+    found: list[tuple[Row, list[Sample]]] = []
+    for row in table.rows:
+        samples = _shared(results, row)
+        if samples and (not found or _names(samples) == _names(found[0][1])):
+            found.append((row, samples))
     if len(found) < 2:
         return None
     shown = found[:MOST_ROWS]
@@ -97,7 +98,8 @@ def sample_comparison(results: Results, board: Leaderboard, table: Table) -> Fig
         for axes, text in zip(panels[:, 0], ("image", "mask", *(row_name(row, board) for row, _ in shown))):
             lines = wrap(text, NAME_WIDTH, 7.5)
             look = {"rotation": 0, "ha": "right", "va": "center", "fontsize": 7.5}
-            axes.set_ylabel("\n".join(lines[:4]) + "…" * (len(lines) > 4), **look)
+            more = "…" if len(lines) > 4 else ""
+            axes.set_ylabel("\n".join(lines[:4]) + more, **look)
     return figure
 
 
@@ -107,7 +109,7 @@ def _samples(results: Results, trial_id: str) -> list[Sample]:
 
 
 def _shared(results: Results, row: Row) -> list[Sample]:
-    """The images that all trials share, of the row's first trial that has some, in the order of their names."""
+    """Returns the samples of images that all trials share, of the row's first trial that has some, by name."""
     for trial_id in row.trial_ids:
         shared = sorted((s for s in _samples(results, trial_id) if "shared" in s.why), key=lambda s: s.name)
         if shared:
@@ -115,17 +117,21 @@ def _shared(results: Results, row: Row) -> list[Sample]:
     return []
 
 
+def _names(samples: list[Sample]) -> list[str]:
+    return [sample.name for sample in samples]
+
+
 def _pixels(picture: bytes) -> np.ndarray | None:
-    """uint8 [H, W, 3]; ``None`` for what is no thumbnail of ours."""
+    """Returns a thumbnail as uint8 [H, W, 3]; ``None`` if it is damaged or too large for a thumbnail."""
     try:
         with Image.open(io.BytesIO(picture), formats=("JPEG", "PNG")) as image:
             return np.asarray(image.convert("RGB")) if max(image.size) <= LONG_SIDE else None
-    except (OSError, ValueError, SyntaxError):  # as PIL calls damaged files
+    except (OSError, ValueError, SyntaxError):  # PIL's errors for damaged files
         return None
 
 
 def _height(picture: bytes) -> float:
-    """Of a picture that is 1 wide."""
+    """Returns the height of a picture in units of its width."""
     pixels = _pixels(picture)
     return 1.0 if pixels is None else pixels.shape[0] / pixels.shape[1]
 

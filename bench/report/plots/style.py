@@ -1,7 +1,7 @@
-"""What all figures share: colours, sizes, the heading with the label of embedded runs, the small print, and files.
+"""The style of all figures: colours, sizes, headings, small print, legends, and how figures are saved.
 
-Colours are those of Okabe and Ito (Color Universal Design, 2008), which readers with any kind of colour vision tell
-apart. Whatever a colour says, a marker, a line style, a hatch or a shade says too, so that figures survive greyscale.
+Colours are those of Okabe and Ito (Color Universal Design, 2008), which readers with any colour vision can distinguish.
+Each colour comes with its own marker, line style, hatch or shade, so that figures can be read in greyscale, too.
 """
 
 import warnings
@@ -22,7 +22,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import text_to_path
 
-from bench.leaderboard.leaderboard import GIB, MEMORY_MEASURES, Cell, Leaderboard, Row, Table, measured_memory
+from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table, measured_memory
+from bench.records.memory import GIB, measure_of
 from bench.scoring.metrics import METRICS
 from bench.system.files import write_whole
 
@@ -38,7 +39,7 @@ WIDTH = 7.2  # inches: the text width of most papers
 TITLE_SIZE, WARNING_SIZE, SMALL_SIZE = 10, 8, 6.5
 LINE = 1.3  # height of a line of text in units of its size
 EDGE = 0.06  # inches between what is drawn and the edge of the figure
-WORTH_SHOWING = 1.8  # intervals longer than so many times what they are of are cut off by the frame
+WORTH_SHOWING = 1.8  # the frame cuts off intervals that are longer than this multiple of the span of the points
 
 AXIS_LABELS = {"s_measure": "S-measure", "iou": "IoU", "mean_class_iou": "mean IoU of the classes"}
 STYLE = {
@@ -56,23 +57,23 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "lines.linewidth": 1.3,
-    "pdf.fonttype": 42,  # text stays text
-    "text.parse_math": False,  # a name with a dollar sign is a name
-    "svg.hashsalt": "sam3-bench",  # so that the same figure is the same file
+    "pdf.fonttype": 42,  # fonts are embedded, so that text can be searched
+    "text.parse_math": False,  # a dollar sign in a name is no formula
+    "svg.hashsalt": "sam3-bench",  # the same figure gives the same file
 }
 METADATA = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """The look of all figures. Characters that no font has are said once, by who writes the figures."""
+    """Sets the style of all figures. Warnings of missing characters are hidden; reports print them once."""
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         yield
 
 
 def lay_out(figure: Figure) -> None:
-    """Finds the place of everything in a figure, unless that is done; from then on it is final."""
+    """Lays a figure out, unless that is done; from then on the layout is final."""
     engine = figure.get_layout_engine()
     if isinstance(engine, ConstrainedLayoutEngine):
         engine.execute(figure)
@@ -82,7 +83,7 @@ def lay_out(figure: Figure) -> None:
 def save(figure: Figure, path: Path) -> None:
     """Writes a figure whole or not at all, as its suffix says (png, svg or pdf); the same figure gives the same bytes.
 
-    ``Figure.savefig`` would draw it twice and lay it out each time; here its layout is final with the first file.
+    ``Figure.savefig`` draws a figure twice and lays it out each time; here the layout is final with the first file.
     """
     with house_style():
         lay_out(figure)
@@ -98,14 +99,14 @@ def save(figure: Figure, path: Path) -> None:
 
 @dataclass(frozen=True)
 class Canvas:
-    """A figure with its heading and small print, and room for panels and a legend between them."""
+    """A figure with its heading and small print, and room for panels and legends between them."""
 
     figure: Figure
-    below: tuple[float, float]  # left upper corner of the legend below the panels, in parts of the figure
-    right: tuple[float, float]  # and of the one right of them
+    below: tuple[float, float]  # upper left corner of the legend below the panels, in parts of the figure
+    right: tuple[float, float]  # upper left corner of the legend at the right of the panels
 
     def legend(self, handles: Sequence[Artist], *, at_right: bool = False, **look: Any) -> None:
-        """Puts a legend into the room that was kept for it."""
+        """Adds a legend below the panels or at their right."""
         corner = self.right if at_right else self.below
         self.figure.legend(
             handles=handles, loc="upper left", bbox_to_anchor=corner, borderaxespad=0, borderpad=0, **look
@@ -122,10 +123,10 @@ def canvas(
     below: float = 0,
     right: float = 0,
 ) -> Canvas:
-    """An empty figure with heading and small print; ``height`` inches between them are free for panels.
+    """Returns a figure with heading and small print; ``height`` inches between them are free for panels.
 
-    title: what the figure shows, under the sweep's question; note: how to read it; below, right: inches kept free for a
-    legend beside the panels.
+    title: the subject of the figure, written under the sweep's question; note: how to read the figure, for the small
+    print; below, right: inches kept free for a legend.
     """
     inside = WIDTH - 2 * EDGE
     heading = [(line, TITLE_SIZE, "black") for line in wrap(board.question, inside, TITLE_SIZE)]
@@ -151,15 +152,15 @@ def _height(lines: Sequence[tuple[str, float, str]]) -> float:
     return sum(size * LINE / 72 for _, size, _ in lines)
 
 
-# --- text that fits ---------------------------------------------------------------------------------------------------
+# --- widths of texts --------------------------------------------------------------------------------------------------
 
 
 def text_width(text: str, size: float) -> float:
-    """Inches that a line of text takes."""
+    """Returns the width of a line of text in inches."""
     return _text_width(text, size, tuple(matplotlib.rcParams["font.family"]))
 
 
-@lru_cache(maxsize=20_000)  # all figures of a report have the same heading, and similar names
+@lru_cache(maxsize=20_000)  # the figures of a report share their heading and names
 def _text_width(text: str, size: float, families: tuple[str, ...]) -> float:
     width, _, _ = text_to_path.get_text_width_height_descent(
         text, FontProperties(family=list(families), size=size), False
@@ -168,7 +169,7 @@ def _text_width(text: str, size: float, families: tuple[str, ...]) -> float:
 
 
 def wrap(text: str, width: float, size: float) -> list[str]:
-    """Lines of at most ``width`` inches; a word that is longer is cut. No lines for no text."""
+    """Breaks a text into lines of at most ``width`` inches; longer words are shortened. An empty text has no lines."""
     lines: list[str] = []
     for word in text.split():
         joined = f"{lines[-1]} {word}" if lines else word
@@ -180,7 +181,7 @@ def wrap(text: str, width: float, size: float) -> list[str]:
 
 
 def shorten(text: str, width: float, size: float) -> str:
-    """The text on one line; if ``width`` inches do not hold it, its two ends: names often differ in their last part."""
+    """Returns the text on one line, shortened in its middle to ``width`` inches: names often differ in their ends."""
     text = " ".join(text.split())
     if text_width(text, size) <= width:
         return text
@@ -192,7 +193,7 @@ def shorten(text: str, width: float, size: float) -> str:
 
 
 def _ends(text: str, count: int) -> str:
-    """``count`` characters of a text, from both ends."""
+    """Returns ``count`` characters of a text, taken from both ends."""
     last = count // 2
     return f"{text[: count - last].rstrip()}…{text[len(text) - last :].lstrip()}"
 
@@ -201,40 +202,48 @@ def _ends(text: str, count: int) -> str:
 
 
 def row_name(row: Row, board: Leaderboard) -> str:
-    """``rank 8, last:2``: a number is named by its axis, another label speaks for itself."""
-    return ", ".join(f"{f} {label}" if label[:1].isdigit() else label for f, label in zip(fields(board), row.labels))
+    """Returns the name of a row as ``rank 8, last:2``: numbers are preceded by the field of their axis."""
+    parts = []
+    for field, label in zip(fields(board), row.labels):
+        parts.append(f"{field} {label}" if label[:1].isdigit() else label)
+    return ", ".join(parts)
 
 
 def fields(board: Leaderboard) -> list[str]:
-    """The last parts of the axes' paths."""
+    """Returns the last parts of the axes' dotted paths."""
     return [axis.rsplit(".", 1)[-1] for axis in board.axes]
 
 
 def accuracy(row: Row, table: Table) -> Cell | None:
+    """Returns the row's score on the test split by the table's main metric."""
     return row.cells.get(f"test.{table.main_metric}")
 
 
 def memory_in_gib(row: Row, table: Table) -> Cell | None:
+    """Returns the row's peak memory in training, in GiB."""
     cell = measured_memory(row, table)
     return None if cell is None else scaled(cell, 1 / GIB)
 
 
 def scaled(cell: Cell, factor: float) -> Cell:
+    """Returns a cell in another unit."""
     deviation = None if cell.deviation is None else cell.deviation * factor
     return Cell(cell.mean * factor, deviation, cell.count)
 
 
 def accuracy_label(table: Table) -> str:
+    """Returns the name of the table's main metric."""
     metric = table.main_metric
     return AXIS_LABELS.get(metric, METRICS[metric].label)
 
 
 def memory_label(table: Table) -> str:
-    return f"peak memory [GiB]: {MEMORY_MEASURES[table.memory_measure]}"
+    """Returns the name of the table's measure of memory, with its unit."""
+    return f"peak memory [GiB]: {measure_of(table.memory_measure).short}"
 
 
 def spread_in_words(board: Leaderboard, mark: str) -> str:
-    """What bars or bands are, as small print."""
+    """Returns the meaning of bars or bands, for the small print."""
     seeds = len(board.seeds)
     if seeds < 2:
         return "one seed: no spread known"
@@ -242,7 +251,7 @@ def spread_in_words(board: Leaderboard, mark: str) -> str:
 
 
 def limits(cells: Sequence[Cell]) -> tuple[float, float]:
-    """Where an axis starts and ends: around all intervals, unless they dwarf the differences that are to be seen."""
+    """Returns both ends of an axis: around all intervals, unless these are much longer than the span of the points."""
     low = min(c.mean - (c.deviation or 0) for c in cells)
     high = max(c.mean + (c.deviation or 0) for c in cells)
     whole = [c.mean - (c.half_width or 0) for c in cells], [c.mean + (c.half_width or 0) for c in cells]
@@ -254,7 +263,10 @@ def limits(cells: Sequence[Cell]) -> tuple[float, float]:
 
 
 def line_look(number: int) -> dict:
-    """Colour, marker and line style of a curve by its number; 45 curves differ without colour, neighbours in all."""
+    """Returns colour, marker and line style of a curve by its number.
+
+    45 curves differ in marker or line style; consecutive curves differ in all three.
+    """
     return {
         "color": COLOURS[number % len(COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],
@@ -263,5 +275,5 @@ def line_look(number: int) -> dict:
 
 
 def legend_height(lines: int, size: float) -> float:
-    """Inches that a legend of so many lines takes."""
+    """Returns the height in inches of a legend of ``lines`` lines."""
     return 0.1 + lines * size * 1.4 / 72

@@ -26,9 +26,9 @@ LONGEST_NAME = 2.2  # inches
 
 
 def training_curves(results: Results, board: Leaderboard, table: Table) -> Figure | None:
-    """Loss by epoch on the training and the validation split: thin lines are seeds, thick ones their mean.
+    """Draws the loss by epoch on the training and the validation split: thin lines are seeds, thick ones their mean.
 
-    ``None`` when no trial has learnt for two epochs.
+    ``None`` if no trial was trained for two epochs.
     """
     curves = []
     for row in table.rows:
@@ -83,6 +83,6 @@ def _points(curve: Sequence[CurvePoint], kind: str) -> dict[int, float]:
 
 
 def _mean(curves: Sequence[dict[int, float]]) -> list[tuple[int, float]]:
-    """Over the epochs that all curves have."""
+    """Returns the mean of the curves over the epochs that all of them have."""
     common = set.intersection(*map(set, curves))
     return [(epoch, fmean(curve[epoch] for curve in curves)) for epoch in sorted(common)]

@@ -8,7 +8,7 @@ from conftest import REPOSITORY
 from bench.config import paths
 from bench.config.axes import Axis
 from bench.config.errors import ConfigError
-from bench.config.expand import expand
+from bench.config.expand import Trial, expand
 from bench.config.sweep import Sweep
 from bench.config.trial import LATER, Later, TrialConfig, recorded, with_value
 from bench.leaderboard import results
@@ -68,6 +68,8 @@ def test_an_old_record_of_a_card_ran_without_tf32_and_says_so(tiny_with, tmp_pat
     assert found.train.tf32 is False and found == tiny_with({"device": "cuda", "train.tf32": False})
     record = TrialRecord(trial_id=found.trial_id, status="oom", config=old)
     record.save(tmp_path)
+    sweep = Sweep("s", "?", "default", found, (Axis.over("model.adapter.rank", {"4": 4}),), (0,))
+    sweep_json.of(sweep, [Trial(found, ("4",))]).save(tmp_path)
     (trial,) = results.load(tmp_path)[0].trials
     assert trial.trial_id == found.trial_id and trial.config.train.tf32 is False
 

@@ -14,7 +14,7 @@ from bench.config.settings import TransformConfig
 from bench.config.sweep import Sweep
 from bench.config.trial import DATASETS
 from bench.datasets import DataError, Split
-from bench.leaderboard.leaderboard import summarise
+from bench.leaderboard.results import Results, summarise
 from bench.report import plots
 from bench.report.tables import as_frame, markdown
 from bench.scoring.evaluate import predict
@@ -169,7 +169,7 @@ def test_leaderboard_front_and_figure_go_by_the_mean_iou_of_the_classes(trial):
     sweep = Sweep("c", "Which?", "embedded", trial, (Axis.over("model.adapter.rank", {"1": 1, "4": 4}),), (0,))
     trials = expand(sweep)
     records = {t.trial_id: run_trial(t.config) for t in trials}
-    board = summarise(sweep, trials, records)
+    board = summarise(Results(sweep, trials, records))
     (table,) = board.tables
     assert table.main_metric == "mean_class_iou" and any(row.on_front for row in table.rows)
     text = markdown(board)

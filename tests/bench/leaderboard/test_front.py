@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from bench.leaderboard.front import _on_front
-from bench.leaderboard.leaderboard import Cell, Row, _mark_front
+from bench.leaderboard.front import _on_front, mark_front
+from bench.leaderboard.leaderboard import Cell, Row
 
 
 def by_all_pairs(accuracy, memory):
@@ -28,12 +28,12 @@ def test_sorting_finds_what_comparing_all_pairs_finds():
         expected = by_all_pairs(accuracy, memory)
         assert (_on_front(accuracy, memory) == expected).all()
         rows = [row(float(a), float(m)) for a, m in zip(accuracy, memory)]
-        assert [r.on_front for r in _mark_front(rows, "rss_bytes", "s_measure")] == expected.tolist()
+        assert [r.on_front for r in mark_front(rows, "rss_bytes", "s_measure")] == expected.tolist()
 
 
 def test_rows_without_a_number_are_not_on_it():
     without = replace(row(9.0, 1.0), cells={"test.s_measure": Cell(9.0, None, 1)})
-    marked = _mark_front([without, row(1.0, 5.0)], "rss_bytes", "s_measure")
+    marked = mark_front([without, row(1.0, 5.0)], "rss_bytes", "s_measure")
     assert [r.on_front for r in marked] == [False, True]
 
 
@@ -47,7 +47,7 @@ def test_it_takes_as_many_steps_as_there_are_rows_and_not_as_there_are_pairs():
 
         sys.setprofile(counting)
         try:
-            assert all(r.on_front for r in _mark_front(rows, "rss_bytes", "s_measure"))
+            assert all(r.on_front for r in mark_front(rows, "rss_bytes", "s_measure"))
         finally:
             sys.setprofile(None)
         return taken

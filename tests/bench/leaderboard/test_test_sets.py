@@ -7,7 +7,7 @@ from synthetic import record
 from bench.config.axes import Axis
 from bench.config.expand import expand
 from bench.config.sweep import Sweep
-from bench.leaderboard.leaderboard import summarise
+from bench.leaderboard.results import Results, summarise
 from bench.report.tables import as_frame, markdown
 
 
@@ -21,7 +21,7 @@ def board(tiny):
         return record(trial, s).model_copy(update={"scores": sets["ECSSD"], "test_sets": sets})
 
     records = {t.trial_id: scored(t, s) for t, s in zip(trials, (0.7, 0.9, 0.5, 0.5))}
-    return summarise(sweep, trials, records)
+    return summarise(Results(sweep, trials, records))
 
 
 def test_every_row_has_a_line_for_every_test_set(board):

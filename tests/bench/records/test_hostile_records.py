@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bench import run, score
 from bench.config.expand import expand
 from bench.config.sweep import load_sweep
-from bench.leaderboard.leaderboard import summarise
+from bench.leaderboard.results import Results, summarise
 from bench.records.external_scores import load_external
 from bench.records.store import load_all
 from bench.report.tables import as_csv, markdown
@@ -37,7 +37,7 @@ def test_changed_records_are_read_or_set_aside(command, finished, data):
         assert len(records) + len(broken) == 1
         sweep = load_sweep(finished / "sweep.yaml")
         with bounded():
-            board = summarise(sweep, expand(sweep), records)
+            board = summarise(Results(sweep, expand(sweep), records))
             markdown(board), as_csv(board)
     finally:
         path.write_bytes(good)

@@ -84,11 +84,12 @@ def test_a_report_shows_the_rest_and_says_what_it_cannot_show(here, capsys):
     assert (folder / "again" / "leaderboard.md").read_text() == table
 
 
-def test_a_sweep_json_from_the_future_is_said_and_its_records_are_shown(here):
+def test_a_sweep_json_of_a_newer_version_is_refused_by_reports(here, capsys):
     folder, _ = here
     from_the_future(folder / MANIFEST)
-    found, notes = results.load(folder)
-    assert len(found.records) == 2 and LINE in notes[0]
+    before = contents(folder)
+    assert report.main([str(folder)]) == 2
+    assert capsys.readouterr().err.strip() == f"{folder}/{MANIFEST}: {LINE}" and contents(folder) == before
 
 
 def test_scores_from_the_future_are_not_replaced(here, tmp_path, capsys):
@@ -177,8 +178,9 @@ def test_a_pipe_beside_the_records_holds_nobody_up(here, capsys, name):
     (folder / "external").mkdir()
     (folder / name).unlink(missing_ok=True)
     os.mkfifo(folder / name)
-    assert report.main([str(folder), "--out", str(folder / "out")]) == 0
-    assert name in capsys.readouterr().out
+    assert report.main([str(folder), "--out", str(folder / "out")]) == (2 if name == MANIFEST else 0)
+    said = capsys.readouterr()
+    assert name in (said.err if name == MANIFEST else said.out)
     assert run.main(["smoke.yaml", "--dry-run"]) == 0
 
 

@@ -1,4 +1,4 @@
-"""What a sweep asked survives on disk, and what older folders asked is read off their records."""
+"""``sweep.json``: a sweep comes back from disk as it was, and a folder without it is refused."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from bench.leaderboard import results
 from bench.records import sweep_json
 from bench.records.record import MANIFEST, TrialRecord
 from bench.records.store import load_all
-from bench.records.sweep_json import changes, label, reconstruct, understand, varied
+from bench.records.sweep_json import changes, label, understand, varied
 from models.core.registry import Missing
 
 
@@ -61,21 +61,16 @@ def test_a_trial_keeps_the_id_that_it_was_recorded_with(sweep, tmp_path):
     assert results.load(tmp_path)[0].board().tables[0].rows[0].statuses == ("oom", "pending")
 
 
-def test_a_folder_without_a_manifest_has_the_axes_that_its_records_show(sweep, tmp_path):
-    trials = expand(sweep)
-    for record in records_of(trials).values():
+def test_a_folder_without_a_manifest_is_refused_with_the_remedy(sweep, tmp_path):
+    for record in records_of(expand(sweep)).values():
         record.save(tmp_path)
-    loaded, notes = results.load(tmp_path)
-    assert notes == [] and loaded.sweep.question == sweep_json.NO_QUESTION and loaded.sweep.name == tmp_path.name
-    board = loaded.board()
-    assert board.axes == ("model.adapter.rank", "model.decoder", "train.epochs")
-    assert [row.labels for row in board.tables[0].rows] == [
-        ("2", "light_unet", "1"),
-        ("2", "linear", "2"),
-        ("8", "light_unet", "1"),
-        ("8", "linear", "2"),
-    ]
-    assert all(row.seeds == (0, 3) for row in board.tables[0].rows) and "no sweep.json" in board.remarks[0]
+    with pytest.raises(ConfigError) as refused:
+        results.load(tmp_path)
+    (line,) = refused.value.lines
+    assert line == (
+        f"{tmp_path}: holds 8 records, but no sweep.json, which says what the sweep varies. Run the sweep again with the "
+        "same command: it keeps the records and writes the file"
+    )
 
 
 def test_fields_that_only_some_kinds_have_are_axes_with_gaps():
@@ -95,22 +90,23 @@ def test_what_this_version_cannot_read_is_one_line_and_the_rest_is_shown(sweep, 
     config = json.loads(json.dumps(odd.config))
     config["train"]["momentum_of_tomorrow"] = 1
     records[trials[1].trial_id] = odd.model_copy(update={"config": config})
-    for found, remarks in (understand(sweep_json.of(sweep, trials), records)[1:], reconstruct("x", records)[1:]):
-        assert len(found) == len(trials) - 1
-        assert len(remarks) == 1 and trials[1].trial_id in remarks[0] and "momentum_of_tomorrow" in remarks[0]
-    only = {trials[1].trial_id: records[trials[1].trial_id]}
+    _, found, remarks = understand(sweep_json.of(sweep, trials), records)
+    assert len(found) == len(trials) - 1
+    assert len(remarks) == 1 and trials[1].trial_id in remarks[0] and "momentum_of_tomorrow" in remarks[0]
     with pytest.raises(ConfigError, match="momentum_of_tomorrow"):
-        reconstruct("x", only)
+        understand(sweep_json.of(sweep, trials[1:2]), records)
 
 
-def test_a_manifest_that_cannot_be_read_is_said_and_the_records_are_shown(sweep, tmp_path):
-    trials = expand(sweep)
-    for record in records_of(trials).values():
+def test_a_manifest_that_cannot_be_read_is_refused_with_the_remedy(sweep, tmp_path):
+    for record in records_of(expand(sweep)).values():
         record.save(tmp_path)
-    for text in ("{", '{"schema_version": 2}', "[]", ""):
+    for text in ("{", "[]", ""):
         (tmp_path / MANIFEST).write_text(text)
-        loaded, notes = results.load(tmp_path)
-        assert len(loaded.records) == len(trials) and "sweep.json: cannot be read" in notes[0]
+        with pytest.raises(ConfigError, match=r"sweep\.json: cannot be read \(.*\)\. Run the sweep again"):
+            results.load(tmp_path)
+    (tmp_path / MANIFEST).write_text('{"schema_version": 2}')
+    with pytest.raises(ConfigError, match=r"sweep\.json: written by a newer version of the suite .* update the suite"):
+        results.load(tmp_path)
 
 
 def test_records_of_other_settings_are_counted_and_left_out(sweep, tmp_path):

@@ -1,78 +1,21 @@
 """Figures: nothing overlaps or leaves the page, greys differ, and what is drawn is what was measured."""
 
-import io
 import itertools
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.text import Annotation, Text
-from PIL import Image
-from synthetic import provenance
+from plot_data import four, record, results_of, spread, sweep_of, write_samples, write_series
 
 from bench.config.axes import Axis
 from bench.config.expand import expand
-from bench.config.sweep import Sweep
-from bench.leaderboard.front import front_shares
-from bench.leaderboard.results import Results
-from bench.records.memory import Memory
-from bench.records.record import CurvePoint, Timing, TrialRecord
 from bench.report import plots
 from bench.report.plots import predictions, style
 from bench.report.plots.axis_curves import axis_curves
 from bench.report.plots.heat_map import heat_map
 from bench.report.plots.placement import placement
-from bench.scoring.metrics import OF_PROTOCOL
-from bench.scoring.sample_predictions import Sample
-
-GIB = 2**30
-
-
-def record(trial, s, gib, measure="rss_bytes", status="ok", **where):
-    ok = status == "ok"
-    memory = Memory(**{measure: int(gib * GIB)}, rss_baseline_bytes=GIB, nvml_baseline_bytes=GIB)
-    curve = [CurvePoint(epoch=e, train_loss=2 / e, val_loss=1 - s / e, lr=0.1) for e in (1, 2, 3)]
-    return TrialRecord(
-        trial_id=trial.trial_id,
-        status=status,
-        error="" if ok else "out of memory",
-        config={},
-        scores={m: s for m in OF_PROTOCOL["sod"]} if ok else None,
-        memory={"training": memory, "evaluation": memory} if ok else None,
-        timing=Timing(
-            train_seconds=1.0,
-            train_images_per_second=10 + 50 * s,
-            inference_images_per_second=20.0,
-            total_seconds=2.0,
-        )
-        if ok
-        else None,
-        parameters={"total": 9, "trainable": 3, "encoder": 0, "adapter": 0, "decoder": 0},
-        curve=curve if ok else [],
-        provenance=provenance(**where),
-    )
-
-
-def sweep_of(tiny, *axes, seeds=(0, 1), name="mine", question="How narrow may it be?"):
-    return Sweep(name, question, "embedded", tiny, axes, seeds)
-
-
-def results_of(sweep, records, images=None, folder=None):
-    trials = expand(sweep)
-    folders = {t.trial_id: folder for t in trials} if folder else {}
-    return Results(sweep, trials, {r.trial_id: r for r in records}, images or {}, folders)
-
-
-def spread(trials, measure="rss_bytes", low=1.0, high=20.0):
-    """Records of trials all over the plane, close neighbours among them; the same on every call."""
-    rng = np.random.default_rng(1)
-    return [
-        record(t, *place, measure)
-        for t, place in zip(trials, zip(rng.uniform(0.6, 0.62, len(trials)), rng.uniform(low, high, len(trials))))
-    ]
 
 
 def visible_texts(figure):
@@ -147,107 +90,6 @@ def test_two_axes_of_many_values_can_be_read(tiny):
     assert {"heat_map", "axis_adapter_rank", "axis_decoder_width"} <= set(figures)
     for figure in figures.values():
         assert_readable(figure)
-
-
-def write_series(folder, trial_id):
-    columns = {
-        "phase": ["training"] * 3 + ["evaluation"] * 2,
-        "seconds": [0.0, 1.0, 2.0, 0.0, 0.5],
-        "rss_bytes": [GIB, 2 * GIB, 2 * GIB, GIB, 3 * GIB // 2],
-        "nvml_device_bytes": [GIB, 2 * GIB, 2 * GIB, GIB, 3 * GIB // 2],
-        "nvml_process_bytes": [None] * 5,
-    }
-    pyarrow.parquet.write_table(pyarrow.table(columns), folder / f"{trial_id}.memory.parquet")
-
-
-def picture(kind, colour):
-    file = io.BytesIO()
-    Image.new("RGB" if kind == "JPEG" else "L", (24, 18), colour).save(file, kind)
-    return file.getvalue()
-
-
-def write_samples(folder, trial_id, score=0.5):
-    columns = {name: [] for name in Sample.__dataclass_fields__}
-    for i, why in enumerate((["best"], ["median", "shared"], ["worst"], ["shared"])):
-        values = (
-            f"{i}.png",
-            why,
-            "s_measure",
-            score,
-            picture("JPEG", (9, 99, 200)),
-            picture("PNG", 255),
-            picture("PNG", 9),
-        )
-        for column, value in zip(columns.values(), values):
-            column.append(value)
-    pyarrow.parquet.write_table(pyarrow.table(columns), folder / f"{trial_id}.samples.parquet")
-
-
-# --- the front --------------------------------------------------------------------------------------------------------
-
-
-def four(tiny, accuracies, memories, seeds=(0, 1, 2)):
-    """Rows whose trials have these values, [rows][seeds]."""
-    sweep = sweep_of(
-        tiny, Axis.over("model.adapter.rank", {str(i + 1): i + 1 for i in range(len(accuracies))}), seeds=seeds
-    )
-    values = [place for a, m in zip(accuracies, memories) for place in zip(a, m)]
-    return results_of(sweep, [record(t, *place) for t, place in zip(expand(sweep), values)])
-
-
-def test_what_repeats_agree_on_is_on_the_front_for_sure(tiny):
-    steady = [[0.7 + 1e-9 * k for k in range(3)], [0.8] * 3, [0.75] * 3]
-    table = four(tiny, steady, [[1.0] * 3, [2.0] * 3, [3.0] * 3]).board().tables[0]
-    assert front_shares(table, table.rows, {}) == [1.0, 1.0, 0.0]
-
-
-def test_two_rows_that_the_seeds_do_not_tell_apart_share_the_front(tiny):
-    noisy = [[0.70, 0.72, 0.74], [0.74, 0.70, 0.72]]
-    table = four(tiny, noisy, [[1.0, 1.01, 0.99], [1.0, 0.99, 1.01]]).board().tables[0]
-    first, second = front_shares(table, table.rows, {})
-    assert first == pytest.approx(0.75, abs=0.04) and second == pytest.approx(0.75, abs=0.04)  # beaten in 1 of 4
-
-
-def test_one_seed_says_nothing_about_the_front(tiny):
-    results = four(tiny, [[0.7], [0.8]], [[1.0], [2.0]], seeds=(0,))
-    table = results.board().tables[0]
-    assert front_shares(table, table.rows, {}) is None
-    small_print = " ".join(text.get_text() for text in plots.memory_accuracy(results.board(), table).texts)
-    assert "cannot be said before every row has two seeds" in small_print
-
-
-def test_seeds_that_move_all_rows_alike_leave_their_order_alone(tiny):
-    """Both rows rise by 0.1 from seed to seed, yet their difference is always 0.01: paired, the second wins."""
-    results = four(tiny, [[0.6, 0.7, 0.8], [0.61, 0.71, 0.81]], [[1.0] * 3, [1.0] * 3])
-    table = results.board().tables[0]
-    trials = results.trials
-    images = {
-        t.trial_id: {"name": ["a", "b"], "s_measure": [results.records[t.trial_id].scores["s_measure"]] * 2}
-        for t in trials
-    }
-    assert front_shares(table, table.rows, images)[0] < 0.01
-    assert front_shares(table, table.rows, {})[0] > 0.3  # without the pairing nobody knows
-
-
-def test_the_share_agrees_with_students_test_of_the_difference(tiny):
-    """At equal memory a row is on the front as often as a t-variable exceeds its standardised difference."""
-    from scipy import stats
-
-    rng = np.random.default_rng(3)
-    base = rng.normal(0.7, 0.02, 4)
-    first, second = base + rng.normal(0, 0.01, 4), base + rng.normal(0.004, 0.01, 4)
-    results = four(tiny, [first, second], [[1.0] * 4, [1.0] * 4], seeds=(0, 1, 2, 3))
-    images = {
-        t.trial_id: {"name": ["a", "b"], "s_measure": [results.records[t.trial_id].scores["s_measure"]] * 2}
-        for t in results.trials
-    }
-    table = results.board().tables[0]
-    difference = first - second
-    t = difference.mean() / (difference.std(ddof=1) / 2)
-    assert front_shares(table, table.rows, images)[0] == pytest.approx(stats.t.cdf(t, 3), abs=0.03)
-
-
-# --- what is drawn ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("measure, expected", [("nvml_device_bytes", ["6 GB card", "8 GB card"]), ("rss_bytes", [])])
@@ -419,3 +261,19 @@ def test_shades_of_the_front_are_told_apart_in_grey():
 
     greys = [float(np.dot(to_rgb(colour), (0.299, 0.587, 0.114))) for _, colour, _ in SHADES] + [1.0]
     assert all(b - a > 0.15 for a, b in zip(greys, greys[1:]))
+
+
+@pytest.mark.parametrize("count", [3, 30])
+def test_names_that_find_no_room_in_the_figure_are_numbers_with_a_key(tiny, count):
+    names = {f"a rather long name, number {r}": r for r in range(1, count + 1)}
+    many = sweep_of(tiny, Axis.over("model.adapter.rank", names), seeds=(0,))
+    trials = expand(many)
+    board = results_of(many, [record(t, 0.5 + i / 100, 1 + i / 10) for i, t in enumerate(trials)]).board()
+    figure = plots.memory_accuracy(board, board.tables[0])
+    beside = {text.get_text() for text in figure.axes[0].texts}
+    if count == 3:
+        assert set(names) <= beside and len(figure.legends) == 1
+    else:
+        assert {str(number) for number in range(1, 31)} <= beside and not set(names) & beside
+        key = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert key == [f"{number}  {name}" for number, name in enumerate(names, start=1)]

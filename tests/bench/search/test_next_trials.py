@@ -19,7 +19,7 @@ from bench.config.expand import Trial, expand
 from bench.config.search import EarlyStoppingConfig, Range, SearchConfig
 from bench.config.sweep import Sweep, load_sweep
 from bench.config.trial import TrialConfig
-from bench.leaderboard.leaderboard import summarise
+from bench.leaderboard.results import Results, summarise
 from bench.leaderboard.statistics import compare, holm
 from bench.records.provenance import provenance
 from bench.records.record import CurvePoint, Timing, TrialRecord
@@ -341,7 +341,7 @@ def test_seeds_stop_with_the_budget_and_the_rows_say_so():
     plan, records, order = play(sweep)
     assert len(order) == 5 and len(plan.trials) == 6
     assert plan.spent == "the budget of 5 trials is spent: 1 of 6 trials are not run"
-    text = markdown(summarise(sweep, plan.trials, records))
+    text = markdown(summarise(Results(sweep, plan.trials, records)))
     assert "Budget: 5 trials. **1 of 6 trials are pending.**" in text and "2/3 (1 pending)" in text
 
 
@@ -366,7 +366,7 @@ def test_looking_after_every_seed_raises_no_false_alarm_more_often_than_promised
         records: dict = {}
         while (plan := next_trials.plan(sweep, records, {i: images[i] for i in records})).next:
             records |= {t.trial_id: record_of(t, noise[t.trial_id]) for t in plan.next}
-        (table,) = summarise(sweep, plan.trials, records, images=images).tables
+        (table,) = summarise(Results(sweep, plan.trials, records, images)).tables
         alarms += any(c.resolved for c in table.comparisons["s_measure"])
     assert alarms <= 0.05 * 150 + 2 * (0.05 * 0.95 * 150) ** 0.5
 
@@ -375,7 +375,7 @@ def test_the_table_says_that_the_number_of_seeds_depended_on_the_results():
     sweep = sweep_of(3, 1, seeds=(0, 1, 2, 3), first_seeds=2)
     plan, records, _ = play(sweep)
     images = {trial.trial_id: images_of(trial, 0.5) for trial in plan.trials}
-    text = markdown(summarise(sweep, plan.trials, records, images=images))
+    text = markdown(summarise(Results(sweep, plan.trials, records, images)))
     assert "**The number of seeds depended on the results**: 2 for every row" in text
     assert "p values are multiplied by 3" in text and "over 2 to 4 seeds" in text
 
@@ -466,7 +466,7 @@ def test_a_stopped_configuration_gets_no_other_seed_and_no_place_in_the_table():
     assert [(t.point[0], t.seed) for t in order].count(("2", 0)) == 1
     assert [t.seed for t in order if t.point[0] == "2"] == [0] and len(order) == 7
     images = {t.trial_id: images_of(t, 0.5) for t in order if records[t.trial_id].status == "ok"}
-    board = summarise(sweep, plan.trials, records, images=images)
+    board = summarise(Results(sweep, plan.trials, records, images))
     (table,) = board.tables
     row = table.rows[1]
     assert row.labels[0] == "2" and not row.cells and not row.on_front

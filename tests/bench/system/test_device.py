@@ -9,7 +9,7 @@ import torch
 from fake_cuda import FakeCuda
 
 from bench.system.device import device_of, float32_products, tf32_flags
-from bench.tools.compare_memory import function_of
+from bench.tools.upstream import function_of
 
 CUDA = torch.device("cuda", 0)
 BUILDER = Path(importlib.util.find_spec("sam3").submodule_search_locations[0], "model_builder.py")

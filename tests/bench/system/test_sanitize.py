@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import data, plan, predict, run, score
+from bench.records import sweep_json
 from bench.report import __main__ as report
 from bench.report import page, terminal
 from bench.report.latex import latex
@@ -131,9 +132,10 @@ def test_errors_repeat_what_was_typed_without_doing_it(tmp_path, monkeypatch, ca
 
 def test_conditions_and_orders_of_a_report(tmp_path, capsys):
     made = synthetic.synthetic(rows=2, seeds=(0,))
-    for trial_id, record in made.records.items():
+    sweep_json.of(made.sweep, made.trials).save(tmp_path)
+    for record in made.records.values():
         record.save(tmp_path)
-    for arguments in (["--where", NASTY], ["--where", f"status={NASTY}"], ["--sort", NASTY]):
+    for arguments in (["--where", NASTY], ["--where", f"status == {NASTY}"], ["--sort", NASTY]):
         assert report.main([str(tmp_path), "--out", str(tmp_path / "out"), *arguments]) == 2
         out, err = capsys.readouterr()
         assert raw(out + err) == [] and "\\x1b" in err
@@ -179,6 +181,7 @@ def test_characters_that_a_stream_lacks_are_replaced(narrow, tmp_path, monkeypat
     made = synthetic.synthetic(rows=3, seeds=(0, 1))
     results = tmp_path / "results" / "made"
     results.mkdir(parents=True)
+    sweep_json.of(made.sweep, made.trials).save(results)
     for record in made.records.values():
         record.save(results)
     written = narrow(encoding)

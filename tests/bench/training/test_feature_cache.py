@@ -17,7 +17,7 @@ from bench.config.expand import Trial
 from bench.config.settings import TransformConfig
 from bench.config.trial import DATASETS
 from bench.datasets.core.transforms import flip, to_input
-from bench.leaderboard.leaderboard import _memory_notes, _quantities
+from bench.leaderboard.rows import memory_notes, quantities
 from bench.records.record import TrialRecord
 from bench.training import feature_cache
 from bench.training.checks import frozen_digests
@@ -165,7 +165,7 @@ def test_a_refusal_is_in_the_record_and_measures_as_ever(tiny_with, cache, chang
     base = {key: value for key, value in FROZEN.items() if not ("model" in changes and key.startswith("model"))}
     record = run_trial(tiny_with({**base, **changes}))
     assert record.status == "ok" and record.feature_cache.blocks is None and reason in record.feature_cache.refused
-    assert "training.rss_bytes" in _quantities(record) and not list(_memory_notes(record))
+    assert "training.rss_bytes" in quantities(record) and not list(memory_notes(record))
     assert not entries(cache)
 
 
@@ -185,8 +185,8 @@ def test_features_that_depend_on_the_batch_are_refused(frozen, cache, monkeypatc
 def test_tables_leave_out_what_was_not_measured(frozen, cache):
     record = TrialRecord.model_validate_json(run_trial(frozen()).model_dump_json())
     assert record.memory["training"].rss_bytes is not None  # kept in the record
-    assert not {name.partition(".")[0] for name in _quantities(record)} & {"training", "evaluation", "timing"}
-    assert "features of the first 8 blocks were read from a cache" in "".join(_memory_notes(record))
+    assert not {name.partition(".")[0] for name in quantities(record)} & {"training", "evaluation", "timing"}
+    assert "features of the first 8 blocks were read from a cache" in "".join(memory_notes(record))
 
 
 def test_a_model_that_is_only_scored_keeps_no_flips(frozen, cache, monkeypatch):

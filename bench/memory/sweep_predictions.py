@@ -1,4 +1,4 @@
-"""Predicted memory beside measured memory: once for every distinct model, kept in ``sweep.json``."""
+"""Predicted memory of all trials of a sweep, once for each distinct model; it is kept in ``sweep.json``."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from models.core.registry import InvalidModel
 
 
 def keep_predictions(folder: Path, trials: Sequence[Trial], tell: Callable[[str], None]) -> None:
-    """Writes predictions into a folder's ``sweep.json``, where every later report finds them."""
+    """Predicts the memory of trials and writes it into the folder's ``sweep.json`` for later reports."""
     known, _ = sweep_json.load(folder)
     if known is not None:
         found = dict(sorted(predictions(trials, known.predicted, tell).items()))
@@ -22,12 +22,16 @@ def keep_predictions(folder: Path, trials: Sequence[Trial], tell: Callable[[str]
 def predictions(
     trials: Sequence[Trial], known: Mapping[str, Predicted], tell: Callable[[str], None]
 ) -> dict[str, Predicted]:
-    """Predicted peaks by trial id, on the card that is here; those that are known stay. What defies prediction is said
-    and left out."""
+    """Returns predicted peaks by trial id, for the generation of this machine's card; known predictions are kept.
+
+    A trial that cannot be predicted is left out, and ``tell`` gets the reason in a line.
+    """
     generation = card_generations.here() or card_generations.DEFAULT
     by_model: dict[str, Predicted | None] = {}
     found = dict(known)
-    for trial in (trial for trial in trials if trial.trial_id not in known):
+    for trial in trials:
+        if trial.trial_id in known:
+            continue
         config = trial.config
         key = prediction_key(config)
         if key not in by_model:

@@ -1,0 +1,79 @@
+"""Which differences between rows hold, and how tables mark them."""
+
+import io
+
+import pandas
+import pytest
+from synthetic import board_of, images_of, record
+
+from bench import report
+from bench.config.axes import Axis
+from bench.config.expand import expand
+from bench.config.sweep import Sweep
+from bench.leaderboard.ranking import not_distinguishable
+from bench.leaderboard.results import Results
+from bench.report.tables import comparisons_csv, markdown
+
+
+@pytest.fixture
+def sweep(tiny):
+    axis = Axis.over("model.adapter.rank", {"2": 2, "4": 4, "8": 8})
+    return Sweep("mine", "How narrow?", "embedded", tiny, (axis,), (0, 1))
+
+
+def results_of(sweep, *records, images=None):
+    return Results(sweep, expand(sweep), {r.trial_id: r for r in records}, images or {}, {})
+
+
+def test_rows_that_the_data_do_not_tell_from_the_best_are_marked(sweep):
+    five = sweep._replace(seeds=(0, 1, 2, 3, 4))
+    trials = expand(five)
+    levels = [0.70] * 5 + [0.80] * 5 + [0.801] * 5
+    board = board_of(five, *(record(t, s) for t, s in zip(trials, levels)), images=images_of(trials, levels))
+    table = board.tables[0]
+    assert not_distinguishable(table, "s_measure") == {1} and not_distinguishable(table, "max_f_measure") == set()
+    assert not_distinguishable(table, "mae") == set()  # lower is better: the first is alone
+    text = markdown(board)
+    first, second, third = (line for line in text.splitlines() if line.startswith(("| 2 |", "| 4 |", "| 8 |")))
+    assert "0.800 ≈" in second and "**0.801**" in third and "≈" not in third.split("|")[2]
+    assert "not distinguishable from the best: 4." in text and "2 of 3 pairs are resolved" in text
+    assert "| 4 − 8 |" in text and "| not resolved |" in text and "8 is better" in text
+
+
+def test_what_two_seeds_do_not_decide_is_not_resolved(sweep):
+    trials = expand(sweep)
+    levels = (0.79, 0.81, 0.80, 0.83, 0.78, 0.82)
+    board = board_of(sweep, *(record(t, s) for t, s in zip(trials, levels)), images=images_of(trials, levels))
+    text = markdown(board)
+    assert "**Not resolved**: on S, 2 seeds and 40 test images do not decide between any two rows" in text
+    assert not any(c.resolved for c in board.tables[0].comparisons["s_measure"])
+
+
+def test_one_seed_tests_nothing(sweep):
+    one = sweep._replace(seeds=(0,))
+    trials = expand(one)
+    levels = (0.5, 0.7, 0.9)
+    board = board_of(one, *(record(t, s) for t, s in zip(trials, levels)), images=images_of(trials, levels))
+    text = markdown(board)
+    assert "seed noise is unknown" in text and "≈" not in text and "better" not in text
+    assert all(c.p is None for found in board.tables[0].comparisons.values() for c in found)
+    assert comparisons_csv(board) == ""
+
+
+def test_records_without_scores_per_image_are_not_tested_and_it_is_said(sweep):
+    text = markdown(board_of(sweep, *(record(t) for t in expand(sweep))))
+    assert "not tested for significance" in text and "≈" not in text
+
+
+def test_comparisons_are_written_in_full_and_alike(sweep, tmp_path):
+    trials = expand(sweep)
+    levels = (0.79, 0.81, 0.80, 0.83, 0.78, 0.82)
+    texts = []
+    for _ in range(2):
+        records = [record(t, s) for t, s in zip(trials, levels)]
+        report.write(results_of(sweep, *records, images=images_of(trials, levels)), tmp_path)
+        texts.append((tmp_path / "comparisons.csv").read_bytes())
+    assert texts[0] == texts[1]
+    frame = pandas.read_csv(io.BytesIO(texts[0]))
+    assert len(frame) == 2 * 3 and set(frame["metric"]) == {"s_measure", "mae"}
+    assert list(frame["first"][:3]) == [2, 2, 4] and not frame["resolved"].any()
