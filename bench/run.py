@@ -30,12 +30,12 @@ from bench.scheduling.preflight import absent_of, check_cache
 from bench.scheduling.resources import add_options, resources_of
 from bench.scheduling.rounds import Rounds
 from bench.scheduling.trial_queue import Limits
-from bench.search import next_trials
+from bench.search import next_trials, requirements
 from bench.system.console import ArgumentParser, Console, complain, console_of_command
 from bench.system.files import TargetError, check_targets, remove_unfinished
 from bench.system.interrupt import INTERRUPTED, Interrupts, Terminated
 from bench.training import feature_cache, training_state
-from bench.watching import watchers
+from bench.watching import tracking
 from bench.watching.display import counting, loading
 from bench.watching.live_page import LivePage
 from models.core.paths import expanded
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
         console.print(line, markup=False)
 
     try:
-        with Interrupts(patient=False) as interrupts:
+        with Interrupts(graceful=False) as interrupts:
             return _run(options, console, say, interrupts)
     except (ConfigError, TargetError) as error:
         complain(error)
@@ -74,8 +74,8 @@ def _run(options: argparse.Namespace, console: Console, say: Callable[[str], Non
     """Returns the exit code. Raises ``ConfigError`` and ``TargetError``."""
     sweep = load_sweep(options.sweep, options.profile, options.overrides)
     candidates = expand(sweep)
-    next_trials.check(sweep, candidates)
-    watchers.check_trackers(sweep.track, options.executor)
+    requirements.check(sweep, candidates)
+    tracking.check_trackers(sweep.track)
     counts = sizes(candidates, counting(console))
     resources, sources = resources_of(options, sweep), parse(options.fetch)
     limits, checkpoint_seconds = _limits(options)
@@ -94,7 +94,7 @@ def _run(options: argparse.Namespace, console: Console, say: Callable[[str], Non
     check_cache()
     if folder.is_dir():  # else there is nothing to lose
         check_targets([folder / MANIFEST, *report.targets(folder)], [options.sweep])
-    by_ray, need = options.executor == "ray", next_trials.needs_validation(sweep)
+    by_ray, need = options.executor == "ray", requirements.needs_validation(sweep)
     with Executor(resources, by_ray, counts, sources, need) as executor:
         unfinished = pending(candidates, next_trials.settled(sweep, records))
         if unfinished and len(absent := executor.absent(unfinished)) == len(candidates):
@@ -124,7 +124,7 @@ def _run(options: argparse.Namespace, console: Console, say: Callable[[str], Non
             complain(skipped, *_missing_lines(rounds.absent))
         for line in _checkpoint_notes(plan.trials, plan.next, folder):
             say(f"note: {line}")
-        with interrupts.patience(), LivePage(folder, page_seconds, say) as page:
+        with interrupts.graceful_stop(), LivePage(folder, page_seconds, say) as page:
             plan = rounds.run(plan, console, page, interrupts, limits, checkpoint_seconds)
         if rounds.died:
             complain(f"{rounds.died}: no trials can run; {GOES_ON}")
@@ -148,7 +148,7 @@ def _run(options: argparse.Namespace, console: Console, say: Callable[[str], Non
         complain(skipped)
     if plan.spent:
         complain(f"WARNING: {plan.spent}. The same command with a larger budget goes on from there")
-    if interrupts.asked and any(trial.trial_id not in records for trial in plan.next):
+    if interrupts.stop_requested and any(trial.trial_id not in records for trial in plan.next):
         say(f"interrupted: {GOES_ON}")
         return INTERRUPTED
     statuses = {records[trial.trial_id].status for trial in plan.trials if trial.trial_id in records}

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from models.core.registry import Config
+from models.core.registry import Config, Registry
 
+METHODS = Registry("bench.search.methods", "search method")
 LARGEST_SEARCH_SEED = 2**32 - 1
 DIGITS = 3
 """Significant digits of a value that is drawn from a range: few enough to be read in a table and typed again."""
@@ -31,7 +32,7 @@ class EarlyStoppingConfig(Config):
 class SearchConfig(Config):
     """Which configurations of a sweep are run, at how many seeds, and when it ends. The default is the whole grid."""
 
-    name: Literal["grid", "random", "optuna"] = "grid"
+    name: METHODS.name_field() = "grid"
     points: PositiveInt | None = None
     """How many configurations ``random`` and ``optuna`` choose at most."""
     trials: PositiveInt | None = None

@@ -15,13 +15,12 @@ from bench.config.overrides import _override
 from bench.config.search import SearchConfig
 from bench.config.trial import TrialConfig, with_value
 from bench.config.yaml_file import BadYaml, read
-from models.core.registry import Config, did_you_mean
+from models.core.registry import Config, Registry, did_you_mean
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 """Of a sweep and of a profile: they become a folder below the results."""
 LARGEST_SEED = 2**63 - 1
-TRACKERS = ("tensorboard", "wandb", "mlflow")
-"""What ``track`` of a sweep may name."""
+TRACKERS = Registry("bench.watching.trackers", "tracker")
 
 
 class Sweep(NamedTuple):
@@ -35,7 +34,7 @@ class Sweep(NamedTuple):
     seeds: tuple[int, ...]
     search: SearchConfig = SearchConfig()
     track: tuple[str, ...] = ()
-    """Trackers that are told about the trials."""
+    """Names of trackers (``bench.watching.trackers``) that record the trials."""
 
 
 class _Profile(Config):
@@ -188,8 +187,12 @@ def _track_problems(names: Any) -> list[str]:
         return [f"track: a list of trackers is needed, as in [tensorboard] (got {names!r})"]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         return [f"track: names {', '.join(twice)} twice"]
-    known = f"Known: {', '.join(TRACKERS)}"
-    return [f"track: no tracker '{n}'{did_you_mean(n, TRACKERS)} {known}" for n in names if n not in TRACKERS]
+    known = TRACKERS.names()
+    problems = []
+    for name in names:
+        if name not in known:
+            problems.append(f"track: no tracker '{name}'{did_you_mean(name, known)} Known: {', '.join(known)}")
+    return problems
 
 
 # --- overrides --------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from bench.config.sweep import Sweep
 from bench.records import schema, sweep_json
 from bench.records.record import TrialRecord, adopt, load_all, load_images
 from bench.scheduling.executor import Executor
-from bench.scheduling.trial_queue import Limits, Work
+from bench.scheduling.trial_queue import Limits, TrialQueue
 from bench.search import next_trials
 from bench.search.early_stopping import EarlyStopping
 from bench.system.interrupt import Interrupts
@@ -65,29 +65,29 @@ class Rounds:
         """Runs rounds until nothing is left to run, somebody stops them, or nothing can run any more; returns what the
         search has come to."""
         stopping = self.early_stopping(plan.trials)
-        while plan.next and not interrupts.asked and not self.died:
+        while plan.next and not interrupts.stop_requested and not self.died:
             self.tried |= {trial.trial_id for trial in plan.next}
             self.write_manifest(plan.trials)
             trials = self.executor.in_order(plan.next)
             trackers = watchers.trackers(self.sweep, trials, self.folder, self.say)
             with Display(trials, console) as display:
-                work = Work(
+                queue = TrialQueue(
                     trials,
                     self.folder,
-                    watchers.Together(display, page.of(trials), *trackers),
+                    watchers.Watchers(display, page.of(trials), *trackers),
                     say=self.say,
-                    asked=lambda: interrupts.asked,
+                    stop_requested=lambda: interrupts.stop_requested,
                     limits=limits,
                     checkpoint_seconds=checkpoint_seconds,
                     stopping=stopping,
                 )
                 try:
-                    self.executor.run(work, interrupts)
+                    self.executor.run(queue, interrupts)
                 finally:
-                    work.release()
-            self.ended |= work.records
-            self.problems += work.problems
-            self.died = work.died
+                    queue.release_locks()
+            self.ended |= queue.records
+            self.problems += queue.problems
+            self.died = queue.died
             before, plan = plan.next, self.next()
             if plan.next == before:  # nothing came of it, and nothing would
                 break

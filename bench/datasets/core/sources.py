@@ -16,7 +16,7 @@ from urllib.request import urlopen
 from pyarrow import fs
 
 from bench.config.errors import ConfigError
-from bench.system.locks import Claim
+from bench.system.locks import ProcessLock
 from models.core.paths import expanded
 
 SCHEMES = ("s3", "gs", "hdfs", "hf", "https", "file")
@@ -66,8 +66,8 @@ def _fetch(path: Path, uri: str) -> None:
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.parent / f".{path.name}.lock"
-    while (claim := Claim.take(lock, own_folder=False)) is None:  # another process fetches it
+    lock_path = path.parent / f".{path.name}.lock"
+    while (lock := ProcessLock.acquire(lock_path, own_folder=False)) is None:  # another process fetches it
         time.sleep(POLL_SECONDS)
     try:
         if path.exists():
@@ -84,7 +84,7 @@ def _fetch(path: Path, uri: str) -> None:
                 fs.copy_files(place, str(copy), source_filesystem=system, destination_filesystem=fs.LocalFileSystem())
             os.replace(copy, path)
     finally:
-        claim.release()
+        lock.release()
 
 
 def _open(uri: str) -> tuple[fs.FileSystem, str]:

@@ -12,7 +12,7 @@ import matplotlib
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
 from bench.leaderboard.leaderboard import Leaderboard
-from bench.system.sanitize import UNSEEN
+from bench.system.sanitize import INVISIBLE
 
 SHOWN = 10
 
@@ -48,7 +48,7 @@ def undrawable(texts: Iterable[str]) -> str:
 def _chosen(text: str) -> tuple[tuple[str, ...], str]:
     """Families beside the usual one, the one that adds most first; and the characters that none of all has."""
     own = get_font(findfont(FontProperties())).get_charmap()
-    seen = (c for c in dict.fromkeys(text) if unicodedata.category(c) not in UNSEEN)
+    seen = (c for c in dict.fromkeys(text) if unicodedata.category(c) not in INVISIBLE)
     lacking = {c for c in seen if ord(c) not in own}
     families: list[str] = []
     while lacking:
