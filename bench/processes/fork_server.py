@@ -6,7 +6,7 @@ and the memory that a trial adds is the trial's.
 
 ``python -m bench.processes.fork_server SOCKET`` reads the trials for which it imports (a JSON list of configurations)
 from standard input, and ends when that is closed. A client connects to the Unix socket, sends a
-``bench.processes.request.Request`` as one line of JSON, and keeps the connection open as long as the trial shall live.
+``bench.processes.request.Request`` as one line of JSON, and keeps the connection open until the trial has ended.
 The first line of the answer names the trial's process. Then come its events (``bench.processes.events``). The last line
 holds its exit code and its standard error.
 

@@ -99,18 +99,18 @@ def _is_host_port(address: str) -> bool:
 
 def _gpus_per_trial(options: argparse.Namespace, sweep: Sweep) -> int:
     """Number of GPUs for each trial; 0 on a CPU."""
-    asked, on_gpu = options.gpus_per_trial, sweep.base.device == "cuda"
-    if asked is None:
+    wanted, on_gpu = options.gpus_per_trial, sweep.base.device == "cuda"
+    if wanted is None:
         return 1 if on_gpu else 0
-    said = f"--gpus-per-trial {asked:g}"
+    option = f"--gpus-per-trial {wanted:g}"
     if not on_gpu:
-        raise ConfigError(f"{said}: this profile runs on the CPU. Leave it out, or add device=cuda to use GPUs")
-    if 0 < asked < 1:
+        raise ConfigError(f"{option}: this profile runs on the CPU. Leave it out, or add device=cuda to use GPUs")
+    if 0 < wanted < 1:
         reason = "trials do not share a GPU, because neither memory nor speed can be measured on a shared one"
-        raise ConfigError(f"{said}: {reason}. Allowed: whole numbers from 1")
-    if not asked.is_integer() or asked < 1:
-        raise ConfigError(f"{said}: is no number of GPUs. Allowed: whole numbers from 1")
-    return int(asked)
+        raise ConfigError(f"{option}: {reason}. Allowed: whole numbers from 1")
+    if not wanted.is_integer() or wanted < 1:
+        raise ConfigError(f"{option}: is no number of GPUs. Allowed: whole numbers from 1")
+    return int(wanted)
 
 
 def check_parallel(resources: Resources, batch_sizes: dict[int, str]) -> None:

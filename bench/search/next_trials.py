@@ -53,7 +53,7 @@ def plan(
 ) -> Plan:
     """Chooses the trials so far and the next ones.
 
-    records: of the trials that are not run (again), whatever their status; images: per-image scores by trial id, for
+    records: of the trials that are not run (again), with any status; images: per-image scores by trial id, for
     ``first_seeds``; at_once: number of trials that run at the same time; left_out: ids of trials that cannot run here.
     """
     search = sweep.search

@@ -45,7 +45,7 @@ class ProcessLock:
                 os.close(descriptor)
                 raise
             os.close(descriptor)  # its holder has released it, and removed its file, after we had opened it
-        return None  # so many processes lock and release it that one of them surely holds it
+        return None  # other processes lock and release it all the time; one of them surely holds it
 
     def release(self) -> None:
         """Removes the file while the lock is still held, so that no process locks a file that is about to be removed.
