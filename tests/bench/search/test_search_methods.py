@@ -1,6 +1,8 @@
 """Search methods and ranges, on simulated records."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +12,11 @@ from hypothesis import strategies as st
 from simulated_search import NEEDS_OPTUNA, OPTUNA, ids, play, record_of, smooth, sweep_of
 
 from bench.config.axes import Axis
-from bench.config.search import Range
+from bench.config.search import METHODS, Range
+from bench.leaderboard.leaderboard import summarise
+from bench.report.sections import how_chosen
 from bench.scoring.metrics import MAIN_METRICS, METRICS
-from bench.search import next_trials
+from bench.search import next_trials, requirements
 
 
 @settings(max_examples=examples(300), deadline=None)
@@ -97,3 +101,20 @@ def test_optuna_runs_on_the_validation_split_alone():
 
 def test_of_the_metrics_that_optuna_is_told_more_is_better():
     assert {METRICS[metric].better for metric in MAIN_METRICS} == {"higher"}
+
+
+def test_a_method_is_added_by_its_entry_alone(monkeypatch):
+    def propose(axes, observations, count, seed):
+        known = {observation.labels for observation in observations}
+        points = [("1", "1e-05"), ("4", "3e-05"), ("2", "2e-05")]
+        return [point for point in points if point not in known][:count]
+
+    entry = SimpleNamespace(PACKAGE=None, LEARNS=True, EXHAUSTIVE=False, CHOSEN="by hand", propose=propose)
+    monkeypatch.setitem(METHODS.__dict__, "_names", [*METHODS.names(), "by_hand"])
+    monkeypatch.setitem(sys.modules, "bench.search.methods.by_hand", entry)
+    sweep = sweep_of(name="by_hand", points=3, batch=2, seeds=(0,))
+    plan, _, _ = play(sweep)
+    assert [trial.point for trial in plan.trials] == [("1", "1e-05"), ("4", "3e-05"), ("2", "2e-05")]
+    assert requirements.needs_validation(sweep) == "search.name: by_hand"
+    board = summarise(sweep, plan.trials, {})
+    assert how_chosen(board)[1] == "Search: 3 configurations, chosen by hand, seed 0; others were not tried."
