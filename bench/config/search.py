@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, Posi
 from models.core.registry import Config, Registry
 
 METHODS = Registry("bench.search.methods", "search method")
+"""Methods that ``search`` of a sweep may name."""
 LARGEST_SEARCH_SEED = 2**32 - 1
 DIGITS = 3
 """Significant digits of a value that is drawn from a range: few enough to be read in a table and typed again."""

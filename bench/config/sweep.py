@@ -21,6 +21,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 """Of a sweep and of a profile: they become a folder below the results."""
 LARGEST_SEED = 2**63 - 1
 TRACKERS = Registry("bench.watching.trackers", "tracker")
+"""Trackers that ``track`` of a sweep may name."""
 
 
 class Sweep(NamedTuple):
