@@ -29,12 +29,12 @@ from bench.scheduling.preflight import check_cache, missing_lines, skipped_line
 from bench.scheduling.resources import resources_of
 from bench.scheduling.rounds import Rounds
 from bench.scheduling.run_options import Times, parser, times_of
-from bench.search import next_trials
+from bench.search import next_trials, requirements
 from bench.system.console import complain, console_of_command
 from bench.system.files import TargetError, check_targets, remove_unfinished
 from bench.system.interrupt import INTERRUPTED, Interrupts, Terminated
 from bench.training import feature_cache, training_state
-from bench.watching import watchers
+from bench.watching import tracking
 from bench.watching.display import counting, loading
 from bench.watching.live_page import LivePage
 
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
     options = parser().parse_intermixed_args(arguments)
     console = console_of_command(options.quiet)
     try:
-        with Interrupts(patient=False) as interrupts:
+        with Interrupts(graceful=False) as interrupts:
             run = load(options, console)
             check(run, options)
             if options.dry_run:
@@ -97,13 +97,13 @@ def load(options: argparse.Namespace, console: Console) -> Run:
     """Reads the sweep file and the options. Raises ``ConfigError``."""
     sweep = load_sweep(options.sweep, options.profile, options.overrides)
     candidates = expand(sweep)
-    next_trials.check(sweep, candidates)
-    watchers.check_trackers(sweep.track, options.executor)
+    requirements.check(sweep, candidates)
+    tracking.check_trackers(sweep.track)
     counts = sizes(candidates, counting(console))
     resources, sources, times = resources_of(options, sweep), parse(options.fetch), times_of(options)
     feature_cache.choose(options)
     store = RecordStore(options.results / folder_name(sweep))
-    executor = Executor(resources, options.executor == "ray", counts, sources, next_trials.needs_validation(sweep))
+    executor = Executor(resources, options.executor == "ray", counts, sources, requirements.needs_validation(sweep))
 
     def say(line: str) -> None:
         console.print(line, markup=False)
@@ -159,7 +159,7 @@ def prepare(run: Run) -> None:
 def run_trials(run: Run, interrupts: Interrupts) -> None:
     """Runs the rounds of trials until the search ends, Ctrl-C is pressed, or Ray dies."""
     times = run.times
-    with interrupts.patience(), LivePage(run.folder, times.page, run.say) as page:
+    with interrupts.graceful_stop(), LivePage(run.folder, times.page, run.say) as page:
         run.rounds.run(run.console, page, interrupts, times.limits, times.checkpoint)
     if run.rounds.died:
         complain(f"{run.rounds.died}: no trials can run; {GOES_ON}")
@@ -188,7 +188,7 @@ def report(run: Run, interrupts: Interrupts) -> int:
         complain(skipped)
     if plan.spent:
         complain(f"WARNING: {plan.spent}. The same command with a larger budget goes on from there")
-    if interrupts.asked and any(trial.trial_id not in records for trial in plan.next):
+    if interrupts.stop_requested and any(trial.trial_id not in records for trial in plan.next):
         run.say(f"interrupted: {GOES_ON}")
         return INTERRUPTED
     statuses = {records[trial.trial_id].status for trial in plan.trials if trial.trial_id in records}

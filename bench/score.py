@@ -42,7 +42,7 @@ from bench.scoring.metrics import METRICS, OF_PROTOCOL, collect, measure
 from bench.system.console import ArgumentParser, Console, complain
 from bench.system.files import TargetError, check_targets
 from bench.system.machine import cores
-from bench.system.process_tree import end_with
+from bench.system.process_tree import exit_with_parent
 from bench.system.wording import first_lines, some
 from models.core.paths import expanded
 
@@ -181,7 +181,7 @@ def _begin_worker(parent: int) -> None:
     """Leaves signals to the parent, and ends this process with the parent, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=exit_with_parent, args=(parent,), daemon=True).start()
 
 
 def _target(options: argparse.Namespace, name: str) -> Path:

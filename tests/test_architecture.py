@@ -11,12 +11,10 @@ import models
 ROOT = Path(__file__).resolve().parent.parent
 OWNERS = {
     "plotly": {"bench.report.page"},
-    "ray": {
-        "bench.scheduling.ray_actors",
-        "bench.scheduling.ray_worker",
-        "bench.scheduling.ray_tune",
-        "bench.watching.trackers",
-    },
+    "ray": {"bench.scheduling.ray_tune"},
+    "tensorboardX": {"bench.watching.trackers"},
+    "wandb": {"bench.watching.trackers"},
+    "mlflow": {"bench.watching.trackers"},
     "optuna": {"bench.search.optuna_sampler"},
     "pynvml": {"bench.memory.nvml"},
     "py_sod_metrics": {"bench.scoring.sod_measures"},

@@ -19,7 +19,7 @@ from bench.processes.client import ForkServer
 from bench.records.store import load_all
 from bench.run import main
 from bench.scheduling.serial import run_serially
-from bench.scheduling.trial_queue import Limits, Work
+from bench.scheduling.trial_queue import Limits, TrialQueue
 from bench.system.machine import cores
 from bench.trial import run_trial
 
@@ -132,14 +132,14 @@ def test_a_trial_that_hangs_is_ended_and_the_sweep_goes_on(here):
             if not hung:
                 hung.extend(children_named(psutil.Process(), "trial-"))
                 hung[0].suspend()
-                work._limits = Limits(silence=1.5)
+                queue.time_limits.limits = Limits(silence=1.5)
 
         def finished(self, index, record):
-            work._limits = Limits()  # the next may take its time to start
+            queue.time_limits.limits = Limits()  # the next may take its time to start
 
-    work = Work(trials, folder, Hangs(), say=print)
+    queue = TrialQueue(trials, folder, Hangs(), say=print)
     with ForkServer() as server:
-        run_serially(work, server, threads=1)
+        run_serially(queue, server, threads=1)
     records = [load_all(folder)[0][trial.trial_id] for trial in trials]
     assert [r.status for r in records] == ["error", "ok"], records[1].error
     assert records[0].error == "no sign of life for 2 s (--stall-limit); killed"

@@ -24,7 +24,7 @@ from bench.processes import client
 from bench.processes.client import ForkServer
 from bench.records.store import load_all
 from bench.scheduling.serial import run_serially
-from bench.scheduling.trial_queue import Limits, Work
+from bench.scheduling.trial_queue import Limits, TrialQueue
 from bench.system.process_tree import is_dead
 
 LONG = "train.epochs: [30, 1]"
@@ -141,13 +141,13 @@ def test_a_limit_ends_a_trial_that_is_stopped_like_its_fork_server(here, monkeyp
                 stopped.extend([*children_named(psutil.Process(), "trial-"), psutil.Process(server.process.pid)])
                 for process in stopped:
                     process.suspend()
-                work._limits = Limits(silence=1)
+                queue.time_limits.limits = Limits(silence=1)
 
         def finished(self, index, record): ...
 
-    work = Work(trials, here / "results", Stops(), say=print)
+    queue = TrialQueue(trials, here / "results", Stops(), say=print)
     with ForkServer() as server:
-        run_serially(work, server, threads=1)
+        run_serially(queue, server, threads=1)
         assert len(stopped) == 2 and all(map(is_dead, stopped))
     (record,) = load_all(here / "results")[0].values()
     assert (record.status, record.error) == ("error", "no sign of life for 1 s (--stall-limit); killed")

@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from models.core.registry import Config
+from models.core.registry import Config, Registry
 
+METHODS = Registry("bench.search.methods", "search method")
+"""Methods that ``search`` of a sweep may name."""
 LARGEST_SEARCH_SEED = 2**32 - 1
 DIGITS = 3
 """Significant digits of a value from a range, so that a table can show it and a user can type it."""
@@ -31,7 +33,7 @@ class EarlyStoppingConfig(Config):
 class SearchConfig(Config):
     """The choice of configurations and seeds, and the budget. The default is the whole grid."""
 
-    name: Literal["grid", "random", "optuna"] = "grid"
+    name: METHODS.name_field() = "grid"
     points: PositiveInt | None = None
     """Maximum number of configurations that ``random`` and ``optuna`` choose."""
     trials: PositiveInt | None = None

@@ -16,13 +16,13 @@ from bench.config.overrides import apply_overrides
 from bench.config.search import SearchConfig
 from bench.config.trial import TrialConfig, with_value
 from bench.config.yaml_file import BadYaml, read
-from models.core.registry import Config, did_you_mean
+from models.core.registry import Config, Registry, did_you_mean
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 """Names of sweeps and profiles; they become folders below the results."""
 LARGEST_SEED = 2**63 - 1
-TRACKERS = ("tensorboard", "wandb", "mlflow")
-"""Trackers that the setting ``track`` of a sweep may name."""
+TRACKERS = Registry("bench.watching.trackers", "tracker")
+"""Trackers that ``track`` of a sweep may name."""
 
 
 class Sweep(NamedTuple):
@@ -212,8 +212,12 @@ def _track_errors(names: Any) -> list[str]:
         return [f"track: a list of trackers is needed, as in [tensorboard] (got {names!r})"]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         return [f"track: names {', '.join(twice)} twice"]
-    known = f"Known: {', '.join(TRACKERS)}"
-    return [f"track: no tracker '{n}'{did_you_mean(n, TRACKERS)} {known}" for n in names if n not in TRACKERS]
+    known = TRACKERS.names()
+    problems = []
+    for name in names:
+        if name not in known:
+            problems.append(f"track: no tracker '{name}'{did_you_mean(name, known)} Known: {', '.join(known)}")
+    return problems
 
 
 def folder_name(sweep: Sweep) -> str:

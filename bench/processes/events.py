@@ -1,5 +1,4 @@
-"""What a trial's process tells whoever started it: a line of JSON for each epoch, an empty one as a sign of life; and
-how it ends with whoever started it."""
+"""Events that a trial's process reports to its client: one line of JSON for each epoch, an empty line as a heartbeat."""
 
 import dataclasses
 import json
@@ -13,39 +12,40 @@ from bench.training.loop import Epoch
 
 
 @contextmanager
-def telling() -> Iterator[tuple[Callable[[Epoch], None], Callable[[], None]]]:
-    """Two functions that tell an epoch and a sign of life. What a library prints meanwhile goes to standard error.
+def report_events() -> Iterator[tuple[Callable[[Epoch], None], Callable[[], None]]]:
+    """Yields two functions that report an epoch and a heartbeat on standard output.
 
-    Where nobody listens any more, they end the process: as an exception that would become the trial's record.
+    The output of libraries goes to standard error meanwhile. If the client has ended, the functions end the process:
+    an exception would become the trial's record.
     """
-    listens = sys.stdout
+    output = sys.stdout
 
-    def say(line: str) -> None:
+    def write(line: str) -> None:
         try:
-            print(line, file=listens, flush=True)
+            print(line, file=output, flush=True)
         except OSError:
             os._exit(1)
 
-    def tell(epoch: Epoch) -> None:
-        say(json.dumps(dataclasses.asdict(epoch)))
+    def report_epoch(epoch: Epoch) -> None:
+        write(json.dumps(dataclasses.asdict(epoch)))
 
-    def alive() -> None:
-        say("")
+    def heartbeat() -> None:
+        write("")
 
     with redirect_stdout(sys.stderr):
-        yield tell, alive
+        yield report_epoch, heartbeat
 
 
-def end_with_input() -> None:
-    """Waits for the end of standard input, which who started this process holds open, and then ends it."""
-    while os.read(0, 1):
-        pass
-    os._exit(1)
-
-
-def hear(line: str, on_epoch: Callable[[Epoch], Any], on_step: Callable[[], Any]) -> None:
-    """Hands on what a line says."""
+def dispatch_event(line: str, on_epoch: Callable[[Epoch], Any], on_heartbeat: Callable[[], Any]) -> None:
+    """Calls the function for the event that a line reports."""
     if line.strip():
         on_epoch(Epoch(**json.loads(line)))
     else:
-        on_step()
+        on_heartbeat()
+
+
+def exit_with_input() -> None:
+    """Waits for the end of standard input, which the parent holds open, and then ends this process."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)

@@ -1,5 +1,6 @@
 """The Markdown around a leaderboard's tables: resolved differences, external methods, published numbers."""
 
+from bench.config.search import METHODS
 from bench.leaderboard.columns import SHOWN
 from bench.leaderboard.leaderboard import Leaderboard, Table
 from bench.leaderboard.published_rows import Beside
@@ -62,9 +63,11 @@ def how_chosen(board: Leaderboard) -> list[str]:
     """Returns sentences about rows, seeds and trials that a search or a budget has chosen."""
     search, lines = board.search, []
     rows = [row for table in board.tables for row in table.rows]
-    if search.name != "grid":
-        by = "at random" if search.name == "random" else "by Optuna, from scores on the validation split"
-        lines.append(f"Search: {len(rows)} configurations, chosen {by}, seed {search.seed}; others were not tried.")
+    method = METHODS.module(search.name)
+    if not method.EXHAUSTIVE:
+        lines.append(
+            f"Search: {len(rows)} configurations, chosen {method.CHOSEN}, seed {search.seed}; others were not tried."
+        )
     if search.early_stopping:
         stopped = sum("stopped early" in row.statuses for row in rows)
         lines.append(

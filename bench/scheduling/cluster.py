@@ -1,7 +1,7 @@
-"""What travels between the driver and a cluster's nodes: code and small files there, records back. Needs no Ray.
+"""Exchange between the driver and a cluster's nodes, without Ray: code and small files go there, records come back.
 
-Paths of a trial are those that the user typed: relative to the driver's directory where a node has that directory, and
-else to the copy of code and small files that Ray unpacked there.
+Paths of a trial are those that the user typed. They are relative to the driver's directory where a node has that
+directory, and otherwise to the copy of code and small files that Ray has unpacked there.
 """
 
 import re
@@ -22,25 +22,25 @@ from bench.system.files import write_whole
 from models.core.registry import Missing
 
 SMALL_BYTES = 16 * 2**20
-"""Weight files up to this size, named by a relative path, travel with the code."""
+"""Largest size of weight files that are sent with the code, if they are named by a relative path."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one node says about the trials before any of them starts."""
+class NodeReport:
+    """What one node lacks for the trials, before any of them starts."""
 
-    code: str  # folder that the suite was loaded from
+    code: str  # folder from which the suite was imported
     lacking: dict[str, list[Missing]] = field(default_factory=dict)  # by trial id
-    problems: list[str] = field(default_factory=list)  # weights and data that are there, yet cannot be used
+    problems: list[str] = field(default_factory=list)  # weights and data that exist but cannot be used
     notes: list[str] = field(default_factory=list)
     fingerprints: dict[str, str] = field(default_factory=dict)  # of each dataset's content, by its settings
 
 
 @dataclass(frozen=True)
-class Readiness:
-    """What all nodes together say."""
+class Preflight:
+    """The combined reports of all nodes."""
 
-    absent: dict[str, list[Missing]]  # what keeps trials from running on any node, by trial id
+    absent: dict[str, list[Missing]]  # what the trials lack that run on no node, by trial id
     notes: list[str]
 
 
@@ -49,17 +49,20 @@ def stage(trials: Iterable[Trial], folder: Path) -> None:
     for package in (bench, models):
         source = Path(package.__file__).parent
         shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in {path for trial in trials for path in trial.config.model.weight_files()}:
-        travels = not path.is_absolute() and ".." not in path.parts and path.is_file()
-        if travels and path.stat().st_size <= SMALL_BYTES:
+    paths: set[Path] = set()
+    for trial in trials:
+        paths |= set(trial.config.model.weight_files())
+    for path in paths:
+        is_within = not path.is_absolute() and ".." not in path.parts and path.is_file()
+        if is_within and path.stat().st_size <= SMALL_BYTES:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / path)
 
 
-def look(configs: list[str], sources: Sequence[Source] = (), validated_by: str | None = None) -> Look:
-    """Runs on a node: what the trials (as JSON) need and it has not, or has and cannot use.
+def inspect_node(configs: list[str], sources: Sequence[Source] = (), validated_by: str | None = None) -> NodeReport:
+    """Runs on a node: reports what the trials (as JSON) need that the node lacks or cannot use.
 
-    Fetches, reads and caches what is there to be had, so that the node's trials need not.
+    Fetches, reads and caches weights and data, so that the node's trials need not.
     """
     problems = fetch(sources)
     code = str(Path(bench.__file__).parent)
@@ -77,44 +80,47 @@ def look(configs: list[str], sources: Sequence[Source] = (), validated_by: str |
         problems += [line.strip() for line in error.lines[1:]]  # the first is a title
     except DataError as error:
         problems += error.errors
-    return Look(code, lacking, problems, notes, fingerprints)
+    return NodeReport(code, lacking, problems, notes, fingerprints)
 
 
-def readiness(looks: Mapping[str, Look], trial_ids: Collection[str]) -> Readiness:
-    """What the nodes can run. Trials that cannot run on any of them are left out, as on a single machine.
+def preflight_of(reports: Mapping[str, NodeReport], trial_ids: Collection[str]) -> Preflight:
+    """Combines the reports of the nodes. Trials that run on none of them are left out, as on a single machine.
 
-    looks: by the node's name. Raises ``ConfigError`` with one line for each node that lacks what another node has, or
-    whose weights or data cannot be used or are not those of the other nodes; and where no trial can run at all.
+    reports: by the node's name. Raises ``ConfigError`` with one line for each node that lacks what another node has, or
+    whose weights or data cannot be used or differ from those of the other nodes; and where no trial runs at all.
     """
-    everywhere = set.intersection(*(set(seen.lacking) for seen in looks.values()))
-    if everywhere == set(trial_ids):
-        everywhere = set()
+    lacking_everywhere = set.intersection(*(set(report.lacking) for report in reports.values()))
+    if lacking_everywhere == set(trial_ids):
+        lacking_everywhere = set()
     lines = []
-    for node, seen in looks.items():
-        items = [item for trial_id, of in seen.lacking.items() if trial_id not in everywhere for item in of]
-        wrong = [f"missing {item.kind}: {item.field}: {item.what} -> {item.remedy}" for item in items]
-        if wrong := [*dict.fromkeys(wrong), *seen.problems]:
-            lines.append(f"  node {node}: {'; '.join(wrong)}")
+    for node, report in reports.items():
+        problems = []
+        for trial_id, items in report.lacking.items():
+            if trial_id not in lacking_everywhere:
+                problems += [f"missing {item.kind}: {item.field}: {item.what} -> {item.remedy}" for item in items]
+        problems = [*dict.fromkeys(problems), *report.problems]
+        if problems:
+            lines.append(f"  node {node}: {'; '.join(problems)}")
     if lines:
         raise ConfigError("not every node can run these trials:", *lines)
-    _check_same_data(looks)
-    first = next(iter(looks.values()))
-    return Readiness(
-        absent={trial_id: items for trial_id, items in first.lacking.items() if trial_id in everywhere},
-        notes=list(dict.fromkeys(note for seen in looks.values() for note in seen.notes)),
-    )
+    _check_same_data(reports)
+    first = next(iter(reports.values()))
+    notes: dict[str, None] = {}
+    for report in reports.values():
+        notes |= dict.fromkeys(report.notes)
+    return Preflight({i: items for i, items in first.lacking.items() if i in lacking_everywhere}, list(notes))
 
 
-def _check_same_data(looks: Mapping[str, Look]) -> None:
-    first, expected = next(iter(looks.items()))
-    others = [node for node, seen in looks.items() if seen.fingerprints != expected.fingerprints]
+def _check_same_data(reports: Mapping[str, NodeReport]) -> None:
+    first, expected = next(iter(reports.items()))
+    others = [node for node, report in reports.items() if report.fingerprints != expected.fingerprints]
     if others:
         lines = [f"  node {node}: its data are not those of node {first}" for node in others]
         raise ConfigError("the nodes hold different data under the same names:", *lines)
 
 
 def unpack(files: Mapping[str, bytes], trial_id: str, folder: Path) -> None:
-    """Writes a record's files (``bench.system.files.contents``); its JSON comes last, so its presence means that the trial is done.
+    """Writes a record's files (``bench.system.files.contents``). Its JSON comes last: it marks the trial as done.
 
     Raises ``ValueError`` for a name that is not one of this trial's files.
     """

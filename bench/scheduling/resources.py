@@ -1,4 +1,4 @@
-"""What a run may use: GPUs and cores per trial, from the command line, checked against this machine before any work."""
+"""GPUs and cores of a run and of each trial, from the command line; checked against this machine before any work."""
 
 import argparse
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from bench.system.machine import cores, cores_in_words
 
 @dataclass(frozen=True)
 class Resources:
-    """``gpus`` is the number of this machine's GPUs that are used; a cluster's nodes say themselves what they have."""
+    """Resources of a run; ``gpus`` is the number of this machine's GPUs, for a cluster's nodes report theirs."""
 
     threads: int  # cores per trial
     gpus: int = 0
     gpus_per_trial: int = 0  # 0 on a CPU
-    address: str | None = None  # of a Ray cluster; None is this machine
+    address: str | None = None  # of a Ray cluster; ``None`` for this machine
 
     def slots_here(self) -> int:
-        """How many trials this machine runs at once."""
+        """Number of trials that this machine runs at the same time."""
         return self.slots(cores(), self.gpus)
 
     def slots(self, cores: float, gpus: float) -> int:
-        """How many trials a machine with so many cores and GPUs runs at once."""
+        """Number of trials that a machine with these cores and GPUs runs at the same time."""
         by_cores = int(cores // self.threads)
         if not self.gpus_per_trial:
             return by_cores
@@ -41,20 +41,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PATH=URI",
-        help="copy data or weights there first where they are not, as in data/ECSSD=s3://bucket/ECSSD; repeatable",
+        help="fetch missing data or weights first, as in data/ECSSD=s3://bucket/ECSSD; repeatable",
     )
     parser.add_argument("--gpus", type=int, metavar="N", help="GPUs of this machine to use (default: all)")
     parser.add_argument(
         "--gpus-per-trial",
         type=float,
         metavar="N",
-        help="1 (default): a whole card; 2 or more: data parallel over so many",
+        help="1 (default): a whole GPU; 2 or more: data parallel on these GPUs",
     )
     parser.add_argument("--cpus-per-trial", type=int, metavar="N", help="cores for each trial (default: 1 on a CPU)")
 
 
 def resources_of(options: argparse.Namespace, sweep: Sweep) -> Resources:
-    """Raises ``ConfigError`` for numbers that this machine cannot give and for options that do not go together."""
+    """Reads the options. Raises ``ConfigError`` for numbers that this machine lacks and for options that conflict."""
     if options.address is not None:
         return _on_cluster(options, sweep)
     usable, visible = cores(), torch.cuda.device_count()
@@ -67,7 +67,7 @@ def resources_of(options: argparse.Namespace, sweep: Sweep) -> Resources:
             raise ConfigError(f"--gpus {options.gpus}: torch sees {visible} GPUs here. {allowed}")
     gpus = (options.gpus or visible) if on_gpu else 0
     each = _gpus_per_trial(options, sweep)
-    if gpus and each > gpus:  # without any, the trials say that they miss one
+    if gpus and each > gpus:  # without any GPU, the trials are reported as lacking one
         raise ConfigError(f"--gpus-per-trial {each}: there are {gpus} GPUs to use. Allowed: up to {gpus}")
     at_once = max(1, gpus // each) if gpus else 1
     default = max(1, usable // at_once) if gpus else 1
@@ -78,12 +78,12 @@ def resources_of(options: argparse.Namespace, sweep: Sweep) -> Resources:
 
 
 def _on_cluster(options: argparse.Namespace, sweep: Sweep) -> Resources:
-    """Sizes are checked against the nodes later, when there is a connection."""
+    """Reads the options for a cluster, whose nodes are checked later."""
     address = options.address
     if options.executor == "serial":
         raise ConfigError(f"--address {address}: --executor serial runs on this machine only. Leave one of them out")
     if options.gpus is not None:
-        raise ConfigError(f"--gpus {options.gpus}: a cluster's nodes say what they have. Leave it out with --address")
+        raise ConfigError(f"--gpus {options.gpus}: a cluster's nodes report their GPUs. Leave it out with --address")
     if not address or (address != "auto" and not _is_host_port(address)):
         raise ConfigError(f"--address '{address}' is no address. Allowed: auto, or HOST:PORT as in 10.0.0.1:6379")
     threads = 1 if options.cpus_per_trial is None else options.cpus_per_trial
@@ -98,23 +98,23 @@ def _is_host_port(address: str) -> bool:
 
 
 def _gpus_per_trial(options: argparse.Namespace, sweep: Sweep) -> int:
-    """0 on a CPU."""
-    asked, on_gpu = options.gpus_per_trial, sweep.base.device == "cuda"
-    if asked is None:
+    """Number of GPUs for each trial; 0 on a CPU."""
+    wanted, on_gpu = options.gpus_per_trial, sweep.base.device == "cuda"
+    if wanted is None:
         return 1 if on_gpu else 0
-    said = f"--gpus-per-trial {asked:g}"
+    option = f"--gpus-per-trial {wanted:g}"
     if not on_gpu:
-        raise ConfigError(f"{said}: this profile runs on the CPU. Leave it out, or add device=cuda to use GPUs")
-    if 0 < asked < 1:
-        reason = "trials do not share a card, because neither memory nor speed can be measured on a shared one"
-        raise ConfigError(f"{said}: {reason}. Allowed: whole numbers from 1")
-    if not asked.is_integer() or asked < 1:
-        raise ConfigError(f"{said}: is no number of cards. Allowed: whole numbers from 1")
-    return int(asked)
+        raise ConfigError(f"{option}: this profile runs on the CPU. Leave it out, or add device=cuda to use GPUs")
+    if 0 < wanted < 1:
+        reason = "trials do not share a GPU, because neither memory nor speed can be measured on a shared one"
+        raise ConfigError(f"{option}: {reason}. Allowed: whole numbers from 1")
+    if not wanted.is_integer() or wanted < 1:
+        raise ConfigError(f"{option}: is no number of GPUs. Allowed: whole numbers from 1")
+    return int(wanted)
 
 
 def check_parallel(resources: Resources, batch_sizes: dict[int, str]) -> None:
-    """Raises ``ConfigError`` for a batch, here with the trial that has it, that gives a GPU nothing to do."""
+    """Raises ``ConfigError`` for a batch with fewer images than GPUs. batch_sizes: each with a trial that has it."""
     smallest = min(batch_sizes, default=0)
     if resources.gpus_per_trial > 1 and smallest < resources.gpus_per_trial:
         each = f"--gpus-per-trial {resources.gpus_per_trial}"

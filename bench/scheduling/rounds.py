@@ -11,7 +11,7 @@ from bench.records.record import TrialRecord
 from bench.records.store import RecordStore, adopt, set_aside_damaged
 from bench.records.tables import load_images
 from bench.scheduling.executor import Executor
-from bench.scheduling.trial_queue import Limits, Work
+from bench.scheduling.trial_queue import Limits, TrialQueue
 from bench.search import next_trials
 from bench.search.early_stopping import EarlyStopping
 from bench.system.interrupt import Interrupts
@@ -85,30 +85,30 @@ class Rounds:
     ) -> None:
         """Runs rounds until the search has ended, an interrupt asks to stop, or Ray has died."""
         stopping = self.early_stopping()
-        while self.plan.next and not interrupts.asked and not self.died:
+        while self.plan.next and not interrupts.stop_requested and not self.died:
             before = self.plan.next
             self.tried |= {trial.trial_id for trial in before}
             self.write_manifest()
             trials = self.executor.in_order(before)
             trackers = watchers.trackers(self.sweep, trials, self.store.folder, self.say)
             with Display(trials, console) as display:
-                work = Work(
+                queue = TrialQueue(
                     trials,
                     self.store.folder,
-                    watchers.Together(display, page.of(trials), *trackers),
+                    watchers.Watchers(display, page.of(trials), *trackers),
                     say=self.say,
-                    asked=lambda: interrupts.asked,
+                    stop_requested=lambda: interrupts.stop_requested,
                     limits=limits,
                     checkpoint_seconds=checkpoint_seconds,
                     stopping=stopping,
                 )
                 try:
-                    self.executor.run(work, interrupts)
+                    self.executor.run(queue, interrupts)
                 finally:
-                    work.release()
-            self.ended |= work.records
-            self.problems += work.problems
-            self.died = work.died
+                    queue.release_locks()
+            self.ended |= queue.records
+            self.problems += queue.problems
+            self.died = queue.died
             if self.next().next == before:  # the round has left no results, so another one would not either
                 break
 

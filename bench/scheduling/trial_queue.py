@@ -1,15 +1,14 @@
-"""The trials that a driver has still to run: handed out one at a time, watched while they run, settled when they end.
+"""The queue of a driver's trials: hands them out one at a time, observes them while they run, and records how they end.
 
-Both executors take their trials from here, so that what follows holds for both: a trial is claimed before it starts, so
-that two drivers on one results folder share the work; each ends as exactly one record, whatever becomes of its process;
-none runs longer, or stays silent longer, than it may.
+Both executors take their trials from here, so the same rules hold for both. A trial is locked before it starts, so two
+drivers on one results folder share the trials. Each trial ends as exactly one record, however its process ends. No
+trial exceeds its time limits.
 """
 
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -19,27 +18,20 @@ from bench.records.record import TrialRecord
 from bench.records.schema import NewerVersion
 from bench.records.store import load, unsaved
 from bench.scheduling import cluster
+from bench.scheduling.time_limits import Limits, TimeLimits
 from bench.search.early_stopping import EarlyStopping
 from bench.system.files import set_aside
-from bench.system.locks import Claim, owner
+from bench.system.locks import ProcessLock, owner_of
 from bench.training import training_state
 from bench.training.loop import Epoch
-from bench.watching.display import Watcher, duration
+from bench.watching.display import Watcher
 
-LOOK_SECONDS = 1.0
-MOST_PER_LOOK = 10.0
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long a trial may take, and how long it may show no sign of life, in seconds; ``None`` is without end."""
-
-    trial: float | None = None
-    silence: float | None = 1800.0
+RETRY_SECONDS = 1.0
+"""Time between two attempts to lock trials that other drivers have locked."""
 
 
-class Work:
-    """The trials of one driver; indices count them from 0. ``asked``: whether somebody wants no more to start."""
+class TrialQueue:
+    """The trials of one driver, which are numbered from 0."""
 
     def __init__(
         self,
@@ -48,162 +40,162 @@ class Work:
         watcher: Watcher,
         *,
         say: Callable[[str], None],
-        asked: Callable[[], bool] = lambda: False,
+        stop_requested: Callable[[], bool] = lambda: False,
         limits: Limits = Limits(),
         checkpoint_seconds: float = training_state.EVERY_SECONDS,
         stopping: EarlyStopping | None = None,
     ) -> None:
+        """folder: where records are saved. say: prints a line. stop_requested: true when no further trial shall start.
+        checkpoint_seconds: time between two training states of a trial. stopping: the rule of early stopping."""
         self.trials, self.folder, self.watcher = trials, folder, watcher
-        self.checkpoint_seconds = checkpoint_seconds
+        self.checkpoint_seconds, self.stop_requested = checkpoint_seconds, stop_requested
         self.records: dict[str, TrialRecord] = {}
-        """What became of the trials that ended here, on disk or not."""
+        """Records of the trials that this driver has ended, on disk or not."""
         self.problems: list[str] = []
-        """What could not be written."""
+        """Files that could not be written, one line each."""
         self.died: str | None = None
-        """What has died of that which runs the trials, so that the others cannot run."""
-        self.asked = asked
-        self._say, self._limits, self._stopping = say, limits, stopping
+        """How the executor died, so that the other trials cannot run; ``None`` while it lives."""
+        self.time_limits = TimeLimits(limits)
+        self._say, self._stopping = say, stopping
         self._waiting = list(range(len(trials)))
-        self._before = {index: _digest(self._path(index)) for index in self._waiting}  # of earlier errors
-        self._claims: dict[int, Claim | None] = {}
-        self._started: dict[int, float] = {}
-        self._alive: dict[int, float] = {}
-        self._verdicts: dict[int, str] = {}
-        self._second: set[int] = set()  # trials that were handed out once more
+        self._old_errors = {index: _digest(self._path(index)) for index in self._waiting}
+        self._locks: dict[int, ProcessLock | None] = {}
+        self._kill_reasons: dict[int, str] = {}
+        self._retried: set[int] = set()
         self._said: set[str] = set()
-        self._clock, self._looked, self._next_look = 0.0, time.monotonic(), 0.0
+        self._next_attempt = 0.0
+
+    # --- trials that wait ---------------------------------------------------------------------------------------------
 
     @property
-    def over(self) -> bool:
-        """Whether no trial will be handed out any more."""
-        return not self._waiting or self.asked()
+    def exhausted(self) -> bool:
+        """Whether no further trial will be handed out."""
+        return not self._waiting or self.stop_requested()
 
     def take(self) -> int | None:
-        """A trial that is to run now. ``None`` where there is none at present: those left are other drivers'."""
+        """Locks the next trial and returns its number; ``None`` while other drivers run those that are left."""
         self.tick()
-        if self.over or time.monotonic() < self._next_look:
+        if self.exhausted or time.monotonic() < self._next_attempt:
             return None
         for index in list(self._waiting):
-            if not self._claim(index):
+            if not self._lock(index):
                 continue
             self._waiting.remove(index)
-            done = self._done_elsewhere(index)
-            if done is None:
-                with suppress(OSError):  # an old error: a new death must not hide behind it
+            record = self._record_of_another_driver(index)
+            if record is None:
+                with suppress(OSError):  # an old error: it must not hide a new failure
                     self._path(index).unlink(missing_ok=True)
                 return index
-            self._release(index)
-            self.watcher.finished(index, done)
-        self._next_look = time.monotonic() + LOOK_SECONDS
+            self._release_lock(index)
+            self.watcher.finished(index, record)
+        self._next_attempt = time.monotonic() + RETRY_SECONDS
         return None
 
-    def started(self, index: int) -> None:
-        self._started[index] = self._alive[index] = self._clock
+    def put_back(self, index: int) -> None:
+        """Makes a trial wait again whose process was lost."""
+        self.time_limits.stop(index)
+        self._release_lock(index)
+        self._waiting.append(index)
+
+    def retry_once(self, index: int, reason: str) -> bool:
+        """Puts a trial back that failed because its executor failed; it resumes from its last checkpoint.
+
+        Returns false where the trial has to be finished instead: after its second loss, where it has left a record,
+        and where it was to be killed anyway.
+        """
+        is_kept = (unsaved() / self._path(index).name).exists()
+        if index in self._retried or index in self._kill_reasons or is_kept or self.has_record(index):
+            return False
+        self._retried.add(index)
+        self.note(index, f"{reason.strip().splitlines()[-1]}; the trial is started once more, from its last checkpoint")
+        self.put_back(index)
+        return True
+
+    def release_locks(self) -> None:
+        """Releases all locks, so that another driver can run these trials."""
+        for index in list(self._locks):
+            self._release_lock(index)
+
+    # --- trials that run ----------------------------------------------------------------------------------------------
+
+    def start(self, index: int) -> None:
+        """Notes that a trial's process is being started."""
+        self.time_limits.start(index)
         if self._stopping:
-            self._stopping.started(self.trials[index])
+            self._stopping.start(self.trials[index])
         self.watcher.started(index)
 
-    def alive(self, index: int) -> None:
-        """The trial has done a step."""
-        self._alive[index] = self._clock
+    def heartbeat(self, index: int) -> None:
+        """Notes that a trial has done a step."""
+        self.time_limits.heartbeat(index)
 
-    def epoch(self, index: int, epoch: Epoch) -> None:
-        self.alive(index)
+    def report_epoch(self, index: int, epoch: Epoch) -> None:
+        """Passes an epoch on to the watchers and to early stopping."""
+        self.heartbeat(index)
         self.watcher.epoch(index, epoch)
-        if self._stopping and not self._stopping.goes_on(self.trials[index], epoch):
-            self._verdicts[index] = "stopped early"
+        if self._stopping and not self._stopping.continues(self.trials[index], epoch):
+            self._kill_reasons[index] = "stopped early"
 
     def tick(self) -> None:
-        """Call often. The driver's own clock counts no more than a few seconds at a time, so that a driver that was
-        stopped for an hour does not blame its trials."""
-        now = time.monotonic()
-        self._clock += min(now - self._looked, MOST_PER_LOOK)
-        self._looked = now
-        if self.asked():
-            names = "; ".join(self._name(index) for index in self._started) or "none"
+        """Advances the clock of the time limits; executors call it several times a second."""
+        self.time_limits.tick()
+        if self.stop_requested():
+            names = "; ".join(self._name(index) for index in self.time_limits.running) or "none"
             self._say_once(f"stopping: no more trials start, these are finished: {names}. Ctrl-C again stops at once")
 
-    def overdue(self, index: int) -> str | None:
-        """Why a running trial is to be killed now; its record will say it."""
-        if index in self._verdicts:
-            return self._verdicts[index]
-        config = self.trials[index].config
-        limit, silence = self._limits.trial, self._limits.silence
-        if limit is not None and self._clock - self._started[index] > limit:
-            self._verdicts[index] = f"timed out after {duration(limit)} (--trial-time-limit)"
-        elif silence is not None:
-            waits = 60 * config.memory.wait_minutes if config.memory.foreign_process == "wait" else 0.0
-            if self._clock - self._alive[index] > silence + waits:
-                self._verdicts[index] = f"no sign of life for {duration(silence + waits)} (--stall-limit); killed"
-        return self._verdicts.get(index)
+    def kill_reason(self, index: int) -> str | None:
+        """Returns why a running trial has to be killed now, in words for its record; ``None`` if it may go on."""
+        if index not in self._kill_reasons:
+            reason = self.time_limits.exceeded(index, self.trials[index].config)
+            if reason is None:
+                return None
+            self._kill_reasons[index] = reason
+        return self._kill_reasons[index]
 
-    def receive(self, index: int, files: Mapping[str, bytes]) -> None:
-        """A trial's record has come from a machine that does not see the results folder."""
+    def note(self, index: int, text: str) -> None:
+        """Prints a note about a trial, once."""
+        self._say_once(f"note: {self._name(index)}: {text}")
+
+    # --- trials that end ----------------------------------------------------------------------------------------------
+
+    def receive_files(self, index: int, files: Mapping[str, bytes]) -> None:
+        """Saves a record whose files come from a machine that does not have the results folder."""
         trial_id = self.trials[index].trial_id
         try:
             cluster.unpack(files, trial_id, self.folder)
         except OSError:
-            with suppress(OSError):  # ``settle`` says what is where
+            with suppress(OSError):  # ``finish`` reports where the files are
                 unsaved().mkdir(parents=True, exist_ok=True)
                 cluster.unpack(files, trial_id, unsaved())
 
-    def note(self, index: int, text: str) -> None:
-        """Says something about a trial, once."""
-        self._say_once(f"note: {self._name(index)}: {text}")
+    def has_record(self, index: int) -> bool:
+        """Whether the trial has saved its record."""
+        return _digest(self._path(index)) not in (None, self._old_errors[index])
 
-    def has_ended(self, index: int) -> bool:
-        """Whether the trial has left its record."""
-        return _digest(self._path(index)) not in (None, self._before[index])
-
-    def settle(self, index: int, reason: str) -> None:
-        """A trial's process has ended. Without a record of its own it gets an error with ``reason``."""
-        self._started.pop(index, None)
-        record = self._settled(index, self._verdicts.get(index, reason.strip()))
+    def finish(self, index: int, reason: str) -> None:
+        """Ends a trial whose process has ended. A trial without a record of its own gets an error with ``reason``."""
+        self.time_limits.stop(index)
+        record = self._final_record(index, self._kill_reasons.get(index, reason.strip()))
         self.records[record.trial_id] = record
         if record.status != "error":
             training_state.remove(self.folder, record.trial_id)
-        self._release(index)
+        self._release_lock(index)
         self.watcher.finished(index, record)
         for note in record.notes:
             self._say(f"note: {self._name(index)}: {note}")
 
-    def again(self, index: int) -> None:
-        """The trial's machine died under it: it is handed out once more."""
-        self._started.pop(index, None)
-        self._release(index)
-        self._waiting.append(index)
-
-    def once_more(self, index: int, reason: str) -> bool:
-        """Hands a trial out again whose process was lost by no fault of its own; it goes on from its last checkpoint.
-
-        Returns false where it has to be settled instead: after its second loss, where it has left a record, and where
-        it was to be ended anyway.
-        """
-        kept = (unsaved() / self._path(index).name).exists()
-        if index in self._second or index in self._verdicts or kept or self.has_ended(index):
-            return False
-        self._second.add(index)
-        self.note(index, f"{reason.strip().splitlines()[-1]}; the trial is started once more, from its last checkpoint")
-        self.again(index)
-        return True
-
-    def release(self) -> None:
-        """Gives up what is still claimed: somebody else may go on with it."""
-        for index in list(self._claims):
-            self._release(index)
-
-    def _settled(self, index: int, reason: str) -> TrialRecord:
+    def _final_record(self, index: int, reason: str) -> TrialRecord:
         trial, path = self.trials[index], self._path(index)
         if self._stopping:
             try:
-                self._stopping.settle(trial, self.folder)
+                self._stopping.save_record(trial, self.folder)
             except OSError as error:
                 self.problems.append(f"{self._name(index)}: stopped early, which cannot be written: {error}")
-        if self.has_ended(index):
+        if self.has_record(index):
             try:
                 return load(path)
-            except NewerVersion as error:  # of another driver, which knows it better
-                return _unread(trial, error)
+            except NewerVersion as error:  # another driver of a newer version has saved it
+                return _unreadable(trial, error)
             except (ValidationError, OSError) as error:
                 reason = f"{reason}\nits record cannot be read: {error}"
                 with suppress(OSError):
@@ -220,35 +212,40 @@ class Work:
             self.problems.append(f"{self._name(index)}: its error cannot be written: {error}")
         return record
 
-    def _claim(self, index: int) -> bool:
-        path = self.folder / training_state.FOLDER / f"{self.trials[index].trial_id}.lock"
-        try:
-            claim = Claim.take(path)
-        except OSError as error:
-            self._say_once(f"note: no locks below {self.folder} ({error}): do not run two drivers on it")
-            self._claims[index] = None
-            return True
-        if claim is None:
-            self._say_once(f"{self._name(index)} is being run by {owner(path)}; waiting for what becomes of it")
-            return False
-        self._claims[index] = claim
-        return True
-
-    def _release(self, index: int) -> None:
-        claim = self._claims.pop(index, None)
-        if claim is not None:
-            claim.release()
-
-    def _done_elsewhere(self, index: int) -> TrialRecord | None:
-        """The record that another driver has made since this one looked; an error of before does not count."""
+    def _record_of_another_driver(self, index: int) -> TrialRecord | None:
+        """The record that another driver has saved since this one started; older errors do not count."""
         path = self._path(index)
         try:
             record = load(path)
         except NewerVersion as error:
-            return _unread(self.trials[index], error)
+            return _unreadable(self.trials[index], error)
         except (ValidationError, OSError):
             return None
-        return record if record.status != "error" or _digest(path) != self._before[index] else None
+        return record if record.status != "error" or self.has_record(index) else None
+
+    # --- locks --------------------------------------------------------------------------------------------------------
+
+    def _lock(self, index: int) -> bool:
+        """Whether the trial could be locked. Where the file system has no locks, a note says so and no lock is held."""
+        path = self.folder / training_state.FOLDER / f"{self.trials[index].trial_id}.lock"
+        try:
+            lock = ProcessLock.acquire(path)
+        except OSError as error:
+            self._say_once(f"note: no locks below {self.folder} ({error}): do not run two drivers on it")
+            self._locks[index] = None
+            return True
+        if lock is None:
+            self._say_once(f"{self._name(index)} is being run by {owner_of(path)}; waiting for its record")
+            return False
+        self._locks[index] = lock
+        return True
+
+    def _release_lock(self, index: int) -> None:
+        lock = self._locks.pop(index, None)
+        if lock is not None:
+            lock.release()
+
+    # --- names --------------------------------------------------------------------------------------------------------
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{self.trials[index].trial_id}.json"
@@ -263,13 +260,14 @@ class Work:
             self._say(text)
 
 
-def _unread(trial: Trial, error: NewerVersion) -> TrialRecord:
-    """Stands for a record that another driver has made and this version cannot read; it is not written."""
+def _unreadable(trial: Trial, error: NewerVersion) -> TrialRecord:
+    """Stands for a record that another driver has saved and this version cannot read; it is not written."""
     config = trial.config.model_dump(mode="json")
     return TrialRecord(trial_id=trial.trial_id, status="error", error=str(error), config=config)
 
 
 def _digest(path: Path) -> str | None:
+    """Identifies the content of a file; ``None`` if there is none."""
     try:
         return hashlib.blake2b(path.read_bytes()).hexdigest()
     except OSError:

@@ -1,12 +1,12 @@
 """Early stopping by asynchronous successive halving (ASHA): Li et al., MLSys 2020, arXiv 1810.05934.
 
-At 1, 3, 9, ... times the grace epochs (for factor 3) a trial's validation loss is held against those of all trials
-that came as far before it; it goes on if it is among the best third, or the best while there are fewer than three. That
-is ASHA without pausing, the variant of Optuna's ``SuccessiveHalvingPruner``: a trial that was stopped is never resumed,
-and nobody waits for anybody.
+At 1, 3, 9, ... times the grace epochs (for factor 3) a trial's validation loss is compared with those of all trials
+that came as far before it. The trial continues if it is among the best third, or if it is the best while there are
+fewer than three. That is ASHA without pausing, the variant of Optuna's ``SuccessiveHalvingPruner``: a trial that was
+stopped is never resumed, and no trial waits for another.
 
-The driver decides, whoever runs the trials: it hears each epoch's validation loss, ends the process of a trial that
-falls behind, and writes what it heard as the trial's record.
+The driver decides, under both executors. It receives each epoch's validation loss, kills the process of a trial that
+falls behind, and writes the epochs that it received as the trial's record.
 """
 
 import math
@@ -22,33 +22,33 @@ from bench.training.loop import Epoch
 
 
 class EarlyStopping:
-    """Decides which trials of a sweep go on."""
+    """Decides which trials of a sweep continue."""
 
     def __init__(self, settings: EarlyStoppingConfig, first_seed: int, before: Iterable[TrialRecord] = ()) -> None:
         """first_seed: only trials of this seed compete; configurations that survive run their other seeds in full.
-        before: records of trials that ran before and compete too, by the losses of their curves.
+        before: records of trials that ran before; the losses of their curves compete, too.
         """
         self.settings = settings
         self.first_seed = first_seed
         self.rungs: dict[int, dict[str, float]] = {}  # losses by trial id, by the rung's number
         self.stopped: set[str] = set()
-        self.heard: dict[str, list[Epoch]] = {}
+        self.epochs: dict[str, list[Epoch]] = {}
         self.started_at: dict[str, float] = {}
         for record in before:
             if record.config["seed"] == first_seed:
                 for point in record.curve:
                     self._place(record.trial_id, point.epoch, point.val_loss)
 
-    def started(self, trial: Trial) -> None:
-        """A trial's process was started."""
-        self.heard[trial.trial_id] = []
+    def start(self, trial: Trial) -> None:
+        """Notes that a trial's process is being started."""
+        self.epochs[trial.trial_id] = []
         self.started_at[trial.trial_id] = time.monotonic()
 
-    def goes_on(self, trial: Trial, epoch: Epoch) -> bool:
-        """Whether the trial is worth its next epoch. False ends it: ``settle`` then has its record."""
-        if trial.trial_id in self.stopped:  # it was heard once more before it could be ended
+    def continues(self, trial: Trial, epoch: Epoch) -> bool:
+        """Whether the trial runs its next epoch. If not, ``save_record`` saves its record when it is dead."""
+        if trial.trial_id in self.stopped:  # one more epoch has come before it could be killed
             return False
-        self.heard[trial.trial_id].append(epoch)
+        self.epochs[trial.trial_id].append(epoch)
         if trial.seed != self.first_seed or epoch.epoch >= trial.config.train.epochs:
             return True
         reached = self._place(trial.trial_id, epoch.epoch, epoch.val_loss)
@@ -57,14 +57,14 @@ class EarlyStopping:
         self.stopped.add(trial.trial_id)
         return False
 
-    def settle(self, trial: Trial, folder: Path) -> None:
-        """Writes the record of a trial that was stopped, unless it came to its end before its process did."""
+    def save_record(self, trial: Trial, folder: Path) -> None:
+        """Saves the record of a trial that was stopped, unless it had finished before it was killed."""
         if trial.trial_id not in self.stopped or (folder / f"{trial.trial_id}.json").exists():
             return
-        heard = self.heard[trial.trial_id]
+        epochs = self.epochs[trial.trial_id]
         rung = max(rung for rung, losses in self.rungs.items() if trial.trial_id in losses)
         text = (
-            f"stopped after epoch {heard[-1].epoch} of {trial.config.train.epochs}: validation loss "
+            f"stopped after epoch {epochs[-1].epoch} of {trial.config.train.epochs}: validation loss "
             f"{self.rungs[rung][trial.trial_id]:.4g} is not among the best of {len(self.rungs[rung])} there"
         )
         TrialRecord(
@@ -73,7 +73,7 @@ class EarlyStopping:
             error=text,
             config=trial.config.model_dump(mode="json"),
             stopped_by=self.settings,
-            curve=[CurvePoint(**asdict(epoch)) for epoch in heard],
+            curve=[CurvePoint(**asdict(epoch)) for epoch in epochs],
             timing=Timing(
                 train_seconds=None,
                 train_images_per_second=None,
@@ -83,7 +83,7 @@ class EarlyStopping:
         ).save(folder)
 
     def _place(self, trial_id: str, epoch: int, loss: float | None) -> list[int]:
-        """Enters a loss at the rungs that the trial has newly reached; returns their numbers."""
+        """Adds a loss to the rungs that the trial has newly reached; returns their numbers."""
         if loss is None:
             return []
         reached, rung = [], 0

@@ -1,9 +1,8 @@
-"""Points that Optuna proposes: the tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011; Akiba et al., KDD
-2019, arXiv 1907.10902), asked for one batch after another."""
+"""Proposes points by Optuna's tree-structured Parzen estimator, TPE (Bergstra et al., NeurIPS 2011; Akiba et al., KDD
+2019, arXiv 1907.10902), one batch after another."""
 
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import optuna
@@ -11,35 +10,30 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState, create_trial
 
 from bench.config.axes import Axis
+from bench.search.methods import Labels, Observation
 
-STARTUP = 5  # points that are drawn at random before anything is learnt from them
-TRIES = 10  # questions for each point that is wanted
-
-
-class Told(NamedTuple):
-    """A point that was proposed before, and what became of it."""
-
-    labels: tuple[str, ...]
-    value: float | None  # of a point that was run to its end, higher is better
-    stopped: tuple[int, float] | None = None  # epoch and validation loss of one that was stopped early
+STARTUP = 5
+"""Number of points that are drawn at random before the sampler learns from them."""
+TRIES = 10
+"""Number of proposals that are requested for each new point."""
 
 
-def propose(axes: Sequence[Axis], told: Sequence[Told], count: int, seed: int) -> list[tuple[str, ...]]:
-    """Up to ``count`` points that nobody has told of, by their labels; fewer where Optuna insists on known ones.
+def propose(axes: Sequence[Axis], observations: Sequence[Observation], count: int, seed: int) -> list[Labels]:
+    """Up to ``count`` new points; fewer where Optuna proposes known ones again and again.
 
-    The same points told give the same proposals.
+    The same observations give the same proposals.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    drawn = int(np.random.SeedSequence([seed, len(told)]).generate_state(1)[0])
+    sampler_seed = int(np.random.SeedSequence([seed, len(observations)]).generate_state(1)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         options = {"n_startup_trials": STARTUP, "multivariate": True, "constant_liar": True}
-        sampler = optuna.samplers.TPESampler(seed=drawn, **options)
+        sampler = optuna.samplers.TPESampler(seed=sampler_seed, **options)
     study = optuna.create_study(sampler=sampler, direction="maximize")
     space = {str(number): _distribution(axis) for number, axis in enumerate(axes)}
-    study.add_trials([_frozen(axes, space, point) for point in told])
-    known = {point.labels for point in told}
-    proposed: list[tuple[str, ...]] = []
+    study.add_trials([_frozen(axes, space, observation) for observation in observations])
+    known = {observation.labels for observation in observations}
+    proposed: list[Labels] = []
     for _ in range(TRIES * count):
         trial = study.ask(space)
         point = tuple(axis.chosen(trial.params[name])[0] for name, axis in zip(space, axes))
@@ -54,7 +48,7 @@ def propose(axes: Sequence[Axis], told: Sequence[Told], count: int, seed: int) -
 
 
 def _distribution(axis: Axis) -> BaseDistribution:
-    """A range is searched by its share, ascending numbers by their place, everything else as names without order."""
+    """Searches a range by its share, ascending numbers by their place, and all other values as unordered categories."""
     if axis.between:
         return FloatDistribution(0, 1)
     values = [tuple(changes.values()) for _, changes in axis.points]
@@ -64,12 +58,16 @@ def _distribution(axis: Axis) -> BaseDistribution:
     return CategoricalDistribution(range(len(values)))
 
 
-def _frozen(axes: Sequence[Axis], space: dict[str, BaseDistribution], point: Told) -> optuna.trial.FrozenTrial:
-    params = dict(zip(space, (axis.choice(label) for axis, label in zip(axes, point.labels))))
-    if point.stopped:
-        epoch, loss = point.stopped
+def _frozen(
+    axes: Sequence[Axis], space: dict[str, BaseDistribution], observation: Observation
+) -> optuna.trial.FrozenTrial:
+    """An observation as a trial of Optuna: complete, pruned where it was stopped early, or failed without a result."""
+    choices = (axis.choice(label) for axis, label in zip(axes, observation.labels))
+    params = dict(zip(space, choices))
+    if observation.stopped:
+        epoch, loss = observation.stopped
         return create_trial(
             state=TrialState.PRUNED, params=params, distributions=space, intermediate_values={epoch: -loss}
         )
-    state = TrialState.FAIL if point.value is None else TrialState.COMPLETE
-    return create_trial(state=state, value=point.value, params=params, distributions=space)
+    state = TrialState.FAIL if observation.value is None else TrialState.COMPLETE
+    return create_trial(state=state, value=observation.value, params=params, distributions=space)

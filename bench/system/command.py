@@ -1,7 +1,7 @@
-"""How the commands begin and end, whatever becomes of their output and whoever stops them.
+"""How commands begin and end, also when their output cannot be written and when a signal stops them.
 
-A command's file calls ``begin`` before all other imports and ends with ``sys.exit(run(main))``. Output that nobody can
-take costs the output alone; a signal ends a command in one line with exit code 130.
+A command's file calls ``begin`` before all other imports and ends with ``sys.exit(run(main))``. If standard output is
+lost, the command goes on without it. A signal ends a command with one line and exit code 130.
 """
 
 import os
@@ -17,20 +17,20 @@ from bench.system.interrupt import INTERRUPTED, Interrupts, Terminated
 
 
 def begin() -> None:
-    """For the seconds that imports take: Ctrl-C and SIGTERM end the process then and there.
+    """Makes Ctrl-C and SIGTERM end the process at once during the imports, which take seconds.
 
-    An exception would come up in the midst of some library. There is nothing to clean up yet.
+    An exception would be raised within some library. There is nothing to clean up yet.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
-        except OSError:  # closed: a file of ours would get the number, and with it what libraries print
+        except OSError:  # closed: a file that we open would get its number, and the output of libraries
             os.open(os.devnull, os.O_RDWR)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _leave)
+        signal.signal(number, _exit)
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _exit(number: int, frame: FrameType | None) -> None:
     with suppress(OSError):
         os.write(1, f"{_word(number == signal.SIGTERM)}: nothing was begun\n".encode())
     os._exit(INTERRUPTED)
@@ -39,14 +39,14 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def run(main: Callable[[list[str]], int]) -> int:
     """Runs a command with the arguments of this process; returns its exit code."""
     sys.stderr = _Stream(sys.stderr, "standard error")
-    sys.stdout = _Stream(sys.stdout, "standard output", told=sys.stderr)
+    sys.stdout = _Stream(sys.stdout, "standard output", report_to=sys.stderr)
     stopped = None
     try:
-        with Interrupts(patient=False):
+        with Interrupts(graceful=False):
             code = main(sys.argv[1:])
     except KeyboardInterrupt as interrupt:
         code, stopped = INTERRUPTED, interrupt
-    for number in (signal.SIGINT, signal.SIGTERM):  # all is done, and Python's own end takes a moment
+    for number in (signal.SIGINT, signal.SIGTERM):  # all is done; the exit of Python takes a moment
         signal.signal(number, signal.SIG_IGN)
     if stopped is not None:
         print(f"{_word(isinstance(stopped, Terminated))}: what was not finished is not kept")
@@ -61,7 +61,7 @@ _skips_exit_handlers = False
 
 
 def skip_exit_handlers() -> None:
-    """Ends the command without what libraries do when Python ends: it would wait for ever."""
+    """Makes the command end without the exit handlers of libraries: one of them would wait for ever."""
     global _skips_exit_handlers
     _skips_exit_handlers = True
 
@@ -73,19 +73,19 @@ def _word(terminated: bool) -> str:
 class _Stream:
     """Standard output or error, which may be full, closed, or a pipe whose reader has ended.
 
-    The first failure is said once to ``told``; from then on what is written goes nowhere. What the encoding lacks is
-    written as a question mark, on standard error by its number.
+    The first failure is reported once on ``report_to``; later output is dropped. A character that the encoding lacks
+    is written as a question mark, on standard error as its number.
     """
 
-    def __init__(self, stream: TextIO | None, name: str, told: TextIO | None = None) -> None:
-        self._name, self._told = name, told
+    def __init__(self, stream: TextIO | None, name: str, report_to: TextIO | None = None) -> None:
+        self._name, self._report_to = name, report_to
         self._stream = stream
         self.lost = stream is None
         if stream is None:
             self._stream = open(os.devnull, "w")
-            self._say("it is closed")
+            self._report("it is closed")
         elif isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace" if told else "backslashreplace")
+            stream.reconfigure(errors="replace" if report_to else "backslashreplace")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -102,15 +102,16 @@ class _Stream:
             self._stream.flush()
         except OSError as error:
             self._lose(error)
-            self._stream.flush()  # what is left, for Python would try again at its end
+            self._stream.flush()  # the rest; Python would try it again at its exit
 
     def _lose(self, error: OSError) -> None:
         self.lost = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())  # for those, too, who write without asking here
+        os.dup2(nowhere, self._stream.fileno())  # also for code that writes to the descriptor itself
         os.close(nowhere)
-        self._say(error.strerror)
+        self._report(error.strerror)
 
-    def _say(self, why: str) -> None:
-        if self._told is not None:
-            print(f"note: {self._name} takes nothing ({why}); the command goes on without it", file=self._told)
+    def _report(self, why: str) -> None:
+        if self._report_to is not None:
+            line = f"note: {self._name} cannot be written ({why}); the command goes on without it"
+            print(line, file=self._report_to)

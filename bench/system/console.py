@@ -1,4 +1,4 @@
-"""How commands speak to people: what others wrote is made harmless."""
+"""The console of the commands. Texts from files cannot steer the terminal: their control characters are escaped."""
 
 import argparse
 import sys
@@ -13,22 +13,21 @@ from rich.text import Text
 from bench.system.sanitize import harmless
 
 KEPT = "\n\t"
-"""What a text of several lines may hold."""
-
+"""Control characters that a text of several lines may hold."""
 
 LOG_WIDTH = 160
 """Characters in a line of a table that is not shown in a terminal."""
 
 
 class Console(rich.console.Console):
-    """A console on which texts can neither move the cursor nor turn the direction of writing; its own colours can."""
+    """A console that escapes control characters in texts; its own colours still work."""
 
-    def render_str(self, text: str, **look: Any) -> Text:
-        """Strings are harmless before their width is measured."""
-        return super().render_str(harmless(text, KEPT), **look)
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Escapes strings before their width is measured."""
+        return super().render_str(harmless(text, KEPT), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Whatever else is printed is harmless when it is drawn."""
+        """Escapes everything else when it is drawn."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=harmless(segment.text, KEPT))
 
@@ -40,7 +39,7 @@ def console_of_command(quiet: bool = False) -> Console:
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """A parser whose errors repeat what was typed without doing what it says."""
+    """A parser whose errors escape control characters of the arguments that they repeat."""
 
     def error(self, message: str) -> NoReturn:
         super().error(harmless(message, KEPT))

@@ -1,5 +1,8 @@
-"""Ctrl-C and SIGTERM. While trials run, Ctrl-C once: they are finished and no others start. Twice, or SIGTERM, or at any
-other time: everything stops at once."""
+"""Ctrl-C and SIGTERM.
+
+While trials run, the first Ctrl-C is a request: they are finished and no others start. A second Ctrl-C, SIGTERM, and
+Ctrl-C at any other time stop everything at once.
+"""
 
 import os
 import signal
@@ -11,29 +14,30 @@ from types import FrameType, TracebackType
 INTERRUPTED = 130
 """Exit code of a command that was interrupted."""
 STOP_SECONDS = 30.0
-"""How long a command that stops at once may take before a further signal ends it without more ado."""
+"""Time that a command has for its cleanup; a signal after that ends the process without cleanup."""
 
 
 class Terminated(KeyboardInterrupt):
-    """Somebody sent SIGTERM: a scheduler whose time is up, or a machine that goes down."""
+    """SIGTERM has come, for example from a scheduler whose time is up, or from a machine that shuts down."""
 
 
 class Interrupts:
-    """Listens while it is entered. ``asked`` is true from the first Ctrl-C on, ``stopping`` when all is to stop at once.
+    """Handles both signals within the ``with``.
 
-    To stop at once is a ``KeyboardInterrupt``, and leaves here as ``Terminated`` if SIGTERM was the reason: libraries
-    on the way may have raised another one in its place. Further signals do not disturb the way out.
+    ``stop_requested`` is true from the first Ctrl-C on, ``stopping`` when everything has to stop at once. A stop at
+    once is a ``KeyboardInterrupt``. It leaves the ``with`` as ``Terminated`` if SIGTERM was the reason: a library may
+    have raised another exception in its place. Further signals do not disturb the cleanup.
     """
 
-    def __init__(self, patient: bool = True) -> None:
-        """patient: whether the first Ctrl-C only asks."""
-        self.patient = patient
-        self.asked = self.terminated = self.stopping = False
-        self._since = 0.0
+    def __init__(self, graceful: bool = True) -> None:
+        """graceful: whether the first Ctrl-C is only a request."""
+        self.graceful = graceful
+        self.stop_requested = self.terminated = self.stopping = False
+        self._stopping_since = 0.0
 
     def __enter__(self) -> "Interrupts":
         self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        self.listen()
+        self.install_handlers()
         return self
 
     def __exit__(
@@ -44,34 +48,34 @@ class Interrupts:
         if self.terminated and isinstance(error, KeyboardInterrupt):
             raise Terminated from None
 
-    def listen(self) -> None:
-        """Again after a library has put its own handlers in."""
+    def install_handlers(self) -> None:
+        """Installs the handlers, again where a library has installed its own."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
 
     @contextmanager
-    def patience(self) -> Iterator[None]:
-        """For the body, the first Ctrl-C only asks."""
-        before, self.patient = self.patient, True
+    def graceful_stop(self) -> Iterator[None]:
+        """Makes the first Ctrl-C a request within the body."""
+        before, self.graceful = self.graceful, True
         try:
             yield
         finally:
-            self.patient = before
+            self.graceful = before
 
     def check(self) -> None:
-        """Raises what the signal has raised, in case that a library has swallowed it."""
+        """Raises the exception of a stop at once again: a library may have swallowed it."""
         if self.stopping:
             raise Terminated if self.terminated else KeyboardInterrupt
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.stopping:
-            if time.monotonic() - self._since > STOP_SECONDS:
+            if time.monotonic() - self._stopping_since > STOP_SECONDS:
                 os._exit(INTERRUPTED)
             return
         if number == signal.SIGTERM:
             self.terminated = True
-        elif self.patient and not self.asked:
-            self.asked = True  # and nothing is printed here: the signal may have come in the middle of a print
+        elif self.graceful and not self.stop_requested:
+            self.stop_requested = True  # nothing is printed here: the signal may have come within a print
             return
-        self.stopping, self._since = True, time.monotonic()
+        self.stopping, self._stopping_since = True, time.monotonic()
         self.check()

@@ -1,8 +1,7 @@
-"""Which process has something to do that others must not do, too: which driver runs a trial, so that two on one
-results folder share the work. It is a lock of the operating system.
+"""Locks between processes: only one of them does a thing at a time, such as running a trial of a shared results folder.
 
-The lock is what counts, not the file: the kernel drops it when its process dies, however that happens, and no clock has
-a say. It also works between machines where the folder's file system has locks, as NFS does.
+The lock of the operating system counts, not the lock file. The kernel releases it when its process dies, however that
+happens, and no clock is involved. It also works between machines whose shared file system has locks, as NFS does.
 """
 
 import fcntl
@@ -14,23 +13,24 @@ from pathlib import Path
 ATTEMPTS = 100
 
 
-class Claim:
-    """Something that is this process's to do, until ``release``."""
+class ProcessLock:
+    """A lock that this process holds until ``release``."""
 
     def __init__(self, path: Path, descriptor: int, own_folder: bool) -> None:
         self.path, self._descriptor, self.own_folder = path, descriptor, own_folder
 
     @classmethod
-    def take(cls, path: Path, own_folder: bool = True) -> "Claim | None":
-        """``None`` if somebody else has it. own_folder: the folder is there for locks, and goes when it is empty.
+    def acquire(cls, path: Path, own_folder: bool = True) -> "ProcessLock | None":
+        """Locks a file, which is made for it; returns ``None`` if another process holds the lock.
 
-        Raises ``OSError`` where there can be no lock.
+        own_folder: the folder holds nothing but locks, and is removed when it is empty.
+        Raises ``OSError`` where the file system has no locks.
         """
         for _ in range(ATTEMPTS):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            except (FileNotFoundError, FileExistsError):  # whoever released the last claim removed the folder meanwhile
+            except (FileNotFoundError, FileExistsError):  # a process that released its lock has removed the folder
                 continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,12 +44,14 @@ class Claim:
             except BaseException:
                 os.close(descriptor)
                 raise
-            os.close(descriptor)  # it was released, and its file removed, after we had opened it
-        return None  # so many come and go here that it is surely somebody's
+            os.close(descriptor)  # its holder has released it, and removed its file, after we had opened it
+        return None  # other processes lock and release it all the time; one of them surely holds it
 
     def release(self) -> None:
-        """Removes the file while the lock is still held, so that nobody locks one that is about to go; and its folder,
-        if that was made for locks and holds nothing else."""
+        """Removes the file while the lock is still held, so that no process locks a file that is about to be removed.
+
+        Removes the folder, too, if it was made for locks and is empty.
+        """
         with suppress(OSError):
             self.path.unlink()
         os.close(self._descriptor)
@@ -58,8 +60,8 @@ class Claim:
                 self.path.parent.rmdir()
 
 
-def owner(path: Path) -> str:
-    """Who holds a claim, as far as its file says."""
+def owner_of(path: Path) -> str:
+    """Names the process that holds a lock, as far as the lock file says it."""
     try:
         return path.read_text() or "another process"
     except (OSError, UnicodeDecodeError):
@@ -67,6 +69,7 @@ def owner(path: Path) -> str:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file is still the one at this path."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:

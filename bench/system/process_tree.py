@@ -1,10 +1,9 @@
-"""Processes that somebody has started: whether they live, and how they are ended without fail.
+"""Processes and their descendants: whether they live, and how they are killed without fail.
 
-A driver ends all that it has started, also where those between have died.
-
-A process whose parent was killed becomes another's child, so a list of children loses it. What is started here
-carries a mark in its environment, which its own children inherit. Ray's helpers overwrite theirs with the title that
-they show: those are noted by number while they are children still.
+A driver kills all processes that it has started, also where those between have died. A process whose parent was killed
+becomes a child of another process, so a list of children loses it. For that reason a process that is started here
+carries a mark in its environment, which its children inherit. Ray's helpers overwrite their environment with the title
+that they show. Those are tracked by their numbers while they are still children.
 """
 
 import os
@@ -18,52 +17,53 @@ from uuid import uuid4
 import psutil
 
 MARK = "SAM3_BENCH_DRIVER"
-END_SECONDS = 10.0
+KILL_SECONDS = 10.0
+"""Longest wait for the death of processes that were killed."""
 POLL_MILLISECONDS = 500
 
 
 def is_dead(process: psutil.Process | None) -> bool:
-    """Also true of one whose number is another's by now, and of ``None``, which was never seen alive."""
+    """Whether a process has ended; also true if another process has its number now, and for ``None``."""
     with suppress(psutil.NoSuchProcess):
         return process is None or not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     return True
 
 
-def end(process: psutil.Process | None) -> None:
+def kill_group(process: psutil.Process | None) -> None:
     """Kills a process that leads a group, with its group, and waits for its death.
 
-    One that the kernel does not let go, in a call that nothing interrupts, is left after ``END_SECONDS``.
+    The wait ends after ``KILL_SECONDS``: the kernel does not end a process within a call that nothing interrupts.
     """
-    deadline = time.monotonic() + END_SECONDS
+    deadline = time.monotonic() + KILL_SECONDS
     while not is_dead(process) and time.monotonic() < deadline:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         time.sleep(0.01)
 
 
-def end_with(parent: int, listener: int | None = None) -> None:
-    """Ends this process with the one that started it: a driver that was killed cannot end its trials, which would run
-    beside those of the next one.
+def exit_with_parent(parent: int, listener: int | None = None) -> None:
+    """Waits until the parent has ended, and then ends this process.
 
-    listener: a descriptor whose other end is who listens; that end tells, too, for the parent may be stopped.
+    A driver that was killed cannot end its trials, which would run at the same time as those of the next driver.
+    listener: a descriptor whose other end the driver holds. Its end counts, too, for the parent may be stopped.
     """
     connection = select.poll()
     if listener is not None:
-        connection.register(listener, 0)  # that it is closed, or broken, is told without being asked for
+        connection.register(listener, 0)  # that it is closed or broken is always reported
     while os.getppid() == parent and not connection.poll(POLL_MILLISECONDS):
         pass
     os._exit(1)
 
 
-class Family:
-    """What is started within the ``with``."""
+class ProcessTree:
+    """All processes that are started within the ``with``."""
 
     def __init__(self) -> None:
         self._mark = f"{os.getpid()}-{uuid4().hex}"
-        self._noted: set[psutil.Process] = set()
+        self._tracked: set[psutil.Process] = set()
         self._others: set[psutil.Process] = set()
 
-    def __enter__(self) -> "Family":
+    def __enter__(self) -> "ProcessTree":
         self._before = os.environ.get(MARK)
         self._others = _children()
         os.environ[MARK] = self._mark
@@ -75,14 +75,14 @@ class Family:
         else:
             os.environ[MARK] = self._before
 
-    def note(self) -> set[psutil.Process]:
-        """Notes the children of now, and theirs; returns all that were noted."""
-        self._noted |= _children() - self._others
-        return self._noted
+    def track_children(self) -> set[psutil.Process]:
+        """Tracks the present children and their children; returns all processes that were tracked so far."""
+        self._tracked |= _children() - self._others
+        return self._tracked
 
-    def end(self) -> None:
-        """Kills all that live, and waits for their death, but not for one that the kernel does not let go."""
-        deadline = time.monotonic() + END_SECONDS
+    def kill(self) -> None:
+        """Kills all processes that live, and waits for their death, for ``KILL_SECONDS`` at most."""
+        deadline = time.monotonic() + KILL_SECONDS
         while (alive := self._alive()) and time.monotonic() < deadline:
             for process in alive:
                 with suppress(psutil.Error):
@@ -90,13 +90,14 @@ class Family:
             time.sleep(0.05)
 
     def _alive(self) -> list[psutil.Process]:
-        marked = [
-            process for process in psutil.process_iter() if process.pid != os.getpid() and self._is_marked(process)
-        ]
-        return [process for process in {*marked, *self.note()} if not is_dead(process)]
+        found = set(self.track_children())
+        for process in psutil.process_iter():
+            if process.pid != os.getpid() and self._is_marked(process):
+                found.add(process)
+        return [process for process in found if not is_dead(process)]
 
     def _is_marked(self, process: psutil.Process) -> bool:
-        with suppress(psutil.Error, OSError):  # another user's
+        with suppress(psutil.Error, OSError):  # a process of another user
             return process.environ().get(MARK) == self._mark
         return False
 

@@ -1,28 +1,31 @@
-"""Text that others wrote (labels, names, errors, file names) as outputs may show it: it steers and hides nothing."""
+"""Escapes text from files and users (labels, names, errors) that would steer a terminal, a page or a spreadsheet."""
 
 import unicodedata
 
-UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode's categories of control characters, marks of direction and of no width, half characters, and line ends."""
+INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode's categories of control and format characters, surrogates, and separators of lines and paragraphs."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell begins that a spreadsheet calculates (OWASP, "CSV Injection")."""
+"""First characters of a cell that a spreadsheet takes for a formula (OWASP, "CSV Injection")."""
 
 
 def harmless(text: str, keep: str = "") -> str:
-    """The text with every character that has no look of its own written out, as in ``\\x1b`` and ``\\u202e``.
+    """Escapes every invisible character, as in ``\\x1b`` and ``\\u202e``.
 
-    keep: characters that are left as they are, such as the line feeds of a text of several lines.
+    keep: characters that are not escaped, such as the line feeds of a text of several lines.
     """
     if text.isprintable():
         return text
-    wrong = {c for c in set(text).difference(keep) if unicodedata.category(c) in UNSEEN}
-    return text.translate({ord(c): c.encode("unicode_escape").decode() for c in wrong}) if wrong else text
+    escapes = {}
+    for character in set(text).difference(keep):
+        if unicodedata.category(character) in INVISIBLE:
+            escapes[ord(character)] = character.encode("unicode_escape").decode()
+    return text.translate(escapes)
 
 
 def csv_cell(value: object) -> object:
-    """A cell of a CSV file that no spreadsheet calculates: what looks like a formula gets an apostrophe in front.
+    """Makes a cell of a CSV file that no spreadsheet takes for a formula: an apostrophe is put in front of it.
 
-    Numbers stay numbers, also those that are texts, such as the label ``-1``.
+    Numbers stay numbers, also where they are texts, such as the label ``-1``.
     """
     if not isinstance(value, str):
         return value

@@ -1,4 +1,7 @@
-"""What a user sees while a sweep runs: a live table of the trials in a terminal, plain lines in a log."""
+"""The display of a running sweep: a live table of the trials in a terminal, plain lines in a log.
+
+rich's ``Progress`` is not used for the table: it has no column titles, and would not make this file shorter.
+"""
 
 import math
 import time
@@ -22,15 +25,17 @@ from bench.scoring.metrics import METRICS, main_metric
 from bench.training.loop import Epoch
 
 GIB = 2**30
-LAST_SHOWN = 5  # of the trials that have ended
-MARGIN = 6  # lines of the terminal that the table leaves free
+LAST_SHOWN = 5
+"""Number of ended trials in the table, the last ones."""
+MARGIN = 6
+"""Number of lines that the table leaves free in the terminal."""
 UNKNOWN = "–"
 MANY = 200
-"""Models from which on a log says that their parameters are counted."""
+"""Smallest number of models for which a log has a line that their parameters are counted."""
 
 
 class Watcher(Protocol):
-    """Is told what happens to the trials; indices count the pending ones from 0."""
+    """Observes the trials of a round, which are numbered from 0."""
 
     def started(self, index: int) -> None: ...
 
@@ -41,7 +46,7 @@ class Watcher(Protocol):
 
 @dataclass
 class _Running:
-    """What is known of a trial that has started."""
+    """State of a trial that runs."""
 
     since: float  # of time.monotonic
     epoch: int = 0
@@ -50,7 +55,7 @@ class _Running:
 
 
 class Display:
-    """A ``Watcher`` on the console: a table of running and lately ended trials, or one line per trial in a log."""
+    """A ``Watcher`` on the console: a table of running and recently ended trials, or one line per trial in a log."""
 
     def __init__(self, trials: list[Trial], console: Console) -> None:
         self.console = console
@@ -81,7 +86,8 @@ class Display:
         self.started(index)
         state = self.running[index]
         state.epoch, state.loss = epoch.epoch, epoch.train_loss
-        state.val_loss = state.val_loss if epoch.val_loss is None else epoch.val_loss  # not every epoch looks at it
+        if epoch.val_loss is not None:  # not every epoch validates
+            state.val_loss = epoch.val_loss
         self.epochs[index] = epoch.epoch
 
     def finished(self, index: int, record: TrialRecord) -> None:
@@ -89,14 +95,14 @@ class Display:
         self.ended[index] = record
         self.epochs[index] = self.trials[index].config.train.epochs
         if self.live and record.status == "ok":
-            return  # the table has it; what went wrong stays on the screen
+            return  # the table shows it; failures stay on the screen
         width = len(str(len(self.trials)))
-        left = "" if len(self.ended) == len(self.trials) else f"  (ETA {self._eta()})"
+        left = f"  (ETA {self._eta()})" if len(self.ended) < len(self.trials) else ""
         place = f"[{len(self.ended):{width}}/{len(self.trials)}]"
         self.console.print(f"{place} {self._name(index)}: {_outcome(record)}{left}", markup=False)
 
     def table(self) -> Group:
-        """The trials that run and the last ones that ended, and a line that counts all."""
+        """Makes the table of the running and the last ended trials, and a line with the counts."""
         table = Table("trial", "state", box=None, header_style="bold", pad_edge=False)
         for column in ("epoch", "loss", "validation", "memory", "time left"):
             table.add_column(column, justify="right", no_wrap=True)
@@ -107,8 +113,10 @@ class Display:
             table.add_row(*map(Text, self._ended_cells(index, record)), style="dim")
         for index, state in running[:room]:
             table.add_row(*map(Text, self._running_cells(index, state)))
-        more = [Text(f"and {len(running) - room} more that run")] if len(running) > room else []
-        return Group(table, *more, Text(self._counts()))
+        lines = [Text(self._counts())]
+        if len(running) > room:
+            lines.insert(0, Text(f"and {len(running) - room} more that run"))
+        return Group(table, *lines)
 
     def _running_cells(self, index: int, state: _Running) -> list[str]:
         epochs = self.trials[index].config.train.epochs
@@ -117,7 +125,7 @@ class Display:
         left = UNKNOWN
         if state.epoch:
             left = duration((time.monotonic() - state.since) * (epochs / state.epoch - 1))
-        # the peak is known when the trial has ended: until then nobody has asked the sampler
+        # the peak is known when the trial has ended
         return [self._name(index), "running", f"{state.epoch}/{epochs}", loss, val, UNKNOWN, left]
 
     def _ended_cells(self, index: int, record: TrialRecord) -> list[str]:
@@ -132,19 +140,25 @@ class Display:
         """``3 of 8 trials ended (2 ok, 1 oom), 2 running, 3 waiting; 1 min 5 s so far, ETA 2 min 0 s``."""
         total = len(self.trials)
         by_status = Counter(record.status for record in list(self.ended.values()))
-        kinds = f" ({', '.join(f'{n} {status}' for status, n in sorted(by_status.items()))})" if by_status else ""
         ended, running = len(self.ended), len(self.running)
-        parts = [f"{ended} of {total} trials ended{kinds}", f"{running} running", f"{total - ended - running} waiting"]
-        so_far = f"{duration(time.monotonic() - self.started_at)} so far"
-        return f"{', '.join(parts)}; {so_far}" + (f", ETA {self._eta()}" if ended < total else "")
+        counts = f"{ended} of {total} trials ended"
+        if by_status:
+            counts += f" ({', '.join(f'{count} {status}' for status, count in sorted(by_status.items()))})"
+        counts += f", {running} running, {total - ended - running} waiting"
+        times = f"{duration(time.monotonic() - self.started_at)} so far"
+        if ended < total:
+            times += f", ETA {self._eta()}"
+        return f"{counts}; {times}"
 
     def _share(self) -> float:
-        """Part of all epochs that is done; what a trial does beside its epochs is taken to grow with them."""
+        """Share of all epochs that is done. The other work of a trial is taken as proportional to its epochs."""
         return sum(self.epochs) / sum(trial.config.train.epochs for trial in self.trials)
 
     def _eta(self) -> str:
         share = self._share()
-        return duration((time.monotonic() - self.started_at) * (1 / share - 1)) if share else "unknown"
+        if not share:
+            return "unknown"
+        return duration((time.monotonic() - self.started_at) * (1 / share - 1))
 
     def _name(self, index: int) -> str:
         trial = self.trials[index]
@@ -152,18 +166,23 @@ class Display:
 
 
 def peak_memory(record: TrialRecord) -> str:
-    """Peak in training by the most telling measure, ``0.19 GiB``; a dash where nothing was measured."""
+    """Peak in training by the first measure of ``PEAKS`` that is known, as in ``0.19 GiB``; otherwise a dash."""
     memory = (record.memory or {}).get("training")
-    values = [value for name in PEAKS if (value := getattr(memory, name, None)) is not None]
-    return f"{values[0] / GIB:.2f} GiB" if values else UNKNOWN
+    for measure in PEAKS:
+        value = getattr(memory, measure, None)
+        if value is not None:
+            return f"{value / GIB:.2f} GiB"
+    return UNKNOWN
 
 
 def _outcome(record: TrialRecord) -> str:
     if record.status != "ok":
         return f"{record.status}: {in_a_line(record.error)}"
-    shown = {METRICS[m].label: record.scores[m] for m in (main_metric(record.scores), "mae") if m in record.scores}
-    numbers = "  ".join(f"{label} {value:.3f}" for label, value in shown.items())
-    return f"ok  {numbers}  {record.timing.total_seconds:.0f} s"
+    parts = ["ok"]
+    for metric in dict.fromkeys((main_metric(record.scores), "mae")):
+        if metric in record.scores:
+            parts.append(f"{METRICS[metric].label} {record.scores[metric]:.3f}")
+    return "  ".join([*parts, f"{record.timing.total_seconds:.0f} s"])
 
 
 def duration(seconds: float) -> str:
@@ -176,7 +195,7 @@ def duration(seconds: float) -> str:
 
 
 def loading(console: Console, doing: str = "preparing data", many: float = math.inf) -> Any:
-    """A ``bench.system.progress.Progress`` on the console. In a log it is a line, from ``many`` items on, or else nothing."""
+    """Makes a ``bench.system.progress.Progress`` on the console; in a log a line, for ``many`` items or more."""
 
     def show(items: Iterable[Any], total: int) -> Iterable[Any]:
         if total >= many and not console.is_terminal:
@@ -187,5 +206,5 @@ def loading(console: Console, doing: str = "preparing data", many: float = math.
 
 
 def counting(console: Console) -> Any:
-    """A ``bench.system.progress.Progress`` for ``bench.config.expand.sizes``."""
+    """Makes a ``bench.system.progress.Progress`` for ``bench.config.expand.sizes``."""
     return loading(console, "counting the parameters of models", MANY)

@@ -16,17 +16,19 @@ from bench.report import page
 from bench.system.files import write_whole
 from bench.training.loop import Epoch
 
-SHARE = 0.05  # of the time at most goes into rebuilding, however large the sweep is
-NICE = 10  # below the trials, which share the cores
+SHARE = 0.05
+"""Largest share of the time that rebuilding takes, however large the sweep is."""
+NICE = 10
+"""Niceness of the thread: the trials share the cores and have priority."""
 POLL_SECONDS = 0.2
 
 
 class LivePage:
-    """Rebuilds the page in the background: at once, and from then on whenever a trial has started or ended.
+    """Rebuilds the page in the background: at once, and then whenever a trial has started or ended.
 
-    folder: the results folder; nothing is built before the run has written its manifest there. every: seconds between
-    two rebuilds, ``None`` for none at all. say: prints a line. A rebuild that fails is said
-    once, and the sweep goes on.
+    folder: the results folder; the page is built when the run has written its manifest there. every: seconds between
+    two rebuilds, ``None`` for no page at all. say: prints a line. The first rebuild that fails is reported, and the
+    sweep goes on.
     """
 
     def __init__(self, folder: Path, every: float | None, say: Callable[[str], None]) -> None:
@@ -44,20 +46,22 @@ class LivePage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Returns when nothing is being written any more: the final report comes next. On the way out of an error or an
-        interrupt no page is waited for that is only being made."""
+        """Waits until nothing is being written: the final report comes next.
+
+        After an error or an interrupt it does not wait for a page that is still being built.
+        """
         with self._writing:
             self._stopped.set()
         if self.every is not None and error is None:
             self._thread.join()
 
     def of(self, trials: Sequence[Trial]) -> "_Round":
-        """A watcher of these trials. They are in the manifest by now: the first call builds the first page."""
+        """Makes a watcher of these trials, which are in the manifest now; the page is built at once."""
         self.changed = True
         return _Round(self, trials)
 
     def _run(self) -> None:
-        with suppress(OSError, AttributeError):  # a thread has its own niceness on Linux alone
+        with suppress(OSError, AttributeError):  # only Linux has niceness for a thread
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         next_at = 0.0
         while not self._stopped.wait(POLL_SECONDS):
@@ -76,7 +80,7 @@ class LivePage:
                 with self._writing:
                     if not self._stopped.is_set():
                         write_whole(self.folder / page.NAME, lambda file: file.write(text))
-        except Exception as error:  # no picture of the results may end the results
+        except Exception as error:  # a page may not end the sweep
             if not self.failed:
                 self.say(f"note: the page could not be rebuilt ({type(error).__name__}: {error}); the sweep goes on")
             self.failed = True
@@ -84,7 +88,7 @@ class LivePage:
 
 @dataclass(frozen=True)
 class _Round:
-    """A ``Watcher`` that tells the page which trials run."""
+    """A ``Watcher`` that notes for the page which trials run."""
 
     page: LivePage
     trials: Sequence[Trial]
@@ -94,7 +98,7 @@ class _Round:
         self.page.changed = True
 
     def epoch(self, index: int, epoch: Epoch) -> None:
-        """Losses reach the page with the record."""
+        """Does nothing: losses reach the page with the record."""
 
     def finished(self, index: int, record: TrialRecord) -> None:
         self.page.running.discard(self.trials[index].trial_id)

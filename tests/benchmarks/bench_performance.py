@@ -22,12 +22,13 @@ from torch import nn
 from bench.config.expand import Trial
 from bench.config.sweep import load_sweep
 from bench.config.trial import TrialConfig, with_value
-from bench.processes.client import ForkServer, Request, start
+from bench.processes.client import ForkServer, start
+from bench.processes.request import Request
 from bench.records.record import TrialRecord
 from bench.records.store import load_all
 from bench.scheduling.executor import Executor
 from bench.scheduling.resources import Resources
-from bench.scheduling.trial_queue import Work
+from bench.scheduling.trial_queue import TrialQueue
 from bench.system.interrupt import Interrupts
 from bench.system.machine import cores
 from bench.system.progress import silent
@@ -90,7 +91,7 @@ def _same(records, name):
 
 @pytest.mark.benchmark(group="starting a process")
 @pytest.mark.parametrize(
-    "code", ["import torch", "import bench.trial", "import bench.run", "import bench.scheduling.ray_worker"]
+    "code", ["import torch", "import bench.trial", "import bench.run", "import bench.scheduling.ray_tune.worker"]
 )
 def bench_imports(benchmark, code):
     benchmark.pedantic(subprocess.run, ([sys.executable, "-c", code],), {"check": True}, rounds=5, warmup_rounds=1)
@@ -143,13 +144,13 @@ def bench_executor(benchmark, executor, epochs, tmp_path):
     bodies = [embedded(1)] + ([embedded(epochs)] if epochs > 1 else [embedded(n) for n in (2, 3, 4)])
     trials = [Trial(config, (str(index),)) for index, config in enumerate(bodies)]
     clock, resources = Clock(), Resources(threads=cores())
-    work = Work(trials, tmp_path, clock, say=print)
+    queue = TrialQueue(trials, tmp_path, clock, say=print)
 
     def run():
         with Executor(resources, executor != "serial", {}) as runs, Interrupts() as interrupts:
             assert not runs.absent(trials)
             runs.prepare(trials, silent)
-            runs.run(work, interrupts)
+            runs.run(queue, interrupts)
 
     with ExitStack() as stack:
         if executor == "ray on a cluster":
@@ -157,8 +158,8 @@ def bench_executor(benchmark, executor, epochs, tmp_path):
             stack.callback(cluster.shutdown)
             resources = replace(resources, address=cluster.address)
         benchmark.pedantic(run, rounds=1)
-    assert [record.status for record in work.records.values()] == ["ok"] * len(trials)
-    seconds = [work.records[trial.trial_id].timing.total_seconds for trial in trials[1:]]
+    assert [record.status for record in queue.records.values()] == ["ok"] * len(trials)
+    seconds = [queue.records[trial.trial_id].timing.total_seconds for trial in trials[1:]]
     beside = [end - before - body for before, end, body in zip(clock.ends, clock.ends[1:], seconds)]
     benchmark.extra_info["body_seconds"] = round(statistics.median(seconds), 1)
     benchmark.extra_info["seconds_beside"] = round(statistics.median(beside), 2)

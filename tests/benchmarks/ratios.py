@@ -56,7 +56,7 @@ PAIRS = (
     ),
     Pair(
         "the imports of a worker of Ray, and those of torch alone",
-        "bench_imports[import bench.scheduling.ray_worker]",
+        "bench_imports[import bench.scheduling.ray_tune.worker]",
         "bench_imports[import torch]",
     ),
     Pair(

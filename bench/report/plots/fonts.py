@@ -12,7 +12,7 @@ import matplotlib
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
 from bench.leaderboard.leaderboard import Leaderboard
-from bench.system.sanitize import UNSEEN
+from bench.system.sanitize import INVISIBLE
 
 SHOWN = 10  # most characters that a message names
 
@@ -51,7 +51,7 @@ def _chosen(text: str) -> tuple[tuple[str, ...], str]:
     The family that adds most characters is the first.
     """
     own = get_font(findfont(FontProperties())).get_charmap()
-    seen = (c for c in dict.fromkeys(text) if unicodedata.category(c) not in UNSEEN)
+    seen = (c for c in dict.fromkeys(text) if unicodedata.category(c) not in INVISIBLE)
     lacking = {c for c in seen if ord(c) not in own}
     families: list[str] = []
     while lacking:

@@ -19,7 +19,8 @@ import warm
 from conftest import wait_for
 
 from bench.processes import client, fork_server
-from bench.processes.client import Forked, ForkServer, Request, start
+from bench.processes.client import ForkedProcess, ForkServer, start
+from bench.processes.request import Request
 from bench.records import failures
 from bench.records.store import load_all
 from bench.records.tables import load_images
@@ -61,7 +62,7 @@ def test_a_forked_trial_is_the_trial_and_tells_how_it_goes_on(server, request_of
     config = tiny_with({"train.epochs": 3})
     process = start(request_of(config, trials_at_once=2), server.address)
     told = [json.loads(line) for line in process if line.strip()]
-    assert (process.exit_code, process.said, [epoch["epoch"] for epoch in told]) == (0, "", [1, 2, 3])
+    assert (process.exit_code, process.stderr, [epoch["epoch"] for epoch in told]) == (0, "", [1, 2, 3])
     record, here = record_in(tmp_path), run_trial(config)
     assert (record.status, record.scores, record.curve) == ("ok", here.scores, here.curve)
     assert load_images(tmp_path, [record.trial_id])[record.trial_id]["mae"] == here.image_scores["mae"]
@@ -91,7 +92,7 @@ def test_what_is_not_wanted_any_more_is_dead_when_its_lines_end(server, request_
 
 
 def test_a_trial_does_not_outlive_who_asked_for_it(server, request_of, tiny_with):
-    code = "import sys; from bench.processes.client import *; f = Forked(sys.argv[1], Request.from_json(sys.argv[2])); input()"
+    code = "import sys; from bench.processes.client import *; f = ForkedProcess(sys.argv[1], Request.from_json(sys.argv[2])); input()"
     request = request_of(tiny_with({"train.epochs": 100_000})).to_json()
     asks = subprocess.Popen([sys.executable, "-c", code, server.address, request], stdin=subprocess.PIPE)
     process = started(server)
@@ -104,52 +105,11 @@ def test_what_a_trial_complains_of_and_its_exit_code_arrive(server, request_of, 
     wrong = Request("{}", str(tmp_path), 1, 600.0)
     run = start(wrong, server.address)
     assert list(run) == ["\n"] or not list(run)
-    assert run.exit_code == 1 and "ValidationError" in run.said
+    assert run.exit_code == 1 and "ValidationError" in run.stderr
     assert run.how_it_ended.endswith("the process ended with code 1 and without a record")
     assert failures.in_a_line(run.how_it_ended).startswith(
         "the process ended with code 1 and without a record; its standard error"
     )
-
-
-@pytest.mark.parametrize(
-    ("said", "how", "line"),
-    [
-        (
-            "",
-            "the process ended with code 3 and without a record",
-            "the process ended with code 3 and without a record",
-        ),
-        (
-            "a\n\n  b\nc\nd\n",
-            "the process was killed by SIGSEGV",
-            "the process was killed by SIGSEGV; its standard error ended with: b / c / d",
-        ),
-        (
-            "x: no\n",
-            "rank 1 of 2: the process ended with code 1",
-            "rank 1 of 2: the process ended with code 1; its standard error ended with: x: no",
-        ),
-        (
-            "No module named torch\n",
-            "the process that starts trials cannot be reached: [Errno 2]",
-            "the process that starts trials cannot be reached: [Errno 2]; its standard error ended with: No module "
-            "named torch",
-        ),
-        ("Traceback\n  File\n", "KeyError: 'x'", "KeyError: 'x'"),  # a trial's own error is its last line
-        ("", "", ""),
-    ],
-)
-def test_how_a_process_ended_and_what_it_said_fit_a_line(said, how, line):
-    assert failures.in_a_line(failures.without_record(said, how)) == line
-
-
-def test_a_process_that_talks_a_lot_leaves_its_last_lines():
-    said = "\n".join(f"warning {i}" for i in range(10_000))
-    lines = failures.without_record(said, "the process ended with code 1").splitlines()
-    assert len(lines) == failures.LINES_KEPT + 1 and lines[-2:] == [
-        "warning 9999",
-        "the process ended with code 1",
-    ]
 
 
 def test_a_server_that_was_killed_takes_its_trials_along_and_is_replaced(request_of, tiny_with, tmp_path):
@@ -176,12 +136,12 @@ def test_none_of_its_trials_outlives_a_server_that_ends(request_of, tiny_with):
 def test_one_that_nobody_used_ends_at_once(interpreters):
     with ForkServer() as server:
         started = psutil.Process(server.process.pid)
-        assert client.UNTOUCHED.items() <= wait_for(started.environ).items()  # empty while it is being started
+        assert client.ENVIRONMENT.items() <= wait_for(started.environ).items()  # empty while it is being started
     assert server.process.returncode == -signal.SIGTERM
 
 
 def test_a_server_that_cannot_start_says_why(monkeypatch, request_of, tiny):
-    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 0.5)
     monkeypatch.setenv("PYTHONPATH", "")
     monkeypatch.chdir("/")
     monkeypatch.setattr(sys, "executable", "/bin/false")
@@ -195,68 +155,6 @@ def test_a_long_name_of_the_temporary_folder_does_no_harm(monkeypatch, tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(deep))
     with ForkServer() as server:
         assert len(server.address) < 100
-
-
-PREPARED = """
-import json, os, sys, tempfile
-import torch
-from pathlib import Path
-asked = []
-def ask(name):
-    asked.append(name)
-    raise RuntimeError(name)
-if sys.argv[1] == "gpu":  # as NVML would say it
-    torch.cuda._is_compiled = lambda: True
-    torch.cuda._device_count_nvml = lambda: 1
-    for name in ("_cuda_getDeviceCount", "_cuda_init"):
-        setattr(torch._C, name, lambda name=name: ask(name))
-import bench.processes.trial_process
-from bench.processes import client
-from bench.processes.preload import import_for
-configs = json.load(sys.stdin)
-def prepare(config):
-    import_for([config])
-    if sys.argv[1] == "gpu":
-        assert torch.cuda.is_available() and not asked, asked
-    else:
-        run(config)
-def run(config):
-    threads = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")} - {"jemalloc_bg_thd"}
-    assert len(threads) == 1, threads  # Arrow's allocator has one, and knows of forks
-    before = set(sys.modules)
-    from bench.processes.trial_process import run_requested
-    run_requested(client.Request(config, tempfile.mkdtemp(), 1, 0.0))
-    print("late", *sorted(set(sys.modules) - before), flush=True)
-for config in configs:  # each in a fork, so that what one imports is not there for the next
-    child = os.fork()
-    if not child:
-        prepare(config)
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-"""
-
-
-def prepared(configs, machine):
-    environment = {**os.environ, **client.UNTOUCHED}
-    command = [sys.executable, "-c", PREPARED, machine]
-    said = json.dumps([config.model_dump_json() for config in configs])
-    return subprocess.run(command, input=said, capture_output=True, text=True, env=environment)
-
-
-PEFT = {"model.adapter": {"name": "lora", "rank": 2}}
-INT8 = {"model.frozen_weights": "int8", "model.decoder": {"name": "segformer"}}
-
-
-def test_a_trial_imports_nothing_late_and_its_server_has_no_threads(tiny_with):
-    """What a body imports would count as its memory and its time."""
-    done = prepared([tiny_with(INT8), tiny_with(PEFT)], "cpu")
-    assert done.returncode == 0, done.stderr
-    assert [line for line in done.stdout.splitlines() if line.startswith("late")] == ["late", "late"]
-
-
-def test_a_server_does_not_touch_a_gpu(tiny_with):
-    done = prepared([tiny_with({}), tiny_with(INT8)], "gpu")
-    assert done.returncode == 0, done.stderr
 
 
 def test_on_a_mac_a_trial_gets_a_fresh_interpreter(interpreters, monkeypatch, request_of, tiny_with, tmp_path):
@@ -276,9 +174,9 @@ def test_on_a_mac_a_trial_gets_a_fresh_interpreter(interpreters, monkeypatch, re
 def test_so_does_a_trial_on_a_gpu_that_the_server_has_met(monkeypatch, request_of, tiny):
     on_cpu = request_of(tiny)
     on_gpu = dataclasses.replace(on_cpu, config=on_cpu.config.replace('"device":"cpu"', '"device":"cuda"'))
-    assert fork_server._can_go_on(on_cpu) and fork_server._can_go_on(on_gpu)
+    assert fork_server._can_run_in_fork(on_cpu) and fork_server._can_run_in_fork(on_gpu)
     monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
-    assert fork_server._can_go_on(on_cpu) and not fork_server._can_go_on(on_gpu)
+    assert fork_server._can_run_in_fork(on_cpu) and not fork_server._can_run_in_fork(on_gpu)
 
 
 def wait_for_fresh(server: ForkServer) -> psutil.Process:
@@ -293,21 +191,11 @@ def wait_for_fresh(server: ForkServer) -> psutil.Process:
     return wait_for(found)[0]
 
 
-def test_asking_costs_nothing_that_takes_long():
-    """Ray starts a worker for each trial, and all that it does is ask."""
-    code = "import sys, bench.processes.client; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"torch", "numpy", "pandas", "pydantic", "models"} & set(done.stdout.split())
-    code = "import sys, bench.scheduling.ray_worker; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"torch", "models", "bench.config.sweep"} & set(done.stdout.split())
-
-
 def test_asking_a_socket_that_is_not_there_ends(monkeypatch, request_of, tiny, tmp_path):
-    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 0.1)
     began = time.monotonic()
     with pytest.raises(OSError, match="cannot be reached"):
-        Forked(str(tmp_path / "none"), request_of(tiny))
+        ForkedProcess(str(tmp_path / "none"), request_of(tiny))
     assert time.monotonic() - began < 5
 
 
@@ -384,10 +272,10 @@ def test_that_nobody_listens_ends_a_trial_and_is_no_result():
     """As an exception it would be caught, and written as the trial's record."""
     code = """
 import sys
-from bench.processes.events import telling
-with telling() as (tell, alive):
+from bench.processes.events import report_events
+with report_events() as (report_epoch, heartbeat):
     try:
-        alive()
+        heartbeat()
     except OSError:
         print("a record of nonsense", file=sys.stderr)
 """

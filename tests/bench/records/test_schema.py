@@ -18,7 +18,7 @@ from bench.records.schema import NewerVersion
 from bench.records.store import RecordStore, load_all, set_aside_damaged
 from bench.report import __main__ as report
 from bench.scheduling.rounds import Rounds
-from bench.scheduling.trial_queue import Work
+from bench.scheduling.trial_queue import TrialQueue
 from bench.search.next_trials import Plan
 from bench.training import trained_weights
 
@@ -115,16 +115,15 @@ def test_another_driver_of_a_newer_version_finishes_a_trial_meanwhile(here, monk
         def finished(self, index, record):
             ended.append((index, record.status, record.error))
 
-    work = Work(trials, folder, Watcher(), say=print)
+    queue = TrialQueue(trials, folder, Watcher(), say=print)
     for trial_id in (first, second):
         from_the_future(folder / f"{trial_id}.json")
     before = contents(folder)
-    assert work.take() is None and work.over
+    assert queue.take() is None and queue.exhausted
     assert [(index, status) for index, status, _ in ended] == [(0, "error"), (1, "error")] and LINE in ended[0][2]
-    work._waiting, work._before = [0], {0: None}
-    work.started = lambda index: None
-    work.settle(0, "killed")
-    assert contents(folder) == before and LINE in work.records[first].error
+    queue._waiting, queue._old_errors = [0], {0: None}
+    queue.finish(0, "killed")
+    assert contents(folder) == before and LINE in queue.records[first].error
 
 
 def test_a_sweep_json_that_becomes_newer_meanwhile_is_not_replaced(here):

@@ -1,5 +1,6 @@
 """What travels between driver and nodes, without Ray."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from bench.records.provenance import COMMIT, commit_in_words, provenance
 from bench.records.store import load
 from bench.records.tables import load_images
 from bench.scheduling import cluster
-from bench.scheduling.cluster import Look, readiness, stage, unpack
-from bench.scheduling.ray_actors import Keeper
+from bench.scheduling.cluster import NodeReport, preflight_of, stage, unpack
+from bench.scheduling.ray_tune import worker
+from bench.scheduling.ray_tune.actors import CheckpointStore
 from bench.system.files import contents
 from bench.trial import run_trial
 from models.core.registry import Missing
@@ -36,17 +38,17 @@ def test_a_packed_record_arrives_as_it_was_saved(tiny, tmp_path):
 
 def test_checkpoints_beside_the_driver_are_those_of_the_node(tmp_path):
     folder = tmp_path / "epochs" / "abc"
-    keeper = Keeper(str(tmp_path), "epochs")
-    assert keeper.kept("abc") == {} and not folder.exists()
-    keeper.mirror("abc", {"epoch-0001.safetensors": b"1"}, ["epoch-0001.safetensors"])
-    keeper.mirror("abc", {"epoch-0002.safetensors": b"2"}, ["epoch-0001.safetensors", "epoch-0002.safetensors"])
-    keeper.mirror("abc", {"epoch-0003.safetensors": b"3"}, ["epoch-0002.safetensors", "epoch-0003.safetensors"])
+    store = CheckpointStore(str(tmp_path), "epochs")
+    assert store.load("abc") == {} and not folder.exists()
+    store.update("abc", {"epoch-0001.safetensors": b"1"}, ["epoch-0001.safetensors"])
+    store.update("abc", {"epoch-0002.safetensors": b"2"}, ["epoch-0001.safetensors", "epoch-0002.safetensors"])
+    store.update("abc", {"epoch-0003.safetensors": b"3"}, ["epoch-0002.safetensors", "epoch-0003.safetensors"])
     kept = {"epoch-0002.safetensors": b"2", "epoch-0003.safetensors": b"3"}
-    assert contents(folder) == keeper.kept("abc") == kept
+    assert contents(folder) == store.load("abc") == kept
     (tmp_path / "abc.json").write_text("{}")
-    keeper.mirror("abc", {"epoch-0004.safetensors": b"4"}, ["epoch-0004.safetensors"])
-    assert keeper.kept("abc") == kept, "what has a record needs none"
-    keeper.mirror("abd", {"../../epoch-out": b"x"}, ["../../epoch-out"])
+    store.update("abc", {"epoch-0004.safetensors": b"4"}, ["epoch-0004.safetensors"])
+    assert store.load("abc") == kept, "what has a record needs none"
+    store.update("abd", {"../../epoch-out": b"x"}, ["../../epoch-out"])
     assert not list(tmp_path.rglob("../epoch-out"))
 
 
@@ -102,17 +104,21 @@ def test_a_copy_of_the_code_knows_its_commit(monkeypatch):
 def test_a_node_looks_at_everything_the_trials_need(tiny, tiny_with):
     folder = {"name": "folder", "images": "nope", "masks": "nope"}
     other = tiny_with({"dataset": folder})
-    seen = cluster.look([tiny.model_dump_json(), other.model_dump_json()])
+    seen = cluster.inspect_node([tiny.model_dump_json(), other.model_dump_json()])
     assert set(seen.lacking) == {other.trial_id} and not seen.problems and len(seen.fingerprints) == 1
     assert Path(seen.code) == Path(bench.__file__).parent
     too_large = tiny_with({"train.batch_size": 100})
-    assert "at most 8" in cluster.look([too_large.model_dump_json()]).problems[0].lower()
+    assert "at most 8" in cluster.inspect_node([too_large.model_dump_json()]).problems[0].lower()
 
 
 def test_one_line_for_each_node_that_lacks_what_others_have():
-    looks = {"a": Look(""), "b": Look("", {"x": [DATA], "y": [DATA, GPU]}), "c": Look("", {"y": [GPU]})}
+    looks = {
+        "a": NodeReport(""),
+        "b": NodeReport("", {"x": [DATA], "y": [DATA, GPU]}),
+        "c": NodeReport("", {"y": [GPU]}),
+    }
     with pytest.raises(ConfigError) as caught:
-        readiness(looks, ["x", "y"])
+        preflight_of(looks, ["x", "y"])
     title, *lines = caught.value.lines
     data = "missing data: dataset.images: nope does not exist -> give the folder"
     gpu = "missing device: device: no GPU -> run where there is one"
@@ -120,16 +126,25 @@ def test_one_line_for_each_node_that_lacks_what_others_have():
 
 
 def test_trials_that_no_node_can_run_are_left_out_unless_they_are_all():
-    looks = {"a": Look("", {"x": [DATA]}), "b": Look("", {"x": [DATA]}, notes=["n"])}
-    found = readiness(looks, ["x", "y"])
+    looks = {"a": NodeReport("", {"x": [DATA]}), "b": NodeReport("", {"x": [DATA]}, notes=["n"])}
+    found = preflight_of(looks, ["x", "y"])
     assert found.absent == {"x": [DATA]} and found.notes == ["n"]
     with pytest.raises(ConfigError, match="  node b: missing data"):
-        readiness(looks, ["x"])
+        preflight_of(looks, ["x"])
 
 
 def test_unusable_and_different_data_are_named_with_their_node():
     with pytest.raises(ConfigError, match="node b: mask 3 is empty"):
-        readiness({"a": Look(""), "b": Look("", problems=["mask 3 is empty"])}, ["x"])
-    looks = {"a": Look("", fingerprints={"d": "1"}), "b": Look("", fingerprints={"d": "2"})}
+        preflight_of({"a": NodeReport(""), "b": NodeReport("", problems=["mask 3 is empty"])}, ["x"])
+    looks = {"a": NodeReport("", fingerprints={"d": "1"}), "b": NodeReport("", fingerprints={"d": "2"})}
     with pytest.raises(ConfigError, match="node b: its data are not those of node a"):
-        readiness(looks, ["x"])
+        preflight_of(looks, ["x"])
+
+
+def test_what_a_trial_starts_on_a_node_finds_the_same_code(tmp_path, monkeypatch):
+    for name in ("PYTHONPATH", "PYTHONSAFEPATH"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.chdir(tmp_path)
+    worker.enter(str(tmp_path / "not on this node"))
+    assert Path.cwd() == worker.CODE and Path("bench/run.py").is_file()
+    assert os.environ["PYTHONPATH"] == str(worker.CODE)

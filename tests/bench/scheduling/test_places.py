@@ -16,7 +16,7 @@ from bench.datasets import DataError
 from bench.datasets.core import cache
 from bench.processes.client import LONGEST_SOCKET, place_for_sockets
 from bench.run import main
-from bench.scheduling import ray_tune
+from bench.scheduling.ray_tune import connection
 from models import MODELS
 from models.cache import weight_cache
 from models.core.encoder_decoder import ENCODERS
@@ -205,13 +205,13 @@ def test_sockets_find_a_place_that_is_short_enough(deep, tmp_path, monkeypatch):
 
 def test_rays_own_folder_is_short_and_goes_away(deep, monkeypatch):
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
-    with ray_tune._own_folder() as own:
+    with connection._own_folder() as own:
         folder = Path(own["_temp_dir"])
-        assert folder.is_dir() and len(str(folder)) + ray_tune.SOCKETS_BELOW <= LONGEST_SOCKET
+        assert folder.is_dir() and len(str(folder)) + connection.SOCKETS_BELOW <= LONGEST_SOCKET
     assert not folder.exists()
     monkeypatch.setattr(tempfile, "tempdir", "/var/tmp")
-    with ray_tune._own_folder() as own:
+    with connection._own_folder() as own:
         assert own == {"_temp_dir": "/var/tmp/ray"}
     monkeypatch.setenv("RAY_TMPDIR", str(deep))
-    with ray_tune._own_folder() as own:
+    with connection._own_folder() as own:
         assert own == {}, "who sets Ray's own variable means it"

@@ -6,20 +6,20 @@ import threading
 import psutil
 import pytest
 
-from bench.scheduling import ray_health
-from bench.scheduling.ray_health import RayWatch
+from bench.scheduling.ray_tune import health
+from bench.scheduling.ray_tune.health import RayWatch
 
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch):
-    monkeypatch.setattr(ray_health, "ASK_SECONDS", 0.01)
+    monkeypatch.setattr(health, "ASK_SECONDS", 0.01)
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """``clock[0]`` is what the watch takes the monotonic clock to say."""
     now = [1000.0]
-    monkeypatch.setattr(ray_health.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(health.time, "monotonic", lambda: now[0])
     return now
 
 

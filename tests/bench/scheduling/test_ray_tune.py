@@ -21,10 +21,13 @@ from bench.config.sweep import load_sweep
 from bench.records.record import TrialRecord
 from bench.records.store import load_all
 from bench.run import main
-from bench.scheduling import cluster, ray_tune, ray_worker
-from bench.scheduling.cluster import Look
-from bench.scheduling.ray_health import RayWatch
-from bench.scheduling.trial_queue import Work
+from bench.scheduling import cluster
+from bench.scheduling.cluster import NodeReport
+from bench.scheduling.ray_tune import adapters, driver, worker
+from bench.scheduling.ray_tune.adapters import QueueCallback, StopTune
+from bench.scheduling.ray_tune.connection import Node
+from bench.scheduling.ray_tune.health import RayWatch
+from bench.scheduling.trial_queue import TrialQueue
 from bench.training import training_state
 from bench.trial import run_trial
 
@@ -90,14 +93,14 @@ def test_a_sweep_on_two_nodes_survives_the_loss_of_one(machines, monkeypatch, ca
     codes: list[Path] = []
     servers: set[Path] = set()
 
-    readiness, report = cluster.readiness, ray_tune._Reporter.on_trial_result
+    preflight_of, report = cluster.preflight_of, QueueCallback.on_trial_result
 
     def and_end_a_node(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         """Kills the node of the longest trial, which starts first, when its third epoch is told."""
         report(self, iteration, trials, trial, result, **info)
         told.append(trial.config["point"])
         if not servers:
-            names = map(ray_worker.forker, told[-1]["places"])
+            names = map(worker.fork_server_name, told[-1]["places"])
             servers.update(Path(ray.get(ray.get_actor(name).address.remote())).parent for name in names)
         index = told[-1]["index"]
         if "epoch" not in result:
@@ -109,12 +112,12 @@ def test_a_sweep_on_two_nodes_survives_the_loss_of_one(machines, monkeypatch, ca
         if index == 0 and result["epoch"] >= 3 and len(machines.worker_nodes) == 2:
             machines.remove_node(node, allow_graceful=False)
 
-    def and_note(looks: dict[str, Look], trial_ids: list[str]) -> cluster.Readiness:
-        codes.extend(Path(look.code) for look in looks.values())
-        return readiness(looks, trial_ids)
+    def and_note(reports: dict[str, NodeReport], trial_ids: list[str]) -> cluster.Preflight:
+        codes.extend(Path(report.code) for report in reports.values())
+        return preflight_of(reports, trial_ids)
 
-    monkeypatch.setattr(ray_tune._Reporter, "on_trial_result", and_end_a_node)
-    monkeypatch.setattr(cluster, "readiness", and_note)
+    monkeypatch.setattr(QueueCallback, "on_trial_result", and_end_a_node)
+    monkeypatch.setattr(cluster, "preflight_of", and_note)
     finished = expand(load_sweep(Path("nodes.yaml")))[0]
     folder.mkdir(parents=True)
     run_trial(finished.config).save(folder)
@@ -163,30 +166,30 @@ class Silent:
     ],
 )
 def test_only_trials_whose_node_died_start_anew_and_not_for_ever(tmp_path, monkeypatch, where, alive, last, lost):
-    monkeypatch.setattr(ray_tune, "_is_alive", alive.__getitem__)
+    monkeypatch.setattr(adapters, "is_alive", alive.__getitem__)
     watcher = Silent()
     trials = expand(load_sweep(Path("nodes.yaml")))
-    work = Work(trials, tmp_path, watcher, say=print)
-    assert work.take() == 0
-    reporter = ray_tune._Reporter(work, may_lose_nodes=True)
-    reporter.where, reporter.died = where, {0: "the process died"}
-    nodes = [ray_tune.Node(node_id, node_id, 1) for node_id in ("a", "b")]
-    reporter.settle_rest(nodes, last=last)
-    assert (0 in [work.take() for _ in trials]) == bool(lost)
-    work.release()
+    queue = TrialQueue(trials, tmp_path, watcher, say=print)
+    assert queue.take() == 0
+    callback = QueueCallback(queue, may_lose_nodes=True)
+    callback.nodes, callback.died = where, {0: "the process died"}
+    known = [Node(node_id, node_id, 1) for node_id in ("a", "b")]
+    callback.finish_rest(known, last=last)
+    assert (0 in [queue.take() for _ in trials]) == bool(lost)
+    queue.release_locks()
     assert watcher.ended == ({} if lost else {0: "the process died"})
     assert (tmp_path / f"{trials[0].trial_id}.json").exists() == (not lost)
 
 
 def test_a_process_that_a_worker_saw_die_is_named_as_it_died(tmp_path):
     watcher = Silent()
-    work = Work(expand(load_sweep(Path("nodes.yaml"))), tmp_path, watcher, say=print)
-    index = work.take()
-    reporter = ray_tune._Reporter(work, may_lose_nodes=False)
+    queue = TrialQueue(expand(load_sweep(Path("nodes.yaml"))), tmp_path, watcher, say=print)
+    index = queue.take()
+    callback = QueueCallback(queue, may_lose_nodes=False)
     trial = SimpleNamespace(config={"point": {"index": index}})
-    reporter.on_trial_result(1, [trial], trial, {"ended": "the process was killed by SIGKILL", "node": "a"})
-    reporter.on_trial_complete(1, [trial], trial)
-    work.release()
+    callback.on_trial_result(1, [trial], trial, {"ended": "the process was killed by SIGKILL", "node": "a"})
+    callback.on_trial_complete(1, [trial], trial)
+    queue.release_locks()
     assert watcher.ended == {index: "the process was killed by SIGKILL"}
 
 
@@ -211,51 +214,51 @@ def test_a_ray_that_does_not_start_says_why_and_offers_to_do_without(monkeypatch
 
 def test_a_ray_that_is_not_installed_says_so_too(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "bench.scheduling.ray_tune")
-    monkeypatch.delattr("bench.scheduling.ray_tune")
+    monkeypatch.delitem(sys.modules, driver.__name__)
+    monkeypatch.delattr(driver.__name__)
     assert main(["nodes.yaml"]) == 2
     assert "Ray cannot be loaded" in capsys.readouterr().err
 
 
 def told(tmp_path, watch=None):
-    """A reporter with a trial that runs, its watcher, and the trial as Tune knows it."""
+    """A callback with a trial that runs, its watcher, and the trial as Tune knows it."""
     watcher = Silent()
     watcher.started = lambda index: None
     said: list[str] = []
-    work = Work(expand(load_sweep(Path("nodes.yaml"))), tmp_path, watcher, say=said.append)
-    reporter = ray_tune._Reporter(work, may_lose_nodes=False, **({"watch": watch} if watch else {}))
-    trial = SimpleNamespace(config={"point": {"index": work.take()}}, error_file=str(tmp_path / "error.txt"))
-    reporter.on_trial_start(1, [trial], trial)
-    return reporter, watcher, trial, said
+    queue = TrialQueue(expand(load_sweep(Path("nodes.yaml"))), tmp_path, watcher, say=said.append)
+    callback = QueueCallback(queue, may_lose_nodes=False, **({"watch": watch} if watch else {}))
+    trial = SimpleNamespace(config={"point": {"index": queue.take()}}, error_file=str(tmp_path / "error.txt"))
+    callback.on_trial_start(1, [trial], trial)
+    return callback, watcher, trial, said
 
 
 def test_a_trial_whose_fork_server_died_is_handed_out_once_more_here_too(tmp_path):
-    reporter, watcher, trial, said = told(tmp_path)
+    callback, watcher, trial, said = told(tmp_path)
     for _ in range(2):
-        reporter.on_trial_result(1, [trial], trial, {"ended": "the server was killed", "lost": True, "node": "a"})
-        reporter.on_trial_complete(1, [trial], trial)
-    reporter.work.release()
+        callback.on_trial_result(1, [trial], trial, {"ended": "the server was killed", "lost": True, "node": "a"})
+        callback.on_trial_complete(1, [trial], trial)
+    callback.queue.release_locks()
     assert len(said) == 1 and "the server was killed; the trial is started once more" in said[0]
     assert watcher.ended == {0: "the server was killed"}, "but once"
 
 
 def test_a_worker_of_ray_that_died_is_named_and_its_trial_is_ended(tmp_path):
-    reporter, watcher, trial, _ = told(tmp_path)
+    callback, watcher, trial, _ = told(tmp_path)
     Path(trial.error_file).write_text("Failure # 1 (occurred at noon)\nThe actor died unexpectedly.\n")
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
         process.send_signal(signal.SIGSTOP)
         started = psutil.Process(process.pid).create_time()
-        reporter.on_trial_result(1, [trial], trial, {"process": [process.pid, started], "node": "a"})
-        reporter.on_trial_error(1, [trial], trial)
+        callback.on_trial_result(1, [trial], trial, {"process": [process.pid, started], "node": "a"})
+        callback.on_trial_error(1, [trial], trial)
         assert process.wait(5) == -signal.SIGKILL
-    reporter.work.release()
+    callback.queue.release_locks()
     how = "Ray's process that waits for the trial died (often the kernel's doing, when memory runs out)"
     assert watcher.ended == {0: f"The actor died unexpectedly.\n{how}"}
 
 
 def test_a_number_that_is_another_processes_by_now_is_left_alone():
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
-        ray_worker.end_trial(process.pid, psutil.Process(process.pid).create_time() - 60)
+        worker.kill_trial(process.pid, psutil.Process(process.pid).create_time() - 60)
         assert process.poll() is None
         process.kill()
 
@@ -263,15 +266,15 @@ def test_a_number_that_is_another_processes_by_now_is_left_alone():
 @pytest.mark.parametrize("how", ["Ray is found dead", "the driver has left"])
 def test_what_tune_tells_when_ray_has_died_settles_no_trial(tmp_path, how):
     watch = RayWatch(lambda: how != "Ray is found dead")
-    reporter, watcher, trial, _ = told(tmp_path, watch)
+    callback, watcher, trial, _ = told(tmp_path, watch)
     if how == "the driver has left":
-        reporter.left.set()
-    with pytest.raises(ray_tune._Left):
-        reporter.on_trial_error(1, [trial], trial)
-    for event in (reporter.on_trial_complete, reporter.on_trial_start):
-        with pytest.raises(ray_tune._Left):
+        callback.ignored.set()
+    with pytest.raises(StopTune):
+        callback.on_trial_error(1, [trial], trial)
+    for event in (callback.on_trial_complete, callback.on_trial_start):
+        with pytest.raises(StopTune):
             event(1, [trial], trial)
-    with pytest.raises(ray_tune._Left):
-        reporter.on_step_begin(1, [trial])
-    reporter.work.release()
+    with pytest.raises(StopTune):
+        callback.on_step_begin(1, [trial])
+    callback.queue.release_locks()
     assert not watcher.ended and not list(tmp_path.glob("*.json"))

@@ -92,7 +92,7 @@ def ended_pipe():
 def test_output_that_nobody_takes_is_said_once_and_ends_nothing(stdout, closed, why):
     code, _, err = spoken(SAYS, stdout(), closed=closed)
     assert code == 3
-    assert err == f"note: standard output takes nothing ({why}); the command goes on without it\nan error\n"
+    assert err == f"note: standard output cannot be written ({why}); the command goes on without it\nan error\n"
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_sweep_whose_reader_has_ended_goes_on(here):
     driver.stdout.close()
     err = driver.stderr.read()
     assert driver.wait(60) == 0
-    assert err == "note: standard output takes nothing (Broken pipe); the command goes on without it\n"
+    assert err == "note: standard output cannot be written (Broken pipe); the command goes on without it\n"
     folder = here / "results" / "smoke"
     assert len(finished(folder)) == 2 and (folder / "leaderboard.md").read_text().count("1/1") == 2
 
@@ -206,4 +206,4 @@ def test_a_recipe_that_does_not_arrive_is_no_success(here):
         done = warm.run(
             [sys.executable, "-m", "bench.data", "recipe", "salient"], stdout=full, stderr=subprocess.PIPE, text=True
         )
-    assert done.returncode == 1 and re.fullmatch("note: standard output takes nothing .*\n", done.stderr)
+    assert done.returncode == 1 and re.fullmatch("note: standard output cannot be written .*\n", done.stderr)

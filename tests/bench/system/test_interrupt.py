@@ -12,9 +12,9 @@ from bench.system.interrupt import Interrupts, Terminated
 def test_ctrl_c_asks_first_and_stops_then():
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt) as found, Interrupts() as interrupts:
-        assert not interrupts.asked
+        assert not interrupts.stop_requested
         os.kill(os.getpid(), signal.SIGINT)
-        assert interrupts.asked
+        assert interrupts.stop_requested
         os.kill(os.getpid(), signal.SIGINT)
     assert not isinstance(found.value, Terminated) and signal.getsignal(signal.SIGINT) is before
 
@@ -32,17 +32,17 @@ def test_sigterm_is_known_as_such_even_if_a_library_raises_its_own_interrupt():
 def test_it_listens_again_after_a_library_has_put_its_own_handler_in():
     with Interrupts() as interrupts:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        interrupts.listen()
+        interrupts.install_handlers()
         os.kill(os.getpid(), signal.SIGINT)
-        assert interrupts.asked
+        assert interrupts.stop_requested
 
 
 def test_without_patience_the_first_ctrl_c_stops_and_what_a_library_swallows_is_not_lost():
-    with pytest.raises(KeyboardInterrupt), Interrupts(patient=False) as interrupts:
-        with interrupts.patience():
+    with pytest.raises(KeyboardInterrupt), Interrupts(graceful=False) as interrupts:
+        with interrupts.graceful_stop():
             os.kill(os.getpid(), signal.SIGINT)
         interrupts.check()
-        assert interrupts.asked and not interrupts.patient
+        assert interrupts.stop_requested and not interrupts.graceful
         try:
             os.kill(os.getpid(), signal.SIGINT)
         except KeyboardInterrupt:

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from conftest import wait_for
 
-from bench.system.process_tree import MARK, Family, end, is_dead
+from bench.system.process_tree import MARK, ProcessTree, is_dead, kill_group
 
 SLEEP = ["sleep", "60"]
 PARENT = """
@@ -44,21 +44,21 @@ def parent(begin, seconds, **options):
 
 def test_an_orphan_is_ended_and_what_was_started_before_or_elsewhere_is_not(begin):
     other = begin(SLEEP)
-    with Family() as family:
+    with ProcessTree() as tree:
         dead, orphan = parent(begin, 0)
         dead.wait()
         orphan.suspend()
         hidden = begin(SLEEP, env={"PATH": os.environ["PATH"]})  # as one that has overwritten its environment
-        family.note()
-        family.end()
+        tree.track_children()
+        tree.kill()
     assert hidden.wait(5) == -signal.SIGKILL and is_dead(orphan) and other.poll() is None
 
 
 def test_its_mark_is_gone_when_it_is_left(monkeypatch):
     monkeypatch.delenv(MARK, raising=False)
-    with Family():
+    with ProcessTree():
         outer = os.environ[MARK]
-        with Family():
+        with ProcessTree():
             assert os.environ[MARK] != outer
         assert os.environ[MARK] == outer
     assert MARK not in os.environ
@@ -67,16 +67,16 @@ def test_its_mark_is_gone_when_it_is_left(monkeypatch):
 def test_the_end_of_a_leader_is_that_of_its_group_even_if_it_is_stopped(begin):
     leader, child = parent(begin, 60, start_new_session=True)
     leader.send_signal(signal.SIGSTOP)
-    end(psutil.Process(leader.pid))
+    kill_group(psutil.Process(leader.pid))
     wait_for(lambda: is_dead(child), seconds=10)
-    end(child)  # of the dead nothing is asked
-    end(None)
+    kill_group(child)  # of the dead nothing is asked
+    kill_group(None)
 
 
 @pytest.mark.parametrize("end", ["of the parent", "of the listener"])
 def test_a_process_ends_with_its_parent_and_with_who_listens(begin, end):
-    code = "import os; from bench.system.process_tree import end_with; parent = os.getppid(); "
-    code += "print(os.getpid(), flush=True); end_with(parent, 1)"
+    code = "import os; from bench.system.process_tree import exit_with_parent; parent = os.getppid(); "
+    code += "print(os.getpid(), flush=True); exit_with_parent(parent, 1)"
     if end == "of the listener":
         child = begin([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         child.stdout.readline()

@@ -162,7 +162,7 @@ def narrow(monkeypatch):
     def replace_streams(encoding):
         streams = {name: io.TextIOWrapper(io.BytesIO(), encoding=encoding) for name in ("stdout", "stderr")}
         monkeypatch.setattr(sys, "stderr", _Stream(streams["stderr"], "standard error"))
-        monkeypatch.setattr(sys, "stdout", _Stream(streams["stdout"], "standard output", told=sys.stderr))
+        monkeypatch.setattr(sys, "stdout", _Stream(streams["stdout"], "standard output", report_to=sys.stderr))
 
         def written(name):
             streams[name].flush()

@@ -15,8 +15,8 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from bench.config.trial import TrialConfig, with_value
-from bench.processes.client import Request
 from bench.processes.multi_gpu import _failure, run_parallel
+from bench.processes.request import Request
 from bench.records.record import TrialRecord
 from bench.training import data_parallel, training_state
 from bench.training.data_parallel import Share, distribute
@@ -120,12 +120,12 @@ def test_the_death_of_a_rank_ends_the_others_and_is_said_and_the_trial_goes_on(p
 
     def kill_rank_1(epoch):
         if epoch.epoch == 3:
-            (victim,) = children_named(psutil.Process(), "gpu_process 1")
+            (victim,) = children_named(psutil.Process(), "multi_gpu 1")
             os.kill(victim.pid, signal.SIGKILL)
 
     record = run_parallel(request_of(config, checkpoint_seconds=0.0), on_epoch=kill_rank_1)
     assert record.status == "error" and "rank 1 of 2" in record.error and "SIGKILL" in record.error
-    assert not children_named(psutil.Process(), "gpu_process ")
+    assert not children_named(psutil.Process(), "multi_gpu ")
     assert list(training_state.place(tmp_path, config.trial_id).iterdir())
 
     told = []

@@ -92,10 +92,10 @@ def test_a_node_fetches_before_it_says_what_it_lacks(tiny, tmp_path):
     near = tmp_path / "near"
     folders = {"name": "folder", "images": str(near / "images"), "masks": str(near / "masks")}
     text = with_value(tiny, {"dataset": folders}).model_dump_json()
-    assert cluster.look([text]).lacking
-    seen = cluster.look([text], [Source(str(near), (tmp_path / "far").as_uri())])
+    assert cluster.inspect_node([text]).lacking
+    seen = cluster.inspect_node([text], [Source(str(near), (tmp_path / "far").as_uri())])
     assert not seen.lacking and not seen.problems
-    seen = cluster.look([text], [Source(str(tmp_path / "other"), (tmp_path / "nowhere").as_uri())])
+    seen = cluster.inspect_node([text], [Source(str(tmp_path / "other"), (tmp_path / "nowhere").as_uri())])
     assert "nowhere cannot be fetched" in seen.problems[0]
 
 
