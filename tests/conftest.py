@@ -15,19 +15,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 import torch
 import warm
 from hypothesis import is_hypothesis_test, settings
-from PIL import Image
 
 from bench import score
-from bench import trial as trial_module
 from bench.config.trial import TrialConfig, with_value
 from bench.processes import client, multi_gpu
-from bench.trial import run_trial
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -155,25 +151,6 @@ def tiny_with(tiny: TrialConfig) -> Any:
     return lambda changes: with_value(tiny, changes)
 
 
-def write_pairs(folder: Path, count: int, size: tuple[int, int] = (40, 30), seed: int = 0) -> tuple[Path, Path]:
-    """Writes ``count`` real image and mask files, a coloured box on noise each; returns the two folders."""
-    rng = np.random.default_rng(seed)
-    images, masks = folder / "images", folder / "masks"
-    images.mkdir(parents=True)
-    masks.mkdir()
-    width, height = size
-    for i in range(count):
-        pixels = rng.integers(0, 90, (height, width, 3), dtype=np.uint8)
-        mask = np.zeros((height, width), np.uint8)
-        y, x = rng.integers(2, height // 2), rng.integers(2, width // 2)
-        box = np.s_[y : y + height // 3, x : x + width // 3]
-        pixels[box] = rng.integers(150, 255, 3)
-        mask[box] = 255
-        Image.fromarray(pixels).save(images / f"pair {i:03d}.jpg")
-        Image.fromarray(mask).save(masks / f"pair {i:03d}.png")
-    return images, masks
-
-
 SWEEP = """
 name: smoke
 question: Does the whole line work?
@@ -286,29 +263,3 @@ def wait_for(condition, seconds=120):
             return found
         time.sleep(0.05)
     raise AssertionError("it did not happen in time")
-
-
-def put(root, images, masks, count=3, seed=0):
-    """``count`` pairs with their images and masks in two folders below ``root``."""
-    (root / images).parent.mkdir(parents=True, exist_ok=True)
-    made = write_pairs(root / f"made {seed} {images.replace('/', ' ')}", count, size=(20, 16), seed=seed)
-    made[0].rename(root / images)
-    (root / masks).parent.mkdir(parents=True, exist_ok=True)
-    (root / masks).mkdir(exist_ok=True)
-    for path in made[1].iterdir():
-        path.rename(root / masks / path.name)
-    made[1].rmdir()
-    made[1].parent.rmdir()
-
-
-def run_with(monkeypatch, tiny, change):
-    """Runs the trial with ``change(model)`` applied right after it is built."""
-    build = trial_module.MODELS.build
-
-    def changed(*arguments):
-        model = build(*arguments)
-        change(model)
-        return model
-
-    monkeypatch.setattr(trial_module.MODELS, "build", changed)
-    return run_trial(tiny)

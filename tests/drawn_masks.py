@@ -1,7 +1,7 @@
 """Masks as data sets draw them, and folders of such masks."""
 
 import numpy as np
-from conftest import write_pairs
+from pairs import write_pairs
 from PIL import Image
 
 from bench.config.settings import TransformConfig

@@ -4,9 +4,9 @@ import json
 import os
 
 import yaml
-from conftest import write_pairs
 from hostile import NASTY, bounded, places, values
 from hypothesis import strategies as st
+from pairs import write_pairs
 
 from bench.config.expand import expand
 from bench.config.sweep import load_sweep

@@ -101,6 +101,19 @@ def test_a_package_can_be_taken_in_at_a_glance():
     assert {folder: size for folder, size in sizes.items() if size > LARGEST_PACKAGE} == {}
 
 
+def test_files_and_functions_are_short():
+    long_files, long_functions = set(), set()
+    for package in ("bench", "models", "tests"):
+        for path in (ROOT / package).rglob("*.py"):
+            text = path.read_text()
+            if len(text.splitlines()) > LONGEST_FILE:
+                long_files.add(str(path.relative_to(ROOT)))
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= LONGEST_FUNCTION:
+                    long_functions.add(f"{path.relative_to(ROOT)}: {node.name}")
+    assert not long_files and not long_functions
+
+
 def test_each_heavy_library_has_one_owner():
     """A file, or a folder with all that is in it."""
     users = defaultdict(set)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import RANKS, SWEEP, write_pairs
+from conftest import RANKS, SWEEP
+from pairs import write_pairs
 
 from bench.records.store import load_all
 from bench.report import FIGURES

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import warm
 import yaml
-from conftest import put, write_pairs
+from pairs import put, write_pairs
 from PIL import Image
 
 from bench.config.settings import TransformConfig

@@ -12,12 +12,13 @@ import struct
 import hostile_files
 import pytest
 import torch
-from conftest import examples, write_pairs
+from conftest import examples
 from hostile import HOSTILE, NASTY, damaged
 from hostile_files import EVIL, changed_records
 from hypothesis import given
 from hypothesis import settings as settings_of
 from hypothesis import strategies as st
+from pairs import write_pairs
 from safetensors.torch import load_file, save_file
 
 from bench import data, plan, predict, run, score

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import write_pairs
+from pairs import write_pairs
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
-from conftest import run_with
+from changed_model import run_with
 
 from bench import trial as trial_module
 from bench.memory.predicted_peak import predict_peak

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from conftest import run_with
+from changed_model import run_with
 from fake_cuda import CardInMemory, FakeCuda
 
 from bench import trial as trial_module

@@ -6,7 +6,7 @@ Not part of the test run. Things that have an alternative are grouped beside it,
 import numpy as np
 import pytest
 import torch
-from conftest import write_pairs
+from pairs import write_pairs
 from PIL import Image
 from torch.nn import functional as F
 

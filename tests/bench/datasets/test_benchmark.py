@@ -4,7 +4,7 @@ import re
 
 import pyarrow.parquet
 import pytest
-from conftest import put
+from pairs import put
 from pydantic import ValidationError
 
 from bench.config.settings import TrainConfig, TransformConfig

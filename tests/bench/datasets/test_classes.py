@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import write_pairs
+from pairs import write_pairs
 from PIL import Image
 from torch import nn
 

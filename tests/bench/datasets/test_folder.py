@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import write_pairs
+from pairs import write_pairs
 from PIL import Image
 
 from bench.config.settings import TransformConfig

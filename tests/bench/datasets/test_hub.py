@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import write_pairs
+from pairs import write_pairs
 from PIL import Image
 
 from bench.config.settings import TransformConfig

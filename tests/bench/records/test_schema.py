@@ -5,7 +5,8 @@ import os
 import shutil
 
 import pytest
-from conftest import RANKS, SWEEP, write_pairs
+from conftest import RANKS, SWEEP
+from pairs import write_pairs
 from safetensors.torch import load_file, save_file
 
 from bench import run, score

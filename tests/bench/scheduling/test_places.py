@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from conftest import RANKS, REPOSITORY, SWEEP, write_pairs
+from conftest import RANKS, REPOSITORY, SWEEP
+from pairs import write_pairs
 
 from bench import score
 from bench.config.trial import DATASETS, TrialConfig

@@ -7,11 +7,12 @@ import shutil
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import examples, write_pairs
+from conftest import examples
 from hostile import HOSTILE, damaged
 from hypothesis import given
 from hypothesis import settings as settings_of
 from hypothesis import strategies as st
+from pairs import write_pairs
 from synthetic import synthetic
 
 from bench import score

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 import synthetic
-from conftest import RANKS, SWEEP, write_pairs
+from conftest import RANKS, SWEEP
+from pairs import write_pairs
 from rich.table import Table
 from rich.text import Text
 

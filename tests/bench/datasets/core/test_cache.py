@@ -8,7 +8,7 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import warm
-from conftest import write_pairs
+from pairs import write_pairs
 from PIL import Image
 
 from bench.config.settings import TransformConfig

@@ -6,10 +6,10 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import write_pairs
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pairs import write_pairs
 from PIL import Image, ImageOps
 
 from bench.datasets import DataError

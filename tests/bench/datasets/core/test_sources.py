@@ -7,7 +7,7 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
-from conftest import write_pairs
+from pairs import write_pairs
 
 from bench.config.errors import ConfigError
 from bench.config.trial import with_value
