@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from bench.config import paths
 from bench.config.errors import explain, shortened
 from bench.config.search import Range, labels
 from bench.config.trial import TrialConfig
 from models.core.registry import Config, did_you_mean
+from collections.abc import Sequence
 
 MOST_POINTS = 10_000
 """Maximum number of values on all axes of a profile, and of trials: the product of axes and seeds."""
@@ -113,3 +115,26 @@ def path_error(base: TrialConfig, path: str) -> str | None:
         node = getattr(node, key)
         above = f"{above}.{key}" if above else key
     return None
+
+
+NOT_THERE = "–"
+"""Label of a configuration without the field of an axis."""
+
+
+def label(config: Mapping[str, Any], path: str) -> str:
+    """Returns the text of a field in a table: its value; the name of a part; ``–`` without such a field."""
+    value = paths.get(config, path)
+    if value is paths.ABSENT:
+        return NOT_THERE
+    if isinstance(value, Mapping) and isinstance(value.get("name"), str):
+        return value["name"]
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def axis_over(path: str, configs: Sequence[Mapping[str, Any]]) -> Axis:
+    """Makes the axis of one path from the values in configurations; a configuration without the field has ``None``."""
+    points = {}
+    for config in configs:
+        value = paths.get(config, path)
+        points[label(config, path)] = {path: None if value is paths.ABSENT else value}
+    return Axis(path, tuple(points.items()))

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from collections.abc import Sequence
+
 ABSENT = object()
 """The value at a path that the mapping does not have."""
 
@@ -62,3 +64,47 @@ def flatten(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
         else:
             values[f"{above}{key}"] = value
     return values
+
+
+def changes(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of ``other`` that differ from ``base``, by dotted path. A part with another name is one value."""
+    differing: dict[str, Any] = {}
+    for key, value in other.items():
+        before = base.get(key)
+        if value == before and key in base:
+            continue
+        if (
+            _is_part(value)
+            and _is_part(before)
+            and value.get("name") == before.get("name")
+            and value.keys() == before.keys()
+        ):
+            for path, inner in changes(before, value).items():
+                differing[f"{key}.{path}"] = inner
+        else:
+            differing[key] = value
+    return differing
+
+
+def varied(configs: Sequence[Mapping[str, Any]], within: str = "") -> Iterator[str]:
+    """Yields the dotted paths at which configurations differ, in their order.
+
+    Parts of different names differ as a whole; parts of one name differ in their fields.
+    """
+    for key in dict.fromkeys(key for config in configs for key in config):
+        values = [config[key] for config in configs if key in config]
+        if len(values) == len(configs) and all(value == values[0] for value in values):
+            continue
+        parts = [value for value in values if _is_part(value)]
+        if len(parts) < len(values) or len({part.get("name") for part in parts}) > 1:
+            yield f"{within}{key}"
+        kinds: dict[Any, list[dict]] = {}
+        for part in parts:
+            kinds.setdefault(part.get("name"), []).append(part)
+        inner = [path for same in kinds.values() for path in varied(same, f"{within}{key}.")]
+        yield from dict.fromkeys(inner)
+
+
+def _is_part(value: Any) -> bool:
+    """Whether dotted paths can name the fields of a value. The keys of some mappings are file names with dots."""
+    return isinstance(value, dict) and not any("." in key for key in value)

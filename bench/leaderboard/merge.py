@@ -10,13 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.config.axes import Axis
+from bench.config import paths
+from bench.config.axes import NOT_THERE, Axis, axis_over, label
 from bench.config.expand import Trial
+from bench.config.paths import varied
 from bench.config.search import SearchConfig
 from bench.config.sweep import Sweep
 from bench.leaderboard.results import Results
 from bench.leaderboard.rows import row_key
-from bench.records.sweep_json import NOT_THERE, RecordedTrial, axis_over, label, value_at, varied
+from bench.records.sweep_json import RecordedTrial
 
 
 def merge(parts: Sequence[Results]) -> tuple[Results, list[str]]:
@@ -72,14 +74,13 @@ class _UnitedAxis:
     def add(self, setting: _Setting, text: str) -> None:
         """Keeps the label that a part gives to a trial; the first label of a row and of a value stays."""
         self.by_row.setdefault(setting.row, text)
-        known, value = value_at(setting.config, self.name)
-        if known and self._usual(value) is None:
+        value = paths.get(setting.config, self.name)
+        if value is not paths.ABSENT and self._usual(value) is None:
             self.by_value.append((value, text))
 
     def label_of(self, setting: _Setting) -> str:
         """Returns the label of a trial: that of its row, else that of its value, else the value itself."""
-        known, value = value_at(setting.config, self.name)
-        usual = self._usual(value) if known else None
+        usual = self._usual(paths.get(setting.config, self.name))
         return self.by_row.get(setting.row) or usual or label(setting.config, self.name)
 
     def _usual(self, value: Any) -> str | None:

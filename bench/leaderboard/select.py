@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas
 
+from bench.config.axes import label
 from bench.config.errors import ConfigError
 from bench.leaderboard.leaderboard import Row
 from bench.leaderboard.results import Results
-from bench.records.sweep_json import label
 from bench.scoring.metrics import METRICS
 from models.core.registry import did_you_mean
 

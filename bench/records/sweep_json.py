@@ -4,13 +4,14 @@ A run writes it when it starts and again when it ends. Reports need it, and do n
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError, model_validator
 
+from bench.config import paths
 from bench.config.axes import Axis
 from bench.config.errors import ConfigError, explain
 from bench.config.expand import Trial
@@ -21,9 +22,6 @@ from bench.records import schema
 from bench.records.record import MANIFEST, TrialRecord, is_beyond
 from bench.system.files import write_whole
 from models.core.registry import Config, Missing
-
-NOT_THERE = "–"
-"""Label on an axis of a configuration that has no such field."""
 
 
 class Point(Config):
@@ -131,7 +129,7 @@ def of(
         search=sweep.search,
         trials=[
             TrialEntry(
-                trial_id=t.trial_id, point=list(t.point), seed=t.seed, changes=changes(base, _unseeded(t.config))
+                trial_id=t.trial_id, point=list(t.point), seed=t.seed, changes=paths.changes(base, _unseeded(t.config))
             )
             for t in trials
         ],
@@ -196,73 +194,6 @@ def parse(raw: Mapping[str, Any]) -> TrialConfig:
     return recorded(json.dumps(raw))
 
 
-def changes(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """The dotted paths at which ``other`` has another value than ``base``; a part with another name changes whole."""
-    found: dict[str, Any] = {}
-    for key, value in other.items():
-        before = base.get(key)
-        if value == before and key in base:
-            continue
-        if (
-            _is_part(value)
-            and _is_part(before)
-            and value.get("name") == before.get("name")
-            and value.keys() == before.keys()
-        ):
-            found |= {f"{key}.{path}": inner for path, inner in changes(before, value).items()}
-        else:
-            found[key] = value
-    return found
-
-
-def varied(configs: Sequence[Mapping[str, Any]], within: str = "") -> Iterator[str]:
-    """Dotted paths at which the configurations differ, in their order. Parts of different kinds differ as a whole,
-    by name, and besides in the fields that differ among those of one kind."""
-    for key in dict.fromkeys(key for config in configs for key in config):
-        values = [config[key] for config in configs if key in config]
-        if len(values) == len(configs) and all(value == values[0] for value in values):
-            continue
-        parts = [value for value in values if _is_part(value)]
-        if len(parts) < len(values) or len({part.get("name") for part in parts}) > 1:
-            yield f"{within}{key}"
-        kinds: dict[Any, list[dict]] = {}
-        for part in parts:
-            kinds.setdefault(part.get("name"), []).append(part)
-        inner = [path for same in kinds.values() for path in varied(same, f"{within}{key}.")]
-        yield from dict.fromkeys(inner)
-
-
-def value_at(config: Mapping[str, Any], path: str) -> tuple[bool, Any]:
-    """Whether a configuration has a field at a dotted path, and its value."""
-    node: Any = config
-    for part in path.split("."):
-        if not isinstance(node, Mapping) or part not in node:
-            return False, None
-        node = node[part]
-    return True, node
-
-
-def label(config: Mapping[str, Any], path: str) -> str:
-    """What a table says of the field at a path: its value, of a part its name, ``–`` where there is no such field."""
-    known, value = value_at(config, path)
-    if not known:
-        return NOT_THERE
-    if isinstance(value, Mapping) and isinstance(value.get("name"), str):
-        return value["name"]
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def axis_over(path: str, configs: Sequence[Mapping[str, Any]]) -> Axis:
-    """The axis of one path, with the values that the configurations take on it."""
-    points = {label(config, path): {path: value_at(config, path)[1]} for config in configs}
-    return Axis(path, tuple(points.items()))
-
-
-def _is_part(value: Any) -> bool:
-    """Has fields that dotted paths can name; a mapping of file names, say, has none."""
-    return isinstance(value, dict) and not any("." in key for key in value)
-
-
 def _add(trials: list[Trial], notes: list[str], trial_id: str, point: tuple[str, ...], raw: dict[str, Any]) -> None:
     try:
         trials.append(RecordedTrial(parse(raw), point, trial_id))
@@ -274,11 +205,7 @@ def _add(trials: list[Trial], notes: list[str], trial_id: str, point: tuple[str,
 def _changed(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     raw = json.loads(json.dumps(base))
     for path, value in values.items():
-        *parents, last = path.split(".")
-        node = raw
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = value
+        paths.put(raw, path, value)
     return raw
 
 

@@ -11,7 +11,9 @@ from typing import Any
 
 from bench.config.errors import ConfigError
 from bench.config.expand import Trial
+from bench.config.paths import flatten
 from bench.config.sweep import TRACKERS, Sweep
+from bench.config.trial import TrialConfig
 from bench.records.record import TrialRecord
 from bench.training.loop import Epoch
 from bench.watching.trackers import Run, Tracker, Value
@@ -54,7 +56,7 @@ class Tracking:
     def started(self, index: int) -> None:
         trial = self.trials[index]
         name = f"{', '.join(trial.point)} seed {trial.seed}"
-        parameters = _flat(trial.config.model_dump(mode="json"))
+        parameters = _parameters(trial.config)
         runs = self.runs.setdefault(index, {})
 
         def start(tracker: str) -> None:
@@ -86,16 +88,13 @@ class Tracking:
                 del self.trackers[name]
 
 
-def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Value]:
-    """Fields by dotted path; lists as text, because no tracker takes them."""
-    flat: dict[str, Value] = {}
-    for name, value in fields.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{path}.")
-        elif value is not None:
-            flat[path] = value if isinstance(value, bool | int | float | str) else str(value)
-    return flat
+def _parameters(config: TrialConfig) -> dict[str, Value]:
+    """Returns the fields of a configuration by dotted path, without empty ones; lists as text, as trackers need it."""
+    parameters: dict[str, Value] = {}
+    for path, value in flatten(config.model_dump(mode="json")).items():
+        if value is not None and value != {}:
+            parameters[path] = value if isinstance(value, bool | int | float | str) else str(value)
+    return parameters
 
 
 def _final_metrics(record: TrialRecord) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from bench.config.paths import flatten
 from bench.leaderboard.columns import fit, status
 from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table
 from bench.leaderboard.ranking import marks
@@ -11,7 +12,7 @@ from bench.report.latex import latex
 from bench.report.legend import embedded_note, legend, sentences
 from bench.report.page import answer
 from bench.report.page.quantities import Quantity, quantities_of
-from bench.report.page.trials import flat, number, text, trials
+from bench.report.page.trials import number, text, trials
 from bench.report.sections import how_chosen
 from bench.report.tables import as_csv, comparisons_csv
 from bench.scoring.metrics import METRICS, SHOWN
@@ -24,7 +25,7 @@ def content(results: Results, board: Leaderboard) -> dict[str, Any]:
     columns = quantities_of(board)
     mains = {trial_id: table.main_metric for table in board.tables for row in table.rows for trial_id in row.trial_ids}
     states = {i: s for table in board.tables for row in table.rows for i, s in zip(row.trial_ids, row.statuses)}
-    base = flat(results.sweep.base.model_dump(mode="json"))
+    base = flatten(results.sweep.base.model_dump(mode="json"))
     done = sum(state not in ("pending", "running", "missing") for state in states.values())
     return {
         "name": board.name,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench.config.expand import Trial
+from bench.config.paths import flatten
 from bench.leaderboard.results import Results
 from bench.records.record import TrialRecord
 from bench.report.page import answer
@@ -51,7 +52,7 @@ def _trial(
     """Returns one trial; ``sets`` collects the lists of image names, which many trials share."""
     trial_id = trial.trial_id
     record, main = results.records.get(trial_id), mains[trial_id]
-    here = flat(trial.config.model_dump(mode="json"))
+    here = flatten(trial.config.model_dump(mode="json"))
     paths = [*base, *(path for path in here if path not in base)]
     both = [(path, base.get(path, _ABSENT), here.get(path, _ABSENT)) for path in paths]
     found: dict[str, Any] = {
@@ -86,7 +87,7 @@ def _trial(
 
 
 def _provenance(record: TrialRecord) -> dict[str, str]:
-    facts = flat(record.provenance.model_dump(mode="json")) if record.provenance else {}
+    facts = flatten(record.provenance.model_dump(mode="json")) if record.provenance else {}
     return {name: text(value) for name, value in facts.items() if value != {}}
 
 
@@ -107,17 +108,6 @@ def _packed(values: Sequence[float]) -> str:
     known = np.isfinite(scores)
     levels = np.round(np.clip(np.where(known, scores, 0), 0, 1) * (NO_SCORE - 1)).astype("<u2")
     return base64.b64encode(np.where(known, levels, NO_SCORE).astype("<u2").tobytes()).decode()
-
-
-def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Returns the leaves of a tree by dotted path."""
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            found |= flat(value, f"{above}{name}.")
-        else:
-            found[f"{above}{name}"] = value
-    return found
 
 
 def text(value: Any) -> str:

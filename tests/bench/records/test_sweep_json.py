@@ -9,15 +9,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench import plan, run
-from bench.config.axes import Axis
+from bench.config.axes import Axis, label
 from bench.config.errors import ConfigError
 from bench.config.expand import expand
+from bench.config.paths import changes, varied
 from bench.config.sweep import Sweep, folder_name, load_sweep
 from bench.leaderboard import results
 from bench.records import sweep_json
 from bench.records.record import MANIFEST, TrialRecord
 from bench.records.store import load_all
-from bench.records.sweep_json import changes, label, understand, varied
+from bench.records.sweep_json import understand
 from models.core.registry import Missing
 
 
