@@ -224,7 +224,7 @@ PARTS_OF_A_TRIAL = (
     "float32_products",
     "provenance",
     "conditions",
-    "predict_memory",
+    "predict_peak",
     "_limit",
     "MemoryMonitor",
     "parameter_counts",
@@ -243,7 +243,7 @@ def test_whatever_raises_there_is_a_record(monkeypatch, tiny_with, name):
     config = tiny_with({"memory.budget_gib": 50.0})
     record = run_trial(config)
     assert (record.trial_id, record.config) == (config.trial_id, config.model_dump(mode="json"))
-    if name == "predict_memory":  # a figure beside the record
+    if name == "predict_peak":  # a figure beside the record
         assert record.status == "ok" and not record.notes
     elif name == "_clean":  # it comes after the trial
         assert record.status == "ok" and record.notes == [
