@@ -46,7 +46,6 @@ CODE = (
     "bench/training/data_parallel.py",
     "bench/training/training_state.py",
     "bench/training/loop.py",
-    "bench/datasets/core/transforms.py",
 )
 """Code on which the rest of a training run depends; other code may change before it resumes."""
 
