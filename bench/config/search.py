@@ -52,13 +52,18 @@ class SearchConfig(Config):
         """Returns the number of interim analyses of a sweep with ``seeds`` seeds, the final one included."""
         return 1 if self.first_seeds is None else seeds - self.first_seeds + 1
 
+    @property
+    def is_exhaustive(self) -> bool:
+        """Whether the method runs the whole grid."""
+        return METHODS.module(self.name).EXHAUSTIVE
+
     @model_validator(mode="after")
     def _ends_somewhere(self) -> "SearchConfig":
-        if self.name == "grid" and self.points is not None:
+        if self.is_exhaustive and self.points is not None:
             raise ValueError(
                 "points is for random and optuna, a grid has its own. Leave it out, or choose another name"
             )
-        if self.name != "grid" and (self.points, self.trials, self.hours) == (None, None, None):
+        if not self.is_exhaustive and (self.points, self.trials, self.hours) == (None, None, None):
             raise ValueError(
                 f"{self.name} needs an end. Give at least one of points, trials and hours, as in points: 20"
             )

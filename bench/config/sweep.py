@@ -192,7 +192,7 @@ def _search_errors(sweep: Sweep) -> list[str]:
     """Returns the reasons why the search does not fit the axes and seeds."""
     search, wrong = sweep.search, []
     ranges = [axis.name for axis in sweep.axes if axis.between]
-    if ranges and search.name == "grid":
+    if ranges and search.is_exhaustive:
         wrong.append(f"axes.{ranges[0]}: a grid has no ranges. List values, or search by search: {{name: random, ...}}")
     elif ranges and (search.points, search.trials) == (None, None):
         wrong.append(f"search: axes.{ranges[0]} is a range and never used up. Give points or trials, as in points: 20")
@@ -201,7 +201,7 @@ def _search_errors(sweep: Sweep) -> list[str]:
         few = f"search.first_seeds: {search.first_seeds}, but seeds lists {count}"
         wrong.append(f"{few}. Allowed: 2 to {count - 1}" if count > 2 else f"{few}. List at least 3 seeds")
     first = search.first_seeds or len(sweep.seeds)
-    if search.name != "grid" and search.trials is not None and search.trials < first:
+    if not search.is_exhaustive and search.trials is not None and search.trials < first:
         wrong.append(f"search.trials: {search.trials} is too few for one configuration at {first} seeds")
     return wrong
 

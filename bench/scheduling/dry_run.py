@@ -37,7 +37,7 @@ def show(console: Console, sweep: Sweep, counts: Mapping[str, Mapping[str, int]]
     console.print(
         f"{len(to_run) - len(absent)} of {len(trials)} trials to run; records in {store.folder}", markup=False
     )
-    if sweep.search.name != "grid" or sweep.search.first_seeds:
+    if not sweep.search.is_exhaustive or sweep.search.first_seeds:
         console.print("what else is run depends on the results of these", markup=False)
     for line in missing_lines(absent_of(trials)):
         console.print(line, markup=False)
