@@ -72,10 +72,10 @@ def file(tmp_path, monkeypatch):
         (["search.early_stopping.grace_epochs=4"], "4 of 4 epochs stops nothing"),
         (["search.early_stopping.name=median"], "should be 'asha'"),
         (["search.early_stopping.factor=1"], "greater than or equal to 2"),
-        (["search.early_stopping=asha", "dataset.val=0"], "search.early_stopping looks at the validation split"),
+        (["search.early_stopping=asha", "dataset.val=0"], "search.early_stopping uses the validation split"),
         pytest.param(
             ["search=optuna", "search.points=2", "dataset.val=0"],
-            "search.name: optuna looks at the validation split",
+            "search.name: optuna uses the validation split",
             marks=NEEDS_OPTUNA,
         ),
     ],
@@ -91,7 +91,7 @@ def test_a_cluster_is_asked_for_the_validation_split_too():
     config = BASE.model_copy(update={"dataset": BASE.dataset.model_copy(update={"val": 0})})
     assert cluster.inspect_node([config.model_dump_json()]).problems == []
     *_, problem = cluster.inspect_node([config.model_dump_json()], validated_by="search.early_stopping").problems
-    assert problem == "search.early_stopping looks at the validation split, and procedural has none"
+    assert problem == "search.early_stopping uses the validation split, and procedural has none"
 
 
 @pytest.mark.parametrize(

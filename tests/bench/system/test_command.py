@@ -121,7 +121,7 @@ def test_every_command_begins_and_ends_so():
     found = {
         str(path.relative_to(folder).with_suffix(""))
         for path in folder.rglob("*.py")
-        if "ArgumentParser(prog" in path.read_text()
+        if "command.run(main)" in path.read_text()
     }
     assert found == set(COMMANDS)
     for name in found:
