@@ -113,7 +113,7 @@ def _validate(settings: Mapping[str, Any], question: str, profile: str) -> Sweep
     axes = _axes(settings, errors)
     points = sum(len(axis.points) for axis in axes.values()) + (len(seeds) if isinstance(seeds, list) else 0)
     if points > MOST_POINTS:
-        raise ConfigError(f"axes: {points:,} values and seeds are more than anybody can run. At most {MOST_POINTS:,}")
+        raise ConfigError(f"axes: {points:,} values and seeds are too many. At most {MOST_POINTS:,}")
     for where in axes:
         errors += _axis_errors(base, axes, where)
     errors += _seed_errors(seeds)

@@ -1,4 +1,4 @@
-"""The file ``sweep.json`` beside the records: a sweep, its trials, and what tables say of it besides the records.
+"""The file ``sweep.json`` of a results folder: the sweep, its trials, and facts that the records do not hold.
 
 A run writes it when it starts and again when it ends. Reports need it, and do not need the sweep file.
 """
@@ -32,12 +32,14 @@ class Point(Config):
 
 
 class AxisEntry(Config):
+    """An axis and its points."""
+
     name: str
     points: list[Point]
 
 
 class TrialEntry(Config):
-    """A trial of the sweep: its label on each axis, and in which fields it differs from the base."""
+    """A trial of the sweep: its label on each axis, and the fields in which it differs from the base."""
 
     trial_id: str
     point: list[str]
@@ -46,7 +48,7 @@ class TrialEntry(Config):
 
 
 class MissingEntry(Config):
-    """``models.core.registry.Missing`` as it is written."""
+    """A ``models.core.registry.Missing`` in the file."""
 
     kind: str
     field: str
@@ -60,7 +62,7 @@ class Predicted(Config):
     allocated_bytes: int
     device_bytes: int
     generation: str | None = None
-    """Of the card (``bench.memory.card_generations``); ``None`` in older manifests, which assumed a card before Hopper."""
+    """Generation of the card (``bench.memory.card_generations``); ``None`` in older files, for cards before Hopper."""
 
 
 class Manifest(Config):
@@ -76,11 +78,11 @@ class Manifest(Config):
     search: SearchConfig = SearchConfig()
     trials: list[TrialEntry]
     absent: dict[str, list[MissingEntry]] = {}
-    """What kept a trial from running, by trial id."""
+    """Items that trials lack, by trial id."""
     predicted: dict[str, Predicted] = {}
-    """By trial id; a trial that nobody predicted is not in it."""
+    """Predictions by trial id; trials without a prediction are left out."""
     remarks: list[str] = []
-    """What a reader of merged or selected results has to know."""
+    """Sentences for readers about merged or selected results."""
 
     @model_validator(mode="after")
     def _numbers_can_be(self) -> "Manifest":
@@ -89,7 +91,7 @@ class Manifest(Config):
         return self
 
     def save(self, folder: Path) -> Path:
-        """Writes ``sweep.json`` whole or not at all."""
+        """Writes ``sweep.json`` as a whole."""
         text = self.model_dump_json(indent=1)
         write_whole(folder / MANIFEST, lambda file: file.write(text.encode()))
         return folder / MANIFEST
@@ -97,7 +99,7 @@ class Manifest(Config):
 
 @dataclass(frozen=True)
 class RecordedTrial(Trial):
-    """A trial under the id that it was recorded with: a later version may hash its configuration differently."""
+    """A trial with the id of its record. A later version may give its configuration another id."""
 
     recorded_id: str
 
@@ -113,28 +115,31 @@ def of(
     predicted: Mapping[str, Predicted] = {},
     remarks: Sequence[str] = (),
 ) -> Manifest:
-    """The manifest of a sweep and its final list of trials."""
+    """Makes the manifest of a sweep and its trials."""
     base = sweep.base.model_dump(mode="json")
+    axes = []
+    for axis in sweep.axes:
+        points = [Point(label=label, changes=_plain(changes)) for label, changes in axis.points]
+        axes.append(AxisEntry(name=axis.name, points=points))
+    entries = []
+    for trial in trials:
+        changes = paths.changes(base, _unseeded(trial.config))
+        entries.append(TrialEntry(trial_id=trial.trial_id, point=list(trial.point), seed=trial.seed, changes=changes))
+    missing = {}
+    for trial_id, items in sorted(absent.items()):
+        missing[trial_id] = [MissingEntry(**item._asdict()) for item in items]
     ids = {trial.trial_id for trial in trials}
     return Manifest(
         name=sweep.name,
         question=sweep.question,
         profile=sweep.profile,
         base=base,
-        axes=[
-            AxisEntry(name=axis.name, points=[Point(label=a, changes=_plain(b)) for a, b in axis.points])
-            for axis in sweep.axes
-        ],
+        axes=axes,
         seeds=list(sweep.seeds),
         search=sweep.search,
-        trials=[
-            TrialEntry(
-                trial_id=t.trial_id, point=list(t.point), seed=t.seed, changes=paths.changes(base, _unseeded(t.config))
-            )
-            for t in trials
-        ],
-        absent={i: [MissingEntry(**item._asdict()) for item in found] for i, found in sorted(absent.items())},
-        predicted={i: p for i, p in sorted(predicted.items()) if i in ids},
+        trials=entries,
+        absent=missing,
+        predicted={trial_id: peak for trial_id, peak in sorted(predicted.items()) if trial_id in ids},
         remarks=list(remarks),
     )
 
@@ -157,8 +162,11 @@ def load(folder: Path) -> tuple[Manifest | None, str]:
 
 
 def check_owner(folder: Path, sweep: Sweep) -> None:
-    """Raises ``ConfigError`` where the results of another sweep lie in the folder: sweep ``a`` with profile ``b`` and
-    sweep ``a-b`` have one name for it. The same sweep with other settings shares its folder on purpose."""
+    """Raises ``ConfigError`` if the folder holds the results of another sweep.
+
+    Sweep ``a`` with profile ``b`` and sweep ``a-b`` have the same folder name. The same sweep with other settings may
+    share its folder.
+    """
     known, _ = load(folder)
     if known is not None and known.name != sweep.name:
         names = [f"sweep '{of.name}', profile {of.profile}" for of in (known, sweep)]
@@ -168,9 +176,9 @@ def check_owner(folder: Path, sweep: Sweep) -> None:
 
 
 def understand(manifest: Manifest, records: Mapping[str, TrialRecord]) -> tuple[Sweep, list[Trial], list[str]]:
-    """The sweep and trials that a manifest describes, and a line for each trial that this version cannot read.
+    """Returns the sweep and trials of a manifest, and a line for each trial that this version cannot read.
 
-    A trial's own record is believed before the manifest. Raises ``ConfigError`` when no trial can be read.
+    The configuration in a record takes precedence. Raises ``ConfigError`` if no trial can be read.
     """
     trials, notes = [], []
     for entry in manifest.trials:
@@ -181,7 +189,7 @@ def understand(manifest: Manifest, records: Mapping[str, TrialRecord]) -> tuple[
         raise ConfigError(f"{manifest.name}: none of its {len(manifest.trials)} trials can be shown", *notes)
     try:
         base = parse(manifest.base)
-    except ValidationError:  # written by another version; only what all trials share is ever shown of it
+    except ValidationError:  # of another version; reports show only fields that all trials share
         base = trials[0].config
     axes = tuple(Axis(axis.name, tuple((p.label, p.changes) for p in axis.points)) for axis in manifest.axes)
     seeds = tuple(manifest.seeds)
@@ -190,7 +198,7 @@ def understand(manifest: Manifest, records: Mapping[str, TrialRecord]) -> tuple[
 
 
 def parse(raw: Mapping[str, Any]) -> TrialConfig:
-    """A configuration as it lies in a record. Raises ``ValidationError`` where it is not of this version."""
+    """Parses a configuration of a record. Raises ``ValidationError`` if this version cannot read it."""
     return recorded(json.dumps(raw))
 
 
@@ -216,7 +224,7 @@ def _unseeded(config: TrialConfig) -> dict[str, Any]:
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of a sweep file as JSON has them."""
+    """Converts the values of a sweep file to those of JSON."""
     return json.loads(json.dumps(dict(values), default=_dumped))
 
 

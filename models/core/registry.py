@@ -1,7 +1,7 @@
 """A folder is a registry: ``models/decoders/light_unet.py`` *is* the decoder ``light_unet``.
 
 An entry is a module with a ``Config`` (a frozen pydantic model whose ``name`` is the file's name) and a ``build``
-function. It is imported only when somebody names it, so an entry may need a package that the others do not.
+function. It is imported only when a configuration names it, so an entry may need packages that others do not need.
 """
 
 import importlib
@@ -22,7 +22,7 @@ class InvalidModel(ValueError):
 
 
 class Missing(NamedTuple):
-    """Something a trial needs and this machine does not have."""
+    """An item that a trial needs and this machine lacks."""
 
     kind: str  # "weights", "data", "device" or "package"
     field: str  # dotted path of the config field that asks for it
@@ -31,16 +31,16 @@ class Missing(NamedTuple):
 
 
 class Config(BaseModel):
-    """Base of every configuration: immutable, strict about types, closed to unknown keys."""
+    """Base of every configuration: immutable, with strict types and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     embedded: ClassVar[bool] = False
-    """True for stand-ins that ship with the suite (tiny encoder, painted data): tables and plots say so."""
+    """True for stand-ins that ship with the suite (tiny encoder, painted data). Tables and plots label them."""
     shapeless: ClassVar[frozenset[str]] = frozenset()
-    """Fields on which neither the shapes of a model's tensors depend nor whether it can be built."""
+    """Fields that do not affect the shapes of a model's tensors, nor whether the model can be built."""
     any_aspect: ClassVar[bool] = False
-    """True for encoders, and models without one, whose ``build`` takes (height, width) as well as a square's side."""
+    """True for encoders, and models without one, whose ``build`` also takes (height, width) instead of one side."""
 
     @model_validator(mode="before")
     @classmethod
@@ -56,19 +56,19 @@ class Config(BaseModel):
         return {**data, **changes}
 
     def shape(self) -> dict[str, Any]:
-        """Equal for configurations whose models have tensors of the same names and shapes, trained or not."""
+        """Returns a value that is equal for configurations whose models have tensors of the same names and shapes."""
         known = {name: getattr(self, name) for name in type(self).model_fields if name not in self.shapeless}
         return {name: value.shape() if isinstance(value, Config) else value for name, value in known.items()}
 
     def missing(self) -> Iterator[Missing]:
-        """What this configuration needs and does not find; asked before any trial starts."""
+        """Yields the items that this configuration needs and this machine lacks. Called before any trial starts."""
         for name in type(self).model_fields:
             value = getattr(self, name)
             if isinstance(value, Config):
                 yield from (item._replace(field=f"{name}.{item.field}") for item in value.missing())
 
     def weight_files(self) -> Iterator[Path]:
-        """The checkpoints that a model of this configuration loads."""
+        """Yields the files of pretrained weights that a model of this configuration loads."""
         for name in type(self).model_fields:
             value = getattr(self, name)
             if isinstance(value, Config):
@@ -88,7 +88,7 @@ class Registry:
         self.noun = noun
 
     def names(self) -> list[str]:
-        """Names of all entries, found without importing any of them, once in a process."""
+        """Returns the names of all entries, without importing them."""
         return list(self._names)
 
     @cached_property
@@ -99,7 +99,7 @@ class Registry:
         return sorted(f.stem for f in files if not f.stem.startswith("_"))
 
     def module(self, name: str) -> ModuleType:
-        """The entry's module; an error with the nearest name when there is none."""
+        """Returns the module of an entry. Raises an error with the nearest name if there is none."""
         names = self.names()
         if name not in names:
             raise PydanticCustomError(
@@ -110,7 +110,7 @@ class Registry:
         return importlib.import_module(f"{self.package}.{name}")
 
     def parse(self, value: Any) -> Config:
-        """``{name: ..., ...}``, or a bare name, to the entry's validated ``Config``."""
+        """Validates ``{name: ..., ...}``, or a bare name, as the ``Config`` of the entry."""
         if isinstance(value, Config):
             return value
         if isinstance(value, str):
@@ -124,11 +124,11 @@ class Registry:
         return self.module(value["name"]).Config.model_validate(value)
 
     def field(self) -> Any:
-        """The type of a config field that holds one of this registry's configs."""
+        """Returns the type of a field that holds the configuration of an entry."""
         return Annotated[SerializeAsAny[Config], BeforeValidator(self.parse), self]
 
     def name_field(self) -> Any:
-        """The type of a config field that holds the name of an entry without settings of its own."""
+        """Returns the type of a field that holds the name of an entry without settings of its own."""
         return Annotated[str, AfterValidator(self._existing)]
 
     def _existing(self, name: str) -> str:
@@ -141,6 +141,6 @@ class Registry:
 
 
 def did_you_mean(name: str, names: list[str]) -> str:
-    """The end of a sentence about an unknown name: the nearest known one, or just a full stop."""
+    """Returns the end of a sentence about an unknown name: a question with the nearest known name, or a full stop."""
     close = get_close_matches(name, names, n=1)
     return f". Did you mean '{close[0]}'?" if close else "."

@@ -4,7 +4,7 @@ An entry has
 
 - ``PACKAGE`` and ``INSTALL``: the package that it needs and the command that installs it; ``None`` if it needs none;
 - ``LEARNS``: whether it learns from the validation scores of earlier points, and so proposes a batch at a time;
-- ``EXHAUSTIVE``: whether it proposes the whole space at once, whatever the budget;
+- ``EXHAUSTIVE``: whether it proposes the whole space at once, with any budget;
 - ``CHOSEN``: how points are chosen, in words for the report;
 - ``propose(axes, observations, count, seed)``: up to ``count`` new points. The same arguments give the same points, so
   that a search which was interrupted comes to the same trials.
