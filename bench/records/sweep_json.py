@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError, model_validator
 
+from bench.config.ask import AskConfig, default_ask
 from bench.config.axes import Axis
 from bench.config.errors import ConfigError, explain
 from bench.config.expand import Trial
@@ -78,6 +79,8 @@ class Manifest(Config):
     axes: list[AxisEntry]
     seeds: list[int]
     search: SearchConfig = SearchConfig()
+    ask: AskConfig | None = None
+    """The planned question; ``None`` in older manifests, whose axes tell it."""
     trials: list[TrialEntry]
     absent: dict[str, list[MissingEntry]] = {}
     """What kept a trial from running, by trial id."""
@@ -131,6 +134,7 @@ def of(
         ],
         seeds=list(sweep.seeds),
         search=sweep.search,
+        ask=sweep.ask,
         trials=[
             TrialEntry(
                 trial_id=t.trial_id, point=list(t.point), seed=t.seed, changes=changes(base, _unseeded(t.config))
@@ -187,7 +191,8 @@ def understand(manifest: Manifest, records: Mapping[str, TrialRecord]) -> tuple[
         base = trials[0].config
     axes = tuple(Axis(axis.name, tuple((p.label, p.changes) for p in axis.points)) for axis in manifest.axes)
     seeds = tuple(manifest.seeds)
-    sweep = Sweep(manifest.name, manifest.question, manifest.profile, base, axes, seeds, manifest.search)
+    ask = manifest.ask or default_ask(axes)
+    sweep = Sweep(manifest.name, manifest.question, manifest.profile, base, axes, seeds, manifest.search, ask=ask)
     return sweep, trials, notes
 
 
@@ -210,7 +215,7 @@ def reconstruct(name: str, records: Mapping[str, TrialRecord]) -> tuple[Sweep, l
     ]
     axes = tuple(axis_over(path, [configs[i] for i in order]) for path in paths)
     seeds = tuple(sorted({trial.seed for trial in trials}))
-    return Sweep(name, NO_QUESTION, "unknown", found[0].config, axes, seeds), found, notes
+    return Sweep(name, NO_QUESTION, "unknown", found[0].config, axes, seeds, ask=default_ask(axes)), found, notes
 
 
 def parse(raw: Mapping[str, Any]) -> TrialConfig:
