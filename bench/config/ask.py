@@ -28,7 +28,7 @@ class AskConfig(Config):
 
     name: Literal["trend", "reference", "best"] = "best"
     reference: str | None = None
-    """Label of the row that the others are compared with; the labels on all axes, joined by ``, ``, if there are several."""
+    """Label of the row that the others are compared with; with several axes, its labels joined by ``, ``."""
     margin: Annotated[float, Field(gt=0, allow_inf_nan=False)] = MARGIN
     """Rows whose difference certainly is smaller are called equivalent."""
 
@@ -126,7 +126,8 @@ def _reference_errors(axes: Sequence[Axis], label: str) -> Iterator[str]:
     """Yields the reason why no row has this label."""
     ranges = [axis.name for axis in axes if axis.between is not None]
     if ranges:
-        yield f"ask.reference: {ranges[0]} is a range, so rows are not known before the run. Allowed: ask: trend, ask: best"
+        reason = f"{ranges[0]} is a range, so rows are not known before the run"
+        yield f"ask.reference: {reason}. Allowed: ask: trend, ask: best"
         return
     rows = [""]
     for axis in axes:

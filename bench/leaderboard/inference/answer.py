@@ -83,7 +83,8 @@ def _of_trend(
     per = f"per doubling of the {noun}" if found.unit == "doubling" else f"per step on the axis {noun}"
     numbers = f"(95 % interval {line.low:.4f} to {line.high:.4f}, {_p(line.p)})"
     if line.resolved:
-        said = f"{metric} {'rises' if line.slope > 0 else 'falls'} by {abs(line.slope):.4f} {per} {numbers}"
+        word = "rises" if line.slope > 0 else "falls"
+        said = f"{metric} {word} by {_size(line.slope, line.low, line.high, line.p, f' {per}')}"
     else:
         said = f"No trend of {metric} is resolved: it changes by {line.slope:.4f} {per} {numbers}"
         span = places[order[-1]] - places[order[0]]
@@ -114,7 +115,7 @@ def _of_reference(
             untested.append(names[c.first])
         elif c.resolved:
             word = "better" if sign * c.difference > 0 else "worse"
-            claims.append(f"{names[c.first]} is {word} by {_size(c)}")
+            claims.append(f"{names[c.first]} is {word} by {_size(c.difference, c.low, c.high, c.p_holm)}")
         elif max(-c.low, c.high) < ask.margin:
             close.append(names[c.first])
         else:
@@ -197,18 +198,21 @@ def _assumption(error: Components, looks: int) -> str:
     if error.rows < 3:
         text = "The error is that of these two rows alone"
     elif error.pooled:
-        text = f"The error is pooled over rows, which assumes that all vary alike over seeds: {ratio}, at most {LIMIT:g} is allowed"
+        text = (
+            f"The error is pooled over rows, which assumes that all vary alike over seeds: {ratio} (allowed: {LIMIT:g})"
+        )
     else:
-        text = f"The error is not pooled over rows, since some vary more than others over seeds: {ratio}, at most {LIMIT:g} is allowed"
+        text = f"The error is not pooled, since some rows vary more than others: {ratio} (allowed: {LIMIT:g})"
     if looks > 1:
         text += f"; p is corrected for {looks} looks at the results"
     return f"{text}."
 
 
-def _size(c: Comparison) -> str:
+def _size(value: float, low: float, high: float, p: float, unit: str = "") -> str:
     """Returns size, interval and p of a resolved difference, whichever its direction."""
-    low, high = sorted((abs(c.low), abs(c.high)))
-    return f"{abs(c.difference):.4f} (95 % interval {low:.4f} to {high:.4f}, {_p(c.p_holm)})"
+    if value < 0:
+        value, low, high = -value, -high, -low
+    return f"{value:.4f}{unit} (95 % interval {low:.4f} to {high:.4f}, {_p(p)})"
 
 
 def _p(p: float) -> str:

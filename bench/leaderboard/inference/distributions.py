@@ -20,7 +20,7 @@ MOST_FREEDOM = 1e5
 LEAST_FREEDOM = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LargestT:
     """The distribution of the largest absolute t statistic of a family of comparisons.
 
@@ -53,16 +53,11 @@ class LargestT:
     def critical(self, freedom: np.ndarray, error: float) -> np.ndarray:
         """Returns the values that the largest statistic exceeds with probability ``error``, of the shape of freedom.
 
-        They are found by bisection at 400 degrees of freedom and interpolated between these.
+        They are interpolated between those of 400 degrees of freedom.
         """
-        inverse = np.linspace(1 / LEAST_FREEDOM, 1 / MOST_FREEDOM, 400)
-        low, high = np.full(inverse.shape, -10.0), np.full(inverse.shape, 20.0)  # logarithms of the value
-        for _ in range(60):
-            middle = (low + high) / 2
-            too_small = self.exceeds(np.exp(middle), 1 / inverse) > error
-            low, high = np.where(too_small, middle, low), np.where(too_small, high, middle)
+        inverse, logarithms = _quantiles(self, error)
         wanted = 1 / np.clip(np.asarray(freedom, dtype=float), LEAST_FREEDOM, MOST_FREEDOM)
-        return np.exp(np.interp(wanted, inverse[::-1], low[::-1]))
+        return np.exp(np.interp(wanted, inverse, logarithms))
 
     def _known(self, z: np.ndarray) -> np.ndarray:
         """Returns the probability that the largest statistic exceeds ``z`` (0 to LARGEST) with a known variance."""
@@ -93,6 +88,18 @@ def dunnett(comparisons: int) -> LargestT:
         return (ndtr(z + np.sqrt(2) * t) - ndtr(z - np.sqrt(2) * t)) ** comparisons
 
     return _tabulated(not_exceeded)
+
+
+@lru_cache(maxsize=16)
+def _quantiles(distribution: LargestT, error: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns 400 inverse degrees of freedom, and the logarithms of the critical values there, found by bisection."""
+    inverse = np.linspace(1 / MOST_FREEDOM, 1 / LEAST_FREEDOM, 400)
+    low, high = np.full(inverse.shape, -10.0), np.full(inverse.shape, 20.0)
+    for _ in range(40):
+        middle = (low + high) / 2
+        too_small = distribution.exceeds(np.exp(middle), 1 / inverse) > error
+        low, high = np.where(too_small, middle, low), np.where(too_small, high, middle)
+    return inverse, low
 
 
 def _tabulated(not_exceeded: Callable[[float, np.ndarray], np.ndarray]) -> LargestT:

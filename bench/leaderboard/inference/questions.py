@@ -1,13 +1,17 @@
 """The questions that a sweep may plan: a trend over an axis, each row against a reference, all pairs of rows.
 
 **All pairs** have Tukey's distribution and **each against a reference** has Dunnett's, if the error may be pooled
-(``Components.pooled``). A claim has to hold on the pair's own error as well, at half the level since either of the two
-rows may be the one that varies more than the others: p is the larger of the family's p and twice the pair's own, and the
-interval is the wider of the two. Otherwise each pair has its own error alone, corrected by Holm.
+(``Components.pooled``). A claim has to hold on the pair's own error as well, at half the level, since either of the two
+rows may be the one that varies more than the others. So p is the larger of the family's p and twice the pair's own, and
+the interval is the wider of the two. Where the error may not be pooled, each pair has its own error, at the level of
+Bonferroni, which has intervals that agree with p as Holm's has not.
+
+**A pair's own error** is that of its own seeds, or that of a pair with a row five times as restless as is typical
+(``cautious_variance``), whichever is smaller.
 
 **A trend** is the slope over x, by least squares on the rows' means. On pooled error it has to hold on one more error
-which no single row can shrink: that of the slopes of the single seeds, or that of the scatter of the rows about the line.
-Otherwise the slopes of the single seeds decide alone.
+that no single row can shrink: that of the slopes of the single seeds, or that of the scatter of the rows about the
+line. Where the error may not be pooled, the slopes of the single seeds decide alone.
 
 All intervals of a family hold together in 95 % of sweeps, so all statements that rest on them do.
 """
@@ -20,15 +24,17 @@ from scipy.special import stdtr, stdtrit
 
 from bench.leaderboard.inference.distributions import LargestT, dunnett, half_width_of_sum, p_of_sum, tukey
 from bench.leaderboard.inference.two_way import (
+    NEGLIGIBLE,
     Components,
     Pairs,
+    cautious_variance,
     combined,
     components,
     known_trials,
     pairs,
     t_of,
 )
-from bench.leaderboard.statistics import LEVEL, Comparison, holm
+from bench.leaderboard.statistics import LEVEL, Comparison
 
 EITHER_ROW = 2
 """Factor of a pair's own p where the error is pooled."""
@@ -60,7 +66,7 @@ def compare_all(table: np.ndarray, looks: int = 1) -> list[Comparison]:
     """
     rows = len(table)
     found = pairs(table)
-    family = tukey(len(set(found.first) | set(found.second))) if len(found.first) > 1 else None
+    family = tukey(max(2, len(set(found.first) | set(found.second))))
     tested = {(c.first, c.second): c for c in _compared(table, found, family, looks)}
     known = known_trials(table).astype(int)
     common = known @ known.T
@@ -87,7 +93,7 @@ def compare_with(table: np.ndarray, reference: int, looks: int = 1) -> list[Comp
         of_reference.by_image,
         of_reference.by_both,
     )
-    tested = {c.first: c for c in _compared(table, turned, dunnett(len(others)) if len(others) else None, looks)}
+    tested = {c.first: c for c in _compared(table, turned, dunnett(max(1, len(others))), looks)}
     known = known_trials(table)
     every = []
     for row in range(len(table)):
@@ -155,29 +161,33 @@ def within_margin(comparisons: Sequence[Comparison], order: Sequence[int], margi
     return groups
 
 
-def _compared(table: np.ndarray, found: Pairs, family: LargestT | None, looks: int) -> list[Comparison]:
+def _compared(table: np.ndarray, found: Pairs, family: LargestT, looks: int) -> list[Comparison]:
     """Tests the pairs of a family, on pooled error where the rows allow it."""
     if not len(found.first):
         return []
     images, count = table.shape[2], len(found.first)
     error = (1 - LEVEL) / looks
     pooled = components(table)
-    is_pooled = pooled is not None and pooled.pooled and family is not None
-    share = EITHER_ROW if is_pooled else count
+    share = EITHER_ROW if pooled.pooled else count
     p_own, half = np.empty(count), np.empty(count)
     for seeds in set(found.seeds.tolist()):
         those = found.seeds == seeds
         part = found.chosen(those)
         terms = part.difference, part.by_seed, part.by_image, part.by_both
         p_own[those], half[those] = _own(*terms, seeds, images, error / share)
-    if is_pooled:
+    if pooled.rows > 2:
+        by_seed, by_both = cautious_variance(pooled, found.seeds), 2 * pooled.residual / (found.seeds * images)
+        variance, freedom = combined(by_seed, found.by_image, by_both, pooled.rows - 1, images)
+        p_own = np.minimum(p_own, 2 * stdtr(freedom, -t_of(found.difference, variance)))
+        half = np.minimum(half, stdtrit(freedom, 1 - error / share / 2) * np.sqrt(variance))
+    if pooled.pooled:
         by_seed, by_both = 2 * pooled.row_seed / found.seeds, 2 * pooled.residual / (found.seeds * images)
         variance, freedom = combined(by_seed, found.by_image, by_both, pooled.freedom, images)
         p_family = family.exceeds(t_of(found.difference, variance), freedom)
         corrected = np.minimum(1, looks * np.maximum(p_family, EITHER_ROW * p_own))
         half = np.maximum(half, family.critical(freedom, error) * np.sqrt(variance))
     else:
-        corrected = np.array(holm((looks * p_own).tolist()))
+        corrected = np.minimum(1, looks * count * p_own)
     low, high = found.difference - half, found.difference + half
     columns = (found.first, found.second, found.difference, low, high, p_own, corrected, found.seeds)
     return [Comparison(*values) for values in zip(*(column.tolist() for column in columns))]
@@ -194,7 +204,7 @@ def _own(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns p and half of the interval on the comparison's own error. What both terms hold is counted once."""
     by_image = np.maximum(by_image - by_both, 0)
-    size = np.where(np.abs(difference) < 1e-12, 0.0, difference)
+    size = np.where(np.abs(difference) < NEGLIGIBLE, 0.0, difference)
     p = p_of_sum(size, by_seed, seeds - 1, by_image, images - 1)
     return p, half_width_of_sum(by_seed, seeds - 1, by_image, images - 1, error)
 

@@ -1,29 +1,33 @@
 """The error of a difference between rows, from a table of scores by row, seed and image.
 
-Model (two-way, mixed): score = row + image + seed + row x image + row x seed + row x seed x image, the last three random.
-What a seed or an image does to all rows alike cancels in a difference. For a contrast of rows with coefficients c, at n
-seeds and N images, the variance of its estimate is (Cochran 1951, a synthesis of mean squares)
+Model (two-way, mixed): score = row + image + seed + row x image + row x seed + row x seed x image. The last three are
+random. What a seed or an image does to all rows alike cancels in a difference. For a contrast of rows with coefficients
+c, at n seeds and N images, the variance of its estimate is (Cochran 1951, a synthesis of mean squares)
 
-    V = S / N + g max(M / n - R / (n N), 0),   g = sum of c^2,
+    V = S / N + g max(M / n - R / (n N), 0),   g = sum of c^2.
 
-S: variance over images of the contrast's means over seeds, of these rows alone; M: mean square of rows x seeds, of means
-over images; R: mean square of rows x seeds x images. S and M / n both hold R / (n N), so it is taken off once. Its degrees
-of freedom are Satterthwaite's (1946): V^2 / sum of (term^2 / degrees of freedom of the term).
+S is the variance over images of the contrast's means over seeds. M is the mean square of rows x seeds, of means over
+images. R is the mean square of rows x seeds x images. S / N and M / n both hold R / (n N), so it is taken off once. The
+degrees of freedom are Satterthwaite's (1946): V^2 / sum of (term^2 / degrees of freedom of the term).
 
-M and R are *pooled* over all rows if the largest deviation over seeds of a row is at most ``LIMIT`` times the median;
-otherwise the comparison has its *own*, from its own rows. Two or three seeds seldom show that a row is restless. So a
-claim on pooled error has to hold on the comparison's own error too (``bench.leaderboard.inference.questions``).
+S is always that of the compared rows. M and R are *pooled* over all rows if the largest deviation over seeds of a row
+is at most ``LIMIT`` times the median. Otherwise they are the comparison's *own*. Two or three seeds seldom show that a
+row is restless. So a claim on pooled error has to hold on a second error too
+(``bench.leaderboard.inference.questions``).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import chdtri
 
 from bench.leaderboard.statistics import product
 
 LIMIT = 2.0
 """Largest deviation over seeds, in medians, with which the error is pooled."""
+RESTLESS = 5.0
+"""Deviation over seeds that one row may have, in typical ones, without a false claim (``cautious_variance``)."""
 MOST_PASSES = 500
 NEGLIGIBLE = 1e-12
 """Differences below this are rounding errors."""
@@ -40,6 +44,7 @@ class Components:
     freedom: int  # degrees of freedom of M
     largest: float  # deviation over seeds of the means over images, of the row that varies most
     median: float  # of these deviations
+    typical: float  # estimate of a row's true deviation, from the median
 
     @property
     def pooled(self) -> bool:
@@ -103,12 +108,14 @@ def components(table: np.ndarray) -> Components | None:
     row_seed = float((means**2).sum() / freedom)
     inner = (residuals - means[:, :, None]) ** 2
     residual = float(inner.sum() / (freedom * (images - 1)))
-    deviations = []
+    deviations, unbiased = [], []
     for scores, there in zip(values, known):
-        if there.sum() > 1:
+        seeds = int(there.sum())
+        if seeds > 1:
             deviations.append(float(np.std(scores[there].mean(axis=1), ddof=1)))
-    largest, median = max(deviations), float(np.median(deviations))
-    return Components(int(known.any(axis=1).sum()), images, row_seed, residual, freedom, largest, median)
+            unbiased.append(deviations[-1] / np.sqrt(chdtri(seeds - 1, 0.5) / (seeds - 1)))
+    largest, median, typical = max(deviations), float(np.median(deviations)), float(np.median(unbiased))
+    return Components(int(known.any(axis=1).sum()), images, row_seed, residual, freedom, largest, median, typical)
 
 
 def pairs(table: np.ndarray) -> Pairs:
@@ -131,6 +138,16 @@ def combined(
     with np.errstate(invalid="ignore", divide="ignore"):
         satterthwaite = np.where(spread > 0, variance**2 / spread, freedom)
     return variance, np.maximum(satterthwaite, 1)
+
+
+def cautious_variance(error: Components, seeds: np.ndarray) -> np.ndarray:
+    """Returns g M / n of pairs of which one row is ``RESTLESS`` times as restless as is typical, or as the largest is.
+
+    Two seeds give a pair's own error one degree of freedom, with which only differences of more than 12 standard errors
+    count. This one is larger but known better: a large difference shows at two seeds already.
+    """
+    restless = max(RESTLESS * error.typical, error.largest)
+    return (restless**2 + error.typical**2) / seeds
 
 
 def t_of(difference: np.ndarray, variance: np.ndarray) -> np.ndarray:
