@@ -14,9 +14,9 @@ KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     """Changes the settings of a profile in place; returns a line for each mistake.
 
-    A key is a path below ``base``, or ``seeds``, ``name``, ``track``, ``ask``, ``margin``, or ``search`` and paths below
-    it. The path of an axis replaces the values of the axis. The order of the texts does not matter: two that set one
-    field are an error.
+    A key is a path below ``base``, or ``seeds``, ``name``, ``track``, ``ask``, ``margin``, or ``search`` and paths
+    below it. The path of an axis replaces the values of the axis. The order of the texts does not matter: two that set
+    one field are an error.
     """
     values: dict[str, Any] = {}
     texts: dict[str, list[str]] = {}

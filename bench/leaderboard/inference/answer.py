@@ -148,36 +148,36 @@ def _of_best(
     rows = sorted({row for c in tested for row in (c.first, c.second)})
     means = {row: float(np.nanmean(table[row])) for row in rows}
     order = sorted(rows, key=lambda row: -sign * means[row])
-    best = order[0]
-    beaten, reach = [], []
-    for c in tested:
-        if best in (c.first, c.second):
-            other = c.second if c.first == best else c.first
-            turn = sign if c.first == best else -sign
-            if c.resolved and turn * c.difference > 0:
-                beaten.append(other)
-            else:
-                reach += [turn * c.low, turn * c.high]
-    others = len(rows) - 1
-    said = f"{names[best]} has the best {metric}, {means[best]:.4f}"
-    if len(beaten) == others:
-        said += f", and is better than {'all ' + str(others) + ' other rows' if others > 1 else 'the other row'}"
-    elif beaten:
-        listed = ", ".join(_some([names[row] for row in order if row in beaten]))
-        said += f", and is better than {len(beaten)} of {others} other rows: {listed}"
-    else:
-        said += ", but is not resolved from any other row"
-    if reach:
-        said += (
-            f"; it is better than the {'rest' if beaten else 'others'} by {min(reach):.4f} to {max(reach):.4f} (95 %)"
-        )
-    sentences = [f"{said}."]
+    sentences = [
+        f"{names[order[0]]} has the best {metric}, {means[order[0]]:.4f}, {_lead(names, order, tested, sign)}."
+    ]
     groups = within_margin(comparisons, order, ask.margin)
     if groups:
         listed = [" and ".join(_some([names[row] for row in group])) for group in groups]
         sentences.append(_equivalent(listed, ask.margin))
     sentences.append(_assumption(error, looks))
     return Answer(ask, metric, tuple(sentences), error, None, tuple(comparisons), tuple(groups))
+
+
+def _lead(names: Sequence[str], order: Sequence[int], comparisons: Sequence[Comparison], sign: int) -> str:
+    """Returns the half of a sentence that says which rows the first one in ``order`` is better than."""
+    beaten, bounds = [], []
+    for c in comparisons:
+        if order[0] in (c.first, c.second):
+            turn = sign if c.first == order[0] else -sign
+            if c.resolved and turn * c.difference > 0:
+                beaten.append(c.second if c.first == order[0] else c.first)
+            else:
+                bounds += [turn * c.low, turn * c.high]
+    others = len(order) - 1
+    if not bounds:
+        return "and is better than " + (f"all {others} other rows" if others > 1 else "the other row")
+    if beaten:
+        listed = ", ".join(_some([names[row] for row in order if row in beaten]))
+        said, rest = f"and is better than {len(beaten)} of {others} other rows ({listed})", "the rest"
+    else:
+        said, rest = "but is not resolved from any other row", "the others"
+    return f"{said}; its lead over {rest} is between {min(bounds):.4f} and {max(bounds):.4f} (95 % interval)"
 
 
 def _equivalent(groups: Sequence[str], margin: float) -> str:
