@@ -153,7 +153,10 @@ def _of_best(
     ]
     groups = within_margin(comparisons, order, ask.margin)
     if groups:
-        listed = [" and ".join(_some([names[row] for row in group])) for group in groups]
+        listed = []
+        for group in groups:
+            *before, last = _some([names[row] for row in group])
+            listed.append(f"{', '.join(before)} and {last}")
         sentences.append(_equivalent(listed, ask.margin))
     sentences.append(_assumption(error, looks))
     return Answer(ask, metric, tuple(sentences), error, None, tuple(comparisons), tuple(groups))
@@ -182,11 +185,9 @@ def _lead(names: Sequence[str], order: Sequence[int], comparisons: Sequence[Comp
 
 def _equivalent(groups: Sequence[str], margin: float) -> str:
     """Returns the sentence about groups of rows that are within the margin."""
-    first, *others = _some(groups)
-    text = f"{first[0].upper()}{first[1:]} are within {margin:g} of each other"
-    for other in others:
-        text += f", and so are {other}"
-    return f"{text}."
+    if len(groups) == 1:
+        return f"{groups[0][0].upper()}{groups[0][1:]} are within {margin:g} of each other."
+    return f"Groups within {margin:g} of each other: {'; '.join(_some(groups))}."
 
 
 def _assumption(error: Components, looks: int) -> str:

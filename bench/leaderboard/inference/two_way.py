@@ -120,8 +120,11 @@ def components(table: np.ndarray) -> Components | None:
 
 def pairs(table: np.ndarray) -> Pairs:
     """Returns the error terms of all pairs of rows with two seeds in common; none with one image."""
-    found = [_pairs_over(table, rows, seeds, wanted) for rows, seeds, wanted in _by_common_seeds(known_trials(table))]
-    if table.shape[2] < 2 or not found:
+    found = []
+    if table.shape[2] > 1:
+        for rows, seeds, wanted in _by_common_seeds(known_trials(table)):
+            found.append(_pairs_over(table, rows, seeds, wanted))
+    if not found:
         nothing, numbers = np.zeros(0), np.zeros(0, dtype=int)
         return Pairs(numbers, numbers, numbers, nothing, nothing, nothing, nothing)
     columns = [np.concatenate(column) for column in zip(*(vars(part).values() for part in found))]
