@@ -16,6 +16,8 @@ LARGEST = 12.0
 STEP = 0.005
 NODES = 96
 """Values of the variance over which a distribution is averaged."""
+CHUNK = 4096
+"""Pairs that are computed at a time: bounds the memory."""
 MOST_FREEDOM = 1e5
 LEAST_FREEDOM = 0.5
 
@@ -37,18 +39,12 @@ class LargestT:
         The mean is a sum over equal steps of log s^2, which converges exponentially for a smooth density.
         """
         t, freedom = np.broadcast_arrays(np.asarray(t, dtype=float), np.asarray(freedom, dtype=float))
-        half = np.clip(freedom, LEAST_FREEDOM, MOST_FREEDOM) / 2
-        above = 6 / np.sqrt(half)
-        below = above + 20 / half
-        weights, total = np.zeros(t.shape), np.zeros(t.shape)
-        for share in np.linspace(0, 1, NODES):
-            logarithm = share * (above + below) - below
-            weight = np.exp(half * (logarithm - np.expm1(logarithm)))  # the density of log s^2, up to a factor
-            with np.errstate(invalid="ignore"):
-                scaled = np.minimum(t * np.exp(logarithm / 2), LARGEST)
-            total += weight * self._known(scaled)
-            weights += weight
-        return total / weights
+        flat, half = t.ravel(), np.clip(freedom, LEAST_FREEDOM, MOST_FREEDOM).ravel() / 2
+        found = np.empty(flat.shape)
+        for start in range(0, len(flat), CHUNK):
+            part = slice(start, start + CHUNK)
+            found[part] = self._averaged(flat[part], half[part])
+        return found.reshape(t.shape)
 
     def critical(self, freedom: np.ndarray, error: float) -> np.ndarray:
         """Returns the values that the largest statistic exceeds with probability ``error``, of the shape of freedom.
@@ -58,6 +54,15 @@ class LargestT:
         inverse, logarithms = _quantiles(self, error)
         wanted = 1 / np.clip(np.asarray(freedom, dtype=float), LEAST_FREEDOM, MOST_FREEDOM)
         return np.exp(np.interp(wanted, inverse, logarithms))
+
+    def _averaged(self, t: np.ndarray, half: np.ndarray) -> np.ndarray:
+        """Returns the mean of P(Z > t s) over s; ``half`` is half of the degrees of freedom."""
+        above = 6 / np.sqrt(half)
+        below = above + 20 / half
+        logarithm = np.linspace(0, 1, NODES)[:, None] * (above + below) - below  # of s^2, [node, pair]
+        weight = np.exp(half * (logarithm - np.expm1(logarithm)))  # its density, up to a factor
+        scaled = np.minimum(t * np.exp(logarithm / 2), LARGEST)
+        return (weight * self._known(scaled)).sum(axis=0) / weight.sum(axis=0)
 
     def _known(self, z: np.ndarray) -> np.ndarray:
         """Returns the probability that the largest statistic exceeds ``z`` (0 to LARGEST) with a known variance."""
@@ -130,7 +135,7 @@ def half_width_of_sum(first: np.ndarray, freedom: float, second: np.ndarray, ima
 
 def p_of_sum(value: np.ndarray, first: np.ndarray, freedom: float, second: np.ndarray, images: float) -> np.ndarray:
     """Returns the two-sided p values that belong to ``half_width_of_sum``: the error at which an interval meets 0."""
-    t_first, t_second = stdtrit(freedom, 1 - ERRORS / 2) ** 2, stdtrit(images, 1 - ERRORS / 2) ** 2
+    t_first, t_second = _squares(freedom), _squares(images)
     square = np.asarray(value, dtype=float) ** 2
     low, high = np.zeros(square.shape, dtype=int), np.full(square.shape, len(ERRORS) - 1)
     while np.any(high - low > 1):  # the reach falls as the error grows: bisection over the table
@@ -143,3 +148,9 @@ def p_of_sum(value: np.ndarray, first: np.ndarray, freedom: float, second: np.nd
     share = np.clip((at_low - square) / span, 0, 1)
     p = ERRORS[low] * (ERRORS[high] / ERRORS[low]) ** share
     return np.where(at_low > at_high, p, np.where(square > 0, ERRORS[0], 1.0))
+
+
+@lru_cache(maxsize=64)
+def _squares(freedom: float) -> np.ndarray:
+    """Returns the squares of Student's quantiles at ``ERRORS``."""
+    return stdtrit(freedom, 1 - ERRORS / 2) ** 2

@@ -198,9 +198,11 @@ def _by_common_seeds(known: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray
     common = {first & second for first in set(patterns) for second in set(patterns)}
     for seeds in sorted((each for each in common if len(each) > 1), key=sorted):
         rows = np.array([number for number, pattern in enumerate(patterns) if pattern >= seeds])
-        of_row = np.array([[seed in patterns[row] for seed in range(known.shape[1])] for row in rows])
-        shared = of_row.astype(int) @ of_row.T.astype(int)
-        yield rows, np.array(sorted(seeds)), np.triu(shared == len(seeds), 1)
+        shared = known[rows].astype(int) @ known[rows].T.astype(int)
+        wanted = np.triu(shared == len(seeds), 1)
+        meant = wanted.any(axis=0) | wanted.any(axis=1)
+        if meant.any():
+            yield rows[meant], np.array(sorted(seeds)), wanted[np.ix_(meant, meant)]
 
 
 def _pairs_over(table: np.ndarray, rows: np.ndarray, seeds: np.ndarray, wanted: np.ndarray) -> Pairs:
