@@ -34,7 +34,7 @@ from bench.leaderboard.inference.two_way import (
     pairs,
     t_of,
 )
-from bench.leaderboard.statistics import LEVEL, Comparison
+from bench.leaderboard.statistics import LEVEL, Comparison, product
 
 EITHER_ROW = 2
 """Factor of a pair's own p where the error is pooled."""
@@ -119,7 +119,7 @@ def trend(table: np.ndarray, x: Sequence[float], looks: int = 1) -> Trend | None
         return None
     centred = x - x.mean()
     weights = centred / (centred**2).sum()
-    contrast = np.tensordot(weights, values, axes=1)  # [seed, image]
+    contrast = product(weights[None], values.reshape(len(rows), -1)).reshape(values.shape[1:])  # [seed, image]
     of_seeds, of_images, slope = contrast.mean(axis=1), contrast.mean(axis=0), float(contrast.mean())
     count, images = contrast.shape
     by_image = _variance_of_mean(of_images)

@@ -37,7 +37,7 @@ NEGLIGIBLE = 1e-12
 class Components:
     """Error components of a table, pooled over its rows."""
 
-    rows: int  # with at least one trial
+    rows: int  # with at least two seeds
     images: int
     row_seed: float  # M: mean square of rows x seeds, of means over images
     residual: float  # R: mean square of rows x seeds x images
@@ -96,9 +96,8 @@ def components(table: np.ndarray) -> Components | None:
     Rows and seeds are fitted by least squares, so rows may have different seeds. For a full table the residuals are
     those of the two-way analysis of variance, with (rows - 1) (seeds - 1) degrees of freedom.
     """
-    known = known_trials(table)
-    known = known[:, known.any(axis=0)]
-    values = table[:, known_trials(table).any(axis=0)]
+    used = known_trials(table).any(axis=0)
+    known, values = known_trials(table)[:, used], table[:, used]
     freedom = int(known.sum() - known.any(axis=1).sum() - known.shape[1]) + _connected_parts(known)
     images = table.shape[2]
     if freedom < 1 or images < 2:
@@ -115,7 +114,7 @@ def components(table: np.ndarray) -> Components | None:
             deviations.append(float(np.std(scores[there].mean(axis=1), ddof=1)))
             unbiased.append(deviations[-1] / np.sqrt(chdtri(seeds - 1, 0.5) / (seeds - 1)))
     largest, median, typical = max(deviations), float(np.median(deviations)), float(np.median(unbiased))
-    return Components(int(known.any(axis=1).sum()), images, row_seed, residual, freedom, largest, median, typical)
+    return Components(len(deviations), images, row_seed, residual, freedom, largest, median, typical)
 
 
 def pairs(table: np.ndarray) -> Pairs:

@@ -167,6 +167,9 @@ def test_the_error_is_pooled_only_over_rows_that_vary_alike():
     assert alike.pooled and not restless.pooled
     assert restless.largest > 2 * restless.median
     assert not components(made(2, 5)).pooled  # two rows have nothing to be pooled with
+    table = made(3, 5)
+    table[1, 1:] = np.nan
+    assert components(table).rows == 2 and not components(table).pooled
 
 
 def test_the_typical_deviation_is_that_of_most_rows():
