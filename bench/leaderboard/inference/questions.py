@@ -3,8 +3,9 @@
 **All pairs** have Tukey's distribution and **each against a reference** has Dunnett's, if the error may be pooled
 (``Components.pooled``). A claim has to hold on the pair's own error as well, at half the level, since either of the two
 rows may be the one that varies more than the others. So p is the larger of the family's p and twice the pair's own, and
-the interval is the wider of the two. Where the error may not be pooled, each pair has its own error, at the level of
-Bonferroni, which has intervals that agree with p as Holm's has not.
+the interval is the wider of the two. Where the error may not be pooled, the family's p is that of rows which vary as is
+typical (``Components.typical``), and the pair's own is corrected for all pairs by Bonferroni. Without the first, two
+seeds that happen to agree would make a difference of nothing.
 
 **A pair's own error** is that of its own seeds, or that of a pair with a row five times as restless as is typical
 (``cautious_variance``), whichever is smaller.
@@ -175,19 +176,18 @@ def _compared(table: np.ndarray, found: Pairs, family: LargestT, looks: int) -> 
         part = found.chosen(those)
         terms = part.difference, part.by_seed, part.by_image, part.by_both
         p_own[those], half[those] = _own(*terms, seeds, images, error / share)
+    p = share * p_own
     if pooled.rows > 2:
-        by_seed, by_both = cautious_variance(pooled, found.seeds), 2 * pooled.residual / (found.seeds * images)
+        by_both = 2 * pooled.residual / (found.seeds * images)
+        by_seed = cautious_variance(pooled, found.seeds)
         variance, freedom = combined(by_seed, found.by_image, by_both, pooled.rows - 1, images)
         p_own = np.minimum(p_own, 2 * stdtr(freedom, -t_of(found.difference, variance)))
         half = np.minimum(half, stdtrit(freedom, 1 - error / share / 2) * np.sqrt(variance))
-    if pooled.pooled:
-        by_seed, by_both = 2 * pooled.row_seed / found.seeds, 2 * pooled.residual / (found.seeds * images)
-        variance, freedom = combined(by_seed, found.by_image, by_both, pooled.freedom, images)
-        p_family = family.exceeds(t_of(found.difference, variance), freedom)
-        corrected = np.minimum(1, looks * np.maximum(p_family, EITHER_ROW * p_own))
+        common, known_by = (pooled.row_seed, pooled.freedom) if pooled.pooled else (pooled.typical**2, pooled.rows - 1)
+        variance, freedom = combined(2 * common / found.seeds, found.by_image, by_both, known_by, images)
+        p = np.maximum(share * p_own, family.exceeds(t_of(found.difference, variance), freedom))
         half = np.maximum(half, family.critical(freedom, error) * np.sqrt(variance))
-    else:
-        corrected = np.minimum(1, looks * count * p_own)
+    corrected = np.minimum(1, looks * p)
     low, high = found.difference - half, found.difference + half
     columns = (found.first, found.second, found.difference, low, high, p_own, corrected, found.seeds)
     return [Comparison(*values) for values in zip(*(column.tolist() for column in columns))]
