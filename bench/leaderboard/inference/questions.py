@@ -1,11 +1,10 @@
 """The questions that a sweep may plan: a trend over an axis, each row against a reference, all pairs of rows.
 
 **All pairs** have Tukey's distribution and **each against a reference** has Dunnett's, if the error may be pooled
-(``Components.pooled``). A claim has to hold on the pair's own error as well, at half the level, since either of the two
-rows may be the one that varies more than the others. So p is the larger of the family's p and twice the pair's own, and
-the interval is the wider of the two. Where the error may not be pooled, the family's p is that of rows which vary as is
-typical (``Components.typical``), and the pair's own is corrected for all pairs by Bonferroni. Without the first, two
-seeds that happen to agree would make a difference of nothing.
+(``Components.pooled``). A claim has to hold on the pair's own error as well, since either of its rows may vary more than
+the others. So p is the larger of the family's p and the pair's own, and the interval is the wider of the two. Where the
+error may not be pooled, the family's p is that of rows which vary as is typical (``Components.typical``), and the pair's
+own is corrected for all pairs by Bonferroni. Two seeds that happen to agree then make no difference of nothing.
 
 **A pair's own error** is that of its own seeds, or that of a pair with a row five times as restless as is typical
 (``cautious_variance``), whichever is smaller.
@@ -36,9 +35,6 @@ from bench.leaderboard.inference.two_way import (
     t_of,
 )
 from bench.leaderboard.statistics import LEVEL, Comparison, product
-
-EITHER_ROW = 2
-"""Factor of a pair's own p where the error is pooled."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +165,7 @@ def _compared(table: np.ndarray, found: Pairs, family: LargestT, looks: int) -> 
     images, count = table.shape[2], len(found.first)
     error = (1 - LEVEL) / looks
     pooled = components(table)
-    share = EITHER_ROW if pooled.pooled else count
+    share = 1 if pooled.pooled else count  # the number of pairs for which a pair's own error is corrected
     p_own, half = np.empty(count), np.empty(count)
     for seeds in set(found.seeds.tolist()):
         those = found.seeds == seeds
