@@ -1,10 +1,11 @@
 """The questions that a sweep may plan: a trend over an axis, each row against a reference, all pairs of rows.
 
 **All pairs** have Tukey's distribution and **each against a reference** has Dunnett's, if the error may be pooled
-(``Components.pooled``). A claim has to hold on the pair's own error as well, since either of its rows may vary more than
-the others. So p is the larger of the family's p and the pair's own, and the interval is the wider of the two. Where the
-error may not be pooled, the family's p is that of rows which vary as is typical (``Components.typical``), and the pair's
-own is corrected for all pairs by Bonferroni. Two seeds that happen to agree then make no difference of nothing.
+(``Components.pooled``). A claim has to hold on the pair's own error as well, since either of its rows may vary more
+than the others. So p is the larger of the family's p and the pair's own, and the interval is the wider of the two.
+Where the error may not be pooled, the family's p is that of rows which vary as is typical (``Components.typical``), and
+the pair's own is corrected for all pairs by Bonferroni. Two seeds that happen to agree then make no difference of
+nothing.
 
 **A pair's own error** is that of its own seeds, or that of a pair with a row five times as restless as is typical
 (``cautious_variance``), whichever is smaller.

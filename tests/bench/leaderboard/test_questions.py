@@ -232,7 +232,7 @@ def test_equivalence_is_seldom_claimed_of_rows_that_differ(seeds):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seeds", "least"), [(3, 0.07), (5, 0.25), (10, 0.42)])
+@pytest.mark.parametrize(("seeds", "least"), [(3, 0.1), (5, 0.27), (10, 0.42)])
 def test_a_hundredth_is_found_more_often_than_before(seeds, least):
     """Power for +0.01 of one of four rows; with Holm over the pairs' own errors it was .07, .18, .41."""
     pairs, *_ = rates(4, seeds, 100, 300, POWER, [0.01])
