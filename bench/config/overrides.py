@@ -14,8 +14,9 @@ KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     """Changes the settings of a profile in place; returns a line for each mistake.
 
-    A key is a path below ``base``, or ``seeds``, ``name``, ``track``, or ``search`` and paths below it. The path of an
-    axis replaces the values of the axis. The order of the texts does not matter: two that set one field are an error.
+    A key is a path below ``base``, or ``seeds``, ``name``, ``track``, ``ask``, ``margin``, or ``search`` and paths
+    below it. The path of an axis replaces the values of the axis. The order of the texts does not matter: two that set
+    one field are an error.
     """
     values: dict[str, Any] = {}
     texts: dict[str, list[str]] = {}
@@ -67,7 +68,7 @@ def _order(key: str) -> tuple[bool, int]:
 
 def _apply(settings: dict[str, Any], key: str, value: Any) -> list[str]:
     """Applies one override; returns a line if it cannot be applied."""
-    if key in ("seeds", "name", "track"):
+    if key in ("seeds", "name", "track", "ask", "margin"):
         is_single = (key == "seeds" and type(value) is int) or (key == "track" and isinstance(value, str))
         settings[key] = [value] if is_single else value
         return []

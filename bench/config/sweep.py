@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field, NonNegativeInt, ValidationError
 
 from bench.config import paths
+from bench.config.ask import MARGIN, AskConfig, parse_ask
 from bench.config.axes import MOST_POINTS, Axis, is_label, not_a_label, parse_axis, path_error
 from bench.config.errors import MOST_ERRORS, ConfigError, explain, shortened
 from bench.config.overrides import apply_overrides
@@ -37,6 +38,7 @@ class Sweep(NamedTuple):
     search: SearchConfig = SearchConfig()
     track: tuple[str, ...] = ()
     """Names of the trackers that log the trials."""
+    ask: AskConfig = AskConfig()
 
 
 class _Profile(Config):
@@ -46,6 +48,8 @@ class _Profile(Config):
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)]
     search: dict[str, Any] | str = {}
     track: list[str] = []
+    ask: Any = None
+    margin: Any = MARGIN
 
 
 class _SweepFile(Config):
@@ -116,12 +120,14 @@ def _validate(settings: Mapping[str, Any], question: str, profile: str) -> Sweep
         raise ConfigError(f"axes: {points:,} values and seeds are too many. At most {MOST_POINTS:,}")
     for where in axes:
         errors += _axis_errors(base, axes, where)
+    ask = parse_ask(settings["ask"], settings["margin"], list(axes.values()), errors)
     errors += _seed_errors(seeds)
     search = _search(settings["search"], errors)
     errors += _track_errors(settings["track"])
     if errors:
         raise ConfigError(*errors)
-    sweep = Sweep(name, question, profile, base, tuple(axes.values()), tuple(seeds), search, tuple(settings["track"]))
+    track = tuple(settings["track"])
+    sweep = Sweep(name, question, profile, base, tuple(axes.values()), tuple(seeds), search, track, ask)
     errors = _search_errors(sweep)
     if errors:
         raise ConfigError(*errors)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from bench.config.search import SearchConfig
 from bench.leaderboard.published_rows import Beside
+from bench.leaderboard.inference.answer import Answer
 from bench.leaderboard.statistics import Comparison, half_width
 from bench.scoring.metrics import MAIN_METRICS
 
@@ -64,6 +65,7 @@ class Table:
     comparisons: Mapping[str, tuple[Comparison, ...]] = field(default_factory=dict)  # of all pairs of rows, by metric
     images: int | None = None  # number of images in the comparisons
     looks: int = 1  # number of interim analyses; p values are corrected for it
+    answer: Answer | None = None  # to the planned question of the sweep; None if there is nothing to compare
 
     def tested(self, metric: str) -> list[Comparison]:
         """The comparisons on a metric that could be tested."""

@@ -7,7 +7,9 @@ from typing import Literal
 import numpy as np
 
 from bench.leaderboard.leaderboard import Row, Table
-from bench.leaderboard.statistics import Comparison, compare
+from bench.leaderboard.inference.questions import compare_all
+from bench.leaderboard.inference.two_way import table_of
+from bench.leaderboard.statistics import Comparison
 from bench.scoring.metrics import METRICS
 
 Mark = Literal["best", "second", "tied"]
@@ -78,10 +80,23 @@ def compare_rows(
     known = {trial_id: images[trial_id] for trial_id in names if names[trial_id] == usual}
     found = {}
     for metric in METRICS:
-        if METRICS[metric].mean_of_images and any(metric in scores for scores in known.values()):
-            scores = [_scores_by_seed(row, known, metric) for row in rows]
-            found[metric] = tuple(compare(scores, looks=looks))
+        table = score_table(rows, known, metric) if METRICS[metric].mean_of_images else None
+        if table is not None:
+            found[metric] = tuple(compare_all(table, looks))
     return found, len(usual)
+
+
+def score_table(rows: Sequence[Row], images: ImageScores, metric: str) -> np.ndarray | None:
+    """Returns the scores [row, seed, image] on a metric, NaN for missing trials; ``None`` without any score.
+
+    Trials with other images than most are left out.
+    """
+    names = {i: tuple(images[i]["name"]) for row in rows for i in row.trial_ids if metric in images.get(i, ())}
+    if not names:
+        return None
+    ((usual, _),) = Counter(names.values()).most_common(1)
+    known = {trial_id: images[trial_id] for trial_id in names if names[trial_id] == usual}
+    return table_of([_scores_by_seed(row, known, metric) for row in rows])
 
 
 def _scores_by_seed(row: Row, images: ImageScores, metric: str) -> dict[int, np.ndarray]:

@@ -12,7 +12,8 @@ from bench.config.sweep import Sweep
 from bench.leaderboard.front import mark_front
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
 from bench.leaderboard.published_rows import beside
-from bench.leaderboard.ranking import ImageScores, compare_rows
+from bench.leaderboard.inference.answer import Answer, answer
+from bench.leaderboard.ranking import ImageScores, compare_rows, score_table
 from bench.leaderboard.rows import Environment, TrialState, environments, row_of
 from bench.records import schema, sweep_json
 from bench.records.external_scores import ExternalRecord, load_external
@@ -193,7 +194,17 @@ def _table(results: Results, environment: Environment, rows: Sequence[Row], imag
         comparisons=comparisons,
         images=image_count,
         looks=looks,
+        answer=_answer(results.sweep, rows, images, metric, looks),
     )
+
+
+def _answer(sweep: Sweep, rows: Sequence[Row], images: ImageScores, metric: str, looks: int) -> Answer | None:
+    """Answers the planned question of the sweep on the main metric; ``None`` if there is nothing to compare."""
+    scores = score_table(rows, images, metric) if len(rows) > 1 else None
+    if scores is None:
+        return None
+    label, better = METRICS[metric].label, METRICS[metric].better
+    return answer(sweep.ask, sweep.axes, [row.labels for row in rows], scores, label, better, looks)
 
 
 def _all_have(rows: Sequence[Row], quantity: str) -> bool:

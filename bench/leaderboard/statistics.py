@@ -34,13 +34,13 @@ class Comparison:
     low: float | None
     high: float | None
     p: float | None  # two-sided, of this pair alone
-    p_holm: float | None  # corrected for all pairs that were compared on this metric, and for interim analyses
+    p_adjusted: float | None  # corrected for all pairs that were compared on this metric, and for interim analyses
     seeds: int  # number of common seeds
 
     @property
     def resolved(self) -> bool:
         """Whether the data decide which of the two is better."""
-        return self.p_holm is not None and self.p_holm < 1 - LEVEL
+        return self.p_adjusted is not None and self.p_adjusted < 1 - LEVEL
 
 
 def half_width(deviation: float | None, count: int) -> float | None:

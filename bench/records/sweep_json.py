@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import ValidationError, model_validator
 
 from bench.config import paths
+from bench.config.ask import AskConfig, default_ask
 from bench.config.axes import Axis
 from bench.config.errors import ConfigError, explain
 from bench.config.expand import Trial
@@ -76,6 +77,8 @@ class Manifest(Config):
     axes: list[AxisEntry]
     seeds: list[int]
     search: SearchConfig = SearchConfig()
+    ask: AskConfig | None = None
+    """The planned question; ``None`` in older manifests, whose axes tell it."""
     trials: list[TrialEntry]
     absent: dict[str, list[MissingEntry]] = {}
     """Items that trials lack, by trial id."""
@@ -137,6 +140,7 @@ def of(
         axes=axes,
         seeds=list(sweep.seeds),
         search=sweep.search,
+        ask=sweep.ask,
         trials=entries,
         absent=missing,
         predicted={trial_id: peak for trial_id, peak in sorted(predicted.items()) if trial_id in ids},
@@ -193,7 +197,8 @@ def understand(manifest: Manifest, records: Mapping[str, TrialRecord]) -> tuple[
         base = trials[0].config
     axes = tuple(Axis(axis.name, tuple((p.label, p.changes) for p in axis.points)) for axis in manifest.axes)
     seeds = tuple(manifest.seeds)
-    sweep = Sweep(manifest.name, manifest.question, manifest.profile, base, axes, seeds, manifest.search)
+    ask = manifest.ask or default_ask(axes)
+    sweep = Sweep(manifest.name, manifest.question, manifest.profile, base, axes, seeds, manifest.search, ask=ask)
     return sweep, trials, notes
 
 

@@ -29,7 +29,7 @@ def legend(board: Leaderboard) -> list[Entry]:
     entries += [Entry("best", "best mean"), Entry("second", "second-best mean")]
     tested = any(table.tested(metric) for table in board.tables for metric in table.comparisons)
     if tested:
-        test = "bootstrap over seeds and images, Holm's correction over all pairs"
+        test = "error over seeds and images, corrected for all pairs"
         entries.append(Entry("tied", f"not distinguishable from the best mean ({test})"))
     metric = METRICS[board.tables[0].main_metric].label
     entries += [Entry("front", f"on the Pareto front of {metric} and memory"), Entry("unknown", "not measured")]

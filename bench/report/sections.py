@@ -37,13 +37,13 @@ def differences(table: Table) -> list[str]:
     tied = not_distinguishable(table, metric)
     group = f"not distinguishable from the best: {'; '.join(names[i] for i in sorted(tied)) or 'no other row'}"
     lines = [f"On {label}, {seeds}: {group}. {len(resolved)} of {len(compared)} pairs are resolved. {reach}", ""]
-    lines += [f"| pair | difference in {label} | 95 % interval | p (Holm) | |", "| :-- | --: | --: | --: | :-- |"]
-    for c in sorted(compared, key=lambda c: c.p_holm)[:PAIRS_SHOWN]:
+    lines += [f"| pair | difference in {label} | 95 % interval | p (adjusted) | |", "| :-- | --: | --: | --: | :-- |"]
+    for c in sorted(compared, key=lambda c: c.p_adjusted)[:PAIRS_SHOWN]:
         better = c.first if (c.difference > 0) == (METRICS[metric].better == "higher") else c.second
         verdict = f"{names[better]} is better" if c.resolved else "not resolved"
         interval = f"{c.low:+.3f} to {c.high:+.3f}"
         pair = f"{names[c.first]} − {names[c.second]}"
-        lines.append(f"| {pair} | {c.difference:+.3f} | {interval} | {c.p_holm:.2g} | {verdict} |")
+        lines.append(f"| {pair} | {c.difference:+.3f} | {interval} | {c.p_adjusted:.2g} | {verdict} |")
     return [*lines, ""]
 
 

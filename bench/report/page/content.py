@@ -62,10 +62,10 @@ def _labels(results: Results, axis: int) -> list[str]:
 
 def _table(table: Table, columns: Sequence[Quantity], axes: Sequence[str]) -> dict[str, Any]:
     compared = table.tested(table.main_metric)
-    shown = sorted(compared, key=lambda c: (c.p_holm, c.first, c.second))[:PAIRS]
+    shown = sorted(compared, key=lambda c: (c.p_adjusted, c.first, c.second))[:PAIRS]
     pairs = []
     for c in shown:
-        numbers = map(number, (c.difference, c.low, c.high, c.p_holm))
+        numbers = map(number, (c.difference, c.low, c.high, c.p_adjusted))
         pairs.append([c.first, c.second, *numbers, c.seeds, c.resolved])
     at_once = table.trials_at_once
     return {

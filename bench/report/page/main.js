@@ -59,7 +59,7 @@ function pairsTable(table) {
   });
   const more = table.pairsInAll > rows.length ? el("p", { class: "muted" }, `${rows.length} of ${table.pairsInAll}; all are in comparisons.csv.`) : null;
   return el("details", null, el("summary", null, `All comparisons of two rows (${table.pairsInAll})`),
-    tableOf("Comparisons", ["pair", `difference in ${metric.label}`, "95 % interval", "p (Holm)", "seeds", ""], rows, { tall: true, text: [0, 5] }), more);
+    tableOf("Comparisons", ["pair", `difference in ${metric.label}`, "95 % interval", "p (adjusted)", "seeds", ""], rows, { tall: true, text: [0, 5] }), more);
 }
 
 function compareSection() {

@@ -124,7 +124,7 @@ def test_without_two_seeds_in_common_nothing_is_said():
     images = np.linspace(0, 1, 10)
     first, second, third = compare([{0: images}, {0: images + 0.5}, {1: images, 2: images}])
     for c in (first, second, third):
-        assert (c.difference, c.low, c.high, c.p, c.p_holm, c.resolved) == (None,) * 5 + (False,)
+        assert (c.difference, c.low, c.high, c.p, c.p_adjusted, c.resolved) == (None,) * 5 + (False,)
     assert (first.seeds, second.seeds) == (1, 0)
     with_one_short = compare([{0: images, 1: images}, {0: images + 0.5, 1: images + 0.5}, {0: images}])
     assert [c.resolved for c in with_one_short] == [True, False, False] and with_one_short[1].p is None

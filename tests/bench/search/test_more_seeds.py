@@ -40,7 +40,7 @@ def test_looks_are_paid_for():
     scores = [{s: 0.02 * k + 0.01 * rng.standard_normal() + np.zeros(20) for s in range(3)} for k in range(3)]
     once, often = compare(scores), compare(scores, looks=4)
     assert [c.p for c in once] == [c.p for c in often]
-    assert [c.p_holm for c in often] == holm([4 * c.p for c in once])
+    assert [c.p_adjusted for c in often] == holm([4 * c.p for c in once])
     assert SearchConfig(first_seeds=2).looks(5) == 4 and SearchConfig().looks(5) == 1
 
 

@@ -1,0 +1,233 @@
+"""The answer to a sweep's planned question, as data and in one to three sentences that all outputs share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.config.ask import AskConfig, scale
+from bench.config.axes import Axis
+from bench.leaderboard.inference.questions import Trend, compare_all, compare_with, trend, within_margin
+from bench.leaderboard.inference.two_way import LIMIT, Components, components
+from bench.leaderboard.statistics import Comparison
+
+MOST_NAMED = 5
+"""Rows that a sentence names; it counts the others."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the scores say about the planned question."""
+
+    ask: AskConfig
+    metric: str  # label
+    sentences: tuple[str, ...]
+    error: Components | None = None  # ``None`` where nothing can be tested
+    trend: Trend | None = None
+    comparisons: tuple[Comparison, ...] = ()  # with the reference, or else of all pairs
+    groups: tuple[tuple[int, ...], ...] = ()  # rows within the margin of each other
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.sentences)
+
+
+def answer(
+    ask: AskConfig,
+    axes: Sequence[Axis],
+    rows: Sequence[tuple[str, ...]],
+    table: np.ndarray,
+    metric: str,
+    better: str = "higher",
+    looks: int = 1,
+) -> Answer:
+    """Answers the planned question of a sweep.
+
+    rows: labels on each axis; table: scores [row, seed, image] on one metric, NaN for missing trials; better: "higher"
+    or "lower"; looks: how often results could end the sweep.
+    """
+    names = [_quoted(", ".join(labels)) for labels in rows]
+    error = components(table)
+    if error is None:
+        reason = "no two rows have two seeds in common" if table.shape[2] > 1 else "there is a single image"
+        return Answer(ask, metric, (f"No difference of {metric} can be tested: {reason}.",))
+    sign = 1 if better == "higher" else -1
+    if ask.name == "reference":
+        return _of_reference(ask, names, table, metric, sign, looks, error)
+    if ask.name == "trend":
+        return _of_trend(ask, axes, rows, table, metric, looks, error)
+    return _of_best(ask, names, table, metric, sign, looks, error)
+
+
+def _of_trend(
+    ask: AskConfig,
+    axes: Sequence[Axis],
+    rows: Sequence[tuple[str, ...]],
+    table: np.ndarray,
+    metric: str,
+    looks: int,
+    error: Components,
+) -> Answer:
+    """Answers by the slope, and by the groups of neighbours on the axis that are equivalent."""
+    found = scale(axes[0]) if len(axes) == 1 else None
+    labels = [row[0] for row in rows]
+    places = [found.place(label) for label in labels] if found is not None else []
+    line = trend(table, places, looks) if found is not None else None
+    if line is None:
+        text = f"No trend of {metric} can be tested: it needs three rows that have two seeds in common."
+        return Answer(ask, metric, (text, _assumption(error, looks)), error)
+    order = sorted(line.rows, key=lambda row: places[row])
+    comparisons = compare_all(table, looks)
+    groups = within_margin(comparisons, order, ask.margin)
+    noun = axes[0].name.rpartition(".")[2].replace("_", " ")
+    per = f"per doubling of the {noun}" if found.unit == "doubling" else f"per step on the axis {noun}"
+    numbers = f"(95 % interval {line.low:.4f} to {line.high:.4f}, {_p(line.p)})"
+    if line.resolved:
+        word = "rises" if line.slope > 0 else "falls"
+        said = f"{metric} {word} by {_size(line.slope, line.low, line.high, line.p, f' {per}')}"
+    else:
+        said = f"No trend of {metric} is resolved: it changes by {line.slope:.4f} {per} {numbers}"
+        span = places[order[-1]] - places[order[0]]
+        if max(abs(line.low), abs(line.high)) * span < ask.margin:
+            ends = f"{labels[order[0]]} to {labels[order[-1]]}"
+            said += f", which is less than {ask.margin:g} from {ends}"
+    sentences = [f"{said}."]
+    if groups:
+        plural = noun if noun.endswith("s") else f"{noun}s"
+        spans = [f"{plural} {labels[group[0]]} to {labels[group[-1]]}" for group in groups]
+        sentences.append(_equivalent(spans, ask.margin))
+    sentences.append(_assumption(line.components, looks))
+    return Answer(ask, metric, tuple(sentences), line.components, line, tuple(comparisons), tuple(groups))
+
+
+def _of_reference(
+    ask: AskConfig, names: Sequence[str], table: np.ndarray, metric: str, sign: int, looks: int, error: Components
+) -> Answer:
+    """Answers which rows are better and worse than the reference, which are equivalent, and what is open."""
+    reference = _quoted(ask.reference)
+    if reference not in names:
+        text = f"Nothing is compared with {reference}: it is not among the rows."
+        return Answer(ask, metric, (text,), error)
+    comparisons = compare_with(table, names.index(reference), looks)
+    claims, close, still_open, untested = [], [], [], []
+    for c in comparisons:
+        if c.difference is None:
+            untested.append(names[c.first])
+        elif c.resolved:
+            word = "better" if sign * c.difference > 0 else "worse"
+            claims.append(f"{names[c.first]} is {word} by {_size(c.difference, c.low, c.high, c.p_adjusted)}")
+        elif max(-c.low, c.high) < ask.margin:
+            close.append(names[c.first])
+        else:
+            still_open.append(f"{names[c.first]} ({c.difference:+.4f}, 95 % interval {c.low:.4f} to {c.high:.4f})")
+    if claims:
+        sentences = [f"Against {reference}, in {metric}: {'; '.join(_some(claims))}."]
+    else:
+        sentences = [f"No row differs certainly from {reference} in {metric}."]
+    rest = []
+    if close:
+        rest.append(f"within {ask.margin:g} of it: {', '.join(_some(close))}")
+    if still_open:
+        rest.append(f"not resolved: {', '.join(_some(still_open))}")
+    if untested:
+        rest.append(f"not tested, for want of two seeds in common: {', '.join(_some(untested))}")
+    if rest:
+        text = "; ".join(rest)
+        sentences.append(f"{text[0].upper()}{text[1:]}.")
+    sentences.append(_assumption(error, looks))
+    groups = tuple((c.first, c.second) for c in comparisons if names[c.first] in close)
+    return Answer(ask, metric, tuple(sentences), error, None, tuple(comparisons), groups)
+
+
+def _of_best(
+    ask: AskConfig, names: Sequence[str], table: np.ndarray, metric: str, sign: int, looks: int, error: Components
+) -> Answer:
+    """Answers which row has the best mean, which rows it is better than, and which rows are equivalent."""
+    comparisons = compare_all(table, looks)
+    tested = [c for c in comparisons if c.difference is not None]
+    rows = sorted({row for c in tested for row in (c.first, c.second)})
+    means = {row: float(np.nanmean(table[row])) for row in rows}
+    order = sorted(rows, key=lambda row: -sign * means[row])
+    sentences = [
+        f"{names[order[0]]} has the best {metric}, {means[order[0]]:.4f}, {_lead(names, order, tested, sign)}."
+    ]
+    groups = within_margin(comparisons, order, ask.margin)
+    if groups:
+        listed = []
+        for group in groups:
+            *before, last = _some([names[row] for row in group])
+            listed.append(f"{', '.join(before)} and {last}")
+        sentences.append(_equivalent(listed, ask.margin))
+    sentences.append(_assumption(error, looks))
+    return Answer(ask, metric, tuple(sentences), error, None, tuple(comparisons), tuple(groups))
+
+
+def _lead(names: Sequence[str], order: Sequence[int], comparisons: Sequence[Comparison], sign: int) -> str:
+    """Returns the half of a sentence that says which rows the first one in ``order`` is better than."""
+    beaten, bounds = [], []
+    for c in comparisons:
+        if order[0] in (c.first, c.second):
+            turn = sign if c.first == order[0] else -sign
+            if c.resolved and turn * c.difference > 0:
+                beaten.append(c.second if c.first == order[0] else c.first)
+            else:
+                bounds += [turn * c.low, turn * c.high]
+    others = len(order) - 1
+    if not bounds:
+        return "and is better than " + (f"all {others} other rows" if others > 1 else "the other row")
+    if beaten:
+        listed = ", ".join(_some([names[row] for row in order if row in beaten]))
+        said, rest = f"and is better than {len(beaten)} of {others} other rows ({listed})", "the rest"
+    else:
+        said, rest = "but is not resolved from any other row", "the others"
+    return f"{said}; its lead over {rest} is between {min(bounds):.4f} and {max(bounds):.4f} (95 % interval)"
+
+
+def _equivalent(groups: Sequence[str], margin: float) -> str:
+    """Returns the sentence about groups of rows that are within the margin."""
+    if len(groups) == 1:
+        return f"{groups[0][0].upper()}{groups[0][1:]} are within {margin:g} of each other."
+    return f"Groups within {margin:g} of each other: {'; '.join(_some(groups))}."
+
+
+def _assumption(error: Components, looks: int) -> str:
+    """Returns the sentence about the error on which the answer rests."""
+    if error.median > 0:
+        ratio = f"the largest deviation over seeds is {error.largest / error.median:.1f} times the median"
+    else:
+        ratio = f"the largest deviation over seeds is {error.largest:.4f}, the median is 0"
+    if error.rows < 3:
+        text = "The error is that of these two rows alone"
+    elif error.pooled:
+        text = (
+            f"The error is pooled over rows, which assumes that all vary alike over seeds: {ratio} (allowed: {LIMIT:g})"
+        )
+    else:
+        text = f"The error is not pooled, since some rows vary more than others: {ratio} (allowed: {LIMIT:g})"
+    if looks > 1:
+        text += f"; p is corrected for {looks} looks at the results"
+    return f"{text}."
+
+
+def _size(value: float, low: float, high: float, p: float, unit: str = "") -> str:
+    """Returns size, interval and p of a resolved difference, whichever its direction."""
+    if value < 0:
+        value, low, high = -value, -high, -low
+    return f"{value:.4f}{unit} (95 % interval {low:.4f} to {high:.4f}, {_p(p)})"
+
+
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _quoted(name: str) -> str:
+    """Returns a row's name, in quotes where it has several words."""
+    return f"'{name}'" if " " in name else name
+
+
+def _some(texts: Sequence[str]) -> list[str]:
+    """Returns the first texts and the number of the others."""
+    shown = list(texts[:MOST_NAMED])
+    if len(texts) > MOST_NAMED:
+        shown.append(f"{len(texts) - MOST_NAMED} more")
+    return shown
