@@ -100,9 +100,10 @@ def _without_manifest(folder: Path) -> str:
     count = sum(path.suffix == ".json" for path in folder.iterdir())
     if not count:
         return f"{folder}: holds no records and no {sweep_json.MANIFEST}. Give the results folder of a sweep"
+    held = f"{count} record" if count == 1 else f"{count} records"
     return (
-        f"{folder}: holds {count} records, but no {sweep_json.MANIFEST}, which says what the sweep varies. Run the "
-        "sweep again with the same command: it keeps the records and writes the file"
+        f"{folder}: holds {held}, but no {sweep_json.MANIFEST}, which says what the sweep varies. Run the sweep again "
+        "with the same command: it keeps the records and writes the file"
     )
 
 
