@@ -150,6 +150,8 @@ def _tables(board: Leaderboard, table: Table) -> Iterator[str]:
             titles = [column.heading for column in (*axes, *group)]
             lines = _grouped(table.rows, numbers, list(zip(*cells)))
             yield from _tabular(caption, titles, lines, _alignment(axes, table.rows) + "r" * len(group))
+    if table.answer is not None:
+        yield rf"\textbf{{Answer.}} {escape(table.answer.text)}\par"
     for row in table.rows:
         for text in (*row.errors, *(f"† {note}" for note in row.notes)):
             yield rf"{{\footnotesize {escape(', '.join(row.labels))}: {escape(text)}\par}}"

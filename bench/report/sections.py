@@ -1,16 +1,13 @@
-"""The Markdown around a leaderboard's tables: resolved differences, external methods, published numbers."""
+"""The Markdown around a leaderboard's tables: the answer, resolved differences, external methods, published numbers."""
 
 from bench.config.search import METHODS
 from bench.leaderboard.columns import SHOWN
 from bench.leaderboard.leaderboard import Leaderboard, Table
 from bench.leaderboard.published_rows import Beside
-from bench.leaderboard.ranking import not_distinguishable
-from bench.leaderboard.statistics import smallest_resolvable
 from bench.scoring.metrics import METRICS
 from bench.system.sanitize import harmless
 
 PAIRS_SHOWN = 10  # all pairs are in comparisons.csv
-ENOUGH_SEEDS = 5  # number of seeds that resolves clear differences
 
 
 def escape(text: str) -> str:
@@ -22,21 +19,18 @@ def escape(text: str) -> str:
 
 
 def differences(table: Table) -> list[str]:
-    """Returns sentences and a table about the differences on the main metric that the tests resolve."""
+    """Returns the answer to the planned question, and the pairs of rows with the smallest p, if any is resolved."""
+    if table.answer is None:
+        return []
+    lines = [f"**Answer**: {escape(table.answer.text)}", ""]
     metric = table.main_metric
     compared = table.tested(metric)
-    if len(table.rows) < 2 or not compared:
-        return []
-    least = min(c.seeds for c in compared)
-    label, seeds = METRICS[metric].label, f"{least} seeds and {table.images} test images"
-    reach = resolvable(table, 0)
-    names = [escape(", ".join(row.labels)) for row in table.rows]
     resolved = [c for c in compared if c.resolved]
     if not resolved:
-        return [f"**Not resolved**: on {label}, {seeds} do not decide between any two rows. {reach}", ""]
-    tied = not_distinguishable(table, metric)
-    group = f"not distinguishable from the best: {'; '.join(names[i] for i in sorted(tied)) or 'no other row'}"
-    lines = [f"On {label}, {seeds}: {group}. {len(resolved)} of {len(compared)} pairs are resolved. {reach}", ""]
+        return lines
+    label = METRICS[metric].label
+    names = [escape(", ".join(row.labels)) for row in table.rows]
+    lines += [f"Of all pairs of rows, {len(resolved)} of {len(compared)} are resolved on {label}:", ""]
     lines += [f"| pair | difference in {label} | 95 % interval | p (adjusted) | |", "| :-- | --: | --: | --: | :-- |"]
     for c in sorted(compared, key=lambda c: c.p_adjusted)[:PAIRS_SHOWN]:
         better = c.first if (c.difference > 0) == (METRICS[metric].better == "higher") else c.second
@@ -45,18 +39,6 @@ def differences(table: Table) -> list[str]:
         pair = f"{names[c.first]} − {names[c.second]}"
         lines.append(f"| {pair} | {c.difference:+.3f} | {interval} | {c.p_adjusted:.2g} | {verdict} |")
     return [*lines, ""]
-
-
-def resolvable(table: Table, digits: int) -> str:
-    """Returns a sentence about the smallest difference that could be resolved; pairs must have been compared."""
-    compared = table.tested(table.main_metric)
-    least, tests = min(c.seeds for c in compared), len(compared) * table.looks
-    times = smallest_resolvable(least, tests)
-    count = f"{len(compared)} pairs" if len(compared) > 1 else "1 pair"
-    text = f"Among {count} a difference has to be {times:.{digits}f} times its standard error over {least} seeds"
-    if least < ENOUGH_SEEDS:
-        text += f" ({smallest_resolvable(ENOUGH_SEEDS, tests):.{digits}f} times with {ENOUGH_SEEDS})"
-    return f"{text} to be told from none."
 
 
 def how_chosen(board: Leaderboard) -> list[str]:

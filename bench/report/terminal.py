@@ -76,6 +76,8 @@ def _lines(board: Leaderboard, width: int) -> Iterator[RenderableType]:
         shown = [ShownColumn(column, _heading(column), _cells(column, table)) for column in columns(board, table)]
         dropped = _drop_columns(shown, width)
         yield _table(shown, table)
+        if table.answer is not None:
+            yield Text(f"Answer: {table.answer.text}", style="bold")
         yield Text("; ".join(f"{name} {value}" for name, value in table.environment.items()), style="dim")
         if dropped:
             yield Text(f"no room for: {', '.join(dropped)}", style="dim")

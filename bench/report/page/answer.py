@@ -1,56 +1,50 @@
-"""The answer of a sweep in sentences: which differences are resolved, what they cost in memory, what is unknown."""
+"""The answer of a sweep on its page: the planned question, memory, and trials that are not ok."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from bench.leaderboard.leaderboard import Table, measured_memory
 from bench.leaderboard.noise_floor import memory_noise_floor, unresolved
-from bench.leaderboard.ranking import best_row, not_distinguishable
 from bench.records.memory import GIB, measure_of
-from bench.report.sections import resolvable
 from bench.scoring.metrics import METRICS
 
 NAMED = 6  # most rows that a sentence names; the others are counted
 
 
 def verdict(table: Table, axes: Sequence[str]) -> tuple[str, str]:
-    """Returns the verdict on the main metric in a few words, and its explanation."""
+    """Returns the verdict on the planned question in a few words, and the answer."""
     metric, label = table.main_metric, METRICS[table.main_metric].label
-    scored = {i: row.cells[f"test.{metric}"] for i, row in enumerate(table.rows) if f"test.{metric}" in row.cells}
+    scored = [row for row in table.rows if f"test.{metric}" in row.cells]
     if not scored:
         return "No answer yet.", "No row has a score."
-    best = best_row(table, metric)
-    width = scored[best].half_width
-    value = f"{label} {scored[best].mean:.3f}" + (f" ± {width:.3f}" if width is not None else "")
-    leader = f"The best mean is that of {name(table.rows[best].labels, axes)}, {value}"
     if len(scored) == 1:
-        only = f"Only {name(table.rows[best].labels, axes)} has a score: {value}."
+        value = scored[0].cells[f"test.{metric}"].mean
+        only = f"Only {name(scored[0].labels, axes)} has a score: {label} {value:.3f}."
         return "One row.", f"{only} There is nothing to compare it with."
-    compared = table.tested(metric)
-    if not compared:
-        least = min(cell.count for cell in scored.values())
-        why = "one seed says nothing about seed noise" if least < 2 else "per-image scores are not there"
-        return "Not tested.", f"{leader}, but {why}, so no difference is tested."
-    least = min(c.seeds for c in compared)
-    over = f"{least} seeds and {table.images} test images"
-    resolved = [c for c in compared if c.resolved]
-    if not resolved:
-        return "Not resolved.", f"{leader}, but {over} do not decide between any two of the {len(scored)} rows."
-    tied = not_distinguishable(table, metric)
-    tested = {c.first + c.second - best for c in compared if best in (c.first, c.second)}
-    beaten = tested - tied
-    words = "Resolved." if tested and not tied else "Partly resolved."
-    text = f"{leader}. On {over} that row is better than {_count(beaten, table, axes) if beaten else 'no other row'}"
-    text += f" and not distinguishable from {_count(tied, table, axes)}." if tied else "."
-    return words, f"{text} {len(resolved)} of {len(compared)} pairs of rows are resolved."
+    found = table.answer
+    if found is None:
+        return "Not tested.", "The scores of images are missing, so no difference is tested."
+    if found.error is None:
+        return "Not tested.", found.text
+    if found.trend is not None:
+        resolved = [found.trend.resolved]
+    else:
+        resolved = [c.resolved for c in found.comparisons if c.p_adjusted is not None]
+    if any(resolved):
+        words = "Resolved." if all(resolved) else "Partly resolved."
+    else:
+        words = "Equivalent." if found.groups else "Not resolved."
+    return words, " ".join(found.sentences[:-1])
 
 
 def statistics(table: Table) -> list[str]:
-    """Returns a sentence about the smallest difference that could be resolved; none if nothing was tested."""
-    if not table.tested(table.main_metric):
+    """Returns the assumption of the answer, and the count of resolved pairs; nothing if nothing was tested."""
+    compared = table.tested(table.main_metric)
+    if table.answer is None or not compared:
         return []
-    method = "Paired differences, bootstrap over seeds and images, Holm's correction over all pairs, 5 % level."
-    return [f"{resolvable(table, 1)} {method}"]
+    count = sum(c.resolved for c in compared)
+    pairs = f"Of all pairs of rows, {count} of {len(compared)} are resolved, corrected for all pairs at the 5 % level."
+    return [f"{table.answer.sentences[-1]} {pairs}"]
 
 
 def memory(table: Table, axes: Sequence[str]) -> list[str]:
