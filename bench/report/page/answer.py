@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from bench.leaderboard.leaderboard import Table, measured_memory
+from bench.leaderboard.ranking import best_row
 from bench.leaderboard.noise_floor import memory_noise_floor, unresolved
 from bench.records.memory import GIB, measure_of
 from bench.scoring.metrics import METRICS
@@ -29,7 +30,11 @@ def verdict(table: Table, axes: Sequence[str]) -> tuple[str, str]:
     if found.trend is not None:
         resolved = [found.trend.resolved]
     else:
-        resolved = [c.resolved for c in found.comparisons if c.p_adjusted is not None]
+        asked = found.comparisons
+        if found.ask.name == "best":
+            best = best_row(table, metric)
+            asked = [c for c in asked if best in (c.first, c.second)]
+        resolved = [c.resolved for c in asked if c.p_adjusted is not None]
     if any(resolved):
         words = "Resolved." if all(resolved) else "Partly resolved."
     else:
