@@ -38,7 +38,7 @@ from bench.watching import tracking
 from bench.watching.display import counting, loading
 from bench.watching.live_page import LivePage
 
-GOES_ON = "what was finished is kept, the same command goes on from there"
+GOES_ON = "finished trials are kept; run the same command to continue"
 FAILED = ("error", "diverged")
 """Statuses that make the exit code 1. ``oom`` and ``over budget`` are answers to the question of a sweep."""
 
@@ -66,8 +66,8 @@ class Run:
 
 
 def main(arguments: list[str]) -> int:
-    """Returns the exit code: 0 every trial that can run here is ok or oom; 1 a trial failed, diverged or could not be
-    saved, or Ray died; 2 the input is wrong or nothing can run; 130 interrupted.
+    """Returns the exit code: 0 no trial failed or diverged, and everything was saved; 1 a trial failed, diverged or could
+    not be saved, or Ray died; 2 the input is wrong or nothing can run; 130 interrupted.
 
     Trials that lack weights, data or a device are left out, are reported, and are rows ``missing`` of the table.
     """
@@ -103,7 +103,9 @@ def load(options: argparse.Namespace, console: Console) -> Run:
     resources, sources, times = resources_of(options, sweep), parse(options.fetch), times_of(options)
     feature_cache.choose(options)
     store = RecordStore(options.results / folder_name(sweep))
-    executor = Executor(resources, options.executor == "ray", counts, sources, requirements.needs_validation(sweep))
+    executor = Executor(
+        resources, options.executor == "ray", counts, sources, requirements.setting_that_needs_validation(sweep)
+    )
 
     def say(line: str) -> None:
         console.print(line, markup=False)
@@ -138,11 +140,11 @@ def prepare(run: Run) -> None:
     check_writable(run.folder)
     for place in (run.folder, unsaved()):
         remove_unfinished(place)
-    plan = rounds.next()
+    plan = rounds.next()  # may take over records of other sweeps
     unfinished = pending(run.candidates, rounds.settled()) if plan.next else []
     absent = rounds.absent_of(unfinished)
-    able = [trial for trial in unfinished if trial.trial_id not in absent]
-    for note in [*executor.prepare(able, loading(run.console)), *feature_cache.outlook(able)]:
+    runnable = [trial for trial in unfinished if trial.trial_id not in absent]
+    for note in [*executor.prepare(runnable, loading(run.console)), *feature_cache.outlook(runnable)]:
         run.say(f"note: {note}")
     done = len(plan.trials) - len(pending(plan.trials, rounds.settled()))
     run.say(
@@ -157,7 +159,10 @@ def prepare(run: Run) -> None:
 
 
 def run_trials(run: Run, interrupts: Interrupts) -> None:
-    """Runs the rounds of trials until the search ends, Ctrl-C is pressed, or Ray dies."""
+    """Runs the rounds of trials until the search ends, Ctrl-C is pressed, or Ray dies.
+
+    The executor starts a process for each trial, which calls ``bench.trial.run_trial``.
+    """
     times = run.times
     with interrupts.graceful_stop(), LivePage(run.folder, times.page, run.say) as page:
         run.rounds.run(run.console, page, interrupts, times.limits, times.checkpoint)
@@ -182,7 +187,7 @@ def report(run: Run, interrupts: Interrupts) -> int:
     except (OSError, ConfigError) as error:
         problems.append(f"{folder}: the leaderboard cannot be written: {error}")
     if problems:
-        complain(*problems, "make room; the same command then takes over what was kept")
+        complain(*problems, "free disk space, then run the same command; it uses the records that were kept elsewhere")
     skipped = skipped_line(plan.trials, rounds.absent)
     if skipped:
         complain(skipped)
@@ -197,7 +202,7 @@ def report(run: Run, interrupts: Interrupts) -> int:
 
 
 def _training_state_notes(folder: Path, plan: next_trials.Plan) -> list[str]:
-    """Returns lines about training states in the folder: of unfinished trials, and of trials of no sweep here.
+    """Returns lines about training states in the folder: of unfinished trials, and of trials that are not in this sweep.
 
     Removes those of finished trials, whose driver was killed before it could.
     """

@@ -80,8 +80,8 @@ class _Inputs:
     model: nn.Module
     data: Data
     frozen: dict[str, str]  # digests of the frozen weights by name
-    running: nn.Module  # the model, or its part behind the feature cache
-    fed: Data  # the data, or features in the place of images
+    trained_part: nn.Module  # the model, or its part behind the feature cache
+    its_data: Data  # the data, or features in the place of images
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class _Trial:
         outcome.parameters = parameter_counts(model)
         frozen = frozen_digests(model)
         model.to(device)
-        running, fed, outcome.feature_cache = feature_cache.through_cache(model, data, config, device, frozen)
+        trained_part, its_data, outcome.feature_cache = feature_cache.through_cache(model, data, config, device, frozen)
         # stochastic depth must not depend on the number of random draws that the weights took
         torch.manual_seed(self.share.seed(config.seed))
         if self.checkpoints is not None:
@@ -166,7 +166,7 @@ class _Trial:
             self.checkpoints.expect(state)
             outcome.notes = self.checkpoints.notes  # the list of the checkpoints, to which training appends
             outcome.resumed_from_epochs = self.checkpoints.resumed_from
-        return _Inputs(device, model, data, frozen, running, fed)
+        return _Inputs(device, model, data, frozen, trained_part, its_data)
 
     def _train(self, inputs: _Inputs, monitor: MemoryMonitor) -> _Trained:
         """Trains the model and measures the memory of training."""
@@ -175,8 +175,8 @@ class _Trial:
             return _Trained(None, {})
         with monitor.phase("training") as training:
             result = train(
-                inputs.running,
-                inputs.fed,
+                inputs.trained_part,
+                inputs.its_data,
                 config.train,
                 config.transform,
                 inputs.device,
@@ -197,12 +197,12 @@ class _Trial:
     def _evaluate(self, inputs: _Inputs, trained: _Trained, monitor: MemoryMonitor) -> None:
         """Scores validation and test splits, and measures memory and speed of inference."""
         config, outcome, result = self.config, self.outcome, trained.result
-        data, fed = inputs.data, inputs.fed
+        data, its_data = inputs.data, inputs.its_data
         learnt = trained_weights.pack(inputs.model, config, inputs.frozen) if result else None
-        val = self._score(inputs, fed.val, []) if len(data.val) else None
+        val = self._score(inputs, its_data.val, []) if len(data.val) else None
         spent: list[float] = []
         with monitor.phase("evaluation") as evaluation:
-            tests = {name: self._score(inputs, split, spent) for name, split in fed.tests.items()}
+            tests = {name: self._score(inputs, split, spent) for name, split in its_data.tests.items()}
 
         def predict_images(split: Split) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
             return self._predict(inputs.model, split, inputs.device)  # images, not cached features
@@ -237,7 +237,7 @@ class _Trial:
 
     def _score(self, inputs: _Inputs, split: Split, spent: list[float]) -> Scores:
         """Scores a split; appends the seconds of inference for each image to ``spent``."""
-        predictions = _timed(self._predict(inputs.running, split, inputs.device), spent, self.on_step)
+        predictions = _timed(self._predict(inputs.trained_part, split, inputs.device), spent, self.on_step)
         if self.config.num_classes > 1:
             return score_classes(predictions, self.config.num_classes)
         return score(predictions, self.config.protocol)

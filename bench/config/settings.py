@@ -1,7 +1,6 @@
 """Parts of a trial's configuration: protocol of scoring, transform, training and memory.
 
-There are two protocols. ``sod`` (salient and camouflaged objects, polyps, marine animals) is WZH0120/SAM3-UNet fdb21da, eval.py;
-``mirror`` is Catherine-R-He/HetNet 21d9541, eval.py and misc.py. Both score what SAM3-UNet's test.py saves.
+Protocols are the entries of ``bench.scoring.protocols``, losses those of ``bench.training.losses``.
 """
 
 from typing import Annotated, Literal

@@ -25,7 +25,7 @@ END_SECONDS = 10.0
 
 
 class MeasurementSpoiled(Exception):
-    """Memory cannot be measured, or would not be this trial's alone."""
+    """Memory cannot be measured, or would include memory of other processes."""
 
 
 def conditions(device: torch.device, precision: str, checkpointing: bool | None) -> MemoryConditions:
@@ -63,7 +63,7 @@ class MemoryMonitor:
         self.series: dict[str, list[dict[str, Any]]] = {}
         self.nvml_baseline: int | None = None
         self.denied: dict[str, str] = {}
-        """NVML's reasons, where it shows nothing of the card at all."""
+        """Errors of NVML, if it cannot read this card."""
 
     def __enter__(self) -> "MemoryMonitor":
         command = [sys.executable, "-m", "bench.memory.sampler", str(os.getpid())]
@@ -83,7 +83,7 @@ class MemoryMonitor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.child.communicate(timeout=END_SECONDS)  # the end of its input ends it
+            self.child.communicate(timeout=END_SECONDS)  # closing its standard input ends it
         except subprocess.TimeoutExpired:  # it may hang in the driver; its earlier answers stay valid
             self.child.kill()
             self.child.communicate()

@@ -60,7 +60,9 @@ MEASURES = (
         above_baseline="resident memory of the process above its baseline (CPU)",
     ),
 )
-"""All measures, in the order in which they say whether a card is large enough. A new measure is added here."""
+"""All measures, in the order in which they say whether a card is large enough. A new measure
+is added here; it also needs a field of ``Memory``, and a reading in ``bench.memory.sampler`` or
+``bench.memory.measure``."""
 PEAKS = tuple(measure.name for measure in MEASURES if measure.has_column)
 """Fields of ``Memory`` that leaderboards show, in the order of ``MEASURES``."""
 NESTED = ("nvml_device_bytes", "nvml_process_bytes", "torch_reserved_bytes", "torch_allocated_bytes")

@@ -45,7 +45,7 @@ def save_or_keep(record: TrialRecord, folder: Path) -> None:
 
 
 def set_aside_damaged(trial_ids: Iterable[str], folder: Path) -> list[str]:
-    """Renames the record, and the damaged file, of each trial one of whose files is damaged.
+    """If a file of a trial is damaged, renames that file and the record.
 
     Returns a line for each such trial, which then counts as not run. Raises ``NewerVersion``, without a change, for a
     trial whose record a newer version wrote.

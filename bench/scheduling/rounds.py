@@ -57,7 +57,7 @@ class Rounds:
             self.absent |= absent
 
     def _set_aside_damaged(self) -> bool:
-        """Renames damaged files of planned trials, which then count as not run; whether there were any."""
+        """Renames damaged files of planned trials, which then count as not run. Returns whether there were any."""
         ids = [trial.trial_id for trial in self.plan.trials if trial.trial_id not in self._checked]
         self._checked.update(ids)
         lines = set_aside_damaged(dict.fromkeys(ids), self.store.folder)
@@ -66,7 +66,7 @@ class Rounds:
         return bool(lines)
 
     def _adopt(self) -> bool:
-        """Copies records of planned trials that other sweeps have finished; whether there were any."""
+        """Copies records of planned trials that other sweeps have finished. Returns whether there were any."""
         paths = adopt([trial.trial_id for trial in self.plan.next], self.store.folder)
         for path in paths:
             self.say(f"note: {path} is the same trial, taken over")
@@ -113,7 +113,7 @@ class Rounds:
                 break
 
     def settled(self) -> dict[str, TrialRecord]:
-        """Returns the records of trials that do not run again: results, and all that this run has tried."""
+        """Returns the records of trials that do not run again: results, and the records of trials that this run has started."""
         records = self.store.refresh()
         tried = {trial_id: record for trial_id, record in records.items() if trial_id in self.tried}
         return next_trials.settled(self.sweep, records) | tried | self.ended

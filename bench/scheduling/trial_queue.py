@@ -58,7 +58,7 @@ class TrialQueue:
         self.time_limits = TimeLimits(limits)
         self._say, self._stopping = say, stopping
         self._waiting = list(range(len(trials)))
-        self._old_errors = {index: _digest(self._path(index)) for index in self._waiting}
+        self._old_digests = {index: _digest(self._path(index)) for index in self._waiting}
         self._locks: dict[int, ProcessLock | None] = {}
         self._kill_reasons: dict[int, str] = {}
         self._retried: set[int] = set()
@@ -92,7 +92,7 @@ class TrialQueue:
         return None
 
     def put_back(self, index: int) -> None:
-        """Makes a trial wait again whose process was lost."""
+        """Puts a trial whose process was lost back in the queue."""
         self.time_limits.stop(index)
         self._release_lock(index)
         self._waiting.append(index)
@@ -100,8 +100,8 @@ class TrialQueue:
     def retry_once(self, index: int, reason: str) -> bool:
         """Puts a trial back that failed because its executor failed; it resumes from its last checkpoint.
 
-        Returns false where the trial has to be finished instead: after its second loss, where it has left a record,
-        and where it was to be killed anyway.
+        Returns false where the trial has to be finished instead: after its second loss, if it has left a record, or if
+        it already had a reason to be killed.
         """
         is_kept = (unsaved() / self._path(index).name).exists()
         if index in self._retried or index in self._kill_reasons or is_kept or self.has_record(index):
@@ -170,7 +170,7 @@ class TrialQueue:
 
     def has_record(self, index: int) -> bool:
         """Whether the trial has saved its record."""
-        return _digest(self._path(index)) not in (None, self._old_errors[index])
+        return _digest(self._path(index)) not in (None, self._old_digests[index])
 
     def finish(self, index: int, reason: str) -> None:
         """Ends a trial whose process has ended. A trial without a record of its own gets an error with ``reason``."""

@@ -33,7 +33,7 @@ def check(sweep: Sweep, trials: Sequence[Trial]) -> None:
         raise ConfigError(f"{sweep.name}:", *(f"  {line}" for line in wrong))
 
 
-def needs_validation(sweep: Sweep) -> str | None:
+def setting_that_needs_validation(sweep: Sweep) -> str | None:
     """Names the setting that needs a validation split, for the error where the data have none."""
     if sweep.search.early_stopping:
         return "search.early_stopping"

@@ -75,7 +75,7 @@ class TrainResult:
 class _Setup:
     """Everything that stays the same during a training run."""
 
-    wrapped: nn.Module  # the model, or its data-parallel wrapper
+    parallel_model: nn.Module  # the model, or its data-parallel wrapper
     data: Data
     config: TrainConfig
     transform: TransformConfig
@@ -134,13 +134,15 @@ def _train_epoch(state: Training, setup: _Setup, number: int) -> float:
     started = time.perf_counter()
     state.model.train()
     total = torch.zeros((), device=device)
-    finite_steps = torch.zeros((), dtype=torch.int64, device=device)  # counted on the device: no wait in each step
+    finite_steps = torch.zeros(
+        (), dtype=torch.int64, device=device
+    )  # counted on the device, without a synchronisation in each step
     batches = torch.randperm(len(data), generator=state.generator).split(config.batch_size)
     for chosen in batches:
         images, masks = flip(*data.batch(chosen.numpy(), device), setup.transform, state.generator)
         state.optimiser.zero_grad(set_to_none=True)
         part = share.part(len(images))
-        loss = batch_loss(setup.wrapped, images[part], masks[part], config, setup.transform)
+        loss = batch_loss(setup.parallel_model, images[part], masks[part], config, setup.transform)
         loss = loss * share.weight(len(images))
         loss.backward()
         state.gradients.update()
@@ -173,7 +175,7 @@ def _validate_epoch(state: Training, setup: _Setup, number: int) -> float | None
 
 
 def _check_finite(state: Training) -> None:
-    """Raises ``Diverged`` for weights that are not finite: the last step's gradient was not, though its loss was."""
+    """Raises ``Diverged`` for weights that are not finite. The last step may have a finite loss and a NaN gradient."""
     trained = [(name, p) for name, p in state.model.named_parameters() if p.requires_grad]
     broken = [name for name, parameter in trained if not parameter.isfinite().all()]
     if broken:
@@ -212,9 +214,11 @@ def _groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
     new, tuned = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (tuned if part_of(name) == "encoder" else new).append(parameter)
-    layers = {0: tuned}
-    if config.layer_decay < 1:
+            group = tuned if part_of(name) == "encoder" else new
+            group.append(parameter)
+    if config.layer_decay == 1:
+        layers = {0: tuned}
+    else:
         layers = defaultdict(list)
         for parameter, distance in layers_of(model):
             layers[distance].append(parameter)

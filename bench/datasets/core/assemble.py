@@ -29,14 +29,14 @@ def split(
 ) -> list[np.ndarray]:
     """Splits pairs by a seed; returns the numbers of the train, val and test pairs, ascending.
 
-    pool: the sets that are split; a share above zero gets at least one of their pairs. tests: separate test sets, whose
+    pool: the sets that are split; each share above zero gets at least one pair. tests: separate test sets, whose
     pairs follow those of the pool. where: the place that an error names. Raises ``DataError``.
     """
     pairs, held_out = _pairs_in(pool), _pairs_in(tests)
-    if test is None:
-        test = TEST_FRACTION
     if held_out:
         test = 0.0
+    elif test is None:
+        test = TEST_FRACTION
     n_val, n_test = _count(val, pairs), _count(test, pairs)
     if n_val + n_test >= pairs:
         raise DataError([f"{where}: {pairs} pairs cannot be split into train, {n_val} val and {n_test} test"])
@@ -121,7 +121,7 @@ def _rows(sets: Mapping[str, PairSet], tests: list[PairSet], splits: list[np.nda
 
 
 def _fingerprint(rows: _Rows, reader: PairReader) -> str:
-    """Returns 32 hex digits over the files of each split, and over the settings that decide what their object is."""
+    """Returns 32 hex digits over the files of each split, and over the mask settings (object, ignored pixels, classes)."""
     content: list[Any] = [reader.contents_of(chosen) for chosen in rows.splits]
     decided = [each.reading[3:] for each in reader.sets]
     if any(each != Reading()[3:] for each in decided):

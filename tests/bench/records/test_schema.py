@@ -122,7 +122,7 @@ def test_another_driver_of_a_newer_version_finishes_a_trial_meanwhile(here, monk
     before = contents(folder)
     assert queue.take() is None and queue.exhausted
     assert [(index, status) for index, status, _ in ended] == [(0, "error"), (1, "error")] and LINE in ended[0][2]
-    queue._waiting, queue._old_errors = [0], {0: None}
+    queue._waiting, queue._old_digests = [0], {0: None}
     queue.finish(0, "killed")
     assert contents(folder) == before and LINE in queue.records[first].error
 

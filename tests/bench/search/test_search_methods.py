@@ -115,6 +115,6 @@ def test_a_method_is_added_by_its_entry_alone(monkeypatch):
     sweep = sweep_of(name="by_hand", points=3, batch=2, seeds=(0,))
     plan, _, _ = play(sweep)
     assert [trial.point for trial in plan.trials] == [("1", "1e-05"), ("4", "3e-05"), ("2", "2e-05")]
-    assert requirements.needs_validation(sweep) == "search.name: by_hand"
+    assert requirements.setting_that_needs_validation(sweep) == "search.name: by_hand"
     board = summarise(Results(sweep, plan.trials, {}))
     assert "Search: 3 configurations, chosen by hand, seed 0; others were not tried." in how_chosen(board)
