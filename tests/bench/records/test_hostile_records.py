@@ -32,7 +32,8 @@ def test_changed_records_are_read_or_set_aside(command, finished, data):
     content = data.draw(st.one_of(changes, st.sampled_from([b"[" * 100_000, b'{"a":' * 50_000, b"\xff\xfe", b"null"])))
     path.write_bytes(content)
     try:
-        assert command(run.main, finished / "sweep.yaml", "--dry-run", "--results", finished / "results")[0] == 0
+        code, said = command(run.main, finished / "sweep.yaml", "--dry-run", "--results", finished / "results")
+        assert code == 0 or "written by a newer version" in said
         records, broken = load_all(folder)
         assert len(records) + len(broken) == 1
         sweep = load_sweep(finished / "sweep.yaml")
