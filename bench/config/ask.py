@@ -11,6 +11,7 @@ from bench.config.errors import shortened
 from bench.config.search import labels
 from models.core.registry import Config, did_you_mean
 
+LEAST_MARGIN, LARGEST_MARGIN = 1e-6, 1.0
 MARGIN = 0.01
 """Default margin, in the units of the score: smaller differences between rows do not matter."""
 FEWEST_VALUES = 3
@@ -27,9 +28,9 @@ class AskConfig(Config):
     """
 
     name: Literal["trend", "reference", "best"] = "best"
-    reference: str | None = None
+    reference: Annotated[str, Field(min_length=1)] | None = None
     """Label of the row that the others are compared with; with several axes, its labels joined by ``, ``."""
-    margin: Annotated[float, Field(gt=0, allow_inf_nan=False)] = MARGIN
+    margin: Annotated[float, Field(ge=LEAST_MARGIN, le=LARGEST_MARGIN)] = MARGIN
     """Rows whose difference certainly is smaller are called equivalent."""
 
     @model_validator(mode="after")
@@ -54,8 +55,9 @@ class Scale(NamedTuple):
 
 def parse_ask(ask: Any, margin: Any, axes: Sequence[Axis], errors: list[str]) -> AskConfig:
     """Makes the question from the settings ``ask`` (``None``: the default) and ``margin``; appends to ``errors``."""
-    if type(margin) not in (int, float) or not 0 < margin < math.inf:
-        errors.append(f"margin: a positive number is needed, as in {MARGIN} (got {shortened(margin)})")
+    if type(margin) not in (int, float) or not LEAST_MARGIN <= margin <= LARGEST_MARGIN:
+        allowed = f"from {LEAST_MARGIN:g} to {LARGEST_MARGIN:g}"
+        errors.append(f"margin: a number {allowed} is needed, as in {MARGIN} (got {shortened(margin)})")
         margin = MARGIN
     if ask is None:
         return default_ask(axes, margin)
@@ -93,6 +95,8 @@ def scale(axis: Axis) -> Scale | None:
         return Scale("doubling", {}) if axis.between.low > 0 else None
     names = [label for label, _ in axis.points]
     values = [changes.get(axis.name) for _, changes in axis.points]
+    if not values:
+        return None
     if all(type(value) in (int, float) for value in values):
         if min(values) > 0:
             return Scale("doubling", {name: math.log2(value) for name, value in zip(names, values)})

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.config import paths
+from bench.config.ask import AskConfig
 from bench.config.axes import NOT_THERE, Axis, axis_over, label
 from bench.config.expand import Trial
 from bench.config.paths import varied
@@ -145,7 +146,15 @@ def _united_sweep(parts: Sequence[Results], axes: Sequence[_UnitedAxis]) -> Swee
         axes=tuple(Axis(axis.name, tuple(axis.points.items())) for axis in axes),
         seeds=tuple(sorted({seed for sweep in sweeps for seed in sweep.seeds})),
         search=sweeps[0].search if same_search else SearchConfig(),
+        ask=_united_ask(sweeps, [axis.name for axis in axes]),
     )
+
+
+def _united_ask(sweeps: Sequence[Sweep], axes: Sequence[str]) -> AskConfig:
+    """Returns the question that all sweeps plan about these axes; else all pairs are compared."""
+    asks = {sweep.ask for sweep in sweeps}
+    same_axes = all([axis.name for axis in sweep.axes] == axes for sweep in sweeps)
+    return sweeps[0].ask if len(asks) == 1 and same_axes else AskConfig()
 
 
 # --- records and remarks ----------------------------------------------------------------------------------------------

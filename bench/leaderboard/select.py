@@ -13,12 +13,14 @@ from typing import Any
 import pandas
 
 from bench.config.axes import label
-from bench.config.errors import ConfigError
+from bench.config.errors import ConfigError, shortened
 from bench.leaderboard.leaderboard import Row
 from bench.leaderboard.results import Results
 from bench.scoring.metrics import METRICS
 from models.core.registry import did_you_mean
 
+LONGEST = 1000
+"""Maximum number of characters in a condition. Longer ones take seconds to check."""
 EXAMPLE = "Conditions look like model.adapter.rank == 8, or test.mae < 0.1 and status == 'ok'"
 CONSTANTS = {"true": True, "false": False, "null": None}
 """Constants as YAML spells them; Python's spelling is allowed, too."""
@@ -60,8 +62,8 @@ def _keep(results: Results, text: str) -> Results:
     used = frame[list(condition.columns)].set_axis(list(condition.columns.values()), axis=1)
     try:
         kept = set(used.query(expression, engine="python").index)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+    except (ArithmeticError, MemoryError, NotImplementedError, RecursionError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"--where {text}: cannot be evaluated ({reason}). Text is compared by == or in") from None
     if not kept:
         raise ConfigError(f"no trial fulfils {text}. There are {len(results.trials)} trials without this condition")
@@ -133,7 +135,7 @@ def _check_key(key: str, keys: Sequence[str], option: str) -> None:
     if key not in keys:
         near = did_you_mean(key, sorted(keys))
         raise ConfigError(
-            f"{option}: '{key}' names no axis, field of the configuration or quantity{near} "
+            f"{option}: {shortened(key)} names no axis, field of the configuration or quantity{near} "
             f"There are: {', '.join(sorted(keys)[:12])}, …"
         )
 
@@ -145,6 +147,8 @@ class _Condition:
     """A condition of the user, and the columns that it names."""
 
     def __init__(self, text: str, keys: Sequence[str]) -> None:
+        if len(text) > LONGEST or len(text.splitlines()) > 1:
+            raise ConfigError(f"--where {shortened(text)}: needs one line of at most {LONGEST} characters")
         self.text, self.keys = text, keys
         self.columns: dict[str, str] = {}  # generated names by key
         self.python = QUOTED.sub(self._without_backticks, text).strip()
@@ -191,8 +195,9 @@ class _Condition:
                 raise self._refused(node)
         if not any(isinstance(inner, ast.Name) for part in parts for inner in ast.walk(part)):
             raise self._refused(node, "compares no key")
-        if isinstance(parts[-1], ast.Constant) and parts[-1].value is None:
-            return self._missing(node, parts[0])
+        nulls = [number for number, part in enumerate(parts) if isinstance(part, ast.Constant) and part.value is None]
+        if nulls:
+            return self._missing(node, parts[1 - nulls[0]] if nulls[0] < 2 else parts[0])
         return ast.Compare(parts[0], node.ops, parts[1:])
 
     def _missing(self, node: ast.Compare, value: ast.expr) -> ast.expr:

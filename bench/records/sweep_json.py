@@ -93,6 +93,14 @@ class Manifest(Config):
             raise ValueError("holds a number beyond all that can be shown")
         return self
 
+    @model_validator(mode="after")
+    def _labels_fit_the_axes(self) -> "Manifest":
+        for trial in self.trials:
+            if len(trial.point) != len(self.axes):
+                count = f"{len(self.axes)} axes, but trial {trial.trial_id} has {len(trial.point)} labels"
+                raise ValueError(f"there are {count}")
+        return self
+
     def save(self, folder: Path) -> Path:
         """Writes ``sweep.json`` as a whole."""
         text = self.model_dump_json(indent=1)

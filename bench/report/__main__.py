@@ -56,6 +56,8 @@ def main(arguments: list[str]) -> int:
             if options.bundle:
                 check_writable(options.bundle.parent)
             other = merge_all([options.against], stack, say) if options.against else None
+            if other is not None:  # a condition selects on both sides, or what it leaves out would be missing
+                other = select(other, options.where)
             if out is not None:
                 paths = report.write(found, out, say)
             if options.bundle:

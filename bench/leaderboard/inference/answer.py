@@ -49,14 +49,18 @@ def answer(
     names = [_quoted(", ".join(labels)) for labels in rows]
     error = components(table)
     if error is None:
-        reason = "no two rows have two seeds in common" if table.shape[2] > 1 else "there is a single image"
-        return Answer(ask, metric, (f"No difference of {metric} can be tested: {reason}.",))
+        return Answer(ask, metric, (_untestable(metric, table),))
     sign = 1 if better == "higher" else -1
     if ask.name == "reference":
         return _of_reference(ask, names, table, metric, sign, looks, error)
     if ask.name == "trend":
         return _of_trend(ask, axes, rows, table, metric, looks, error)
     return _of_best(ask, names, table, metric, sign, looks, error)
+
+
+def _untestable(metric: str, table: np.ndarray) -> str:
+    reason = "no two rows have two seeds in common" if table.shape[2] > 1 else "there is a single image"
+    return f"No difference of {metric} can be tested: {reason}."
 
 
 def _of_trend(
@@ -74,7 +78,10 @@ def _of_trend(
     places = [found.place(label) for label in labels] if found is not None else []
     line = trend(table, places, looks) if found is not None else None
     if line is None:
-        text = f"No trend of {metric} can be tested: it needs three rows that have two seeds in common."
+        needed = (
+            "three rows that have two seeds in common" if found is not None else "one axis whose values are ordered"
+        )
+        text = f"No trend of {metric} can be tested: it needs {needed}."
         return Answer(ask, metric, (text, _assumption(error, looks)), error)
     order = sorted(line.rows, key=lambda row: places[row])
     comparisons = compare_all(table, looks)
@@ -145,12 +152,17 @@ def _of_best(
     """Answers which row has the best mean, which rows it is better than, and which rows are equivalent."""
     comparisons = compare_all(table, looks)
     tested = [c for c in comparisons if c.difference is not None]
+    if not tested:
+        return Answer(ask, metric, (_untestable(metric, table),))
     rows = sorted({row for c in tested for row in (c.first, c.second)})
     means = {row: float(np.nanmean(table[row])) for row in rows}
     order = sorted(rows, key=lambda row: -sign * means[row])
-    sentences = [
-        f"{names[order[0]]} has the best {metric}, {means[order[0]]:.4f}, {_lead(names, order, tested, sign)}."
-    ]
+    lead = f"{names[order[0]]} has the best {metric}, {means[order[0]]:.4f}, {_lead(names, order, tested, sign)}"
+    left_out = [name for row, name in enumerate(names) if row not in means]
+    if left_out:
+        listed = ", ".join(_some(left_out))
+        lead = f"Among the rows that can be tested, {lead}. Not tested, for want of two seeds in common: {listed}"
+    sentences = [f"{lead}."]
     groups = within_margin(comparisons, order, ask.margin)
     if groups:
         listed = []
@@ -164,15 +176,15 @@ def _of_best(
 
 def _lead(names: Sequence[str], order: Sequence[int], comparisons: Sequence[Comparison], sign: int) -> str:
     """Returns the half of a sentence that says which rows the first one in ``order`` is better than."""
-    beaten, bounds = [], []
+    beaten, bounds, others = [], [], 0
     for c in comparisons:
         if order[0] in (c.first, c.second):
+            others += 1
             turn = sign if c.first == order[0] else -sign
             if c.resolved and turn * c.difference > 0:
                 beaten.append(c.second if c.first == order[0] else c.first)
             else:
                 bounds += [turn * c.low, turn * c.high]
-    others = len(order) - 1
     if not bounds:
         return "and is better than " + (f"all {others} other rows" if others > 1 else "the other row")
     if beaten:

@@ -82,11 +82,13 @@ def test_overrides(sweep):
         (GOOD, "ask: {reference: 16}", "ask.reference: no row '16'. Rows: 4, 8"),
         (TWO_AXES, "ask: {reference: '4, 16'}", "Rows: 8, 4, 8, 8, 16, 4, 16, 8"),
         (RANGE, "ask: {reference: 0.001}", "ask.reference: train.lr is a range, so rows are not known before the run"),
-        (GOOD, "margin: 0", "margin: a positive number is needed, as in 0.01 (got 0)"),
-        (GOOD, "margin: -1", "margin: a positive number"),
-        (GOOD, "margin: .nan", "margin: a positive number"),
-        (GOOD, "margin: wide", "margin: a positive number is needed, as in 0.01 (got 'wide')"),
-        (GOOD, "margin: true", "margin: a positive number"),
+        (GOOD, "margin: 0", "margin: a number from 1e-06 to 1 is needed, as in 0.01 (got 0)"),
+        (GOOD, "margin: -1", "margin: a number from 1e-06 to 1 is needed"),
+        (GOOD, "margin: .nan", "margin: a number from 1e-06 to 1 is needed"),
+        (GOOD, "margin: wide", "margin: a number from 1e-06 to 1 is needed, as in 0.01 (got 'wide')"),
+        (GOOD, "margin: 1e+308", "margin: a number from 1e-06 to 1 is needed"),
+        (GOOD, "margin: 1e-320", "margin: a number from 1e-06 to 1 is needed"),
+        (GOOD, "margin: true", "margin: a number from 1e-06 to 1 is needed"),
     ],
 )
 def test_mistakes(sweep, text, setting, expected):
@@ -98,7 +100,7 @@ def test_mistakes_are_reported_together(sweep):
     found = errors(sweep, PARTS + "ask: trend\nmargin: 0\n", "train.lr=-1")
     assert "train.lr" in found
     found = errors(sweep, PARTS + "ask: trend\nmargin: 0\ntrack: [nothing]\n")
-    assert "ask: a trend" in found and "margin: a positive" in found and "track" in found
+    assert "ask: a trend" in found and "margin: a number from" in found and "track" in found
 
 
 def test_scales():

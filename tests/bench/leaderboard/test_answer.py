@@ -107,7 +107,8 @@ def test_nothing_to_test_is_said():
     found = answer(AskConfig(name="trend"), [RANKS], [(label,) for label, _ in RANKS.points], table, "S")
     assert found.sentences[0] == "No trend of S can be tested: it needs three rows that have two seeds in common."
     found = answer(AskConfig(name="best"), [RANKS], [(label,) for label, _ in RANKS.points], table, "S")
-    assert found.sentences[0].startswith(("16 has", "64 has"))
+    assert found.sentences[0].startswith(tuple(f"Among the rows that can be tested, {row} has" for row in (16, 64)))
+    assert found.sentences[0].endswith("Not tested, for want of two seeds in common: 1, 4.")
 
 
 def test_long_lists_are_cut_and_names_of_several_words_quoted():
@@ -131,3 +132,37 @@ def test_the_committed_records_are_answered():
         f"{POOLED} 1.3 times the median (allowed: 2).",
     )
     assert found.trend.slope == pytest.approx(0.0032, abs=0.0001)
+
+
+def without(known):
+    """A table of quiet scores in which only some trials [row, seed] are known."""
+    table = simulate(np.random.default_rng(1), 4, 5, 50, **QUIET, gains=[0.0, 0.0, 0.0, 0.1])
+    table[~np.array(known, dtype=bool)] = np.nan
+    return table
+
+
+def best_of(table):
+    return answer(AskConfig(), [RANKS], [(label,) for label, _ in RANKS.points], table, "S")
+
+
+def test_rows_whose_seeds_form_a_cycle_are_not_tested():
+    found = best_of(without([[1, 1, 0, 0, 0], [0, 1, 1, 0, 0], [1, 0, 1, 0, 0], [0, 0, 0, 0, 0]]))
+    assert found.text == "No difference of S can be tested: no two rows have two seeds in common."
+
+
+def test_only_rows_that_were_compared_are_counted():
+    found = best_of(without([[1, 1, 1, 0, 0], [0, 0, 0, 1, 1], [0, 0, 0, 1, 1], [1, 1, 1, 0, 0]]))
+    assert "64 has the best S" in found.text and "is better than the other row" in found.text
+
+
+def test_a_row_that_cannot_be_tested_is_named():
+    found = best_of(without([[1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 0, 0, 0, 0]]))
+    assert found.text.startswith("Among the rows that can be tested, ")
+    assert "Not tested, for want of two seeds in common: 64." in found.text
+
+
+def test_a_trend_over_values_without_an_order_says_why():
+    found = asked(
+        "trend", [0.0], axis=Axis.over("model.adapter", {"a": {"rank": 1}, "b": {"rank": 2}, "c": {"rank": 3}})
+    )
+    assert found.sentences[0] == "No trend of S can be tested: it needs one axis whose values are ordered."

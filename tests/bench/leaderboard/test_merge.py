@@ -67,3 +67,12 @@ def test_of_two_records_of_a_trial_the_one_that_is_ok_is_shown_and_it_is_said(fe
     merged, notes = merge([other, few])
     assert merged.records[first].status == "ok" and len(notes) == 1 and first in notes[0]
     assert len(merged.trials) == len(few.trials)
+
+
+def test_a_question_that_all_parts_ask_about_the_same_axes_stays(few):
+    from bench.config.ask import AskConfig
+
+    ask = AskConfig(name="reference", reference="1, 8")
+    same = replace(few, sweep=few.sweep._replace(ask=ask))
+    assert merge([same, same])[0].sweep.ask == ask
+    assert merge([same, few])[0].sweep.ask == AskConfig()

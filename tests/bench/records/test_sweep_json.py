@@ -170,3 +170,12 @@ def test_two_sweeps_that_share_a_folders_name_do_not_mix(sweep, tmp_path, monkey
     assert (tmp_path / "results" / "a-b" / MANIFEST).read_bytes() == before
     assert run.main([str(tmp_path / "two.yaml"), "--dry-run", "train.epochs=3", "model.adapter.rank=[1,2]"]) == 0
     assert run.main([str(tmp_path / "one.yaml"), "--dry-run", "name=other"]) == 0
+
+
+def test_a_trial_has_a_label_for_each_axis(sweep, tmp_path):
+    path = sweep_json.of(sweep, expand(sweep)).save(tmp_path)
+    raw = json.loads(path.read_text())
+    raw["trials"][0]["point"] = raw["trials"][0]["point"][:1]
+    path.write_text(json.dumps(raw))
+    manifest, problem = sweep_json.load(tmp_path)
+    assert manifest is None and "2 axes, but trial" in problem and "has 1 labels" in problem
