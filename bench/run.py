@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,14 +56,11 @@ class Run:
     executor: Executor
     rounds: Rounds
     console: Console
+    say: Callable[[str], None]  # prints a line
 
     @property
     def folder(self) -> Path:
         return self.store.folder
-
-    def say(self, line: str) -> None:
-        """Prints a line."""
-        self.console.print(line, markup=False)
 
 
 def main(arguments: list[str]) -> int:
@@ -111,7 +109,7 @@ def load(options: argparse.Namespace, console: Console) -> Run:
         console.print(line, markup=False)
 
     rounds = Rounds(sweep, store, executor, say)
-    return Run(sweep, candidates, counts, times, store, executor, rounds, console)
+    return Run(sweep, candidates, counts, times, store, executor, rounds, console, say)
 
 
 def check(run: Run, options: argparse.Namespace) -> None:

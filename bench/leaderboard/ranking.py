@@ -65,38 +65,33 @@ def _means(table: Table, metric: str) -> dict[int, float]:
     return means
 
 
-def compare_rows(
-    rows: Sequence[Row], images: ImageScores, looks: int
-) -> tuple[dict[str, tuple[Comparison, ...]], int | None]:
-    """Compares all pairs of rows on each metric that is a mean over images.
-
-    looks: number of interim analyses that may have ended the sweep.
-    Returns the comparisons by metric, and the number of images that they are over.
-    """
+def usual_images(rows: Sequence[Row], images: ImageScores) -> tuple[ImageScores, int | None]:
+    """Returns the scores of the trials that have the same images as most trials, and the number of these images."""
     names = {i: tuple(images[i]["name"]) for row in rows for i in row.trial_ids if i in images}
     if len(rows) < 2 or not names:
         return {}, None
-    ((usual, _),) = Counter(names.values()).most_common(1)  # trials with other images are left out
-    known = {trial_id: images[trial_id] for trial_id in names if names[trial_id] == usual}
-    found = {}
+    ((usual, _),) = Counter(names.values()).most_common(1)
+    return {trial_id: images[trial_id] for trial_id in names if names[trial_id] == usual}, len(usual)
+
+
+def compare_rows(rows: Sequence[Row], images: ImageScores, looks: int) -> dict[str, tuple[Comparison, ...]]:
+    """Compares all pairs of rows on each metric that is a mean over images; returns the comparisons by metric.
+
+    images: of trials with the same images (``usual_images``); looks: number of interim analyses that may have ended
+    the sweep.
+    """
+    comparisons = {}
     for metric in METRICS:
-        table = score_table(rows, known, metric) if METRICS[metric].mean_of_images else None
+        table = score_table(rows, images, metric) if METRICS[metric].mean_of_images else None
         if table is not None:
-            found[metric] = tuple(compare_all(table, looks))
-    return found, len(usual)
+            comparisons[metric] = tuple(compare_all(table, looks))
+    return comparisons
 
 
 def score_table(rows: Sequence[Row], images: ImageScores, metric: str) -> np.ndarray | None:
-    """Returns the scores [row, seed, image] on a metric, NaN for missing trials; ``None`` without any score.
-
-    Trials with other images than most are left out.
-    """
-    names = {i: tuple(images[i]["name"]) for row in rows for i in row.trial_ids if metric in images.get(i, ())}
-    if not names:
-        return None
-    ((usual, _),) = Counter(names.values()).most_common(1)
-    known = {trial_id: images[trial_id] for trial_id in names if names[trial_id] == usual}
-    return table_of([_scores_by_seed(row, known, metric) for row in rows])
+    """Returns the scores [row, seed, image] on a metric, NaN for missing trials; ``None`` without any score."""
+    scores = [_scores_by_seed(row, images, metric) for row in rows]
+    return table_of(scores) if any(scores) else None
 
 
 def _scores_by_seed(row: Row, images: ImageScores, metric: str) -> dict[int, np.ndarray]:

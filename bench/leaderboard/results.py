@@ -13,7 +13,7 @@ from bench.leaderboard.front import mark_front
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
 from bench.leaderboard.published_rows import beside
 from bench.leaderboard.inference.answer import Answer, answer
-from bench.leaderboard.ranking import ImageScores, compare_rows, score_table
+from bench.leaderboard.ranking import ImageScores, compare_rows, score_table, usual_images
 from bench.leaderboard.rows import Environment, TrialState, environments, row_of
 from bench.records import schema, sweep_json
 from bench.records.external_scores import ExternalRecord, load_external
@@ -182,7 +182,7 @@ def _table(results: Results, environment: Environment, rows: Sequence[Row], imag
     scored = [metric for metric in METRICS if any(f"test.{metric}" in row.cells for row in rows)]
     metric = main_metric(scored) or MAIN_METRICS[0]
     looks = results.sweep.search.looks(len(results.sweep.seeds))
-    comparisons, image_count = compare_rows(rows, images, looks)
+    known, image_count = usual_images(rows, images)
     weights = {f"{name} {digest[:12]}" for source in sources for name, digest in source.weights.items()}
     return Table(
         environment=dict(environment),
@@ -192,16 +192,16 @@ def _table(results: Results, environment: Environment, rows: Sequence[Row], imag
         rows=mark_front(rows, measure, metric),
         memory_measure=measure,
         main_metric=metric,
-        comparisons=comparisons,
+        comparisons=compare_rows(rows, known, looks),
         images=image_count,
         looks=looks,
-        answer=_answer(results.sweep, rows, images, metric, looks),
+        answer=_answer(results.sweep, rows, known, metric, looks),
     )
 
 
 def _answer(sweep: Sweep, rows: Sequence[Row], images: ImageScores, metric: str, looks: int) -> Answer | None:
     """Answers the planned question of the sweep on the main metric; ``None`` if there is nothing to compare."""
-    scores = score_table(rows, images, metric) if len(rows) > 1 else None
+    scores = score_table(rows, images, metric)
     if scores is None:
         return None
     label, better = METRICS[metric].label, METRICS[metric].better

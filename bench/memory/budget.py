@@ -8,11 +8,11 @@ import torch
 from bench.config.trial import TrialConfig
 from bench.memory import card_generations
 from bench.memory.predicted_peak import predict_peak
+from bench.records.memory import GIB
 from bench.records.record import MemoryAtFailure
 from bench.system.device import device_of
 from bench.training.data_parallel import Share
 
-GIB = 2**30
 FAR_ABOVE = 1.2
 """A trial whose predicted peak exceeds the budget by this factor does not run. The prediction's error is far smaller."""
 

@@ -29,7 +29,7 @@ from bench.memory.card_generations import DEFAULT, here
 from bench.memory.measure import MemoryMonitor
 from bench.memory.predicted_peak import fake_step_memory, predict_peak
 from bench.memory.step_memory import Tracker, follow_step
-from bench.records.memory import Memory
+from bench.records.memory import GIB, Memory
 from bench.records.store import check_writable
 from bench.report import plots
 from bench.system.console import ArgumentParser, complain
@@ -46,7 +46,6 @@ from models.core.size import height_width
 STEPS = 3
 GOAL = 0.05
 """Largest accepted error of a prediction, as a share of the measured peak."""
-GIB = 2**30
 FULL = {"model": {"name": "sam3_unet", "encoder": {"weights": "random"}}, "dataset": "procedural"}
 SMALL = {
     "model": {

@@ -19,12 +19,11 @@ from rich.text import Text
 
 from bench.config.expand import Trial
 from bench.records.failures import in_a_line
-from bench.records.memory import PEAKS
+from bench.records.memory import GIB, PEAKS
 from bench.records.record import TrialRecord
 from bench.scoring.metrics import METRICS, main_metric
 from bench.training.loop import Epoch
 
-GIB = 2**30
 LAST_SHOWN = 5
 """Number of ended trials in the table, the last ones."""
 MARGIN = 6

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from synthetic import synthetic
 
+from bench.config.ask import AskConfig
 from bench.config.axes import Axis
 from bench.config.expand import expand
 from bench.leaderboard.merge import merge
@@ -70,8 +71,6 @@ def test_of_two_records_of_a_trial_the_one_that_is_ok_is_shown_and_it_is_said(fe
 
 
 def test_a_question_that_all_parts_ask_about_the_same_axes_stays(few):
-    from bench.config.ask import AskConfig
-
     ask = AskConfig(name="reference", reference="1, 8")
     same = replace(few, sweep=few.sweep._replace(ask=ask))
     assert merge([same, same])[0].sweep.ask == ask
