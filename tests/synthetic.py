@@ -248,3 +248,8 @@ def images_of(trials, levels, noise=0.01, count=40):
 def contents(folder: Path) -> dict[str, bytes]:
     """Contents of all files in a folder by their path."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def results_of(sweep, *records, images=None):
+    """The results of a sweep with these records."""
+    return Results(sweep, expand(sweep), {r.trial_id: r for r in records}, images or {}, {})

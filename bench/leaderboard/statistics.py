@@ -111,11 +111,6 @@ def holm(ps: Sequence[float]) -> list[float]:
     return [float(p) for p in np.minimum(adjusted, 1)]
 
 
-def smallest_resolvable(seeds: int, comparisons: int) -> float:
-    """Returns the number of standard errors over seeds that a significant difference needs; ``seeds`` > 1."""
-    return float(stdtrit(seeds - 1, 1 - (1 - LEVEL) / 2 / comparisons))
-
-
 def _resampled_means(scores: Sequence[Mapping[int, np.ndarray]], seed: int) -> dict[tuple[int, int], np.ndarray]:
     """Returns means [REPLICATES] over images drawn with replacement, by configuration and seed, which share draws."""
     keys = [(k, s) for k, by_seed in enumerate(scores) for s in sorted(by_seed)]

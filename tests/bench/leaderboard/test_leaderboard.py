@@ -4,13 +4,12 @@ import io
 
 import pandas
 import pytest
-from synthetic import board_of, record
+from synthetic import board_of, record, results_of
 
 from bench import report
 from bench.config.axes import Axis
 from bench.config.expand import expand
 from bench.config.sweep import Sweep
-from bench.leaderboard.results import Results
 from bench.report.sections import escape
 from bench.report.tables import as_csv, markdown
 from bench.scoring.metrics import OF_PROTOCOL
@@ -22,10 +21,6 @@ GIB = 2**30
 def sweep(tiny):
     axis = Axis.over("model.adapter.rank", {"2": 2, "4": 4, "8": 8})
     return Sweep("mine", "How narrow?", "embedded", tiny, (axis,), (0, 1))
-
-
-def results_of(sweep, *records, images=None):
-    return Results(sweep, expand(sweep), {r.trial_id: r for r in records}, images or {}, {})
 
 
 def test_the_front_holds_what_nothing_beats(sweep):

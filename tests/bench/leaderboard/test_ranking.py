@@ -4,14 +4,13 @@ import io
 
 import pandas
 import pytest
-from synthetic import board_of, images_of, record
+from synthetic import board_of, images_of, record, results_of
 
 from bench import report
 from bench.config.axes import Axis
 from bench.config.expand import expand
 from bench.config.sweep import Sweep
 from bench.leaderboard.ranking import not_distinguishable
-from bench.leaderboard.results import Results
 from bench.report.tables import comparisons_csv, markdown
 
 
@@ -19,10 +18,6 @@ from bench.report.tables import comparisons_csv, markdown
 def sweep(tiny):
     axis = Axis.over("model.adapter.rank", {"2": 2, "4": 4, "8": 8})
     return Sweep("mine", "How narrow?", "embedded", tiny, (axis,), (0, 1))
-
-
-def results_of(sweep, *records, images=None):
-    return Results(sweep, expand(sweep), {r.trial_id: r for r in records}, images or {}, {})
 
 
 def test_rows_that_the_data_do_not_tell_from_the_best_are_marked(sweep):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.leaderboard.statistics import compare, half_width, holm, product, smallest_resolvable
+from bench.leaderboard.statistics import compare, half_width, holm, product
 
 
 def simulate(rng, configurations, seeds, images, *, by_seed, by_image, noise, gain=0.0, unrest=1.0):
@@ -134,9 +134,3 @@ def test_equal_configurations_are_not_told_apart():
     images = np.random.default_rng(0).random(20)
     (found,) = compare([{0: images, 1: images}] * 2)
     assert (found.difference, found.p, found.resolved) == (0, 1, False)
-
-
-def test_what_few_seeds_can_show():
-    assert smallest_resolvable(2, 1) == pytest.approx(12.7, abs=0.01)
-    assert smallest_resolvable(3, 1) == pytest.approx(4.30, abs=0.01)
-    assert smallest_resolvable(3, 6) > smallest_resolvable(3, 1)
