@@ -1,7 +1,7 @@
 """Axes and variants: the fields that a sweep varies, and their values."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -11,7 +11,6 @@ from bench.config.errors import explain, shortened
 from bench.config.search import Range, labels
 from bench.config.trial import TrialConfig
 from models.core.registry import Config, did_you_mean
-from collections.abc import Sequence
 
 MOST_POINTS = 10_000
 """Maximum number of values on all axes of a profile, and of trials: the product of axes and seeds."""
@@ -58,18 +57,21 @@ class Axis(NamedTuple):
         return {path for _, changes in self.points for path in changes}
 
 
-def parse_axis(path: str, values: Any, errors: list[str]) -> Axis:
-    """Makes an axis from a list of values, a mapping of labels to values, or a range; appends to ``errors``."""
+def parse_axis(path: str, values: Any, errors: list[str], above: str = "axes") -> Axis:
+    """Makes an axis from a list of values, a mapping of labels to values, or a range; appends to ``errors``.
+
+    above: the setting that holds the axis.
+    """
     if Range.is_meant(values):
         if type(values.get("log")) is not bool:
             what = "low and high are the ends of a range, which needs log: true or log: false"
             remedy = "Add it, as in {low: 1e-5, high: 1e-3, log: true}, or give two labelled values other labels"
-            errors.append(f"axes.{path}: {what}. {remedy}")
+            errors.append(f"{above}.{path}: {what}. {remedy}")
             return Axis(path, ())
         try:
             return Axis.within(path, Range.model_validate(values))
         except ValidationError as error:
-            errors += [f"axes.{path}: {line.removeprefix(': ')}" for line in explain(error, Range, values)]
+            errors += [f"{above}.{path}: {line.removeprefix(': ')}" for line in explain(error, Range, values)]
             return Axis(path, ())
     if isinstance(values, dict):
         labelled = [(str(label), value) for label, value in values.items()]
@@ -77,16 +79,16 @@ def parse_axis(path: str, values: Any, errors: list[str]) -> Axis:
         labelled = list(zip(labels(values), values))
     else:
         errors.append(
-            f"axes.{path}: needs a list of values, or a mapping of labels to values (got {shortened(values)})"
+            f"{above}.{path}: needs a list of values, or a mapping of labels to values (got {shortened(values)})"
         )
         return Axis(path, ())
     if not labelled:
-        errors.append(f"axes.{path}: has no values. Give at least one, as in [8, 32]")
+        errors.append(f"{above}.{path}: has no values. Give at least one, as in [8, 32]")
     for label, _ in labelled:
         if not is_label(label):
-            errors.append(f"axes.{path}: {not_a_label(label)}")
+            errors.append(f"{above}.{path}: {not_a_label(label)}")
     if len(dict(labelled)) < len(labelled):
-        errors.append(f"axes.{path}: has a value twice ({shortened([label for label, _ in labelled])})")
+        errors.append(f"{above}.{path}: has a value twice ({shortened([label for label, _ in labelled])})")
     return Axis.over(path, dict(labelled))
 
 
