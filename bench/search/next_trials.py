@@ -89,7 +89,7 @@ def plan(
         rows: list[Trial] = []
         for labels, point in points.items():
             row = point.row(records, left_out)[: seeds[labels]]
-            wanted += _wanted(row, sweep, records) if len(point.options) == 1 else _tuned(point, row)
+            wanted += _wanted(row, sweep, records) if len(point.options) == 1 else [*point.firsts, *row[1:]]
             rows += row
         done = [trial for trial in wanted if trial.trial_id in records]
         to_run = [trial for trial in wanted if trial.trial_id not in records and trial.trial_id not in left_out]
@@ -144,12 +144,6 @@ def _point(sweep: Sweep, labels: Labels) -> _Point:
     """Returns the point with these labels."""
     trials, seeds = expand(_at(sweep, labels)), len(sweep.seeds)
     return _Point([tuple(trials[start : start + seeds]) for start in range(0, len(trials), seeds)])
-
-
-def _tuned(point: _Point, row: Sequence[Trial]) -> list[Trial]:
-    """Returns the candidates of a point, and the other trials of its row once a candidate is chosen."""
-    firsts = point.firsts
-    return [*firsts, *(trial for trial in row if trial not in firsts)]
 
 
 def _wanted(trials: Sequence[Trial], sweep: Sweep, records: Mapping[str, TrialRecord]) -> Sequence[Trial]:
