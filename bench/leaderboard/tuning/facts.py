@@ -61,9 +61,9 @@ class Tuning:
 def tuned_of(candidates: Candidates, records: Records, left_out: Collection[str] = ()) -> Tuned:
     """Returns the tuned values of a row."""
     trials = candidates.trials
-    if waiting(trials, records, left_out):
-        return Tuned("waiting")
     states = {trial.trial_id: _status(trial, records, left_out) for trial in trials}
+    if waiting(trials, records, left_out) or set(states.values()) == {"missing"}:
+        return Tuned("waiting")
     failed = [t for t in trials if validation_score(records.get(t.trial_id)) is None]
     losers = ", ".join(f"{_words(candidates, trial)} ({states[trial.trial_id]})" for trial in failed)
     chosen = choose(trials, records, left_out)

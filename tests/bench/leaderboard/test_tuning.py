@@ -22,6 +22,7 @@ from bench.report import bundle, tables
 from bench.report.latex import latex
 from bench.report.legend import legend
 from bench.search.next_trials import plan
+from models.core.registry import Missing
 
 RATES = {"0.001": 1e-3, "0.005": 5e-3, "0.02": 2e-2}
 TEST = {1e-3: 0.9, 5e-3: 0.6, 2e-2: 0.7}
@@ -147,6 +148,16 @@ def test_a_row_whose_values_all_failed_says_so(tmp_path):
     assert "no value of train.lr can be chosen, because all 3 trials of the choice failed" in row.errors[-1]
     assert "train.lr 0.001 (oom), train.lr 0.005 (oom), train.lr 0.02 (oom)" in row.errors[-1]
     assert chosen(rows(found)["2",]) == "0.005"
+
+
+def test_a_row_that_cannot_run_here_is_missing_and_has_not_failed():
+    sweep = tuned_sweep(1)
+    done, _ = run(sweep, rounds=0)
+    absent = {trial.trial_id: [Missing("weights", "w", "not there", "get it")] for trial in done.trials}
+    found = Results(sweep, in_rows(done.trials, done.candidates, {}, absent), absent=absent, tuned=done.candidates)
+    (row,) = rows(found).values()
+    assert row.statuses == ("missing",) and row.errors == ("missing weights: not there; get it",)
+    assert row.tuned.text == "not chosen yet"
 
 
 def test_while_the_choice_is_open_no_candidate_is_scored_in_a_row(tmp_path):
