@@ -31,7 +31,7 @@ def record(trial, value=val, status="ok"):
     )
 
 
-def play(sweep, records=None, value=val, status=lambda trial: "ok", at_once=2, stop_after=None):
+def play(sweep, records=None, value=val, status=lambda trial: "ok", at_once=2, stop_after=None, level=0.5):
     records, order, images = dict(records or {}), [], {}
     while True:
         plan = next_trials.plan(sweep, records, images, at_once=at_once)
@@ -44,7 +44,7 @@ def play(sweep, records=None, value=val, status=lambda trial: "ok", at_once=2, s
             order.append(trial)
             records[trial.trial_id] = record(trial, value, status(trial))
             if status(trial) == "ok":
-                images[trial.trial_id] = images_of(trial, 0.5)
+                images[trial.trial_id] = images_of(trial, level(trial) if callable(level) else level)
 
 
 def rates(plan):
@@ -72,6 +72,15 @@ def test_the_first_of_equal_values_wins():
 def test_a_value_that_fails_loses(status):
     plan, _, _ = play(tuned(1), status=lambda trial: status if trial.config.train.lr == 5e-3 else "ok")
     assert {rate for rate, _ in rates(plan)[1]} == {1e-3}
+
+
+def test_a_trial_that_failed_after_its_validation_loses():
+    sweep = tuned(1)
+    trials = next_trials.plan(sweep, {}).trials
+    records = {trial.trial_id: record(trial) for trial in trials}
+    failed = records[trials[1].trial_id].model_copy(update={"status": "error", "error": "disk full"})
+    plan = next_trials.plan(sweep, records | {trials[1].trial_id: failed})
+    assert {trial.config.train.lr for trial in plan.next} == {1e-3}
 
 
 def test_a_score_that_is_no_number_loses():
@@ -121,6 +130,17 @@ def test_first_seeds_counts_the_chosen_trials_only():
     plan, _, order = play(tuned(first_seeds=2))
     assert rates(plan) == {rank: [(BEST[rank], seed) for seed in (0, 1, 2)] for rank in (1, 2)}
     assert [trial.seed for trial in order] == [0] * 6 + [1, 1, 2, 2]
+
+
+def test_candidates_in_no_row_do_not_decide_whether_more_seeds_run():
+    """The rows are far apart on the test split; the losers have the scores of the other row."""
+
+    def level(trial):
+        is_second = trial.config.model.adapter.rank == 2
+        return 0.9 if is_second == (val(trial) == 0.8) else 0.1
+
+    _, _, order = play(tuned(seeds=tuple(range(8)), first_seeds=4), level=level)
+    assert max(trial.seed for trial in order) == 3
 
 
 def test_values_that_cannot_run_here_lose_and_block_nothing():
