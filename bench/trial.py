@@ -17,6 +17,7 @@ from bench.datasets import Data, DataError, Split
 from bench.memory.budget import at_failure, clean_card, limit_allocator, over_budget, predicted_bytes, reserved_bytes
 from bench.memory.latency import latency
 from bench.memory.measure import MeasurementSpoiled, MemoryMonitor, conditions
+from bench.memory.tracked_step import TrackedStep
 from bench.records.memory import Memory
 from bench.records.outcome import Outcome
 from bench.records.provenance import provenance, with_inputs
@@ -38,6 +39,8 @@ from models.core.registry import InvalidModel
 from models.core.weights import WeightsError
 
 Item = TypeVar("Item")
+TRAINING_IMAGES = 32
+"""Largest number of training images that are scored."""
 EXPLAINED = (CheckFailed, DataError, InvalidModel, MeasurementSpoiled, NotFinite, WeightsError)
 """Errors whose text is a complete explanation. The record of any other error holds its traceback."""
 
@@ -173,6 +176,7 @@ class _Trial:
         config, checkpoints = self.config, self.checkpoints
         if not self.outcome.parameters["trainable"]:
             return _Trained(None, {})
+        tracked = TrackedStep()
         with monitor.phase("training") as training:
             result = train(
                 inputs.trained_part,
@@ -183,14 +187,16 @@ class _Trial:
                 seed=config.seed,
                 on_epoch=self.on_epoch,
                 on_step=self.on_step,
+                observe=tracked if inputs.device.type == "cpu" else None,
                 resume=checkpoints,
                 share=self.share,
             )
-        peaks = training[0]
+        measured = training[0].model_copy(update={"tensor_bytes": tracked.bytes})
+        peaks = measured
         if checkpoints is not None:
             if checkpoints.resumed_from[-1:] == [config.train.epochs]:
                 peaks = checkpoints.memory  # this process had nothing left to train; an earlier one measured it
-            checkpoints.after_training(training[0])
+            checkpoints.after_training(measured)
         self.outcome.curve = _points(result.curve)
         return _Trained(result, {} if peaks is None else {"training": peaks})
 
@@ -199,10 +205,15 @@ class _Trial:
         config, outcome, result = self.config, self.outcome, trained.result
         data, its_data = inputs.data, inputs.its_data
         learnt = trained_weights.pack(inputs.model, config, inputs.frozen) if result else None
-        val = self._score(inputs, its_data.val, []) if len(data.val) else None
+        val = self._score(inputs.trained_part, its_data.val, inputs.device, []) if len(data.val) else None
+        if result:
+            fitted = self._score(inputs.model, data.train.some(TRAINING_IMAGES), inputs.device, [])
+            outcome.train_scores = fitted.overall
         spent: list[float] = []
         with monitor.phase("evaluation") as evaluation:
-            tests = {name: self._score(inputs, split, spent) for name, split in its_data.tests.items()}
+            tests = {}
+            for name, split in its_data.tests.items():
+                tests[name] = self._score(inputs.trained_part, split, inputs.device, spent)
 
         def predict_images(split: Split) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
             return self._predict(inputs.model, split, inputs.device)  # images, not cached features
@@ -235,9 +246,9 @@ class _Trial:
         config = self.config
         return predict(model, split, config.transform, device, config.train.batch_size, config.protocol)
 
-    def _score(self, inputs: _Inputs, split: Split, spent: list[float]) -> Scores:
+    def _score(self, model: nn.Module, split: Split, device: torch.device, spent: list[float]) -> Scores:
         """Scores a split; appends the seconds of inference for each image to ``spent``."""
-        predictions = _timed(self._predict(inputs.trained_part, split, inputs.device), spent, self.on_step)
+        predictions = _timed(self._predict(model, split, device), spent, self.on_step)
         if self.config.num_classes > 1:
             return score_classes(predictions, self.config.num_classes)
         return score(predictions, self.config.protocol)
