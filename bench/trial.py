@@ -203,27 +203,24 @@ class _Trial:
     def _evaluate(self, inputs: _Inputs, trained: _Trained, monitor: MemoryMonitor) -> None:
         """Scores validation and test splits, and measures memory and speed of inference."""
         config, outcome, result = self.config, self.outcome, trained.result
-        data, its_data = inputs.data, inputs.its_data
+        device, data, its_data, trained_part = inputs.device, inputs.data, inputs.its_data, inputs.trained_part
         learnt = trained_weights.pack(inputs.model, config, inputs.frozen) if result else None
-        val = self._score(inputs.trained_part, its_data.val, inputs.device, []) if len(data.val) else None
+        val = self._score(trained_part, its_data.val, device, []) if len(data.val) else None
         if result:
-            fitted = self._score(inputs.model, data.train.some(TRAINING_IMAGES), inputs.device, [])
-            outcome.train_scores = fitted.overall
+            outcome.train_scores = self._score(inputs.model, data.train.some(TRAINING_IMAGES), device, []).overall
         spent: list[float] = []
         with monitor.phase("evaluation") as evaluation:
-            tests = {}
-            for name, split in its_data.tests.items():
-                tests[name] = self._score(inputs.trained_part, split, inputs.device, spent)
+            tests = {name: self._score(trained_part, split, device, spent) for name, split in its_data.tests.items()}
 
         def predict_images(split: Split) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-            return self._predict(inputs.model, split, inputs.device)  # images, not cached features
+            return self._predict(inputs.model, split, device)  # images, not cached features
 
         first = next(iter(tests))
         samples = sample_predictions.take(data.tests[first], tests[first].images, predict_images, config.num_classes)
         changes = data.changed()
         if changes:
             raise DataError(["the data changed while the trial ran:", *changes])
-        one_image = latency(inputs.model, data.tests[first], config.transform, inputs.device)
+        one_image = latency(inputs.model, data.tests[first], config.transform, device)
         earlier = self.checkpoints.earlier_seconds if self.checkpoints else 0.0
         outcome.scores = tests[first].overall
         outcome.test_sets = {name: test.overall for name, test in tests.items()}

@@ -159,7 +159,9 @@ def _train_epoch(state: Training, setup: _Setup, number: int) -> float:
     state.seconds += time.perf_counter() - started
     if not math.isfinite(mean_loss):
         batch = int(finite_steps) + 1
-        where = f"step {state.steps + batch}, batch {batch} of {len(batches)} in epoch {number} of {config.epochs}"
+        where = (
+            f"step {state.steps + batch}, batch {batch} of {len(batches)} in epoch {number} of {setup.config.epochs}"
+        )
         raise Diverged(f"the loss became {mean_loss} at {where}", state.steps + batch, state.curve)
     state.steps += len(batches)
     state.images += len(data)
