@@ -150,7 +150,7 @@ class _Trial:
     def _build(self, device: torch.device) -> _Inputs:
         """Reads the data, builds the model on the device, and puts the feature cache between them if it is used."""
         config, outcome = self.config, self.outcome
-        data = DATASETS.build(config.dataset, config.transform)
+        data = DATASETS.build(config.drawn_dataset, config.transform)
         outcome.provenance = with_inputs(outcome.provenance, list(config.model.weight_files()), data)
         torch.manual_seed(config.seed)
         model = MODELS.build(config.model, config.transform.size, True)

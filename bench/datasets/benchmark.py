@@ -82,8 +82,10 @@ def build(config: Config, transform: TransformConfig, progress: Progress = silen
     tests = [_pair_set(name, config, found, notes, errors) for name in test_names]
     if errors:
         raise DataError(errors)
-    splits = split(pool, tests, val=config.val, seed=config.split_seed, where=", ".join(each.name for each in pool))
-    return assemble(pool, tests, splits, transform, notes, progress)
+    where = ", ".join(each.name for each in pool)
+    shares = {"val": config.val, "seed": config.split_seed, "train_images": config.train_images}
+    splits = split(pool, tests, **shares, where=where)
+    return assemble(pool, tests, splits, transform, notes, progress, redrawn=config.split == "by_seed")
 
 
 def _pair_set(name: str, config: Config, found: list[Found], notes: list[str], errors: list[str]) -> PairSet:

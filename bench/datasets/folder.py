@@ -91,6 +91,6 @@ def build(config: Config, transform: TransformConfig, progress: Progress = silen
     if config.test_images:
         test_pairs = pairs_of(folders["test_images"], folders["test_masks"], notes, matching)
         tests.append(PairSet("test", test_pairs, config.reading()))
-    shares = {"val": config.val, "test": config.test, "seed": config.split_seed}
+    shares = {"val": config.val, "test": config.test, "seed": config.split_seed, "train_images": config.train_images}
     splits = split(pool, tests, **shares, where=config.images)
-    return assemble(pool, tests, splits, transform, notes, progress)
+    return assemble(pool, tests, splits, transform, notes, progress, redrawn=config.split == "by_seed")

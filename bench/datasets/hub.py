@@ -77,9 +77,9 @@ def build(config: Config, transform: TransformConfig, progress: Progress = silen
         if name is not None:
             sets.append(PairSet(name, _unpacked(config, snapshot, files, name, notes, progress), config.reading()))
     pool, tests = sets[:1], sets[1:]
-    shares = {"val": config.val, "test": config.test, "seed": config.split_seed}
+    shares = {"val": config.val, "test": config.test, "seed": config.split_seed, "train_images": config.train_images}
     splits = split(pool, tests, **shares, where=config.id)
-    return assemble(pool, tests, splits, transform, notes, progress)
+    return assemble(pool, tests, splits, transform, notes, progress, redrawn=config.split == "by_seed")
 
 
 def _snapshot(config: Config) -> Path:
