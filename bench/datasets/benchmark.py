@@ -51,6 +51,9 @@ class Config(PairFiles):
                 raise ValueError(f"{name} stands here twice")
         return self
 
+    def draws(self) -> bool:
+        return self.val > 0 or self.train_images is not None
+
     def sets(self) -> tuple[list[str], list[str]]:
         """Returns the names of the training sets and of the test sets."""
         task = catalogue().tasks[self.task]

@@ -65,6 +65,9 @@ class Config(PairFiles):
     def reading(self) -> Reading:
         return super().reading()._replace(num_classes=self.num_classes, classes=tuple(self.classes.items()))
 
+    def draws(self) -> bool:
+        return self.test_images is None or self.val > 0 or self.train_images is not None
+
     def folders(self) -> dict[str, Path]:
         """Returns the folders that have to exist, by the field that names them."""
         named = {f: getattr(self, f) for f in ("images", "masks", "test_images", "test_masks")}

@@ -59,6 +59,9 @@ class Config(PairFiles):
     """Share of the pairs that are scored, if there is no test split."""
     split_seed: NonNegativeInt = 0
 
+    def draws(self) -> bool:
+        return self.test_split is None or self.val > 0 or self.train_images is not None
+
     def missing(self) -> Iterator[Missing]:
         if self.local is not None and not expanded(self.local).is_dir():
             remedy = f"hf download --repo-type dataset {self.id} --local-dir DIR, then dataset.local=DIR"

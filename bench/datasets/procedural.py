@@ -13,12 +13,12 @@ from pydantic import Field, NonNegativeInt, model_validator
 from bench.config.settings import TransformConfig
 from bench.datasets import Data, Split
 from bench.datasets.core import cache
+from bench.datasets.core.draw import Draw
 from bench.datasets.core.transforms import resize_image, resize_mask
 from bench.datasets.scenes import tasks
 from bench.datasets.scenes.surfaces import MATERIALS
 from bench.datasets.scenes.tasks import VERSION
 from bench.system.progress import Progress, silent
-from bench.datasets.core.draw import Draw
 from models.core.size import LARGEST_SIDE
 
 

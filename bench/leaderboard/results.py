@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from bench.config.ask import with_whole_size
 from bench.config.errors import ConfigError
 from bench.config.expand import Trial
 from bench.config.sweep import Sweep
 from bench.leaderboard.front import mark_front
+from bench.leaderboard.inference.answer import Answer, answer, nothing_to_compare
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
 from bench.leaderboard.published_rows import beside
-from bench.leaderboard.inference.answer import Answer, answer
-from bench.leaderboard.ranking import ImageScores, compare_rows, score_table, usual_images
+from bench.leaderboard.ranking import Compared, ImageScores, compare_rows, score_table, usual_images
 from bench.leaderboard.rows import Environment, TrialState, environments, row_of
 from bench.records import schema, sweep_json
 from bench.records.external_scores import ExternalRecord, load_external
@@ -143,7 +144,7 @@ def summarise(results: Results) -> Leaderboard:
         axes=tuple(axis.name for axis in sweep.axes),
         seeds=sweep.seeds,
         embedded=embedded,
-        settings=_settings(sweep),
+        settings=_settings(sweep, trials),
         tables=tuple(tables),
         beside=beside(trials, results.records, images, results.external, bool(embedded)),
         search=sweep.search,
@@ -182,7 +183,7 @@ def _table(results: Results, environment: Environment, rows: Sequence[Row], imag
     scored = [metric for metric in METRICS if any(f"test.{metric}" in row.cells for row in rows)]
     metric = main_metric(scored) or MAIN_METRICS[0]
     looks = results.sweep.search.looks(len(results.sweep.seeds))
-    known, image_count = usual_images(rows, images)
+    compared = usual_images(rows, images, redrawn=_is_redrawn(results.trials))
     weights = {f"{name} {digest[:12]}" for source in sources for name, digest in source.weights.items()}
     return Table(
         environment=dict(environment),
@@ -192,20 +193,38 @@ def _table(results: Results, environment: Environment, rows: Sequence[Row], imag
         rows=mark_front(rows, measure, metric),
         memory_measure=measure,
         main_metric=metric,
-        comparisons=compare_rows(rows, known, looks),
-        images=image_count,
+        comparisons=compare_rows(rows, compared, looks),
+        images=compared.count,
         looks=looks,
-        answer=_answer(results.sweep, rows, known, metric, looks),
+        answer=_answer(results, rows, compared, metric, looks),
     )
 
 
-def _answer(sweep: Sweep, rows: Sequence[Row], images: ImageScores, metric: str, looks: int) -> Answer | None:
-    """Answers the planned question of the sweep on the main metric; ``None`` if there is nothing to compare."""
-    scores = score_table(rows, images, metric)
+def _answer(results: Results, rows: Sequence[Row], compared: Compared, metric: str, looks: int) -> Answer | None:
+    """Answers the planned question of the sweep on the main metric; ``None`` without scores."""
+    sweep, label, better = results.sweep, METRICS[metric].label, METRICS[metric].better
+    if len(rows) == 1 and rows[0].count_ok:
+        return nothing_to_compare(sweep.ask, label)
+    scores = score_table(rows, compared, metric)
     if scores is None:
         return None
-    label, better = METRICS[metric].label, METRICS[metric].better
-    return answer(sweep.ask, sweep.axes, [row.labels for row in rows], scores, label, better, looks)
+    axes = [with_whole_size(axis, _training_images(results)) for axis in sweep.axes]
+    labels = [row.labels for row in rows]
+    return answer(sweep.ask, axes, labels, scores, label, better, looks, compared.overlap)
+
+
+def _is_redrawn(trials: Sequence[Trial]) -> bool:
+    return any(trial.config.dataset.split == "by_seed" for trial in trials)
+
+
+def _training_images(results: Results) -> int | None:
+    """Returns the number of training images where all are used; ``None`` if no record says it."""
+    for trial in results.trials:
+        record = results.records.get(trial.trial_id)
+        if trial.config.dataset.train_images is None and record is not None and record.provenance is not None:
+            if "train" in record.provenance.images:
+                return record.provenance.images["train"]
+    return None
 
 
 def _all_have(rows: Sequence[Row], quantity: str) -> bool:
@@ -219,15 +238,17 @@ def _stand_ins(trial: Trial) -> list[str]:
     return [f"{noun} {part.name}" for noun, part in parts.items() if part is not None and part.embedded]
 
 
-def _settings(sweep: Sweep) -> str:
-    """Returns the main settings that are not varied by an axis, in words."""
+def _settings(sweep: Sweep, trials: Sequence[Trial]) -> str:
+    """Returns the main settings that are not varied by an axis, in words, and where the splits are from."""
     base = sweep.base
+    splits = dict.fromkeys(trial.config.dataset.split_in_words() for trial in trials)
     shown = {
         "transform.size": f"{in_words(base.transform.size)} px",
         "train.batch_size": f"batch {base.train.batch_size}",
         "train.epochs": f"{base.train.epochs} epochs",
         "train.lr": f"lr {base.train.lr:g}",
         "train.loss": base.train.loss,
+        "dataset.split": " or ".join(splits),
     }
     varied = tuple(path for axis in sweep.axes for path in axis.paths())
     return ", ".join(text for path, text in shown.items() if not path.startswith(varied))

@@ -28,6 +28,18 @@ class Draw(Config):
     """``fixed``: all seeds of a trial have the same images. ``by_seed``: what the suite draws is drawn anew with each
     seed of a trial: the split, the training images, or painted scenes."""
 
+    def draws(self) -> bool:
+        """Whether some split is drawn; else all splits are those of the dataset."""
+        return True
+
+    def split_in_words(self) -> str:
+        """Returns where the splits are from."""
+        if not self.draws():
+            return "splits of the dataset"
+        if self.split == "by_seed":
+            return "split drawn anew with each seed"
+        return f"split fixed (dataset.{self.seed_field} {getattr(self, self.seed_field)})"
+
     def drawn(self, seed: int) -> "Draw":
         """Returns the configuration of a trial with this seed."""
         return self.model_copy(update={self.seed_field: seed}) if self.split == "by_seed" else self
