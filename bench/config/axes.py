@@ -84,7 +84,7 @@ def parse_axis(path: str, values: Any, errors: list[str]) -> Axis:
         try:
             return Axis.within(path, Range.model_validate(values))
         except ValidationError as error:
-            errors += [f"axes.{path}: {line.removeprefix(': ')}" for line in explain(error, Range, values)]
+            errors += [f"axes.{path}: {line}" for line in explain(error, Range, values)]
             return Axis(path, ())
     if isinstance(values, dict):
         labelled = [(str(label), value) for label, value in values.items()]
