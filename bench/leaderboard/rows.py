@@ -158,18 +158,20 @@ def memory_notes(record: TrialRecord) -> Iterator[str]:
         epochs = ", ".join(map(str, record.resumed_from_epochs))
         trained = "training" in record.memory
         measured = "is the peak of the last part" if trained else "in training is not known: none was left"
-        yield f"cut short and gone on after epoch {epochs}: memory {measured}"
+        yield f"the training was interrupted and resumed after epoch {epochs}: memory {measured}"
     if _shared_card(record):
-        yield f"shared its card (--gpus-per-trial {record.provenance.gpu_share:g}): memory and speed are not known"
+        share = f"--gpus-per-trial {record.provenance.gpu_share:g}"
+        yield f"the trial shared its GPU with others ({share}): memory and speed are not known"
     for phase, memory in (record.memory or {}).items():
         if memory.breach:
             yield f"memory in {phase} contradicts itself: {memory.breach}"
         if memory.foreign_processes:
-            yield f"not alone on the card in {phase}: {', '.join(memory.foreign_processes)}"
+            yield f"the trial was not alone on the card in {phase}: {', '.join(memory.foreign_processes)}"
         if "processes" in memory.denied:
-            yield f"nobody could see who else was on the card in {phase}: NVML says {memory.denied['processes']}"
+            reason = f"NVML refused to list its processes: {memory.denied['processes']}"
+            yield f"other processes on the GPU in {phase} are not known ({reason})"
         if "memory" in memory.denied:
-            yield f"the card's memory in use in {phase} is not known: NVML says {memory.denied['memory']}"
+            yield f"memory in use on the GPU in {phase} is not known (NVML refused to read it: {memory.denied['memory']})"
 
 
 # --- environments -----------------------------------------------------------------------------------------------------

@@ -61,13 +61,14 @@ def answer(
     else:
         found = _of_best(ask, names, table, metric, sign, looks, error, share)
     if overlap is not None:
-        found = replace(found, sentences=(*found.sentences, _of_own_images(overlap)))
+        *said, assumption = found.sentences
+        found = replace(found, sentences=(*said, f"{assumption} {_of_own_images(overlap)}"))
     return found
 
 
 def nothing_to_compare(ask: AskConfig, metric: str) -> Answer:
     """Returns the answer for a table of a single row."""
-    return Answer(ask, metric, (f"There is a single row, so no difference of {metric} can be tested.",))
+    return Answer(ask, metric, (f"There is a single row: its {metric} has nothing to be compared with.",))
 
 
 def _untestable(metric: str, table: np.ndarray) -> str:
