@@ -59,7 +59,7 @@ def test_what_nvml_did_not_show_is_said_and_is_no_number(sweep):
     unknown = "other processes on the GPU in training are not known"
     assert f"† 4: {unknown} (NVML refused to list its processes: No Permission)" in text
     assert "† 8: memory in use on the GPU in training is not known (NVML refused to read it: No Permission)" in text
-    assert text.count("NVML says") == 2
+    assert text.count("NVML refused") == 2
     assert not [name for name in as_frame(board) if "denied" in name or "foreign" in name]
 
 
