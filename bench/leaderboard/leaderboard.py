@@ -64,6 +64,9 @@ class Table:
     main_metric: str = MAIN_METRICS[0]  # decides the front
     comparisons: Mapping[str, tuple[Comparison, ...]] = field(default_factory=dict)  # of all pairs of rows, by metric
     images: int | None = None  # number of images in the comparisons
+    overlap: float | None = (
+        None  # share of images that two seeds have in common; None if all seeds have the same images
+    )
     looks: int = 1  # number of interim analyses; p values are corrected for it
     answer: Answer | None = None  # to the planned question of the sweep; None if there is nothing to compare
 

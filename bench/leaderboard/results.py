@@ -195,6 +195,7 @@ def _table(results: Results, environment: Environment, rows: Sequence[Row], imag
         main_metric=metric,
         comparisons=compare_rows(rows, compared, looks),
         images=compared.count,
+        overlap=compared.overlap,
         looks=looks,
         answer=_answer(results, rows, compared, metric, looks),
     )

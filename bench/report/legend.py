@@ -29,7 +29,8 @@ def legend(board: Leaderboard) -> list[Entry]:
     entries += [Entry("best", "best mean"), Entry("second", "second-best mean")]
     tested = any(table.tested(metric) for table in board.tables for metric in table.comparisons)
     if tested:
-        test = "error over seeds and images, corrected for all pairs"
+        own_images = any(table.overlap is not None for table in board.tables)
+        test = f"error over seeds{'' if own_images else ' and images'}, corrected for all pairs"
         entries.append(Entry("tied", f"not distinguishable from the best mean ({test})"))
     metric = METRICS[board.tables[0].main_metric].label
     entries += [Entry("front", f"on the Pareto front of {metric} and memory"), Entry("unknown", "not measured")]
