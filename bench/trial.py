@@ -24,7 +24,7 @@ from bench.records.record import CurvePoint, Timing, TrialRecord
 from bench.scoring import sample_predictions
 from bench.scoring.classes import score_classes
 from bench.scoring.evaluate import predict
-from bench.scoring.metric import NotFinite, Scores
+from bench.scoring.metric_types import NotFinite, Scores
 from bench.scoring.metrics import score
 from bench.system.device import device_of, float32_products
 from bench.system.torch_settings import older_objects_are_kept, torch_settings
