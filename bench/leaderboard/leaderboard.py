@@ -86,6 +86,7 @@ class Leaderboard:
     seeds: tuple[int, ...]
     embedded: tuple[str, ...]  # stand-ins for the real encoder and data, e.g. "encoder sam3_vit_tiny"
     settings: str  # settings that all rows share
+    splits: str  # where training, validation and test images are from
     tables: tuple[Table, ...]
     beside: Beside = Beside()  # external methods and published numbers
     search: SearchConfig = SearchConfig()  # how the configurations and the number of seeds were chosen

@@ -144,7 +144,8 @@ def summarise(results: Results) -> Leaderboard:
         axes=tuple(axis.name for axis in sweep.axes),
         seeds=sweep.seeds,
         embedded=embedded,
-        settings=_settings(sweep, trials),
+        settings=_settings(sweep),
+        splits=" or ".join(dict.fromkeys(trial.config.dataset.split_in_words() for trial in trials)),
         tables=tuple(tables),
         beside=beside(trials, results.records, images, results.external, bool(embedded)),
         search=sweep.search,
@@ -239,17 +240,15 @@ def _stand_ins(trial: Trial) -> list[str]:
     return [f"{noun} {part.name}" for noun, part in parts.items() if part is not None and part.embedded]
 
 
-def _settings(sweep: Sweep, trials: Sequence[Trial]) -> str:
-    """Returns the main settings that are not varied by an axis, in words, and where the splits are from."""
+def _settings(sweep: Sweep) -> str:
+    """Returns the main settings that are not varied by an axis, in words."""
     base = sweep.base
-    splits = dict.fromkeys(trial.config.dataset.split_in_words() for trial in trials)
     shown = {
         "transform.size": f"{in_words(base.transform.size)} px",
         "train.batch_size": f"batch {base.train.batch_size}",
         "train.epochs": f"{base.train.epochs} epochs",
         "train.lr": f"lr {base.train.lr:g}",
         "train.loss": base.train.loss,
-        "dataset.split": " or ".join(splits),
     }
     varied = tuple(path for axis in sweep.axes for path in axis.paths())
     return ", ".join(text for path, text in shown.items() if not path.startswith(varied))

@@ -38,6 +38,7 @@ def legend(board: Leaderboard) -> list[Entry]:
         entries.append(Entry("sentence", "One seed: the seed noise is unknown, and no difference is tested."))
     elif not tested:
         entries.append(Entry("sentence", "Differences are not tested for significance."))
+    entries.append(Entry("sentence", f"Data: {board.splits}."))
     scores = "Scores are those of the test split after the last epoch; choose by the validation split (val)."
     entries += [Entry("sentence", scores), Entry("sentence", "Memory is the peak in training.")]
     return entries
