@@ -7,7 +7,7 @@ from pairs import put, write_pairs
 from bench.config.errors import ConfigError
 from bench.config.expand import Trial, data_key
 from bench.config.settings import TransformConfig
-from bench.config.trial import DATASETS, with_value
+from bench.config.trial import DATASETS, TrialConfig, with_value
 from bench.datasets import DataError
 from bench.scheduling.preflight import prepare_data
 from bench.trial import run_trial
@@ -102,6 +102,8 @@ def test_the_error_comes_before_any_image_is_read(folder, tiny, monkeypatch):
 
 def test_ids_and_fingerprints_are_those_without_the_settings(tiny):
     assert with_value(tiny, {"dataset.train_images": "all", "dataset.split": "fixed"}).trial_id == tiny.trial_id
+    full = TrialConfig.model_validate({"model": "sam3_unet", "dataset": {"name": "duts", "train_images": "all"}})
+    assert full.trial_id == "b95c50254d5b"  # as it was before the settings
     assert with_value(tiny, {"dataset.train_images": 4}).trial_id != tiny.trial_id
     assert with_value(tiny, {"dataset.split": "by_seed"}).trial_id != tiny.trial_id
 
