@@ -119,7 +119,7 @@ def _coupling_errors(axis: Axis, others: Any) -> Iterator[str]:
         elif not isinstance(given, list):
             yield f"{other}: needs a list with a value for each value of the axis (got {shortened(given)})"
         elif axis.points and len(given) != len(axis.points):
-            yield f"{other}: {len(given)} values, but the axis has {len(axis.points)}. Give as many"
+            yield f"{other}: needs {len(axis.points)} values, one for each of the axis (got {len(given)})"
 
 
 def is_label(text: str) -> bool:
