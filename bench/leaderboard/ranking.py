@@ -14,6 +14,8 @@ from bench.leaderboard.leaderboard import Row, Table
 from bench.leaderboard.statistics import Comparison
 from bench.scoring.metrics import METRICS
 
+LARGEST_OVERLAP = 0.99
+"""Share of common images beyond which the error would be infinite."""
 Mark = Literal["best", "second", "tied"]
 ImageScores = Mapping[str, Mapping[str, Sequence]]
 """Names and scores of the images, by trial id and column."""
@@ -101,8 +103,9 @@ def usual_images(rows: Sequence[Row], images: ImageScores, redrawn: bool = False
 
 
 def _overlap(sets: Sequence[set[str]]) -> float:
-    """Returns the mean share of images that two seeds have in common."""
-    return fmean(len(a & b) / max(len(a), len(b)) for a, b in combinations(sets, 2))
+    """Returns the mean share of images that two seeds have in common, at most ``LARGEST_OVERLAP``."""
+    shares = [len(a & b) / max(len(a), len(b)) for a, b in combinations(sets, 2)]
+    return min(fmean(shares), LARGEST_OVERLAP)
 
 
 def compare_rows(rows: Sequence[Row], compared: Compared, looks: int) -> dict[str, tuple[Comparison, ...]]:
