@@ -25,7 +25,7 @@ from bench.records.record import CurvePoint, Timing, TrialRecord
 from bench.scoring import sample_predictions
 from bench.scoring.classes import score_classes
 from bench.scoring.evaluate import predict
-from bench.scoring.metric import NotFinite, Scores
+from bench.scoring.metric_types import NotFinite, Scores
 from bench.scoring.metrics import score
 from bench.system.device import device_of, float32_products
 from bench.system.torch_settings import older_objects_are_kept, torch_settings
@@ -153,7 +153,7 @@ class _Trial:
     def _build(self, device: torch.device) -> _Inputs:
         """Reads the data, builds the model on the device, and puts the feature cache between them if it is used."""
         config, outcome = self.config, self.outcome
-        data = DATASETS.build(config.dataset, config.transform)
+        data = DATASETS.build(config.drawn_dataset, config.transform)
         outcome.provenance = with_inputs(outcome.provenance, list(config.model.weight_files()), data)
         torch.manual_seed(config.seed)
         model = MODELS.build(config.model, config.transform.size, True)
@@ -191,11 +191,10 @@ class _Trial:
                 resume=checkpoints,
                 share=self.share,
             )
-        measured = training[0].model_copy(update={"tensor_bytes": tracked.bytes})
-        peaks = measured
+        peaks = measured = training[0].model_copy(update={"tensor_bytes": tracked.bytes})
         if checkpoints is not None:
             if checkpoints.resumed_from[-1:] == [config.train.epochs]:
-                peaks = checkpoints.memory  # this process had nothing left to train; an earlier one measured it
+                peaks = checkpoints.memory  # an earlier process has trained and measured
             checkpoints.after_training(measured)
         self.outcome.curve = _points(result.curve)
         return _Trained(result, {} if peaks is None else {"training": peaks})

@@ -65,9 +65,9 @@ def test_training_scores_are_those_of_training_images_in_evaluation(monkeypatch,
         trial_module, "predict", lambda model, split, *more: seen.append(split.names) or predict(model, split, *more)
     )
     monkeypatch.setattr(trial_module, "TRAINING_IMAGES", 3)
-    before = run_trial(tiny_with({"train.lr": 1e-12}))
+    before = run_trial(tiny_with({"train.lr": 1e-12, "model.decoder.width": 32}))
     assert ("salient-train-0000", "salient-train-0004", "salient-train-0007") in seen  # of 8, evenly spaced
-    after = run_trial(tiny_with({"train.epochs": 12, "train.lr": 5e-3}))
+    after = run_trial(tiny_with({"train.epochs": 30, "train.lr": 5e-3, "model.decoder.width": 32}))
     assert after.train_scores["mae"] < before.train_scores["mae"]
 
 
