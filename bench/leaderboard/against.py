@@ -15,8 +15,8 @@ from typing import Literal
 
 import numpy as np
 
+from bench.config.expand import row_key
 from bench.leaderboard.results import Results
-from bench.leaderboard.rows import row_key
 from bench.leaderboard.statistics import LEVEL, compare, compare_on_images, holm, pooled_p
 from bench.records.memory import GIB, MEASURES
 from bench.records.record import Provenance, TrialRecord

@@ -6,13 +6,13 @@ from pathlib import Path
 from bench.leaderboard.results import Results
 from bench.report import page
 from bench.report.latex import latex
-from bench.report.tables import as_csv, comparisons_csv, markdown
+from bench.report.tables import as_csv, comparisons_csv, markdown, tuning_csv
 from bench.system.files import write_whole
 
 FIGURES = "figures"
 """Name of the folder of figures, in the folder of the report."""
 KINDS = ("png", "svg", "pdf")
-NAMES = (page.NAME, "leaderboard.md", "leaderboard.csv", "leaderboard.tex", "comparisons.csv")
+NAMES = (page.NAME, "leaderboard.md", "leaderboard.csv", "leaderboard.tex", "comparisons.csv", "tuning.csv")
 
 
 def targets(folder: Path) -> list[Path]:
@@ -23,13 +23,21 @@ def targets(folder: Path) -> list[Path]:
 def write(results: Results, folder: Path, say: Callable[[str], None] = lambda line: None) -> list[Path]:
     """Writes a report and returns the paths of its files; the same results give the same bytes.
 
-    Tables and the page are always written; comparisons if rows were compared; figures that the results can fill. say:
+    Tables and the page are always written; comparisons if rows were compared; the choice of tuned
+    values if there are any; figures that the results can fill. say:
     prints a line to the user.
     """
     from bench.report import plots  # matplotlib takes a second to import, and most processes draw nothing
 
     board = results.board()
-    texts = (page.html(results, board), markdown(board), as_csv(board), latex(board), comparisons_csv(board))
+    texts = (
+        page.html(results, board),
+        markdown(board),
+        as_csv(board),
+        latex(board),
+        comparisons_csv(board),
+        tuning_csv(board),
+    )
     paths = []
     for name, text in zip(NAMES, texts, strict=True):
         if text:

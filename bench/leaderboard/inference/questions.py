@@ -24,18 +24,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from bench.leaderboard.inference.distributions import LargestT, dunnett, half_width_of_sum, p_of_sum, tukey
-from bench.leaderboard.inference.two_way import (
-    NEGLIGIBLE,
-    Components,
-    Pairs,
-    cautious_variance,
-    combined,
-    components,
-    effective_seeds,
-    known_trials,
-    pairs,
-    t_of,
-)
+from bench.leaderboard.inference.two_way import NEGLIGIBLE, Components, Pairs, cautious_variance, combined, components, effective_seeds, known_trials, pairs, t_of
 from bench.leaderboard.statistics import LEVEL, Comparison, product
 
 

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from bench.leaderboard.leaderboard import Table, measured_memory
-from bench.leaderboard.ranking import best_row
 from bench.leaderboard.noise_floor import memory_noise_floor, unresolved
+from bench.leaderboard.ranking import best_row
 from bench.records.memory import GIB, measure_of
 from bench.scoring.metrics import METRICS
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.config.paths import flatten
-from bench.leaderboard.columns import fit, status
+from bench.leaderboard.columns import fit, status, tuned_text
 from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table
 from bench.leaderboard.ranking import marks
 from bench.leaderboard.results import Results
@@ -14,7 +14,7 @@ from bench.report.page import answer
 from bench.report.page.quantities import Quantity, quantities_of
 from bench.report.page.trials import number, text, trials
 from bench.report.sections import how_chosen
-from bench.report.tables import as_csv, comparisons_csv
+from bench.report.tables import as_csv, comparisons_csv, tuning_csv
 from bench.scoring.metrics import METRICS, SHOWN
 
 PAIRS = 300  # most comparisons on the page; all are in comparisons.csv
@@ -42,7 +42,7 @@ def content(results: Results, board: Leaderboard) -> dict[str, Any]:
         "total": len(states),
         "columns": [column.described() for column in columns],
         "metrics": {name: {"label": metric.label, "better": metric.better} for name, metric in METRICS.items()},
-        "tables": [_table(table, columns, board.axes) for table in board.tables],
+        "tables": [_table(table, columns, board) for table in board.tables],
         "external": _external(board),
         "published": _published(board),
         "base": {path: text(value) for path, value in base.items()},
@@ -60,7 +60,8 @@ def _labels(results: Results, axis: int) -> list[str]:
     return list(dict.fromkeys([*given, *drawn]))
 
 
-def _table(table: Table, columns: Sequence[Quantity], axes: Sequence[str]) -> dict[str, Any]:
+def _table(table: Table, columns: Sequence[Quantity], board: Leaderboard) -> dict[str, Any]:
+    axes = board.axes
     compared = table.tested(table.main_metric)
     shown = sorted(compared, key=lambda c: (c.p_adjusted, c.first, c.second))[:PAIRS]
     pairs = []
@@ -77,7 +78,7 @@ def _table(table: Table, columns: Sequence[Quantity], axes: Sequence[str]) -> di
         "main": table.main_metric,
         "verdict": list(answer.verdict(table, axes)),
         "details": [*answer.statistics(table), *answer.memory(table, axes), *answer.states(table)],
-        "rows": [_row(row, columns, marked, axes) for row, marked in zip(table.rows, _marks(table, columns))],
+        "rows": [_row(row, columns, marked, board) for row, marked in zip(table.rows, _marks(table, columns))],
         "pairs": pairs,
         "pairsInAll": len(compared),
     }
@@ -97,13 +98,14 @@ def _marks(table: Table, columns: Sequence[Quantity]) -> list[dict[str, str]]:
     return found
 
 
-def _row(row: Row, columns: Sequence[Quantity], marked: dict[str, str], axes: Sequence[str]) -> dict[str, Any]:
+def _row(row: Row, columns: Sequence[Quantity], marked: dict[str, str], board: Leaderboard) -> dict[str, Any]:
     fits = fit(row)
     return {
-        "name": answer.name(row.labels, axes),
+        "name": answer.name(row.labels, board.axes),
         "labels": list(row.labels),
         "cells": [_cell(row.cells.get(column.key)) for column in columns],
         "marks": marked,
+        "tuned": tuned_text(row) if board.tuning else None,
         "fits": str(fits) if fits else None,
         "status": status(row),
         "states": list(row.statuses),
@@ -140,6 +142,7 @@ def _files(board: Leaderboard) -> dict[str, str]:
         "leaderboard.csv": as_csv(board),
         "leaderboard.tex": latex(board),
         "comparisons.csv": comparisons_csv(board),
+        "tuning.csv": tuning_csv(board),
     }
     return {name: text for name, text in texts.items() if text}
 
