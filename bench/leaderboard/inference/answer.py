@@ -7,7 +7,8 @@ import numpy as np
 
 from bench.config.ask import AskConfig, scale
 from bench.config.axes import Axis
-from bench.leaderboard.inference.questions import Trend, compare_all, compare_with, trend, within_margin
+from bench.leaderboard.inference.questions import compare_all, compare_with, within_margin
+from bench.leaderboard.inference.trend import Trend, trend
 from bench.leaderboard.inference.two_way import LIMIT, Components, components
 from bench.leaderboard.statistics import Comparison
 

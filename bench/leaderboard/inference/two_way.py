@@ -98,11 +98,11 @@ def components(table: np.ndarray) -> Components | None:
     """
     used = known_trials(table).any(axis=0)
     known, values = known_trials(table)[:, used], table[:, used]
-    freedom = int(known.sum() - known.any(axis=1).sum() - known.shape[1]) + _connected_parts(known)
+    freedom = int(known.sum() - known.any(axis=1).sum() - known.shape[1]) + connected_parts(known)
     images = table.shape[2]
     if freedom < 1 or images < 2:
         return None
-    residuals = _residuals(values, known)
+    residuals = residuals_of(values, known)
     means = residuals.mean(axis=2)
     row_seed = float((means**2).sum() / freedom)
     inner = (residuals - means[:, :, None]) ** 2
@@ -159,8 +159,8 @@ def t_of(difference: np.ndarray, variance: np.ndarray) -> np.ndarray:
         return np.where(size < NEGLIGIBLE, 0.0, size / np.sqrt(variance))
 
 
-def _residuals(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Returns what rows and seeds do not explain, by image; 0 for missing trials.
+def residuals_of(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Returns what rows and seeds do not explain, by image [row, seed, image]; 0 for missing trials.
 
     Means of rows and of seeds are taken off in turn until nothing changes, which converges to least squares. A full
     table needs one pass. It is repeatable to the last digit, which a solver of linear algebra's libraries is not.
@@ -178,7 +178,7 @@ def _residuals(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     return residuals
 
 
-def _connected_parts(known: np.ndarray) -> int:
+def connected_parts(known: np.ndarray) -> int:
     """Counts the groups of rows between which no seed is shared: each has a level of its own that nothing fixes."""
     group = np.arange(len(known))
     for seed in known.T:
