@@ -167,7 +167,7 @@ def _accuracy(before: _Row, after: _Row, old: Results, new: Results) -> Iterator
         note = f"{found.seeds} seeds, paired"
         if found.seeds == 1:
             note = "one seed: over images only; what another seed would change is unknown"
-        close = f", within {margin:g}" if metric == main and -margin < found.low and found.high < margin else ""
+        close = f", within {margin:g}" if metric == main and found.within(margin) else ""
         note = f"{found.low:+.4f} to {found.high:+.4f}{close}; {note}"
         yield Finding(after.label, label, *texts, "not resolved", note, better, found.difference, found.p)
 

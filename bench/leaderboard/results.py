@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from bench.config.errors import ConfigError
 from bench.config.expand import Trial
 from bench.config.sweep import Sweep
@@ -15,6 +17,7 @@ from bench.leaderboard.published_rows import beside
 from bench.leaderboard.inference.answer import Answer, answer
 from bench.leaderboard.ranking import ImageScores, compare_rows, score_table, usual_images
 from bench.leaderboard.rows import Environment, TrialState, environments, row_of
+from bench.leaderboard.statistics import Comparison
 from bench.records import schema, sweep_json
 from bench.records.external_scores import ExternalRecord, load_external
 from bench.records.memory import PEAKS
@@ -183,6 +186,7 @@ def _table(results: Results, environment: Environment, rows: Sequence[Row], imag
     metric = main_metric(scored) or MAIN_METRICS[0]
     looks = results.sweep.search.looks(len(results.sweep.seeds))
     known, image_count = usual_images(rows, images)
+    comparisons = compare_rows(rows, known, looks)
     weights = {f"{name} {digest[:12]}" for source in sources for name, digest in source.weights.items()}
     return Table(
         environment=dict(environment),
@@ -192,20 +196,29 @@ def _table(results: Results, environment: Environment, rows: Sequence[Row], imag
         rows=mark_front(rows, measure, metric),
         memory_measure=measure,
         main_metric=metric,
-        comparisons=compare_rows(rows, known, looks),
+        comparisons=comparisons,
         images=image_count,
         looks=looks,
-        answer=_answer(results.sweep, rows, known, metric, looks),
+        answer=_answer(results.sweep, rows, score_table(rows, known, metric), comparisons.get(metric), metric, looks),
     )
 
 
-def _answer(sweep: Sweep, rows: Sequence[Row], images: ImageScores, metric: str, looks: int) -> Answer | None:
-    """Answers the planned question of the sweep on the main metric; ``None`` if there is nothing to compare."""
-    scores = score_table(rows, images, metric)
+def _answer(
+    sweep: Sweep,
+    rows: Sequence[Row],
+    scores: np.ndarray | None,
+    pairs: Sequence[Comparison] | None,
+    metric: str,
+    looks: int,
+) -> Answer | None:
+    """Answers the planned question of the sweep on the main metric; ``None`` if there is nothing to compare.
+
+    scores: of the main metric (``score_table``); pairs: their comparisons, of all pairs.
+    """
     if scores is None:
         return None
     label, better = METRICS[metric].label, METRICS[metric].better
-    return answer(sweep.ask, sweep.axes, [row.labels for row in rows], scores, label, better, looks)
+    return answer(sweep.ask, sweep.axes, [row.labels for row in rows], scores, label, better, looks, pairs)
 
 
 def _all_have(rows: Sequence[Row], quantity: str) -> bool:

@@ -34,6 +34,11 @@ class Comparison:
         """Whether the data decide which of the two is better."""
         return self.p_adjusted is not None and self.p_adjusted < 1 - LEVEL
 
+    def within(self, margin: float) -> bool:
+        """Whether the interval says that the two are within ``margin`` of each other: two one-sided tests (Schuirmann
+        1987)."""
+        return self.low is not None and -margin < self.low and self.high < margin
+
 
 def half_width(deviation: float | None, count: int) -> float | None:
     """Returns half of the 95 % Student interval of a mean of ``count`` values with this sample deviation.

@@ -80,12 +80,11 @@ def compare_with(table: np.ndarray, reference: int, looks: int = 1) -> list[Comp
 def within_margin(comparisons: Sequence[Comparison], order: Sequence[int], margin: float) -> list[tuple[int, ...]]:
     """Returns the largest groups of neighbours in ``order`` that all lie within ``margin`` of each other.
 
-    Two rows do if the interval of their difference lies between -margin and margin: two one-sided tests (Schuirmann
-    1987). The intervals of a family hold together, so all of the groups are right in 95 % of sweeps.
+    The intervals of a family hold together, so all of the groups are right in 95 % of sweeps.
     """
     close = set()
     for c in comparisons:
-        if c.low is not None and -margin < c.low and c.high < margin:
+        if c.within(margin):
             close |= {(c.first, c.second), (c.second, c.first)}
     groups: list[tuple[int, ...]] = []
     reached = 0
