@@ -24,7 +24,7 @@ from bench.records.record import CurvePoint, Timing, TrialRecord
 from bench.scoring import sample_predictions
 from bench.scoring.classes import score_classes
 from bench.scoring.evaluate import predict
-from bench.scoring.metric import NotFinite, Scores
+from bench.scoring.metric_types import NotFinite, Scores
 from bench.scoring.metrics import score
 from bench.system.device import device_of, float32_products
 from bench.system.torch_settings import older_objects_are_kept, torch_settings
@@ -150,7 +150,7 @@ class _Trial:
     def _build(self, device: torch.device) -> _Inputs:
         """Reads the data, builds the model on the device, and puts the feature cache between them if it is used."""
         config, outcome = self.config, self.outcome
-        data = DATASETS.build(config.dataset, config.transform)
+        data = DATASETS.build(config.drawn_dataset, config.transform)
         outcome.provenance = with_inputs(outcome.provenance, list(config.model.weight_files()), data)
         torch.manual_seed(config.seed)
         model = MODELS.build(config.model, config.transform.size, True)

@@ -112,6 +112,9 @@ class Data:
     test: Split
     fingerprint: str
     """Hash of the content of all pairs and of the split."""
+    source_fingerprint: str
+    """Hash of what the splits are drawn from. It is equal for all numbers of training images, and for all splits that
+    ``split: by_seed`` draws."""
     notes: tuple[str, ...] = ()
     """Lines for the user, e.g. on files that are no images."""
     test_sets: dict[str, Split] = field(default_factory=dict)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bench.config.search import SearchConfig
-from bench.leaderboard.published_rows import Beside
 from bench.leaderboard.inference.answer import Answer
+from bench.leaderboard.published_rows import Beside
 from bench.leaderboard.statistics import Comparison, half_width
 from bench.scoring.metrics import MAIN_METRICS
 
@@ -64,6 +64,9 @@ class Table:
     main_metric: str = MAIN_METRICS[0]  # decides the front
     comparisons: Mapping[str, tuple[Comparison, ...]] = field(default_factory=dict)  # of all pairs of rows, by metric
     images: int | None = None  # number of images in the comparisons
+    overlap: float | None = (
+        None  # share of images that two seeds have in common; None if all seeds have the same images
+    )
     looks: int = 1  # number of interim analyses; p values are corrected for it
     answer: Answer | None = None  # to the planned question of the sweep; None if there is nothing to compare
 
@@ -83,6 +86,7 @@ class Leaderboard:
     seeds: tuple[int, ...]
     embedded: tuple[str, ...]  # stand-ins for the real encoder and data, e.g. "encoder sam3_vit_tiny"
     settings: str  # settings that all rows share
+    splits: str  # where training, validation and test images are from
     tables: tuple[Table, ...]
     beside: Beside = Beside()  # external methods and published numbers
     search: SearchConfig = SearchConfig()  # how the configurations and the number of seeds were chosen

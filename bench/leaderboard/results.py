@@ -6,16 +6,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
+from bench.config.ask import with_whole_size
 from bench.config.errors import ConfigError
 from bench.config.expand import Trial
 from bench.config.sweep import Sweep
 from bench.leaderboard.front import mark_front
+from bench.leaderboard.inference.answer import Answer, answer, nothing_to_compare
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
 from bench.leaderboard.published_rows import beside
-from bench.leaderboard.inference.answer import Answer, answer
-from bench.leaderboard.ranking import ImageScores, compare_rows, score_table, usual_images
+from bench.leaderboard.ranking import Compared, ImageScores, compare_rows, score_table, usual_images
 from bench.leaderboard.rows import Environment, TrialState, environments, row_of
 from bench.leaderboard.statistics import Comparison
 from bench.records import schema, sweep_json
@@ -147,6 +146,7 @@ def summarise(results: Results) -> Leaderboard:
         seeds=sweep.seeds,
         embedded=embedded,
         settings=_settings(sweep),
+        splits=" or ".join(dict.fromkeys(trial.config.dataset.split_in_words() for trial in trials)),
         tables=tuple(tables),
         beside=beside(trials, results.records, images, results.external, bool(embedded)),
         search=sweep.search,
@@ -185,8 +185,8 @@ def _table(results: Results, environment: Environment, rows: Sequence[Row], imag
     scored = [metric for metric in METRICS if any(f"test.{metric}" in row.cells for row in rows)]
     metric = main_metric(scored) or MAIN_METRICS[0]
     looks = results.sweep.search.looks(len(results.sweep.seeds))
-    known, image_count = usual_images(rows, images)
-    comparisons = compare_rows(rows, known, looks)
+    compared = usual_images(rows, images, redrawn=_is_redrawn(results.trials))
+    comparisons = compare_rows(rows, compared, looks)
     weights = {f"{name} {digest[:12]}" for source in sources for name, digest in source.weights.items()}
     return Table(
         environment=dict(environment),
@@ -197,28 +197,48 @@ def _table(results: Results, environment: Environment, rows: Sequence[Row], imag
         memory_measure=measure,
         main_metric=metric,
         comparisons=comparisons,
-        images=image_count,
+        images=compared.count,
+        overlap=compared.overlap,
         looks=looks,
-        answer=_answer(results.sweep, rows, score_table(rows, known, metric), comparisons.get(metric), metric, looks),
+        answer=_answer(results, rows, compared, comparisons.get(metric), metric, looks),
     )
 
 
 def _answer(
-    sweep: Sweep,
+    results: Results,
     rows: Sequence[Row],
-    scores: np.ndarray | None,
+    compared: Compared,
     pairs: Sequence[Comparison] | None,
     metric: str,
     looks: int,
 ) -> Answer | None:
-    """Answers the planned question of the sweep on the main metric; ``None`` if there is nothing to compare.
+    """Answers the planned question of the sweep on the main metric; ``None`` without scores.
 
-    scores: of the main metric (``score_table``); pairs: their comparisons, of all pairs.
+    pairs: comparisons of all pairs of rows on the main metric, if it is a mean over images.
     """
+    sweep, label, better = results.sweep, METRICS[metric].label, METRICS[metric].better
+    if len(rows) == 1 and rows[0].count_ok:
+        return nothing_to_compare(sweep.ask, label)
+    scores = score_table(rows, compared, metric)
     if scores is None:
         return None
-    label, better = METRICS[metric].label, METRICS[metric].better
-    return answer(sweep.ask, sweep.axes, [row.labels for row in rows], scores, label, better, looks, pairs)
+    axes = [with_whole_size(axis, _training_images(results)) for axis in sweep.axes]
+    labels = [row.labels for row in rows]
+    return answer(sweep.ask, axes, labels, scores, label, better, looks, compared.overlap, pairs)
+
+
+def _is_redrawn(trials: Sequence[Trial]) -> bool:
+    return any(trial.config.dataset.split == "by_seed" for trial in trials)
+
+
+def _training_images(results: Results) -> int | None:
+    """Returns the number of training images where all are used; ``None`` if no record says it."""
+    for trial in results.trials:
+        record = results.records.get(trial.trial_id)
+        if trial.config.dataset.train_images is None and record is not None and record.provenance is not None:
+            if "train" in record.provenance.images:
+                return record.provenance.images["train"]
+    return None
 
 
 def _all_have(rows: Sequence[Row], quantity: str) -> bool:

@@ -68,6 +68,8 @@ class Provenance(Config):
     weights: dict[str, str] = {}
     """SHA-256 of each file of pretrained weights, by file name."""
     dataset_fingerprint: str | None = None
+    source_fingerprint: str | None = None
+    """Hash of what the splits were drawn from; ``None`` in older records."""
     set_fingerprints: dict[str, str] = {}
     """Fingerprint of each dataset that the pairs come from, as ``bench.data check`` prints it."""
     images: dict[str, int] = {}

@@ -166,7 +166,7 @@ def load(folder: Path) -> tuple[Manifest | None, str]:
     except schema.NewerVersion as error:
         return None, str(error)
     except ValidationError as error:
-        reason = explain(error, Manifest, None)[0]
+        reason = schema.unreadable(error, Manifest)
     except OSError as error:
         reason = str(error)
     again = "Run the sweep again with the same command: it keeps the records and writes the file anew"

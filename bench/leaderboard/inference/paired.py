@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bench.leaderboard.inference.questions import compare_all
-from bench.leaderboard.inference.two_way import table_of
+from bench.leaderboard.inference.two_way import means_over_images, overlap_of, table_of
 from bench.leaderboard.statistics import Comparison, t_test
 
 ImageScores = Mapping[str, Sequence]
@@ -25,8 +25,8 @@ class Paired(NamedTuple):
 def compare_paired(new: Mapping[int, ImageScores], old: Mapping[int, ImageScores], metric: str) -> Paired | None:
     """Compares the scores of two result sets, by seed, with the two-way error of seeds and images.
 
-    It takes the seeds that have the same images on both sides, and as most of these seeds have. ``None`` without two
-    images. With one seed left it is a paired t test over images. That decides which of the two networks is better, not
+    It takes the seeds that have the same images on both sides, and as most of these seeds have. If each seed has images
+    of its own, the error is that over seeds alone (``means_over_images``). ``None`` without two images. With one seed left it is a paired t test over images. That decides which of the two networks is better, not
     which result set: the effect of another seed is unknown.
     """
     names = {}
@@ -36,11 +36,16 @@ def compare_paired(new: Mapping[int, ImageScores], old: Mapping[int, ImageScores
             names[seed] = tuple(a["name"])
     if not names:
         return None
-    ((usual, _),) = Counter(names.values()).most_common(1)
-    seeds = [seed for seed in names if names[seed] == usual]
-    sides = [{seed: np.asarray(side[seed][metric], dtype=float) for seed in seeds} for side in (new, old)]
-    table = table_of(sides)
-    found = compare_all(table)[0] if len(seeds) > 1 else _over_images(*table[:, 0])
+    sides = [{seed: np.asarray(side[seed][metric], dtype=float) for seed in names} for side in (new, old)]
+    ((usual, count),) = Counter(names.values()).most_common(1)
+    if count == 1 < len(names):
+        means = [{seed: values.mean(keepdims=True) for seed, values in side.items()} for side in sides]
+        table = means_over_images(table_of(means))
+        found = compare_all(table, overlap=overlap_of(names.values()))[0]
+    else:
+        seeds = [seed for seed in names if names[seed] == usual]
+        table = table_of([{seed: side[seed] for seed in seeds} for side in sides])
+        found = compare_all(table)[0] if len(seeds) > 1 else _over_images(*table[:, 0])
     return Paired(found, *table.mean(axis=(1, 2)).tolist())
 
 

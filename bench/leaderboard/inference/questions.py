@@ -25,6 +25,7 @@ from bench.leaderboard.inference.two_way import (
     cautious_variance,
     combined,
     components,
+    effective_seeds,
     known_trials,
     pairs,
     t_of,
@@ -32,16 +33,17 @@ from bench.leaderboard.inference.two_way import (
 from bench.leaderboard.statistics import LEVEL, Comparison
 
 
-def compare_all(table: np.ndarray, looks: int = 1) -> list[Comparison]:
+def compare_all(table: np.ndarray, looks: int = 1, overlap: float = 0.0) -> list[Comparison]:
     """Compares every pair of rows of scores [row, seed, image], on the seeds that the pair has in common.
 
     ``p`` of a comparison is the pair's own, ``p_adjusted`` is corrected for all pairs and looks. ``low`` and ``high`` are
-    simultaneous. looks: how often results could end the sweep; Bonferroni's factor corrects for it.
+    simultaneous. looks: how often results could end the sweep; Bonferroni's factor corrects for it. overlap: of the images
+    of different seeds (``effective_seeds``).
     """
     rows = len(table)
-    found = pairs(table)
+    found = pairs(table, overlap)
     family = tukey(max(2, len(set(found.first) | set(found.second))))
-    tested = {(c.first, c.second): c for c in _compared(table, found, family, looks)}
+    tested = {(c.first, c.second): c for c in _compared(table, found, family, looks, overlap)}
     known = known_trials(table).astype(int)
     common = known @ known.T
     every = []
@@ -52,9 +54,9 @@ def compare_all(table: np.ndarray, looks: int = 1) -> list[Comparison]:
     return every
 
 
-def compare_with(table: np.ndarray, reference: int, looks: int = 1) -> list[Comparison]:
+def compare_with(table: np.ndarray, reference: int, looks: int = 1, overlap: float = 0.0) -> list[Comparison]:
     """Compares each other row with the reference: ``first`` is the row and ``second`` the reference."""
-    found = pairs(table)
+    found = pairs(table, overlap)
     of_reference = found.chosen((found.first == reference) | (found.second == reference))
     sign = np.where(of_reference.first == reference, -1, 1)
     others = np.where(sign < 0, of_reference.second, of_reference.first)
@@ -67,7 +69,7 @@ def compare_with(table: np.ndarray, reference: int, looks: int = 1) -> list[Comp
         of_reference.by_image,
         of_reference.by_both,
     )
-    tested = {c.first: c for c in _compared(table, turned, dunnett(max(1, len(others))), looks)}
+    tested = {c.first: c for c in _compared(table, turned, dunnett(max(1, len(others))), looks, overlap)}
     known = known_trials(table)
     every = []
     for row in range(len(table)):
@@ -98,7 +100,7 @@ def within_margin(comparisons: Sequence[Comparison], order: Sequence[int], margi
     return groups
 
 
-def _compared(table: np.ndarray, found: Pairs, family: LargestT, looks: int) -> list[Comparison]:
+def _compared(table: np.ndarray, found: Pairs, family: LargestT, looks: int, overlap: float) -> list[Comparison]:
     """Tests the pairs of a family, on pooled error where the rows allow it."""
     if not len(found.first):
         return []
@@ -114,13 +116,14 @@ def _compared(table: np.ndarray, found: Pairs, family: LargestT, looks: int) -> 
         p_own[those], half[those] = own_error(*terms, seeds - 1, images, error / share)
     p = share * p_own
     if pooled.rows > 2:
+        effective = effective_seeds(found.seeds, overlap)
         by_both = 2 * pooled.residual / (found.seeds * images)
-        by_seed = cautious_variance(pooled, found.seeds)
+        by_seed = cautious_variance(pooled, effective)
         variance, freedom = combined(by_seed, found.by_image, by_both, pooled.rows - 1, images)
         p_own = np.minimum(p_own, 2 * stdtr(freedom, -t_of(found.difference, variance)))
         half = np.minimum(half, stdtrit(freedom, 1 - error / share / 2) * np.sqrt(variance))
         common, known_by = (pooled.row_seed, pooled.freedom) if pooled.pooled else (pooled.typical**2, pooled.rows - 1)
-        variance, freedom = combined(2 * common / found.seeds, found.by_image, by_both, known_by, images)
+        variance, freedom = combined(2 * common / effective, found.by_image, by_both, known_by, images)
         p = np.maximum(share * p_own, family.exceeds(t_of(found.difference, variance), freedom))
         half = np.maximum(half, family.critical(freedom, error) * np.sqrt(variance))
     corrected = np.minimum(1, looks * p)

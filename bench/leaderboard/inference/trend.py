@@ -24,6 +24,7 @@ from bench.leaderboard.inference.two_way import (
     combined,
     components,
     connected_parts,
+    effective_seeds,
     known_trials,
     residuals_of,
     t_of,
@@ -49,11 +50,12 @@ class Trend:
         return self.p < 1 - LEVEL
 
 
-def trend(table: np.ndarray, x: Sequence[float], looks: int = 1) -> Trend | None:
+def trend(table: np.ndarray, x: Sequence[float], looks: int = 1, overlap: float = 0.0) -> Trend | None:
     """Estimates the slope of scores [row, seed, image] over x: log2 of the axis's value for a slope per doubling.
 
     Rows with fewer than two seeds are left out. ``None`` if fewer than three rows, or fewer than two values of x are
-    left, or if common seeds do not link all of these rows.
+    left, or if common seeds do not link all of these rows. overlap: of the images of different seeds
+    (``effective_seeds``).
     """
     known = known_trials(table)
     rows = np.flatnonzero(known.sum(axis=1) > 1)
@@ -76,11 +78,12 @@ def trend(table: np.ndarray, x: Sequence[float], looks: int = 1) -> Trend | None
     if own is None:
         return None
     by_seed, by_both, own_freedom = own
-    p, half = own_error(slope, by_seed, image_variance, by_both, own_freedom, images, error_of_one)
+    enlarged = len(seeds) / effective_seeds(len(seeds), overlap)
+    p, half = own_error(slope, enlarged * by_seed, image_variance, by_both, own_freedom, images, error_of_one)
     freedom = own_freedom
     if error.pooled:
         size = float((c**2).sum())
-        terms = size * error.row_seed, image_variance, size * error.residual / images
+        terms = enlarged * size * error.row_seed, image_variance, size * error.residual / images
         variance, freedom = (float(value) for value in combined(*terms, error.freedom, images))
         p_pooled = float(2 * stdtr(freedom, -t_of(slope, variance)))
         half_pooled = float(stdtrit(freedom, 1 - error_of_one / 2) * np.sqrt(variance))

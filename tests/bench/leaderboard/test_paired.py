@@ -33,6 +33,16 @@ def test_seeds_that_differ_as_a_whole_are_a_paired_t_test_over_seeds():
     assert found.p == pytest.approx(stats.ttest_rel(first, second).pvalue, rel=1e-3) and found.seeds == 4
 
 
+def test_splits_that_are_drawn_anew_are_compared_over_seeds():
+    """No image is in two splits here, so that is a paired t test of the seeds' means."""
+    first, second = np.random.default_rng(3).normal(0.7, 0.05, (2, 4, 25))
+    names = [[f"{seed} {name}" for name in NAMES] for seed in range(4)]
+    sides = [{seed: made(side[seed], names[seed]) for seed in range(4)} for side in (first, second)]
+    found = compare_paired(*sides, "s_measure").comparison
+    expected = stats.ttest_rel(first.mean(axis=1), second.mean(axis=1))
+    assert found.seeds == 4 and found.p == pytest.approx(expected.pvalue, rel=1e-3)
+
+
 def test_seeds_with_other_images_are_left_out():
     values = np.linspace(0.5, 0.9, 25)
     other, few = [f"x{name}" for name in NAMES], NAMES[:10]
