@@ -34,6 +34,8 @@ LIMIT = 2.0
 """Largest deviation over seeds, in medians, with which the error is pooled."""
 RESTLESS = 5.0
 """Deviation over seeds that one row may have, in typical ones, without a false claim (``cautious_variance``)."""
+LARGEST_OVERLAP = 0.99
+"""Share of common images beyond which the error would be infinite."""
 MOST_PASSES = 500
 NEGLIGIBLE = 1e-12
 """Differences below this are rounding errors."""
@@ -133,9 +135,12 @@ def means_over_images(table: np.ndarray) -> np.ndarray:
 
 
 def overlap_of(images: Iterable[Iterable[str]]) -> float:
-    """Returns the mean share of images that two seeds have in common, from the names of the images of each seed."""
+    """Returns the mean share of images that two seeds have in common, at most ``LARGEST_OVERLAP``.
+
+    images: the names of the images of each seed.
+    """
     sets = [set(names) for names in images]
-    return fmean(len(a & b) / max(len(a), len(b)) for a, b in combinations(sets, 2))
+    return min(fmean(len(a & b) / max(len(a), len(b)) for a, b in combinations(sets, 2)), LARGEST_OVERLAP)
 
 
 def effective_seeds(seeds: np.ndarray | int, overlap: float) -> np.ndarray | float:

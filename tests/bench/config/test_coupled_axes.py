@@ -27,7 +27,10 @@ def test_every_value_comes_with_its_values_of_the_other_fields(sweep):
 @pytest.mark.parametrize(
     ("axis", "expected"),
     [
-        ("train.lr: {values: [1, 2], with: {train.epochs: [1]}}", "train.epochs: needs 2 values, one for each of the axis (got 1)"),
+        (
+            "train.lr: {values: [1, 2], with: {train.epochs: [1]}}",
+            "train.epochs: needs 2 values, one for each of the axis (got 1)",
+        ),
         ("train.lr: {values: [1, 2], with: {train.epochs: 3}}", "needs a list with a value for each value of the axis"),
         ("train.lr: {values: [1, 2], with: {}}", "axes.train.lr.with: needs a mapping of fields to lists"),
         ("train.lr: {values: [1, 2], with: [3, 4]}", "axes.train.lr.with: needs a mapping of fields to lists"),

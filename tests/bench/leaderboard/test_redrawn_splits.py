@@ -12,7 +12,7 @@ from bench.config.sweep import Sweep
 from bench.config.trial import with_value
 from bench.leaderboard.inference.questions import compare_all, compare_with
 from bench.leaderboard.inference.trend import trend
-from bench.leaderboard.inference.two_way import effective_seeds, means_over_images
+from bench.leaderboard.inference.two_way import LARGEST_OVERLAP, effective_seeds, means_over_images
 from bench.report.tables import markdown
 
 
@@ -161,6 +161,13 @@ def test_the_error_is_wider_the_more_images_seeds_share(by_seed):
 
     fresh = width(lambda seed: [f"seed {seed} {i}" for i in range(40)])
     assert width(own) == pytest.approx(fresh * np.sqrt(1 + 3 * 0.5 / 0.5), rel=1e-6)
+
+
+def test_the_same_images_in_another_order_resolve_nothing(by_seed):
+    trials = expand(by_seed)
+    images = scores_of(trials, np.repeat([0.0, 0.01, 0.05], 3), lambda seed: np.roll(same(0), seed).tolist())
+    found = board_of(by_seed, *of_seeds(trials), images=images).tables[0]
+    assert found.overlap == LARGEST_OVERLAP and np.isfinite(found.comparisons["s_measure"][0].high)
 
 
 def test_a_test_set_that_no_seed_changes_is_compared_by_images_and_seeds(by_seed):
