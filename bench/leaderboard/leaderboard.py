@@ -36,6 +36,7 @@ class Row:
     cells: Mapping[str, Cell]  # by quantity; a quantity that was not measured has no cell
     on_front: bool = False  # no other row is at least as accurate with less memory
     notes: tuple[str, ...] = ()  # warnings about the row's memory
+    underfit: bool = False  # its training score is below the best test score of the table
     stopped_at: int | None = None  # epoch after which a trial was stopped early
     shared_card: bool = False  # some trial shared its GPU, so that its memory and speed are unknown
 

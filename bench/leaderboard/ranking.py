@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -35,6 +36,24 @@ def not_distinguishable(table: Table, metric: str) -> set[int]:
         if best in (comparison.first, comparison.second) and not comparison.resolved:
             tied.add(comparison.first + comparison.second - best)
     return tied
+
+
+def mark_underfit(rows: Sequence[Row], metric: str) -> tuple[Row, ...]:
+    """Marks the rows whose mean score on training images is worse than the best mean on test images.
+
+    Such a row does not even reproduce images that it has seen: its learning rate, its number of epochs or its capacity
+    limits it, not the number of images.
+    """
+    higher = METRICS[metric].better == "higher"
+    tested = [row.cells[f"test.{metric}"].mean for row in rows if f"test.{metric}" in row.cells]
+    marked = []
+    for row in rows:
+        fitted = row.cells.get(f"train.{metric}")
+        if fitted is not None and tested:
+            worse = fitted.mean < max(tested) if higher else fitted.mean > min(tested)
+            row = replace(row, underfit=worse)
+        marked.append(row)
+    return tuple(marked)
 
 
 def marks(table: Table, metric: str) -> list[set[Mark]]:

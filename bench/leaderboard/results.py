@@ -14,7 +14,7 @@ from bench.leaderboard.front import mark_front
 from bench.leaderboard.inference.answer import Answer, answer, nothing_to_compare
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
 from bench.leaderboard.published_rows import beside
-from bench.leaderboard.ranking import Compared, ImageScores, compare_rows, score_table, usual_images
+from bench.leaderboard.ranking import Compared, ImageScores, compare_rows, mark_underfit, score_table, usual_images
 from bench.leaderboard.rows import Environment, TrialState, environments, row_of
 from bench.leaderboard.statistics import Comparison
 from bench.records import schema, sweep_json
@@ -193,7 +193,7 @@ def _table(results: Results, environment: Environment, rows: Sequence[Row], imag
         commits=tuple(sorted({(s.commit or "unknown")[:10] + ("*" if s.dirty else "") for s in sources})),
         trials_at_once=tuple(sorted({source.trials_at_once for source in sources})),
         weights=tuple(sorted(weights)),
-        rows=mark_front(rows, measure, metric),
+        rows=mark_underfit(mark_front(rows, measure, metric), metric),
         memory_measure=measure,
         main_metric=metric,
         comparisons=comparisons,

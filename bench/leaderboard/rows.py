@@ -90,7 +90,7 @@ def quantities(record: TrialRecord) -> dict[str, float]:
     if len(record.test_sets) > 1:
         for name, scores in record.test_sets.items():
             sections[f"test[{name}]"] = scores
-    sections |= {"val": record.val_scores, "parameters": record.parameters}
+    sections |= {"val": record.val_scores, "train": record.train_scores, "parameters": record.parameters}
     if not behind_cache(record):
         sections["timing"] = record.timing.model_dump() if record.timing else None
         for phase, memory in (record.memory or {}).items():
@@ -106,7 +106,7 @@ def quantities(record: TrialRecord) -> dict[str, float]:
 def _predicted(state: TrialState) -> dict[str, int]:
     """Returns predicted memory by name: from ``sweep.json``, else from the record of a trial that lacked memory."""
     if state.predicted is not None:
-        return state.predicted.model_dump(exclude={"generation"})
+        return state.predicted.model_dump(exclude={"generation"}, exclude_none=True)
     at_failure = state.record.memory_at_failure if state.record else None
     if at_failure is None or at_failure.predicted_allocated_bytes is None:
         return {}

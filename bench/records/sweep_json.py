@@ -58,10 +58,14 @@ class MissingEntry(Config):
 
 
 class Predicted(Config):
-    """Predicted peaks of a training step on a GPU, in bytes (``bench.memory.predicted_peak``); never measurements."""
+    """Predicted peaks of a training step, in bytes (``bench.memory.predicted_peak``); never measurements."""
 
-    allocated_bytes: int
-    device_bytes: int
+    allocated_bytes: int | None = None
+    """On a GPU."""
+    device_bytes: int | None = None
+    """On a GPU."""
+    tensor_bytes: int | None = None
+    """On a CPU."""
     generation: str | None = None
     """Generation of the card (``bench.memory.card_generations``); ``None`` in older files, for cards before Hopper."""
 

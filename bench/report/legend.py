@@ -38,6 +38,9 @@ def legend(board: Leaderboard) -> list[Entry]:
         entries.append(Entry("sentence", "One seed: the seed noise is unknown, and no difference is tested."))
     elif not tested:
         entries.append(Entry("sentence", "Differences are not tested for significance."))
+    if any(row.underfit for table in board.tables for row in table.rows):
+        meaning = "its mean score on training images is worse than the best mean on test images"
+        entries.append(Entry("sentence", f"Underfit: {meaning}."))
     entries.append(Entry("sentence", f"Data: {board.splits}."))
     scores = "Scores are those of the test split after the last epoch; choose by the validation split (val)."
     entries += [Entry("sentence", scores), Entry("sentence", "Memory is the peak in training.")]
