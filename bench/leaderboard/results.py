@@ -16,6 +16,7 @@ from bench.leaderboard.leaderboard import Leaderboard, Row, Table
 from bench.leaderboard.published_rows import beside
 from bench.leaderboard.ranking import Compared, ImageScores, compare_rows, mark_underfit, score_table, usual_images
 from bench.leaderboard.rows import Environment, TrialState, environments, row_of
+from bench.leaderboard.statistics import Comparison
 from bench.leaderboard.tuning.choice import by_row, in_rows
 from bench.leaderboard.tuning.facts import tuned_of, tuning_of
 from bench.records import schema, sweep_json
@@ -204,6 +205,7 @@ def _table(results: Results, environment: Environment, rows: Sequence[Row], imag
     metric = main_metric(scored) or MAIN_METRICS[0]
     looks = results.sweep.search.looks(len(results.sweep.seeds))
     compared = usual_images(rows, images, redrawn=_is_redrawn(results.trials))
+    comparisons = compare_rows(rows, compared, looks)
     weights = {f"{name} {digest[:12]}" for source in sources for name, digest in source.weights.items()}
     return Table(
         environment=dict(environment),
@@ -213,16 +215,26 @@ def _table(results: Results, environment: Environment, rows: Sequence[Row], imag
         rows=mark_underfit(mark_front(rows, measure, metric), metric),
         memory_measure=measure,
         main_metric=metric,
-        comparisons=compare_rows(rows, compared, looks),
+        comparisons=comparisons,
         images=compared.count,
         overlap=compared.overlap,
         looks=looks,
-        answer=_answer(results, rows, compared, metric, looks),
+        answer=_answer(results, rows, compared, comparisons.get(metric), metric, looks),
     )
 
 
-def _answer(results: Results, rows: Sequence[Row], compared: Compared, metric: str, looks: int) -> Answer | None:
-    """Answers the planned question of the sweep on the main metric; ``None`` without scores."""
+def _answer(
+    results: Results,
+    rows: Sequence[Row],
+    compared: Compared,
+    pairs: Sequence[Comparison] | None,
+    metric: str,
+    looks: int,
+) -> Answer | None:
+    """Answers the planned question of the sweep on the main metric; ``None`` without scores.
+
+    pairs: comparisons of all pairs of rows on the main metric, if it is a mean over images.
+    """
     sweep, label, better = results.sweep, METRICS[metric].label, METRICS[metric].better
     if len(rows) == 1 and rows[0].count_ok:
         return nothing_to_compare(sweep.ask, label)
@@ -231,7 +243,7 @@ def _answer(results: Results, rows: Sequence[Row], compared: Compared, metric: s
         return None
     axes = [with_whole_size(axis, _training_images(results)) for axis in sweep.axes]
     labels = [row.labels for row in rows]
-    return answer(sweep.ask, axes, labels, scores, label, better, looks, compared.overlap)
+    return answer(sweep.ask, axes, labels, scores, label, better, looks, compared.overlap, pairs)
 
 
 def _is_redrawn(trials: Sequence[Trial]) -> bool:

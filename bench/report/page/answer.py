@@ -38,7 +38,7 @@ def verdict(table: Table, axes: Sequence[str]) -> tuple[str, str]:
     if any(resolved):
         words = "Resolved." if all(resolved) else "Partly resolved."
     else:
-        words = "Equivalent." if found.groups else "Not resolved."
+        words = "Equivalent." if found.groups or found.ends_equivalent else "Not resolved."
     return words, " ".join(found.sentences[:-1])
 
 

@@ -13,7 +13,7 @@ from bench.report.legend import embedded_note, legend, sentences
 from bench.report.page import answer
 from bench.report.page.quantities import Quantity, quantities_of
 from bench.report.page.trials import number, text, trials
-from bench.report.sections import how_chosen
+from bench.report.sections import bounds, how_chosen
 from bench.report.tables import as_csv, comparisons_csv, tuning_csv
 from bench.scoring.metrics import METRICS, SHOWN
 
@@ -67,7 +67,8 @@ def _table(table: Table, columns: Sequence[Quantity], board: Leaderboard) -> dic
     pairs = []
     for c in shown:
         numbers = map(number, (c.difference, c.low, c.high, c.p_adjusted))
-        pairs.append([c.first, c.second, *numbers, c.seeds, c.resolved])
+        unresolved = "" if c.resolved else bounds(c, table.answer.ask.margin)
+        pairs.append([c.first, c.second, *numbers, c.seeds, unresolved])
     at_once = table.trials_at_once
     return {
         "environment": [list(pair) for pair in table.environment.items()],

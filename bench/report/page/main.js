@@ -52,10 +52,10 @@ function withStrong(text) {
 function pairsTable(table) {
   if (!table.pairs.length) return null;
   const metric = data.metrics[table.main];
-  const rows = table.pairs.map(([first, second, difference, low, high, p, seeds, resolved]) => {
+  const rows = table.pairs.map(([first, second, difference, low, high, p, seeds, unresolved]) => {
     const better = (difference > 0) === (metric.better === "higher") ? first : second;
     return [`${rowName(table.rows[first])} − ${rowName(table.rows[second])}`, signed(difference, 3), `${signed(low, 3)} to ${signed(high, 3)}`,
-      p < 0.001 ? "< 0.001" : fixed(p, 3), String(seeds), resolved ? `${rowName(table.rows[better])} is better` : "not resolved"];
+      p < 0.001 ? "< 0.001" : fixed(p, 3), String(seeds), unresolved || `${rowName(table.rows[better])} is better`];
   });
   const more = table.pairsInAll > rows.length ? el("p", { class: "muted" }, `${rows.length} of ${table.pairsInAll}; all are in comparisons.csv.`) : null;
   return el("details", null, el("summary", null, `All comparisons of two rows (${table.pairsInAll})`),

@@ -14,7 +14,23 @@ from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table
 from bench.leaderboard.results import Results
 from bench.records.memory import GIB
 from bench.records.record import TrialRecord
-from bench.report.plots.style import Canvas, accuracy, accuracy_label, canvas, fields, house_style, legend_height, limits, line_look, memory_in_gib, memory_label, shorten, spread_in_words, text_width, wrap
+from bench.report.plots.style import (
+    Canvas,
+    accuracy,
+    accuracy_label,
+    canvas,
+    fields,
+    house_style,
+    legend_height,
+    limits,
+    line_look,
+    memory_in_gib,
+    memory_label,
+    shorten,
+    spread_in_words,
+    text_width,
+    wrap,
+)
 
 LONGEST_LABEL = 2.3  # inches
 LONGEST_TICK = 0.45  # inches; numbers with longer labels are drawn as names

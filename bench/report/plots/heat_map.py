@@ -9,7 +9,20 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table
-from bench.report.plots.style import GREY, WIDTH, accuracy, accuracy_label, canvas, fields, house_style, memory_in_gib, memory_label, shorten, text_width, wrap
+from bench.report.plots.style import (
+    GREY,
+    WIDTH,
+    accuracy,
+    accuracy_label,
+    canvas,
+    fields,
+    house_style,
+    memory_in_gib,
+    memory_label,
+    shorten,
+    text_width,
+    wrap,
+)
 
 MOST_CELLS = 40  # in a row or column; numbers in smaller cells cannot be read
 MOST_BLOCKS = 6  # most pairs of maps, one for each point of further axes

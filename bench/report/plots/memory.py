@@ -8,7 +8,19 @@ from bench.config.trial import TrialConfig
 from bench.memory.predicted_peak import PredictedPeak
 from bench.memory.step_memory import PARTS
 from bench.records.memory import GIB
-from bench.report.plots.style import BLUE, GREY, ORANGE, PURPLE, SKY, VERMILLION, WIDTH, YELLOW, house_style, shorten, wrap
+from bench.report.plots.style import (
+    BLUE,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    WIDTH,
+    YELLOW,
+    house_style,
+    shorten,
+    wrap,
+)
 from models.core.size import in_words
 
 PART_LOOKS = dict(

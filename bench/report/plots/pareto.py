@@ -11,7 +11,27 @@ from bench.leaderboard.front import front_shares
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
 from bench.memory.cards import CARDS
 from bench.report.plots.labels import REACHES, label
-from bench.report.plots.style import BLACK, GREY, ORANGE, VERMILLION, Canvas, accuracy, accuracy_label, canvas, fields, house_style, lay_out, legend_height, limits, memory_in_gib, memory_label, row_name, shorten, spread_in_words, text_width
+from bench.report.plots.style import (
+    BLACK,
+    GREY,
+    ORANGE,
+    VERMILLION,
+    Canvas,
+    accuracy,
+    accuracy_label,
+    canvas,
+    fields,
+    house_style,
+    lay_out,
+    legend_height,
+    limits,
+    memory_in_gib,
+    memory_label,
+    row_name,
+    shorten,
+    spread_in_words,
+    text_width,
+)
 from bench.scoring.metrics import METRICS
 
 HEIGHT = 3.7

@@ -10,7 +10,21 @@ from matplotlib.patches import Patch, Rectangle
 from bench.config.trial import TrialConfig
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
 from bench.leaderboard.results import Results
-from bench.report.plots.style import BLACK, BLUE, ORANGE, accuracy, accuracy_label, canvas, fields, house_style, legend_height, limits, row_name, shorten, spread_in_words
+from bench.report.plots.style import (
+    BLACK,
+    BLUE,
+    ORANGE,
+    accuracy,
+    accuracy_label,
+    canvas,
+    fields,
+    house_style,
+    legend_height,
+    limits,
+    row_name,
+    shorten,
+    spread_in_words,
+)
 from models.core.placement import resolve
 from models.core.registry import InvalidModel
 from models.core.skeleton import skeleton

@@ -11,7 +11,16 @@ from matplotlib.ticker import MaxNLocator
 from bench.leaderboard.leaderboard import Leaderboard, Table
 from bench.leaderboard.results import Results
 from bench.records.record import CurvePoint
-from bench.report.plots.style import canvas, fields, house_style, legend_height, line_look, row_name, shorten, text_width
+from bench.report.plots.style import (
+    canvas,
+    fields,
+    house_style,
+    legend_height,
+    line_look,
+    row_name,
+    shorten,
+    text_width,
+)
 
 LONGEST_NAME = 2.2  # inches
 

@@ -6,7 +6,15 @@ from family_error import simulate
 from scipy import stats
 
 from bench.leaderboard.inference.distributions import dunnett, half_width_of_sum, p_of_sum, tukey
-from bench.leaderboard.inference.two_way import cautious_variance, combined, components, known_trials, pairs, t_of, table_of
+from bench.leaderboard.inference.two_way import (
+    cautious_variance,
+    combined,
+    components,
+    known_trials,
+    pairs,
+    t_of,
+    table_of,
+)
 
 WORLD = {"by_seed": 0.01, "by_image": 0.03, "noise": 0.02}
 

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.datasets import Split
-from bench.scoring.sample_predictions import EACH, LONG_SIDE, SHARED, choose, load_samples, palette, take, thumbnail_size
+from bench.scoring.sample_predictions import (
+    EACH,
+    LONG_SIDE,
+    SHARED,
+    choose,
+    load_samples,
+    palette,
+    take,
+    thumbnail_size,
+)
 from bench.trial import run_trial
 
 KEPT_BYTES = 300_000
