@@ -20,10 +20,12 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 
 from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table, measured_memory
 from bench.records.memory import GIB, measure_of
+from bench.report.plots.fonts import drawable, replaced_in_words
 from bench.scoring.metrics import METRICS
 from bench.system.files import write_whole
 
@@ -36,10 +38,9 @@ WARNING = "#B3261E"
 GREY = "0.35"
 
 WIDTH = 7.2  # inches: the text width of most papers
-TITLE_SIZE, WARNING_SIZE, SMALL_SIZE = 10, 8, 6.5
+TITLE_SIZE, ANSWER_SIZE, WARNING_SIZE, SMALL_SIZE = 10, 9, 8, 6.5
 LINE = 1.3  # height of a line of text in units of its size
 EDGE = 0.06  # inches between what is drawn and the edge of the figure
-WORTH_SHOWING = 1.8  # the frame cuts off intervals that are longer than this multiple of the span of the points
 
 AXIS_LABELS = {"s_measure": "S-measure", "iou": "IoU", "mean_class_iou": "mean IoU of the classes"}
 STYLE = {
@@ -86,6 +87,8 @@ def save(figure: Figure, path: Path) -> None:
     ``Figure.savefig`` draws a figure twice and lays it out each time; here the layout is final with the first file.
     """
     with house_style():
+        for text in figure.findobj(Text):
+            text.set_text(drawable(text.get_text()))
         lay_out(figure)
         metadata = METADATA[path.suffix]
         if path.suffix == ".png":
@@ -125,16 +128,19 @@ def canvas(
 ) -> Canvas:
     """Returns a figure with heading and small print; ``height`` inches between them are free for panels.
 
-    title: the subject of the figure, written under the sweep's question; note: how to read the figure, for the small
-    print; below, right: inches kept free for a legend.
+    title: the subject of the figure, written under the sweep's question and its answer; note: how to read the figure,
+    for the small print; below, right: inches kept free for a legend.
     """
     inside = WIDTH - 2 * EDGE
     heading = [(line, TITLE_SIZE, "black") for line in wrap(board.question, inside, TITLE_SIZE)]
+    if table.answer is not None:
+        heading += [(line, ANSWER_SIZE, BLUE) for line in wrap(table.answer.claim, inside, ANSWER_SIZE)]
     heading += [(line, WARNING_SIZE, GREY) for line in wrap(title, inside, WARNING_SIZE)]
     others = board.environment_heading(board.tables.index(table) + 1)
     heading += [(line, WARNING_SIZE, "black") for line in wrap(others, inside, WARNING_SIZE)]
     heading += [(line, WARNING_SIZE, WARNING) for line in wrap(board.warning, inside, WARNING_SIZE)]
     facts = [f"{board.name} ({board.profile})", board.settings, table.environment.get("device", ""), note]
+    facts.append(replaced_in_words())
     foot = [(line, SMALL_SIZE, GREY) for line in wrap("; ".join(filter(None, facts)), inside, SMALL_SIZE)]
     top, bottom = _height(heading) + 2 * EDGE, _height(foot) + EDGE
     total = top + height + below + bottom
@@ -171,7 +177,7 @@ def _text_width(text: str, size: float, families: tuple[str, ...]) -> float:
 def wrap(text: str, width: float, size: float) -> list[str]:
     """Breaks a text into lines of at most ``width`` inches; longer words are shortened. An empty text has no lines."""
     lines: list[str] = []
-    for word in text.split():
+    for word in drawable(text).split():
         joined = f"{lines[-1]} {word}" if lines else word
         if lines and text_width(joined, size) <= width:
             lines[-1] = joined
@@ -182,7 +188,7 @@ def wrap(text: str, width: float, size: float) -> list[str]:
 
 def shorten(text: str, width: float, size: float) -> str:
     """Returns the text on one line, shortened in its middle to ``width`` inches: names often differ in their ends."""
-    text = " ".join(text.split())
+    text = " ".join(drawable(text).split())
     if text_width(text, size) <= width:
         return text
     low, high = 0, len(text)
@@ -206,12 +212,12 @@ def row_name(row: Row, board: Leaderboard) -> str:
     parts = []
     for field, label in zip(fields(board), row.labels):
         parts.append(f"{field} {label}" if label[:1].isdigit() else label)
-    return ", ".join(parts)
+    return drawable(", ".join(parts))
 
 
 def fields(board: Leaderboard) -> list[str]:
     """Returns the last parts of the axes' dotted paths."""
-    return [axis.rsplit(".", 1)[-1] for axis in board.axes]
+    return [drawable(axis.rsplit(".", 1)[-1]) for axis in board.axes]
 
 
 def accuracy(row: Row, table: Table) -> Cell | None:
@@ -240,26 +246,6 @@ def accuracy_label(table: Table) -> str:
 def memory_label(table: Table) -> str:
     """Returns the name of the table's measure of memory, with its unit."""
     return f"peak memory [GiB]: {measure_of(table.memory_measure).short}"
-
-
-def spread_in_words(board: Leaderboard, mark: str) -> str:
-    """Returns the meaning of bars or bands, for the small print."""
-    seeds = len(board.seeds)
-    if seeds < 2:
-        return "one seed: no spread known"
-    return f"{mark}: 95 % interval of the mean over {seeds} seeds, cut off where it leaves the frame"
-
-
-def limits(cells: Sequence[Cell]) -> tuple[float, float]:
-    """Returns both ends of an axis: around all intervals, unless these are much longer than the span of the points."""
-    low = min(c.mean - (c.deviation or 0) for c in cells)
-    high = max(c.mean + (c.deviation or 0) for c in cells)
-    whole = [c.mean - (c.half_width or 0) for c in cells], [c.mean + (c.half_width or 0) for c in cells]
-    if max(whole[1]) - min(whole[0]) <= WORTH_SHOWING * (high - low):
-        low, high = min(whole[0]), max(whole[1])
-    margin = 0.12 * (high - low) or 0.05 * abs(high) or 0.5
-    positive = min(c.mean for c in cells) >= 0
-    return max(low - margin, 0) if positive else low - margin, high + margin
 
 
 def line_look(number: int) -> dict:

@@ -58,7 +58,7 @@ def test_a_font_that_has_the_characters_draws_them(installed):
     assert text.get_fontfamily()[-1] == "Square" and len(text.get_fontfamily()) == 2
     with fonts.fonts_for(["usual"]), style.house_style():
         assert "Square" not in Figure().text(0, 0, "usual").get_fontfamily()
-    assert "has 甲; figures show boxes" in plots.undrawable([QUESTION])
+    assert "has 甲; figures show their numbers, as in [U+7532]" in plots.undrawable([QUESTION])
 
 
 @pytest.mark.parametrize("characters", ["", "中文甲"])

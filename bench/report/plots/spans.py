@@ -1,0 +1,88 @@
+"""The ends of axes: around means, seeds and intervals, and never narrower than the measurement can resolve."""
+
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+from matplotlib.axes import Axes
+
+from bench.leaderboard.leaderboard import Cell, Leaderboard, Table
+from bench.leaderboard.noise_floor import memory_noise_floor
+from bench.records.memory import GIB, measure_of
+
+WIDEST = 2.0
+"""Longest axis that intervals may ask for, in spans of means and seeds; longer intervals are cut and get arrows."""
+UNTESTED_SPAN = 0.01
+"""Shortest axis of scores whose differences were not tested: ten units of the last digit in tables."""
+STEPS = 10
+"""Shortest axis of memory in steps, or in noise, of the measure."""
+SPEED_SHARE = 0.05
+"""Shortest axis of speed, as a share of the highest speed: other programs on the machine change speeds by so much."""
+Span = tuple[float, float]
+
+
+def score_span(table: Table) -> float:
+    """Returns the shortest axis of the main metric: the smallest difference that the tests of pairs resolve."""
+    found = table.tested(table.main_metric)
+    return max(median((c.high - c.low) / 2 for c in found), UNTESTED_SPAN) if found else UNTESTED_SPAN
+
+
+def memory_span(table: Table) -> float:
+    """Returns the shortest axis of memory in GiB, by the steps and the noise of the measure and of the repeats."""
+    if table.memory_measure is None:
+        return 0.0
+    measure = measure_of(table.memory_measure)
+    return max(STEPS * max(measure.step_bytes, measure.noise_bytes), 4 * (memory_noise_floor(table) or 0)) / GIB
+
+
+def limits(cells: Sequence[Cell], seeds: Sequence[float] = (), least: float = 0.0) -> Span:
+    """Returns both ends of an axis.
+
+    All means and seeds lie within; intervals, too, unless they ask for more than ``WIDEST`` times their span. The axis
+    is at least ``least`` long. Quantities that are never negative have no negative end.
+    """
+    places = [*(c.mean for c in cells), *seeds]
+    low, high = min(places), max(places)
+    ends = [end for c in cells for end in _interval(c)]
+    if max(ends) - min(ends) <= WIDEST * max(high - low, least):
+        low, high = min(low, *ends), max(high, *ends)
+    margin = 0.08 * max(high - low, least) or 0.05 * abs(high) or 0.5
+    wanting = max(0.0, least - (high - low)) / 2
+    low, high = low - margin - wanting, high + margin + wanting
+    if low < 0 <= min(places):
+        low, high = 0.0, max(high, least)
+    return low, high
+
+
+def is_cut(cells: Iterable[Cell], span: Span) -> bool:
+    """Returns whether an interval leaves the axis."""
+    return any(low < span[0] or high > span[1] for low, high in map(_interval, cells))
+
+
+def mark_cuts(axes: Axes, cells: Sequence[Cell], across: Sequence[float], colours: Sequence, along: str) -> None:
+    """Draws an arrow at the frame for each end of an interval that leaves the axis ``along`` ("x" or "y").
+
+    across: the places of the cells on the other axis. The limits of the axis must be final.
+    """
+    span = axes.get_xlim() if along == "x" else axes.get_ylim()
+    signs = ("<", ">") if along == "x" else ("v", "^")
+    for cell, place, colour in zip(cells, across, colours, strict=True):
+        low, high = _interval(cell)
+        for edge, sign, leaves in zip(span, signs, (low < span[0], high > span[1])):
+            if leaves:
+                spot = (edge, place) if along == "x" else (place, edge)
+                look = {"marker": sign, "markersize": 5, "clip_on": False, "zorder": 5, "gid": "cut"}
+                axes.plot(*([value] for value in spot), color=colour, linestyle="", **look)
+
+
+def _interval(cell: Cell) -> Span:
+    reach = cell.half_width or 0
+    return cell.mean - reach, cell.mean + reach
+
+
+def spread_in_words(board: Leaderboard, mark: str, cut: bool = False) -> str:
+    """Returns the meaning of dots and of bars or bands, for the small print; cut: whether some leave the frame."""
+    seeds = len(board.seeds)
+    if seeds < 2:
+        return "one seed: no spread known"
+    arrows = "; arrows: the interval goes on beyond the frame" if cut else ""
+    return f"small dots: single seeds; {mark}: 95 % interval of the mean over {seeds} seeds{arrows}"
