@@ -28,7 +28,7 @@ NAME = "page.html"
 """Name of the file in the folder of results."""
 LIMIT_BYTES = 7_900_000
 """Largest size of the page; further samples are left out. Mail servers often refuse the 10 MB of 8 encoded MB."""
-SCRIPTS = ("document.js", "table.js", "plots.js", "trial.js", "compare.js", "main.js")
+SCRIPTS = ("document.js", "sketch.js", "table.js", "plots.js", "trial.js", "compare.js", "first.js", "main.js")
 
 
 def html(results: Results, board: Leaderboard) -> str:

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table
+from bench.leaderboard.noise_floor import memory_span, score_span
 from bench.leaderboard.results import Results
 from bench.records.memory import GIB
 from bench.records.record import TrialRecord
@@ -21,8 +22,6 @@ from bench.report.plots.spans import (
     is_cut,
     limits,
     mark_cuts,
-    memory_span,
-    score_span,
     spread_in_words,
 )
 from bench.report.plots.style import (
@@ -81,7 +80,7 @@ def axis_curves(results: Results, board: Leaderboard, table: Table, axis: int) -
             memory_label(table) if table.memory_measure else "",
             lambda row: memory_in_gib(row, table),
             lambda record: _gib(record, table),
-            memory_span(table),
+            memory_span(table) / GIB,
         ),
         Panel(
             "training speed [images/s]",

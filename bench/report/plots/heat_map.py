@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table
-from bench.report.plots.spans import memory_span, score_span
+from bench.leaderboard.noise_floor import memory_span, score_span
+from bench.records.memory import GIB
 from bench.report.plots.style import (
     GREY,
     WIDTH,
@@ -54,7 +55,7 @@ def heat_map(board: Leaderboard, table: Table) -> Figure | None:
         (accuracy_label(table), lambda row: accuracy(row, table), score_span(table))
     ]
     if table.memory_measure:
-        maps.append((memory_label(table), lambda row: memory_in_gib(row, table), memory_span(table)))
+        maps.append((memory_label(table), lambda row: memory_in_gib(row, table), memory_span(table) / GIB))
     with house_style():
         seeds = "one seed"
         if len(board.seeds) > 1:

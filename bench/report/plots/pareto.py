@@ -10,11 +10,12 @@ from matplotlib.lines import Line2D
 
 from bench.leaderboard.front import front_shares
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
+from bench.leaderboard.noise_floor import memory_span, score_span
 from bench.memory.cards import CARDS
 from bench.records.memory import GIB
 from bench.records.record import TrialRecord
 from bench.report.plots.labels import REACHES, label
-from bench.report.plots.spans import Span, is_cut, limits, mark_cuts, memory_span, score_span, spread_in_words
+from bench.report.plots.spans import Span, is_cut, limits, mark_cuts, spread_in_words
 from bench.report.plots.style import (
     BLACK,
     COLOURS,
@@ -137,7 +138,7 @@ def _spans(rows: Sequence[Row], seeds: Sequence[Seeds], table: Table) -> tuple[S
     memory = [value for one in seeds for value in one.memory]
     scores = [value for one in seeds for value in one.scores]
     return (
-        limits([memory_in_gib(row, table) for row in rows], memory, memory_span(table)),
+        limits([memory_in_gib(row, table) for row in rows], memory, memory_span(table) / GIB),
         limits([accuracy(row, table) for row in rows], scores, score_span(table)),
     )
 

@@ -9,8 +9,9 @@ from matplotlib.patches import Patch, Rectangle
 
 from bench.config.trial import TrialConfig
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
+from bench.leaderboard.noise_floor import score_span
 from bench.leaderboard.results import Results
-from bench.report.plots.spans import Span, is_cut, limits, mark_cuts, score_span, spread_in_words
+from bench.report.plots.spans import Span, is_cut, limits, mark_cuts, spread_in_words
 from bench.report.plots.style import (
     BLACK,
     BLUE,

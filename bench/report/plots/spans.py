@@ -1,37 +1,16 @@
 """The ends of axes: around means, seeds and intervals, and never narrower than the measurement can resolve."""
 
 from collections.abc import Iterable, Sequence
-from statistics import median
 
 from matplotlib.axes import Axes
 
-from bench.leaderboard.leaderboard import Cell, Leaderboard, Table
-from bench.leaderboard.noise_floor import memory_noise_floor
-from bench.records.memory import GIB, measure_of
+from bench.leaderboard.leaderboard import Cell, Leaderboard
 
 WIDEST = 2.0
 """Longest axis that intervals may ask for, in spans of means and seeds; longer intervals are cut and get arrows."""
-UNTESTED_SPAN = 0.01
-"""Shortest axis of scores whose differences were not tested: ten units of the last digit in tables."""
-STEPS = 10
-"""Shortest axis of memory in steps, or in noise, of the measure."""
 SPEED_SHARE = 0.05
 """Shortest axis of speed, as a share of the highest speed: other programs on the machine change speeds by so much."""
 Span = tuple[float, float]
-
-
-def score_span(table: Table) -> float:
-    """Returns the shortest axis of the main metric: the smallest difference that the tests of pairs resolve."""
-    found = table.tested(table.main_metric)
-    return max(median((c.high - c.low) / 2 for c in found), UNTESTED_SPAN) if found else UNTESTED_SPAN
-
-
-def memory_span(table: Table) -> float:
-    """Returns the shortest axis of memory in GiB, by the steps and the noise of the measure and of the repeats."""
-    if table.memory_measure is None:
-        return 0.0
-    measure = measure_of(table.memory_measure)
-    return max(STEPS * max(measure.step_bytes, measure.noise_bytes), 4 * (memory_noise_floor(table) or 0)) / GIB
 
 
 def limits(cells: Sequence[Cell], seeds: Sequence[float] = (), least: float = 0.0) -> Span:
