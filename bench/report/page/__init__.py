@@ -31,9 +31,9 @@ LIMIT_BYTES = 7_900_000
 SCRIPTS = ("document.js", "sketch.js", "table.js", "plots.js", "trial.js", "compare.js", "first.js", "main.js")
 
 
-def html(results: Results, board: Leaderboard) -> str:
-    """Returns the whole page."""
-    data = content(results, board)
+def html(results: Results, board: Leaderboard, saved: Mapping[str, str] | None = None) -> str:
+    """Returns the whole page. saved: texts of the files that it offers, by name (``bench.report.page.content.downloads``)."""
+    data = content(results, board, saved)
     parts = {
         "title": markup.escape(harmless(board.name)),
         "style": _asset("page.css"),

@@ -2,7 +2,7 @@
 
 import base64
 import gzip
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.config.ask import scale
@@ -30,8 +30,8 @@ PACKED_BYTES = 2_500_000
 PAIRS = 300  # most comparisons on the page; all are in comparisons.csv
 
 
-def content(results: Results, board: Leaderboard) -> dict[str, Any]:
-    """Returns everything that the page shows except sample predictions."""
+def content(results: Results, board: Leaderboard, saved: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Returns everything that the page shows except sample predictions. saved: ``downloads``, if they exist."""
     columns = quantities_of(board)
     mains = {trial_id: table.main_metric for table in board.tables for row in table.rows for trial_id in row.trial_ids}
     states = {i: s for table in board.tables for row in table.rows for i, s in zip(row.trial_ids, row.statuses)}
@@ -57,7 +57,7 @@ def content(results: Results, board: Leaderboard) -> dict[str, Any]:
         "published": _published(board),
         "base": {path: text(value) for path, value in base.items()},
         **trials(results, base, mains, states),
-        **_files(board),
+        **_files(downloads(board) if saved is None else saved),
     }
 
 
@@ -154,20 +154,24 @@ def _published(board: Leaderboard) -> dict[str, Any]:
     return {"testSet": board.beside.test_set, "rows": lines}
 
 
-def _files(board: Leaderboard) -> dict[str, Any]:
-    """Returns the files that can be saved: large ones compressed, and the names of those that are too large."""
-    texts = {
+def downloads(board: Leaderboard) -> dict[str, str]:
+    """Returns the texts of the files that the page offers, by name."""
+    return {
         "leaderboard.csv": as_csv(board),
         "leaderboard.tex": latex(board),
         "comparisons.csv": comparisons_csv(board),
     }
+
+
+def _files(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the files that can be saved: large ones compressed, and the names of those that are too large."""
     files: dict[str, str | dict[str, str]] = {}
     left_out = []
-    for name, text in texts.items():
-        if len(text) <= PLAIN_CHARACTERS:
-            files |= {name: text} if text else {}
+    for name, whole in texts.items():
+        if len(whole) <= PLAIN_CHARACTERS:
+            files |= {name: whole} if whole else {}
             continue
-        packed = base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()
+        packed = base64.b64encode(gzip.compress(whole.encode(), 6, mtime=0)).decode()
         if len(packed) > PACKED_BYTES:
             left_out.append(name)
         else:

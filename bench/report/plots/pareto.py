@@ -41,6 +41,7 @@ HEIGHT = 3.7
 CROWDED = 160  # characters in all names together, beyond which names become numbers
 KEY_WIDTH = 2.6  # largest width of the key, in inches
 PER_COLUMN = 50  # names in the key
+AVOIDED = 40  # most rows whose intervals and seeds the names avoid
 PUBLISHED_SHOWN = 4
 SHADES = ((0.95, "#1A1A1A", "at least 95 %"), (0.5, "#757575", "50 to 95 %"), (0.05, "#C4C4C4", "5 to 50 %"))
 """Smallest share, colour and meaning of each fill of a marker; a marker with a smaller share is white."""
@@ -119,9 +120,7 @@ def _drawn(
         axes.set_xlim(x)
         axes.set_ylim(_with_published(y, board, table))
         if numbered:
-            handles = [Line2D([], [], linestyle="", label=line) for line in key]
-            look = {"handlelength": 0, "handletextpad": 0, "labelspacing": 0.4, "columnspacing": 1, "fontsize": size}
-            place.legend(handles, at_right=True, ncols=columns, **look)
+            place.key(key, columns, widest / columns, size)
         ink = _points(axes, rows, seeds, table, shares)
         _legend(place, rows, shares)
         _published(axes, board, table)
@@ -177,15 +176,19 @@ def _points(
         dots = {"s": 9, "linewidths": 0, "alpha": faint, "zorder": 2.5}
         axes.scatter([x for x, _, _ in every], [y for _, y, _ in every], c=[colour for _, _, colour in every], **dots)
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    for i, (row, (x, y), dx, dy) in enumerate(zip(rows, places, *reach.values())):
-        look = {"markeredgecolor": colours[i], "markerfacecolor": _fill(row, shares and shares[i], colours[i])}
-        size = 6.5 if row.on_front else 5.5
-        axes.plot(x, y, "o" if row.on_front else "s", markersize=size, markeredgewidth=1.5, zorder=3, **look)
+    fills = [_fill(row, shares and shares[i], colours[i]) for i, row in enumerate(rows)]
+    for on_front, marker, size in ((True, "o", 6.5), (False, "s", 5.5)):
+        chosen = [i for i, row in enumerate(rows) if row.on_front == on_front]
+        look = {"facecolors": [fills[i] for i in chosen], "edgecolors": [colours[i] for i in chosen]}
+        if chosen:
+            spots = zip(*(places[i] for i in chosen))
+            axes.scatter(*spots, s=size**2, marker=marker, linewidths=1.5, zorder=3, **look)
+    for (x, y), dx, dy in zip(places if len(rows) <= AVOIDED else (), *reach.values()):
         ink += _pieces((max(left, x - dx), y), (min(right, x + dx), y)) if dx else []
         ink += _pieces((x, max(low, y - dy)), (x, min(high, y + dy))) if dy else []
     mark_cuts(axes, memory, [y for _, y in places], colours, "x")
     mark_cuts(axes, scores, [x for x, _ in places], colours, "y")
-    return places + ink + [(x, y) for x, y, _ in every]
+    return places + ink + ([(x, y) for x, y, _ in every] if len(rows) <= AVOIDED else [])
 
 
 def _pieces(start: tuple[float, float], end: tuple[float, float], count: int = 24) -> list[tuple[float, float]]:

@@ -43,14 +43,14 @@ def mark_cuts(axes: Axes, cells: Sequence[Cell], across: Sequence[float], colour
     across: the places of the cells on the other axis. The limits of the axis must be final.
     """
     span = axes.get_xlim() if along == "x" else axes.get_ylim()
-    signs = ("<", ">") if along == "x" else ("v", "^")
-    for cell, place, colour in zip(cells, across, colours, strict=True):
-        low, high = _interval(cell)
-        for edge, sign, leaves in zip(span, signs, (low < span[0], high > span[1])):
-            if leaves:
-                spot = (edge, place) if along == "x" else (place, edge)
-                look = {"marker": sign, "markersize": 5, "clip_on": False, "zorder": 5, "gid": "cut"}
-                axes.plot(*([value] for value in spot), color=colour, linestyle="", **look)
+    ends = list(map(_interval, cells))
+    cut = ([low < span[0] for low, _ in ends], [high > span[1] for _, high in ends])
+    for edge, sign, leaves in zip(span, ("<", ">") if along == "x" else ("v", "^"), cut):
+        places = [place for place, leaving in zip(across, leaves) if leaving]
+        if places:
+            spots = ([edge] * len(places), places) if along == "x" else (places, [edge] * len(places))
+            look = {"c": [colour for colour, leaving in zip(colours, leaves) if leaving], "linewidths": 0}
+            axes.scatter(*spots, s=25, marker=sign, clip_on=False, zorder=5, gid="cut", **look)
 
 
 def _interval(cell: Cell) -> Span:

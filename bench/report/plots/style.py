@@ -4,6 +4,7 @@ Colours are those of Okabe and Ito (Color Universal Design, 2008), which readers
 Each colour comes with its own marker, line style, hatch or shade, so that figures can be read in greyscale, too.
 """
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -106,14 +108,33 @@ class Canvas:
 
     figure: Figure
     below: tuple[float, float]  # upper left corner of the legend below the panels, in parts of the figure
-    right: tuple[float, float]  # upper left corner of the legend at the right of the panels
+    right: tuple[float, float]  # upper left corner of the key at the right of the panels
+    height: float  # of the panels, in inches
 
-    def legend(self, handles: Sequence[Artist], *, at_right: bool = False, **look: Any) -> None:
-        """Adds a legend below the panels or at their right."""
-        corner = self.right if at_right else self.below
-        self.figure.legend(
-            handles=handles, loc="upper left", bbox_to_anchor=corner, borderaxespad=0, borderpad=0, **look
-        )
+    def legend(self, handles: Sequence[Artist], **look: Any) -> None:
+        """Adds a legend below the panels."""
+        place = {"loc": "upper left", "bbox_to_anchor": self.below, "borderaxespad": 0, "borderpad": 0}
+        self.figure.legend(handles=handles, **place, **look)
+
+    def sheet(self) -> Axes:
+        """Returns one panel without axes for pictures. Its coordinates are inches from the upper left corner.
+
+        Panels of their own for dozens of pictures would take seconds.
+        """
+        self.figure.set_layout_engine("none")
+        share = self.height / self.figure.get_figheight()
+        sheet = self.figure.add_axes((0, self.right[1] - share, 1, share))
+        sheet.set(xlim=(0, WIDTH), ylim=(self.height, 0), autoscale_on=False)
+        sheet.axis("off")
+        return sheet
+
+    def key(self, lines: Sequence[str], columns: int, width: float, size: float) -> None:
+        """Writes lines in columns of ``width`` inches at the right of the panels; a legend would take seconds."""
+        count = math.ceil(len(lines) / columns)
+        x, y = self.right
+        for column in range(columns):
+            text = "\n".join(lines[column * count : (column + 1) * count])
+            self.figure.text(x + column * width / WIDTH, y, text, fontsize=size, va="top", linespacing=1.4, gid="key")
 
 
 def canvas(
@@ -151,7 +172,7 @@ def canvas(
         for text, size, colour in lines:
             figure.text(EDGE / WIDTH, y / total, text, fontsize=size, color=colour, va="top")
             y -= size * LINE / 72
-    return Canvas(figure, (EDGE / WIDTH, share - 0.05 / total), (1 - right / WIDTH, (total - top) / total))
+    return Canvas(figure, (EDGE / WIDTH, share - 0.05 / total), (1 - right / WIDTH, (total - top) / total), height)
 
 
 def _height(lines: Sequence[tuple[str, float, str]]) -> float:
@@ -189,13 +210,15 @@ def wrap(text: str, width: float, size: float) -> list[str]:
 def shorten(text: str, width: float, size: float) -> str:
     """Returns the text on one line, shortened in its middle to ``width`` inches: names often differ in their ends."""
     text = " ".join(drawable(text).split())
-    if text_width(text, size) <= width:
+    whole = text_width(text, size)
+    if whole <= width:
         return text
-    low, high = 0, len(text)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if text_width(_ends(text, middle), size) <= width else (low, middle - 1)
-    return _ends(text, low)
+    count = int(len(text) * width / whole)  # near the end, because each measurement of a text takes a millisecond
+    while count > 0 and text_width(_ends(text, count), size) > width:
+        count -= 1
+    while count < len(text) and text_width(_ends(text, count + 1), size) <= width:
+        count += 1
+    return _ends(text, count)
 
 
 def _ends(text: str, count: int) -> str:
