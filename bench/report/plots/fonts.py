@@ -12,12 +12,14 @@ from functools import cache
 from itertools import groupby
 
 import matplotlib
+from fontTools import subset
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
 from bench.leaderboard.leaderboard import Leaderboard
 from bench.system.sanitize import INVISIBLE, harmless
 
 SHOWN = 10  # most characters that a message names
+LAYOUT_TABLES = ("GSUB", "GPOS", "GDEF", "BASE", "JSTF", "kern")
 JOINERS = "\u200c\u200d"  # invisible characters that scripts and emoji need
 _lacking: ContextVar[str] = ContextVar("lacking", default="")
 """Characters of the present figures that no font has."""
@@ -47,6 +49,20 @@ def fonts_for(texts: Iterable[str]) -> Iterator[None]:
             yield
     finally:
         _lacking.reset(before)
+
+
+@contextmanager
+def lean_fonts() -> Iterator[None]:
+    """Leaves out the tables of fonts that place and join glyphs: a PDF has them placed and joined already.
+
+    Reading these tables takes half of the time of a PDF, and matplotlib has no setting for it.
+    """
+    every = subset.Options._drop_tables_default
+    subset.Options._drop_tables_default = [*every, *LAYOUT_TABLES]
+    try:
+        yield
+    finally:
+        subset.Options._drop_tables_default = every
 
 
 def drawable(text: str) -> str:

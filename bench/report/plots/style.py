@@ -27,7 +27,7 @@ from matplotlib.textpath import text_to_path
 
 from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table, measured_memory
 from bench.records.memory import GIB, measure_of
-from bench.report.plots.fonts import drawable, replaced_in_words
+from bench.report.plots.fonts import drawable, lean_fonts, replaced_in_words
 from bench.scoring.metrics import METRICS
 from bench.system.files import write_whole
 
@@ -99,7 +99,8 @@ def save(figure: Figure, path: Path) -> None:
             draw = FigureCanvasSVG(figure).print_svg
         else:
             draw = FigureCanvasPdf(figure).print_pdf
-        write_whole(path, partial(draw, metadata=metadata))
+        with lean_fonts():
+            write_whole(path, partial(draw, metadata=metadata))
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def _height(lines: Sequence[tuple[str, float, str]]) -> float:
 
 def text_width(text: str, size: float) -> float:
     """Returns the width of a line of text in inches."""
-    return _text_width(text, size, tuple(matplotlib.rcParams["font.family"]))
+    return _text_width(drawable(text), size, tuple(matplotlib.rcParams["font.family"]))
 
 
 @lru_cache(maxsize=20_000)  # the figures of a report share their heading and names
