@@ -10,6 +10,8 @@ UNTESTED_SPAN = 0.01
 """Shortest axis of scores."""
 STEPS = 10
 """Shortest axis of memory, in steps or in noise of its measure."""
+LEAST_SHARE = 0.02
+"""Shortest axis of memory as a share of the largest mean."""
 
 
 def memory_noise_floor(table: Table) -> float | None:
@@ -38,11 +40,16 @@ def score_span(table: Table) -> float:
 
 
 def memory_span(table: Table) -> float:
-    """Returns the shortest axis of memory in bytes, by the steps and the noise of the measure and of the repeats."""
+    """Returns the shortest axis of memory in bytes, by the steps and the noise of the measure and of the repeats.
+
+    It is at least a fiftieth of the largest mean, also for an exact measure.
+    """
     if table.memory_measure is None:
         return 0.0
     measure = measure_of(table.memory_measure)
-    return max(STEPS * max(measure.step_bytes, measure.noise_bytes), memory_noise_floor(table) or 0)
+    means = [cell.mean for row in table.rows if (cell := measured_memory(row, table)) is not None]
+    least = LEAST_SHARE * max(means, default=0)
+    return max(STEPS * max(measure.step_bytes, measure.noise_bytes), memory_noise_floor(table) or 0, least)
 
 
 def unresolved(table: Table, floor: float) -> list[tuple[Row, Row]]:
