@@ -33,6 +33,11 @@ class Answer:
     def text(self) -> str:
         return " ".join(self.sentences)
 
+    @property
+    def claim(self) -> str:
+        """The text without its last sentence if that is the assumption about the error."""
+        return " ".join(self.sentences[: max(1, len(self.sentences) - 1)])
+
 
 def answer(
     ask: AskConfig,

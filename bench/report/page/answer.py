@@ -39,7 +39,7 @@ def verdict(table: Table, axes: Sequence[str]) -> tuple[str, str]:
         words = "Resolved." if all(resolved) else "Partly resolved."
     else:
         words = "Equivalent." if found.groups or found.ends_equivalent else "Not resolved."
-    return words, " ".join(found.sentences[:-1])
+    return words, found.claim
 
 
 def statistics(table: Table) -> list[str]:
