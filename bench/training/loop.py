@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bench.config.settings import LOSSES, TrainConfig, TransformConfig
 from bench.datasets import Data, Features, Split
+from bench.datasets.core.prefetch import batches
 from bench.datasets.core.transforms import flip, has_ignored, to_input, to_target
 from bench.training.checks import GradientCheck
 from bench.training.data_parallel import Share, check_processes_agree, distribute
@@ -63,6 +64,16 @@ class Resume(Protocol):
         """Stores the state if it is due."""
 
 
+class Meter(Protocol):
+    """Measures the training steps of each epoch, for example their energy (``bench.memory.energy``)."""
+
+    def start(self) -> None:
+        """Is called before the steps."""
+
+    def stop(self, images: int) -> None:
+        """Is called after the steps, which took this number of images."""
+
+
 @dataclass(frozen=True)
 class TrainResult:
     curve: tuple[Epoch, ...]
@@ -82,6 +93,7 @@ class _Setup:
     device: torch.device
     share: Share
     on_step: Callable[[], Any]
+    meter: Meter | None
 
 
 def train(
@@ -96,6 +108,7 @@ def train(
     on_step: Callable[[], Any] = lambda: None,
     resume: Resume | None = None,
     share: Share = Share(),
+    meter: Meter | None = None,
 ) -> TrainResult:
     """Trains the trainable parameters in place. Raises ``Diverged`` and ``CheckFailed``.
 
@@ -106,7 +119,7 @@ def train(
     """
     generator = torch.Generator().manual_seed(seed)
     gradients = GradientCheck(model)
-    setup = _Setup(distribute(model, share), data, config, transform, device, share, on_step)
+    setup = _Setup(distribute(model, share), data, config, transform, device, share, on_step, meter)
     optimiser = make_optimiser(model, config)
     lr_schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs, eta_min=config.min_lr)
     state = Training(model, optimiser, lr_schedule, generator, gradients, [])
@@ -131,15 +144,17 @@ def train(
 def _train_epoch(state: Training, setup: _Setup, number: int) -> float:
     """Takes the training steps of one epoch and returns their mean loss. Raises ``Diverged``."""
     data, config, share, device = setup.data.train, setup.config, setup.share, setup.device
+    if setup.meter:
+        setup.meter.start()
     started = time.perf_counter()
     state.model.train()
     total = torch.zeros((), device=device)
     finite_steps = torch.zeros(
         (), dtype=torch.int64, device=device
     )  # counted on the device, without a synchronisation in each step
-    batches = torch.randperm(len(data), generator=state.generator).split(config.batch_size)
-    for chosen in batches:
-        images, masks = flip(*data.batch(chosen.numpy(), device), setup.transform, state.generator)
+    order = torch.randperm(len(data), generator=state.generator).split(config.batch_size)
+    for images, masks, _ in batches(data, [chosen.numpy() for chosen in order], device):
+        images, masks = flip(images, masks, setup.transform, state.generator)
         state.optimiser.zero_grad(set_to_none=True)
         part = share.part(len(images))
         loss = batch_loss(setup.parallel_model, images[part], masks[part], config, setup.transform)
@@ -150,13 +165,15 @@ def _train_epoch(state: Training, setup: _Setup, number: int) -> float:
         total += loss.detach()
         finite_steps += total.isfinite()
         setup.on_step()
-    mean_loss = share.mean(total).item() / len(batches)
+    mean_loss = share.mean(total).item() / len(order)
     state.seconds += time.perf_counter() - started
+    if setup.meter:
+        setup.meter.stop(len(data))
     if not math.isfinite(mean_loss):
         batch = int(finite_steps) + 1
-        where = f"step {state.steps + batch}, batch {batch} of {len(batches)} in epoch {number} of {config.epochs}"
+        where = f"step {state.steps + batch}, batch {batch} of {len(order)} in epoch {number} of {config.epochs}"
         raise Diverged(f"the loss became {mean_loss} at {where}", state.steps + batch, state.curve)
-    state.steps += len(batches)
+    state.steps += len(order)
     state.images += len(data)
     return mean_loss
 
@@ -242,10 +259,9 @@ def validate(
     model.eval()
     loss = LOSSES.module(config.loss).loss
     total = torch.zeros((), device=device)
-    for start in range(0, len(split), config.batch_size):
-        chosen = np.arange(start, min(start + config.batch_size, len(split)))
-        images, masks = split.batch(chosen, device)
+    order = np.split(np.arange(len(split)), range(config.batch_size, len(split), config.batch_size))
+    for images, masks, _ in batches(split, order, device):
         logits = model(to_input(images, transform.normalisation))[0]
-        total += loss(logits, *_targets(masks, config)) * len(chosen)
+        total += loss(logits, *_targets(masks, config)) * len(masks)
         on_step()
     return total.item() / len(split)
