@@ -18,6 +18,7 @@ from bench.memory.budget import at_failure, clean_card, limit_allocator, over_bu
 from bench.memory.energy import Meter, energy_of
 from bench.memory.latency import latency
 from bench.memory.measure import MeasurementSpoiled, MemoryMonitor, conditions
+from bench.memory.tracked_step import TrackedStep
 from bench.records.memory import Memory
 from bench.records.outcome import Outcome
 from bench.records.provenance import provenance, with_inputs
@@ -25,10 +26,10 @@ from bench.records.record import CurvePoint, Timing, TrialRecord
 from bench.scoring import sample_predictions
 from bench.scoring.classes import score_classes
 from bench.scoring.evaluate import predict, timed
-from bench.scoring.metric import NotFinite, Scores
+from bench.scoring.metric_types import NotFinite, Scores
 from bench.scoring.metrics import columns_of, score
 from bench.scoring.workers import ScoringFailed, ScoringWorkers, scoring_workers
-from bench.system.device import device_of, float32_products
+from bench.system.device import device_of, float32_products, is_out_of_memory
 from bench.system.torch_settings import older_objects_are_kept, torch_settings
 from bench.training import feature_cache, trained_weights, training_state
 from bench.training.checks import CheckFailed, check_frozen, frozen_digests
@@ -39,6 +40,8 @@ from models.core.encoder_decoder import parameter_counts
 from models.core.registry import InvalidModel
 from models.core.weights import WeightsError
 
+TRAINING_IMAGES = 32
+"""Largest number of training images that are scored."""
 EXPLAINED = (CheckFailed, DataError, InvalidModel, MeasurementSpoiled, NotFinite, ScoringFailed, WeightsError)
 """Errors whose text is a complete explanation. The record of any other error holds its traceback."""
 
@@ -157,7 +160,7 @@ class _Trial:
         idle: measures the card until the model is on it.
         """
         config, outcome = self.config, self.outcome
-        data = DATASETS.build(config.dataset, config.transform)
+        data = DATASETS.build(config.drawn_dataset, config.transform)
         outcome.provenance = with_inputs(outcome.provenance, list(config.model.weight_files()), data)
         torch.manual_seed(config.seed)
         model = MODELS.build(config.model, config.transform.size, True)
@@ -181,7 +184,7 @@ class _Trial:
         config, checkpoints = self.config, self.checkpoints
         if not self.outcome.parameters["trainable"]:
             return _Trained(None, {}, None)
-        meter = Meter(monitor.energy)
+        tracked, meter = TrackedStep(), Meter(monitor.energy)
         with monitor.phase("training") as training:
             result = train(
                 inputs.trained_part,
@@ -192,41 +195,47 @@ class _Trial:
                 seed=config.seed,
                 on_epoch=self.on_epoch,
                 on_step=self.on_step,
+                observe=tracked if inputs.device.type == "cpu" else None,
                 resume=checkpoints,
                 share=self.share,
                 meter=meter,
             )
-        peaks = training[0]
+        peaks = measured = training[0].model_copy(update={"tensor_bytes": tracked.bytes})
         if checkpoints is not None:
             if checkpoints.resumed_from[-1:] == [config.train.epochs]:
-                peaks = checkpoints.memory  # this process had nothing left to train; an earlier one measured it
-            checkpoints.after_training(training[0])
+                peaks = checkpoints.memory  # an earlier process has trained and measured
+            checkpoints.after_training(measured)
         self.outcome.curve = _points(result.curve)
         return _Trained(result, {} if peaks is None else {"training": peaks}, meter)
 
     def _evaluate(self, inputs: _Inputs, trained: _Trained, monitor: MemoryMonitor, idle: Meter) -> None:
         """Scores validation and test splits, and measures memory, speed and energy of inference."""
         config, outcome, result = self.config, self.outcome, trained.result
-        data, its_data = inputs.data, inputs.its_data
+        device, data, its_data, trained_part = inputs.device, inputs.data, inputs.its_data, inputs.trained_part
         learnt = trained_weights.pack(inputs.model, config, inputs.frozen) if result else None
         spent: list[float] = []
         meter = Meter(monitor.energy)
-        with self._workers(data, inputs.device) as workers:
-            val = self._score(inputs, its_data.val, [], workers) if len(data.val) else None
+        with self._workers(data, device) as workers:
+            val = self._score(trained_part, its_data.val, device, [], workers) if len(data.val) else None
+            if result:
+                some = data.train.some(TRAINING_IMAGES)
+                outcome.train_scores = self._score(inputs.model, some, device, [], workers).overall
             with monitor.phase("evaluation") as evaluation:
                 meter.start()
-                tests = {name: self._score(inputs, split, spent, workers) for name, split in its_data.tests.items()}
+                tests = {}
+                for name, split in its_data.tests.items():
+                    tests[name] = self._score(trained_part, split, device, spent, workers)
                 meter.stop(sum(map(len, data.tests.values())))
 
         def predict_images(split: Split) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-            return self._predict(inputs.model, split, inputs.device)  # images, not cached features
+            return self._predict(inputs.model, split, device)  # images, not cached features
 
         first = next(iter(tests))
         samples = sample_predictions.take(data.tests[first], tests[first].images, predict_images, config.num_classes)
         changes = data.changed()
         if changes:
             raise DataError(["the data changed while the trial ran:", *changes])
-        one_image = latency(inputs.model, data.tests[first], config.transform, inputs.device)
+        one_image = latency(inputs.model, data.tests[first], config.transform, device)
         earlier = self.checkpoints.earlier_seconds if self.checkpoints else 0.0
         outcome.scores = tests[first].overall
         outcome.test_sets = {name: test.overall for name, test in tests.items()}
@@ -256,9 +265,11 @@ class _Trial:
         images = len(data.val) + sum(map(len, data.tests.values()))
         return scoring_workers(cores, images, self.config.train.batch_size if device.type == "cpu" else None)
 
-    def _score(self, inputs: _Inputs, split: Split, spent: list[float], workers: ScoringWorkers | None) -> Scores:
+    def _score(
+        self, model: nn.Module, split: Split, device: torch.device, spent: list[float], workers: ScoringWorkers | None
+    ) -> Scores:
         """Scores a split; appends the seconds of inference for each image to ``spent``."""
-        predictions = timed(self._predict(inputs.trained_part, split, inputs.device), spent, self.on_step)
+        predictions = timed(self._predict(model, split, device), spent, self.on_step)
         if self.config.num_classes > 1:
             return score_classes(predictions, self.config.num_classes)
         return (workers.score if workers else score)(predictions, self.config.protocol)
@@ -270,7 +281,7 @@ class _Trial:
         outcome.timing = Timing(
             train_seconds=None, train_images_per_second=None, inference_images_per_second=None, total_seconds=seconds
         )
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             reserved = reserved_bytes(self.config)
             outcome.status = "oom"
             outcome.error = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -283,8 +294,3 @@ class _Trial:
 
 def _points(curve: Iterable[Epoch]) -> list[CurvePoint]:
     return [CurvePoint(**dataclasses.asdict(epoch)) for epoch in curve]
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Recognises the errors of CUDA, of Python, and of torch's CPU allocator, which raises a ``RuntimeError``."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)

@@ -13,7 +13,7 @@ from bench.config.settings import ProtocolConfig, TransformConfig
 from bench.datasets import Split
 from bench.datasets.core.prefetch import batches
 from bench.datasets.core.transforms import to_input
-from bench.scoring.metric import NotFinite
+from bench.scoring.metric_types import NotFinite
 
 Item = TypeVar("Item")
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from bench.config.settings import ProtocolConfig
 from bench.scoring import metrics
-from bench.scoring.metric import Measured, Scores
+from bench.scoring.metric_types import Measured, Scores
 
 Triple = tuple[str, np.ndarray, np.ndarray]
 """Name, prediction and mask of an image."""

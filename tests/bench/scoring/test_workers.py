@@ -12,7 +12,7 @@ import pytest
 
 from bench.config.settings import ProtocolConfig
 from bench.scoring import workers
-from bench.scoring.metric import NotFinite
+from bench.scoring.metric_types import NotFinite
 from bench.scoring.metrics import score
 from bench.scoring.workers import AHEAD, ScoringFailed, scoring_workers
 from bench.trial import run_trial
@@ -156,13 +156,13 @@ def test_a_killed_trial_leaves_no_process(tmp_path):
 def test_a_trial_has_the_same_scores_with_workers(tiny_with, monkeypatch):
     steps, seen = [], []
     monkeypatch.setattr(workers, "FEWEST_IMAGES", 6)
-    plain = run_trial(tiny_with({}), threads=2)  # two validation and three test images
+    plain = run_trial(tiny_with({}), threads=2)  # two validation and three test images, beside eight of training
     submit = workers.ScoringWorkers._submit
     monkeypatch.setattr(workers.ScoringWorkers, "_submit", lambda *given: seen.append(1) or submit(*given))
     monkeypatch.setattr(workers, "FEWEST_IMAGES", 5)
     beside = run_trial(tiny_with({}), threads=2, on_step=lambda: steps.append(1))
-    assert len(seen) == 5, "the first trial has too few images for workers"
+    assert len(seen) == 13, "the first trial has too few images for workers"
     assert (beside.status, beside.scores, beside.val_scores) == (plain.status, plain.scores, plain.val_scores)
-    assert beside.image_scores == plain.image_scores and len(steps) == 2 + 1 + 5, (
+    assert beside.image_scores == plain.image_scores and len(steps) == 2 + 1 + 13, (
         "training, validation and each scored image go on"
     )
