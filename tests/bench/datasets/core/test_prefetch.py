@@ -1,5 +1,6 @@
 """Batches that are read ahead: the same ones in the same order, errors at their place, and no thread that is left."""
 
+import functools
 import threading
 import time
 
@@ -9,6 +10,7 @@ import torch
 
 from bench.datasets import DataError, Split
 from bench.datasets.core.prefetch import batches, read_ahead
+from bench.trial import run_trial
 
 CPU = torch.device("cpu")
 
@@ -83,3 +85,33 @@ def test_a_loop_that_fails_leaves_no_thread():
     while readers() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not readers()
+
+
+def test_a_trial_whose_batches_are_read_ahead_has_the_same_digits(monkeypatch, tiny_with):
+    config = tiny_with({"train.epochs": 2})
+    plain = run_trial(config)
+    used = []
+    for user in ("bench.training.loop", "bench.scoring.evaluate"):
+        read = functools.partial(batches, ahead=2)
+        monkeypatch.setattr(
+            f"{user}.batches", lambda *given, _read=read, **more: used.append(1) or _read(*given, **more)
+        )
+    ahead = run_trial(config)
+    assert used and (ahead.status, ahead.curve, ahead.scores) == ("ok", plain.curve, plain.scores)
+    assert ahead.image_scores == plain.image_scores and not readers()
+
+
+def test_a_trial_that_diverges_leaves_no_thread(monkeypatch, tiny_with):
+    monkeypatch.setattr("bench.training.loop.batches", functools.partial(batches, ahead=2))
+    assert run_trial(tiny_with({"train.epochs": 3, "train.lr": 1e30})).status == "diverged"
+    assert not readers()
+
+
+def test_a_file_that_is_gone_is_the_error_of_the_trial(monkeypatch, tiny_with):
+    def gone(split, i):
+        raise DataError(["masks/b.png: is gone"])
+
+    monkeypatch.setattr("bench.scoring.evaluate.batches", functools.partial(batches, ahead=2))
+    monkeypatch.setattr(Split, "ground_truth", gone)
+    record = run_trial(tiny_with({}))
+    assert (record.status, record.error) == ("error", "masks/b.png: is gone") and not readers()
