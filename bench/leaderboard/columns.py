@@ -111,6 +111,10 @@ def _cost_columns(table: Table) -> list[Column]:
     if _known(table, "timing.latency_seconds"):
         latency = _means("timing.latency_seconds", 1, 1e-3)
         found.append(Column("latency ms", latency, "cost", "lower", dropped=6))
+    for title, phase in (("J/train img", "train"), ("J/infer img", "inference")):
+        if _known(table, f"energy.{phase}_joules_per_image"):
+            joules = _means(f"energy.{phase}_joules_per_image", 2)
+            found.append(Column(title, joules, "cost", "lower", dropped=6))
     return found
 
 

@@ -87,6 +87,7 @@ def quantities(record: TrialRecord) -> dict[str, float]:
     sections |= {"val": record.val_scores, "train": record.train_scores, "parameters": record.parameters}
     if not behind_cache(record):
         sections["timing"] = record.timing.model_dump() if record.timing else None
+        sections["energy"] = record.energy.model_dump() if record.energy else None
         for phase, memory in (record.memory or {}).items():
             sections[phase] = memory.model_dump()
     found = {}

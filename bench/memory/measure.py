@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from bench.config.settings import MemoryConfig
+from bench.memory.energy import Reading
 from bench.memory.nvml import list_refused, nvml_missing
 from bench.records.memory import MEASURES, Memory, MemoryConditions, difference
 from bench.system.device import tf32_flags
@@ -151,6 +152,10 @@ class MemoryMonitor:
                 denied=denied,
             )
         )
+
+    def energy(self) -> Reading | None:
+        """Reads the card's counter of energy; ``None`` on a CPU."""
+        return Reading(**self._request("energy")) if self.device.type == "cuda" else None
 
     def series_table(self) -> dict[str, list]:
         """Returns readings of all phases so far as columns: phase, seconds since its start, bytes of each measure."""

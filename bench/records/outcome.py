@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from bench.config.trial import TrialConfig
+from bench.records.energy import Energy
 from bench.records.memory import Memory, MemoryConditions
 from bench.records.record import CurvePoint, FeatureCache, MemoryAtFailure, Provenance, Status, Timing, TrialRecord
 
@@ -22,6 +23,7 @@ class Outcome:
     memory_conditions: MemoryConditions | None = None
     memory_at_failure: MemoryAtFailure | None = None
     timing: Timing | None = None
+    energy: Energy | None = None
     parameters: dict[str, int] | None = None
     curve: list[CurvePoint] = field(default_factory=list)
     diverged_at_step: int | None = None

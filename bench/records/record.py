@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from bench.config.search import EarlyStoppingConfig
+from bench.records.energy import Energy
 from bench.records.memory import Memory, MemoryConditions
 from bench.records.tables import write_table
 from bench.system import parquet
@@ -141,6 +142,8 @@ class TrialRecord(Config):
     memory_at_failure: MemoryAtFailure | None = None
     """Memory at the time of the failure, for the statuses ``oom`` and ``over budget``."""
     timing: Timing | None = None
+    energy: Energy | None = None
+    """Energy of the card; ``None`` on a CPU and in older records."""
     parameters: dict[str, int] | None = None
     curve: list[CurvePoint] = []
     diverged_at_step: int | None = None

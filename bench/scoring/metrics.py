@@ -3,7 +3,7 @@
 Each protocol describes its own metrics and does the arithmetic of one image (``bench.scoring.protocols``).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -83,6 +83,16 @@ def collect(names: Sequence[str], measured: Sequence[Measured], protocol: Protoc
         overall[metric] = float(np.mean(of_images[metric]))
         images[metric] = [float(value) for value in of_images[metric]]
     return Scores(overall | entry.of_set(stacked), images)
+
+
+def columns_of(tests: Mapping[str, Scores]) -> dict[str, list]:
+    """Returns name, test set and metrics of every image, of all test sets one after the other."""
+    columns: dict[str, list] = {"name": [], "set": []}
+    for name, test in tests.items():
+        columns["set"] += [name] * len(test.images["name"])
+        for column, values in test.images.items():
+            columns.setdefault(column, []).extend(values)
+    return columns
 
 
 def main_metric(present: Iterable[str]) -> str | None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bench.config.settings import LOSSES, TrainConfig, TransformConfig
 from bench.datasets import Data, Features, Split
+from bench.datasets.core.prefetch import Batch, batches
 from bench.datasets.core.transforms import flip, has_ignored, to_input, to_target
 from bench.training.checks import GradientCheck
 from bench.training.data_parallel import Share, check_processes_agree, distribute
@@ -66,6 +67,16 @@ class Resume(Protocol):
         """Stores the state if it is due."""
 
 
+class Meter(Protocol):
+    """Measures the training steps of each epoch, for example their energy (``bench.memory.energy``)."""
+
+    def start(self) -> None:
+        """Is called before the steps."""
+
+    def stop(self, images: int) -> None:
+        """Is called after the steps, which took this number of images."""
+
+
 @dataclass(frozen=True)
 class TrainResult:
     curve: tuple[Epoch, ...]
@@ -90,6 +101,7 @@ class _Setup:
     share: Share
     on_step: Callable[[], Any]
     observe: Observe | None
+    meter: Meter | None
 
 
 def train(
@@ -105,6 +117,7 @@ def train(
     observe: Observe | None = None,
     resume: Resume | None = None,
     share: Share = Share(),
+    meter: Meter | None = None,
 ) -> TrainResult:
     """Trains the trainable parameters in place. Raises ``Diverged`` and ``CheckFailed``.
 
@@ -116,7 +129,7 @@ def train(
     """
     generator = torch.Generator().manual_seed(seed)
     gradients = GradientCheck(model)
-    setup = _Setup(distribute(model, share), data, config, transform, device, share, on_step, observe)
+    setup = _Setup(distribute(model, share), data, config, transform, device, share, on_step, observe, meter)
     optimiser = make_optimiser(model, config)
     lr_schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs, eta_min=config.min_lr)
     state = Training(model, optimiser, lr_schedule, generator, gradients, [])
@@ -141,29 +154,32 @@ def train(
 def _train_epoch(state: Training, setup: _Setup, number: int) -> float:
     """Takes the training steps of one epoch and returns their mean loss. Raises ``Diverged``."""
     data, share, device = setup.data.train, setup.share, setup.device
+    if setup.meter:
+        setup.meter.start()
     started = time.perf_counter()
     state.model.train()
     total = torch.zeros((), device=device)
     finite_steps = torch.zeros(
         (), dtype=torch.int64, device=device
     )  # counted on the device, without a synchronisation in each step
-    batches = torch.randperm(len(data), generator=state.generator).split(setup.config.batch_size)
-    for chosen in batches:
+    order = torch.randperm(len(data), generator=state.generator).split(setup.config.batch_size)
+    read = batches(data, [chosen.numpy() for chosen in order], device)
+    for chosen in order:
         state.optimiser.zero_grad(set_to_none=True)
         with _observed(state, setup, len(chosen)):
-            loss = _step(state, setup, chosen.numpy())
+            loss = _step(state, setup, next(read))
         total += loss
         finite_steps += total.isfinite()
         setup.on_step()
-    mean_loss = share.mean(total).item() / len(batches)
+    mean_loss = share.mean(total).item() / len(order)
     state.seconds += time.perf_counter() - started
+    if setup.meter:
+        setup.meter.stop(len(data))
     if not math.isfinite(mean_loss):
         batch = int(finite_steps) + 1
-        where = (
-            f"step {state.steps + batch}, batch {batch} of {len(batches)} in epoch {number} of {setup.config.epochs}"
-        )
+        where = f"step {state.steps + batch}, batch {batch} of {len(order)} in epoch {number} of {setup.config.epochs}"
         raise Diverged(f"the loss became {mean_loss} at {where}", state.steps + batch, state.curve)
-    state.steps += len(batches)
+    state.steps += len(order)
     state.images += len(data)
     return mean_loss
 
@@ -177,9 +193,9 @@ def _observed(state: Training, setup: _Setup, images: int) -> AbstractContextMan
     return setup.observe(state.model, state.optimiser)
 
 
-def _step(state: Training, setup: _Setup, chosen: np.ndarray) -> Tensor:
-    """Takes a training step on some pairs of the training split, and returns its loss."""
-    images, masks = flip(*setup.data.train.batch(chosen, setup.device), setup.transform, state.generator)
+def _step(state: Training, setup: _Setup, batch: Batch) -> Tensor:
+    """Takes a training step on a batch of the training split, and returns its loss."""
+    images, masks = flip(batch.images, batch.masks, setup.transform, state.generator)
     part = setup.share.part(len(images))
     loss = batch_loss(setup.parallel_model, images[part], masks[part], setup.config, setup.transform)
     loss = loss * setup.share.weight(len(images))
@@ -270,10 +286,9 @@ def validate(
     model.eval()
     loss = LOSSES.module(config.loss).loss
     total = torch.zeros((), device=device)
-    for start in range(0, len(split), config.batch_size):
-        chosen = np.arange(start, min(start + config.batch_size, len(split)))
-        images, masks = split.batch(chosen, device)
+    order = np.split(np.arange(len(split)), range(config.batch_size, len(split), config.batch_size))
+    for images, masks, _ in batches(split, order, device):
         logits = model(to_input(images, transform.normalisation))[0]
-        total += loss(logits, *_targets(masks, config)) * len(chosen)
+        total += loss(logits, *_targets(masks, config)) * len(masks)
         on_step()
     return total.item() / len(split)

@@ -146,6 +146,9 @@ class Monitor:
     def phase(self, name):
         yield []
 
+    def energy(self):
+        pass
+
 
 def test_a_budget_limits_the_allocator_and_an_oom_leaves_the_device_clean(monkeypatch, tiny_with):
     cuda = FakeCuda(monkeypatch, count=2, current=1)
