@@ -192,6 +192,9 @@ class _Trial:
                 peaks = checkpoints.memory  # this process had nothing left to train; an earlier one measured it
             checkpoints.after_training(training[0])
         self.outcome.curve = _points(result.curve)
+        if result.skipped:
+            text = "their gradients overflowed float16, so that they changed no weight"
+            self.outcome.notes.append(f"{result.skipped} of {result.steps} steps were skipped: {text}")
         return _Trained(result, {} if peaks is None else {"training": peaks})
 
     def _evaluate(self, inputs: _Inputs, trained: _Trained, monitor: MemoryMonitor) -> None:
@@ -227,6 +230,7 @@ class _Trial:
             inference_images_per_second=sum(map(len, data.tests.values())) / sum(spent),
             total_seconds=time.perf_counter() - self.started + earlier,
             latency_seconds=one_image,
+            compile_seconds=result.compile_seconds if result else None,
         )
 
     def _predict(

@@ -102,6 +102,8 @@ def _cost_columns(table: Table) -> list[Column]:
     if _known(table, "timing.latency_seconds"):
         latency = _means("timing.latency_seconds", 1, 1e-3)
         found.append(Column("latency ms", latency, "cost", "lower", dropped=6))
+    if _known(table, "timing.compile_seconds"):
+        found.append(Column("compile s", _means("timing.compile_seconds", 1), "cost", "lower", dropped=6))
     return found
 
 

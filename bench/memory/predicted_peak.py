@@ -91,7 +91,7 @@ def fake_step_memory(config: TrialConfig, *, cuda: bool, workspace_bytes: int = 
         model = _materialise(shape).train()
         images = torch.empty(batch, height, width, 3, dtype=torch.uint8)
         masks = torch.empty(batch, height, width, dtype=torch.uint8)
-        optimiser = make_optimiser(model, config.train, foreach=cuda)
+        optimiser = make_optimiser(model, config.train, fused=cuda)
         return follow_step(tracker, model, optimiser, images, masks, config)
 
 

@@ -15,7 +15,9 @@ from bench.config.settings import LOSSES, TrainConfig, TransformConfig
 from bench.datasets import Data, Features, Split
 from bench.datasets.core.transforms import flip, has_ignored, to_input, to_target
 from bench.training.checks import GradientCheck
+from bench.training.compiled import Compiled
 from bench.training.data_parallel import Share, check_processes_agree, distribute
+from bench.training.precision import SMALLEST_SCALE, MeanLoss, autocast, make_scaler, skipped_steps
 from models.core.encoder_decoder import layers_of, part_of
 
 
@@ -47,6 +49,8 @@ class Training:
     generator: torch.Generator
     """Draws the order of the images and their flips."""
     gradients: GradientCheck
+    scaler: torch.amp.GradScaler
+    """Scale of the loss; it is disabled unless the precision is float16."""
     curve: list[Epoch]
     steps: int = 0
     images: int = 0
@@ -68,7 +72,9 @@ class TrainResult:
     curve: tuple[Epoch, ...]
     steps: int
     images: int
-    seconds: float  # in training steps only, without validation
+    seconds: float  # in training steps only, without validation and compilation
+    skipped: int | None = None  # steps whose gradients overflowed; None unless the precision is float16
+    compile_seconds: float | None = None  # None without train.compile
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,7 @@ class _Setup:
     device: torch.device
     share: Share
     on_step: Callable[[], Any]
+    compiled: Compiled
 
 
 def train(
@@ -106,26 +113,45 @@ def train(
     """
     generator = torch.Generator().manual_seed(seed)
     gradients = GradientCheck(model)
-    setup = _Setup(distribute(model, share), data, config, transform, device, share, on_step)
+    parallel_model = distribute(model, share)
+    compiled = Compiled(model, config, share)
+    setup = _Setup(parallel_model, data, config, transform, device, share, on_step, compiled)
     optimiser = make_optimiser(model, config)
     lr_schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs, eta_min=config.min_lr)
-    state = Training(model, optimiser, lr_schedule, generator, gradients, [])
+    state = Training(model, optimiser, lr_schedule, generator, gradients, make_scaler(device, config.precision), [])
     if resume is not None:
         resume.restore(state)
         for epoch in state.curve:
             on_epoch(epoch)
-    for number in range(len(state.curve) + 1, config.epochs + 1):
-        train_loss = _train_epoch(state, setup, number)
-        val_loss = _validate_epoch(state, setup, number)
-        state.curve.append(Epoch(number, train_loss, val_loss, lr_schedule.get_last_lr()[0]))
-        lr_schedule.step()
-        on_epoch(state.curve[-1])
-        if resume is not None:
-            resume.after_epoch(state)
+    with compiled:
+        _compile(state, setup)
+        for number in range(len(state.curve) + 1, config.epochs + 1):
+            train_loss = _train_epoch(state, setup, number)
+            val_loss = _validate_epoch(state, setup, number)
+            state.curve.append(Epoch(number, train_loss, val_loss, lr_schedule.get_last_lr()[0]))
+            lr_schedule.step()
+            on_epoch(state.curve[-1])
+            if resume is not None:
+                resume.after_epoch(state)
     _check_finite(state)
     gradients.check()
     check_processes_agree(model, share)
-    return TrainResult(tuple(state.curve), state.steps, state.images, state.seconds)
+    skipped = skipped_steps(optimiser, state.steps) if state.scaler.is_enabled() else None
+    return TrainResult(tuple(state.curve), state.steps, state.images, state.seconds, skipped, compiled.seconds)
+
+
+def _compile(state: Training, setup: _Setup) -> None:
+    """Compiles with the first images, if ``train.compile`` asks for it and an epoch is left to train."""
+    if not setup.config.compile or len(state.curve) == setup.config.epochs:
+        return
+    state.model.train()
+    first = np.arange(min(setup.config.batch_size, len(setup.data.train)))
+    images, masks = setup.data.train.batch(first, setup.device)
+
+    def step(part: slice) -> None:
+        batch_loss(state.model, images[part], masks[part], setup.config, setup.transform).backward()
+
+    setup.compiled.warm_up(step, len(images))
 
 
 def _train_epoch(state: Training, setup: _Setup, number: int) -> float:
@@ -133,27 +159,30 @@ def _train_epoch(state: Training, setup: _Setup, number: int) -> float:
     data, config, share, device = setup.data.train, setup.config, setup.share, setup.device
     started = time.perf_counter()
     state.model.train()
-    total = torch.zeros((), device=device)
-    finite_steps = torch.zeros(
-        (), dtype=torch.int64, device=device
-    )  # counted on the device, without a synchronisation in each step
+    losses = MeanLoss(device, overflows=state.scaler.is_enabled())
     batches = torch.randperm(len(data), generator=state.generator).split(config.batch_size)
     for chosen in batches:
         images, masks = flip(*data.batch(chosen.numpy(), device), setup.transform, state.generator)
         state.optimiser.zero_grad(set_to_none=True)
-        part = share.part(len(images))
-        loss = batch_loss(setup.parallel_model, images[part], masks[part], config, setup.transform)
-        loss = loss * share.weight(len(images))
-        loss.backward()
+        loss = torch.zeros((), device=device)
+        for part, weight in share.micro_batches(len(images), config.accumulate):
+            with setup.compiled.for_images(part):
+                each = batch_loss(setup.parallel_model, images[part], masks[part], config, setup.transform) * weight
+                state.scaler.scale(each).backward()
+            loss += each.detach()
         state.gradients.update()
-        state.optimiser.step()
-        total += loss.detach()
-        finite_steps += total.isfinite()
+        state.scaler.step(state.optimiser)
+        state.scaler.update()
+        losses.add(loss)
         setup.on_step()
-    mean_loss = share.mean(total).item() / len(batches)
+    counted = losses.steps(len(batches))
+    mean_loss = share.mean(losses.total).item() / counted if counted else math.nan
     state.seconds += time.perf_counter() - started
+    if state.scaler.is_enabled() and state.scaler.get_scale() < SMALLEST_SCALE:
+        text = f"the gradients overflow float16 in every step, up to step {state.steps + len(batches)}"
+        raise Diverged(f"{text}. Set a lower train.lr or train.precision=float32", state.steps + 1, state.curve)
     if not math.isfinite(mean_loss):
-        batch = int(finite_steps) + 1
+        batch = int(losses.finite_steps) + 1
         where = f"step {state.steps + batch}, batch {batch} of {len(batches)} in epoch {number} of {config.epochs}"
         raise Diverged(f"the loss became {mean_loss} at {where}", state.steps + batch, state.curve)
     state.steps += len(batches)
@@ -189,7 +218,7 @@ def batch_loss(
 ) -> Tensor:
     """Computes the loss of a batch, images uint8 [B, H, W, 3] and masks [B, H, W]: the sum over all logits maps."""
     targets, counted = _targets(masks, config)
-    with torch.autocast(masks.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+    with autocast(masks.device.type, config.precision):
         outputs = model(to_input(images, transform.normalisation))
     loss = LOSSES.module(config.loss).loss
     return sum(loss(logits.float(), targets, counted) for logits in outputs)
@@ -204,9 +233,19 @@ def _targets(masks: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor | None]
     return targets * counted, counted.float()
 
 
-def make_optimiser(model: nn.Module, config: TrainConfig, foreach: bool | None = None) -> torch.optim.AdamW:
-    """Makes AdamW for the trainable parameters. ``foreach`` updates all tensors at once, torch's default on a GPU."""
-    return torch.optim.AdamW(_groups(model, config), lr=config.lr, weight_decay=config.weight_decay, foreach=foreach)
+def make_optimiser(
+    model: nn.Module, config: TrainConfig, foreach: bool | None = None, fused: bool | None = None
+) -> torch.optim.AdamW:
+    """Makes AdamW for the trainable parameters.
+
+    fused: one kernel updates all tensors without temporaries, by default on a GPU only; foreach: a kernel for each
+    operation does. Without either, as on a CPU, tensors are updated one after the other.
+    """
+    groups = _groups(model, config)
+    if fused is None and foreach is None:
+        fused = all(p.is_cuda for group in groups for p in group["params"]) or None
+    options = {"lr": config.lr, "weight_decay": config.weight_decay, "foreach": foreach, "fused": fused}
+    return torch.optim.AdamW(groups, **options)
 
 
 def _groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
