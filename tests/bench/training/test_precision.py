@@ -129,6 +129,7 @@ def test_adamw_is_fused_on_a_gpu_only(tiny):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no NVIDIA GPU")
 def test_on_a_card_adamw_is_fused_and_float16_trains(tiny_with):
     model = MODELS.build(tiny_with({}).model, 32, False).cuda()
     assert make_optimiser(model, tiny_with({}).train).defaults["fused"]
