@@ -34,4 +34,6 @@ def compiler(device: str) -> Iterator[Missing]:
         what = f"torch.compile needs a {language} compiler, and {' and '.join(filter(None, names))} are not in $PATH"
         yield Missing("package", "train.compile", what, f"install one (for example the package g++), {remedy}")
     if device == "cuda" and find_spec("triton") is None:
-        yield Missing("package", "train.compile", "the package triton is not installed", f"pip install triton, {remedy}")
+        yield Missing(
+            "package", "train.compile", "the package triton is not installed", f"pip install triton, {remedy}"
+        )

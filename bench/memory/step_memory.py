@@ -122,11 +122,12 @@ class Tracker(TorchDispatchMode):
         if storage.size:
             self.events.append((number, 0))
 
-    def step_memory(self, *, since: int = 0) -> StepMemory:
-        """Computes the peak among the events from number ``since`` on.
+    def peak(self, *, since: int = 0) -> int:
+        """Returns the largest sum of living storages, in bytes, among the events from number ``since`` on."""
+        return self._peak(since)[0]
 
-        All workspaces count from the start: in every step but the first they are already there.
-        """
+    def _peak(self, since: int) -> tuple[int, int]:
+        """Returns the peak without workspaces, in bytes, and the number of its event."""
         workspaces = set(self.workspaces.values())
         live = peak = 0
         peak_time = since
@@ -136,6 +137,15 @@ class Tracker(TorchDispatchMode):
             live += size if size else -self.storages[number].size
             if time >= since and live > peak:
                 peak, peak_time = live, time
+        return peak, peak_time
+
+    def step_memory(self, *, since: int = 0) -> StepMemory:
+        """Computes the peak among the events from number ``since`` on.
+
+        All workspaces count from the start: in every step but the first they are already there.
+        """
+        workspaces = set(self.workspaces.values())
+        _, peak_time = self._peak(since)
         parts = dict.fromkeys(PARTS, 0)
         parts["temporaries"] = sum(self.storages[number].size for number in workspaces)
         for number, storage in enumerate(self.storages):

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections import defaultdict
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,8 +17,8 @@ from bench.datasets.core.transforms import flip, has_ignored, to_input, to_targe
 from bench.training.checks import GradientCheck
 from bench.training.compiled import Compiled
 from bench.training.data_parallel import Share, check_processes_agree, distribute
+from bench.training.optimiser import make_optimiser
 from bench.training.precision import SMALLEST_SCALE, MeanLoss, autocast, make_scaler, skipped_steps
-from models.core.encoder_decoder import layers_of, part_of
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Training:
     steps: int = 0
     images: int = 0
     seconds: float = 0.0
+    observed: bool = False
+    """Whether this process has observed a step."""
 
 
 class Resume(Protocol):
@@ -76,6 +78,26 @@ class TrainResult:
     skipped: int | None = None  # steps whose gradients overflowed; None unless the precision is float16
     compile_seconds: float | None = None  # None without train.compile
 
+    @property
+    def timing(self) -> dict[str, float | None]:
+        """The fields of ``bench.records.record.Timing`` that training decides."""
+        speed = self.images / self.seconds
+        return {
+            "train_seconds": self.seconds,
+            "train_images_per_second": speed,
+            "compile_seconds": self.compile_seconds,
+        }
+
+    @property
+    def notes(self) -> list[str]:
+        """Notes for the readers of the record."""
+        why = "their gradients overflowed float16, so that they changed no weight"
+        return [f"{self.skipped} of {self.steps} steps were skipped: {why}"] if self.skipped else []
+
+
+Observe = Callable[[nn.Module, torch.optim.Optimizer], AbstractContextManager]
+"""Returns a context in which one training step of the model runs; it may not change the step."""
+
 
 @dataclass(frozen=True)
 class _Setup:
@@ -88,6 +110,7 @@ class _Setup:
     device: torch.device
     share: Share
     on_step: Callable[[], Any]
+    observe: Observe | None
     compiled: Compiled
 
 
@@ -101,6 +124,7 @@ def train(
     seed: int,
     on_epoch: Callable[[Epoch], Any] = lambda epoch: None,
     on_step: Callable[[], Any] = lambda: None,
+    observe: Observe | None = None,
     resume: Resume | None = None,
     share: Share = Share(),
 ) -> TrainResult:
@@ -108,14 +132,15 @@ def train(
 
     Order and flips come from a generator of their own on the CPU. Two models with the same seed therefore get the same
     batches, and so do a GPU and a CPU. ``on_epoch`` is called for the epochs before a resumption, too. ``on_step`` is
-    called after every batch, also in validation, to show progress. Several processes, each with its ``share``, train
-    the same model together; only the first one uses the validation split.
+    called after every batch, also in validation, to show progress. ``observe`` gets the first step of a whole batch in
+    which the optimiser's moments exist, unless it is compiled. Several processes, each with its ``share``, train the same model together;
+    only the first one uses the validation split.
     """
     generator = torch.Generator().manual_seed(seed)
     gradients = GradientCheck(model)
     parallel_model = distribute(model, share)
     compiled = Compiled(model, config, share)
-    setup = _Setup(parallel_model, data, config, transform, device, share, on_step, compiled)
+    setup = _Setup(parallel_model, data, config, transform, device, share, on_step, observe, compiled)
     optimiser = make_optimiser(model, config)
     lr_schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs, eta_min=config.min_lr)
     state = Training(model, optimiser, lr_schedule, generator, gradients, make_scaler(device, config.precision), [])
@@ -156,23 +181,15 @@ def _compile(state: Training, setup: _Setup) -> None:
 
 def _train_epoch(state: Training, setup: _Setup, number: int) -> float:
     """Takes the training steps of one epoch and returns their mean loss. Raises ``Diverged``."""
-    data, config, share, device = setup.data.train, setup.config, setup.share, setup.device
+    data, share, device = setup.data.train, setup.share, setup.device
     started = time.perf_counter()
     state.model.train()
     losses = MeanLoss(device, overflows=state.scaler.is_enabled())
-    batches = torch.randperm(len(data), generator=state.generator).split(config.batch_size)
+    batches = torch.randperm(len(data), generator=state.generator).split(setup.config.batch_size)
     for chosen in batches:
-        images, masks = flip(*data.batch(chosen.numpy(), device), setup.transform, state.generator)
         state.optimiser.zero_grad(set_to_none=True)
-        loss = torch.zeros((), device=device)
-        for part, weight in share.micro_batches(len(images), config.accumulate):
-            with setup.compiled.for_images(part):
-                each = batch_loss(setup.parallel_model, images[part], masks[part], config, setup.transform) * weight
-                state.scaler.scale(each).backward()
-            loss += each.detach()
-        state.gradients.update()
-        state.scaler.step(state.optimiser)
-        state.scaler.update()
+        with _observed(state, setup, len(chosen)):
+            loss = _step(state, setup, chosen.numpy())
         losses.add(loss)
         setup.on_step()
     counted = losses.steps(len(batches))
@@ -183,11 +200,37 @@ def _train_epoch(state: Training, setup: _Setup, number: int) -> float:
         raise Diverged(f"{text}. Set a lower train.lr or train.precision=float32", state.steps + 1, state.curve)
     if not math.isfinite(mean_loss):
         batch = int(losses.finite_steps) + 1
-        where = f"step {state.steps + batch}, batch {batch} of {len(batches)} in epoch {number} of {config.epochs}"
+        where = (
+            f"step {state.steps + batch}, batch {batch} of {len(batches)} in epoch {number} of {setup.config.epochs}"
+        )
         raise Diverged(f"the loss became {mean_loss} at {where}", state.steps + batch, state.curve)
     state.steps += len(batches)
     state.images += len(data)
     return mean_loss
+
+
+def _observed(state: Training, setup: _Setup, images: int) -> AbstractContextManager:
+    """Returns the context of a step: ``observe``, once, in a step as all others but the first and the last are."""
+    usual = state.optimiser.state and images == min(setup.config.batch_size, len(setup.data.train))
+    if setup.observe is None or state.observed or setup.config.compile or not usual:
+        return nullcontext()
+    state.observed = True
+    return setup.observe(state.model, state.optimiser)
+
+
+def _step(state: Training, setup: _Setup, chosen: np.ndarray) -> Tensor:
+    """Takes a training step on some pairs of the training split, and returns its loss."""
+    images, masks = flip(*setup.data.train.batch(chosen, setup.device), setup.transform, state.generator)
+    total = torch.zeros((), device=setup.device)
+    for part, weight in setup.share.micro_batches(len(images), setup.config.accumulate):
+        with setup.compiled.for_images(part):
+            loss = batch_loss(setup.parallel_model, images[part], masks[part], setup.config, setup.transform) * weight
+            state.scaler.scale(loss).backward()
+        total += loss.detach()
+    state.gradients.update()
+    state.scaler.step(state.optimiser)
+    state.scaler.update()
+    return total
 
 
 def _validate_epoch(state: Training, setup: _Setup, number: int) -> float | None:
@@ -231,41 +274,6 @@ def _targets(masks: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor | None]
         return targets, None
     counted = targets >= 0
     return targets * counted, counted.float()
-
-
-def make_optimiser(
-    model: nn.Module, config: TrainConfig, foreach: bool | None = None, fused: bool | None = None
-) -> torch.optim.AdamW:
-    """Makes AdamW for the trainable parameters.
-
-    fused: one kernel updates all tensors without temporaries, by default on a GPU only; foreach: a kernel for each
-    operation does. Without either, as on a CPU, tensors are updated one after the other.
-    """
-    groups = _groups(model, config)
-    if fused is None and foreach is None:
-        fused = all(p.is_cuda for group in groups for p in group["params"]) or None
-    options = {"lr": config.lr, "weight_decay": config.weight_decay, "foreach": foreach, "fused": fused}
-    return torch.optim.AdamW(groups, **options)
-
-
-def _groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Groups the trainable parameters: first those of adapters, decoder and other new parts, then the encoder's own."""
-    new, tuned = [], []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            group = tuned if part_of(name) == "encoder" else new
-            group.append(parameter)
-    if config.layer_decay == 1:
-        layers = {0: tuned}
-    else:
-        layers = defaultdict(list)
-        for parameter, distance in layers_of(model):
-            layers[distance].append(parameter)
-    rate = config.lr * config.encoder_lr_scale
-    groups = [{"params": new}]
-    for distance in sorted(layers):
-        groups.append({"params": layers[distance], "lr": rate * config.layer_decay**distance})
-    return [group for group in groups if group["params"]]
 
 
 @torch.no_grad()

@@ -46,6 +46,7 @@ CODE = (
     "bench/training/data_parallel.py",
     "bench/training/training_state.py",
     "bench/training/loop.py",
+    "bench/training/optimiser.py",
     "bench/training/compiled.py",
     "bench/training/precision.py",
 )

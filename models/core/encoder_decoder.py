@@ -16,8 +16,8 @@ from models.core.frozen import Storage, StoredLinear, store_frozen
 from models.core.names import Names, renamed
 from models.core.paths import expanded, given_by
 from models.core.placement import Placement, resolve
-from models.core.registry import InvalidModel, Missing, Registry
 from models.core.registry import Config as Base
+from models.core.registry import InvalidModel, Missing, Registry
 
 ENCODERS = Registry("models.encoders", "encoder")
 ADAPTERS = Registry("models.adapters", "adapter")

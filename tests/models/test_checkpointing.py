@@ -17,7 +17,11 @@ SMALL = {"name": "sam3_vit_tiny", "weights": "random", "depth": 4, "dim": 16, "g
 
 
 def model_of(checkpointing, encoder=SMALL, size=32):
-    settings = {"name": "sam3_unet", "encoder": {**encoder, "checkpointing": checkpointing}, "decoder": {"name": "linear"}}
+    settings = {
+        "name": "sam3_unet",
+        "encoder": {**encoder, "checkpointing": checkpointing},
+        "decoder": {"name": "linear"},
+    }
     torch.manual_seed(0)
     return MODELS.build(MODELS.parse(settings), size, False).train()
 

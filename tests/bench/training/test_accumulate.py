@@ -12,7 +12,14 @@ from models import MODELS
 
 NO_BATCH_NORM = {
     "name": "sam3_unet",
-    "encoder": {"name": "sam3_vit_tiny", "weights": "random", "depth": 2, "dim": 16, "global_blocks": [1], "drop_path": 0},
+    "encoder": {
+        "name": "sam3_vit_tiny",
+        "weights": "random",
+        "depth": 2,
+        "dim": 16,
+        "global_blocks": [1],
+        "drop_path": 0,
+    },
     "decoder": {"name": "linear"},
 }
 

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from bench.config.settings import TrainConfig
-from bench.training.loop import _groups
+from bench.training.optimiser import parameter_groups
 from bench.trial import run_trial
 from models import MODELS
 from models.core.encoder_decoder import part_of
@@ -21,7 +21,7 @@ def rates(train, **changes):
     model = MODELS.build(MODELS.parse({**TINY, **changes}), 32, False)
     config = TrainConfig(**train)
     names = {id(p): n for n, p in model.named_parameters()}
-    groups = _groups(model, config)
+    groups = parameter_groups(model, config)
     found = {names[id(p)]: group.get("lr", config.lr) for group in groups for p in group["params"]}
     assert len(found) == sum(len(g["params"]) for g in groups) == sum(p.requires_grad for p in model.parameters())
     assert "lr" not in groups[0]  # the curve shows the first group's rate

@@ -8,7 +8,8 @@ from torch import nn
 from bench.config import lacking
 from bench.config.trial import DATASETS
 from bench.training import loop
-from bench.training.loop import Diverged, make_optimiser, train
+from bench.training.loop import Diverged, train
+from bench.training.optimiser import make_optimiser
 from bench.training.precision import make_scaler, skipped_steps
 from bench.training.training_state import TrainingStates
 from bench.trial import run_trial
