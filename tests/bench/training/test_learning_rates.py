@@ -50,7 +50,7 @@ def test_nothing_tuned_is_one_group_and_a_network_without_encoder_too():
     assert set(rates({"lr": 1e-2, "layer_decay": 0.5}).values()) == {1e-2}
     assert set(rates({"lr": 1e-2, "layer_decay": 0.5}, adapter={"placement": "none"}).values()) == {1e-2}
     model = MODELS.build(MODELS.parse({"name": "unet", "width": 2}), 32, False)
-    assert len(_groups(model, TrainConfig(layer_decay=0.5))) == 1
+    assert len(parameter_groups(model, TrainConfig(layer_decay=0.5))) == 1
 
 
 @pytest.mark.parametrize("value", [0, -0.5, 1.01])
