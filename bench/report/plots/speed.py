@@ -8,6 +8,7 @@ from bench.config import paths
 from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table
 from bench.leaderboard.results import Results
 from bench.report.plots.labels import label
+from bench.report.plots.spans import limits, spread_in_words
 from bench.report.plots.style import (
     BLACK,
     GREY,
@@ -15,12 +16,10 @@ from bench.report.plots.style import (
     canvas,
     house_style,
     lay_out,
-    limits,
     memory_in_gib,
     memory_label,
     row_name,
     shorten,
-    spread_in_words,
 )
 
 HEIGHT = 3.4
