@@ -42,6 +42,7 @@ from models.core.weights import WeightsError
 
 TRAINING_IMAGES = 32
 """Largest number of training images that are scored."""
+UNTRAINED = {"train_seconds": None, "train_images_per_second": None}
 EXPLAINED = (CheckFailed, DataError, InvalidModel, MeasurementSpoiled, NotFinite, ScoringFailed, WeightsError)
 """Errors whose text is a complete explanation. The record of any other error holds its traceback."""
 
@@ -206,6 +207,7 @@ class _Trial:
                 peaks = checkpoints.memory  # an earlier process has trained and measured
             checkpoints.after_training(measured)
         self.outcome.curve = _points(result.curve)
+        self.outcome.notes += result.notes
         return _Trained(result, {} if peaks is None else {"training": peaks}, meter)
 
     def _evaluate(self, inputs: _Inputs, trained: _Trained, monitor: MemoryMonitor, idle: Meter) -> None:
@@ -246,8 +248,7 @@ class _Trial:
         outcome.energy = energy_of(idle, trained.energy, meter, outcome.memory, self.share.of)
         outcome.memory_series, outcome.samples = monitor.series_table(), samples
         outcome.timing = Timing(
-            train_seconds=result.seconds if result else None,
-            train_images_per_second=result.images / result.seconds if result else None,
+            **(result.timing if result else UNTRAINED),
             inference_images_per_second=sum(map(len, data.tests.values())) / sum(spent),
             total_seconds=time.perf_counter() - self.started + earlier,
             latency_seconds=one_image,
@@ -278,9 +279,7 @@ class _Trial:
         """Notes an error as out of memory, or with all that explains it."""
         outcome = self.outcome
         seconds = time.perf_counter() - self.started
-        outcome.timing = Timing(
-            train_seconds=None, train_images_per_second=None, inference_images_per_second=None, total_seconds=seconds
-        )
+        outcome.timing = Timing(**UNTRAINED, inference_images_per_second=None, total_seconds=seconds)
         if is_out_of_memory(error):
             reserved = reserved_bytes(self.config)
             outcome.status = "oom"

@@ -29,7 +29,7 @@ class MeasurementSpoiled(Exception):
     """Memory cannot be measured, or would include memory of other processes."""
 
 
-def conditions(device: torch.device, precision: str, checkpointing: bool | None) -> MemoryConditions:
+def conditions(device: torch.device, precision: str, checkpointing: bool | int | None) -> MemoryConditions:
     """Reads the settings of this process on which memory depends."""
     on_gpu = device.type == "cuda"
     kinds = ("flash", "mem_efficient", "math", "cudnn")
@@ -43,6 +43,7 @@ def conditions(device: torch.device, precision: str, checkpointing: bool | None)
         tf32_cudnn=tf32_flags()[1] if on_gpu else None,
         allocator=torch.cuda.get_allocator_backend() if on_gpu else None,
         allocator_settings=settings,
+        fused_optimiser=on_gpu,
     )
 
 

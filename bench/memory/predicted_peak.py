@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from bench.config.trial import TrialConfig
 from bench.memory.card_generations import DEFAULT, Generation
 from bench.memory.step_memory import StepMemory, Tracker, follow_step
-from bench.training.loop import make_optimiser
+from bench.training.optimiser import make_optimiser
 from models.core.size import height_width
 from models.core.skeleton import skeleton
 
@@ -99,7 +99,7 @@ def fake_step_memory(config: TrialConfig, *, cuda: bool, workspace_bytes: int = 
         model = _materialise(shape).train()
         images = torch.empty(batch, height, width, 3, dtype=torch.uint8)
         masks = torch.empty(batch, height, width, dtype=torch.uint8)
-        optimiser = make_optimiser(model, config.train, foreach=cuda)
+        optimiser = make_optimiser(model, config.train, fused=cuda)
         return follow_step(tracker, model, optimiser, images, masks, config)
 
 

@@ -21,7 +21,8 @@ from torch.utils._pytree import tree_leaves
 from bench.config.trial import TrialConfig
 from bench.datasets.core.transforms import flip
 from bench.memory.allocator import reserved_bytes, rounded
-from bench.training.loop import batch_loss
+from bench.training.batch_loss import batch_loss
+from bench.training.data_parallel import Share
 
 PARTS = ("frozen", "trainable", "gradients", "optimiser", "activations", "temporaries")
 """Parts of the peak, in the order in which they are shown."""
@@ -192,12 +193,14 @@ def follow_step(
         for value in state.values():
             tracker.track(value, "optimiser")
     start = len(tracker.events)
-    tracker.enter("forward")
+    tracker.enter("forward")  # flips belong to it
     draws = torch.Generator().manual_seed(0)
     images, masks = flip(images.clone(), masks.clone(), config.transform, draws)
-    loss = batch_loss(model, images, masks, config.train, config.transform)
-    tracker.enter("backward")
-    loss.backward()
+    for part, weight in Share().micro_batches(len(images), config.train.accumulate):
+        tracker.enter("forward")
+        loss = batch_loss(model, images[part], masks[part], config.train, config.transform) * weight
+        tracker.enter("backward")
+        loss.backward()
     for parameter in trainable:
         if parameter.grad is not None:
             tracker.track(parameter.grad, "gradients")

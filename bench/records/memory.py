@@ -141,8 +141,9 @@ def difference(a: int | None, b: int | None) -> int | None:
 class MemoryConditions(Config):
     """Settings of the trial's process on which memory depends. ``None`` means that a setting does not apply."""
 
-    activation_checkpointing: bool | None
-    """Activation checkpointing of the encoder; ``None`` for a model without this setting."""
+    activation_checkpointing: bool | int | None
+    """Activation checkpointing of the encoder: of all blocks, or of the first N; ``None`` for a model without this
+    setting."""
     precision: str
     attention_backends: list[str]
     """Kernels that torch could choose for scaled_dot_product_attention."""
@@ -154,3 +155,5 @@ class MemoryConditions(Config):
     allocator: str | None
     allocator_settings: str | None
     """$PYTORCH_ALLOC_CONF, or its older name $PYTORCH_CUDA_ALLOC_CONF."""
+    fused_optimiser: bool | None = None
+    """Whether one kernel updated all trained weights, as on every GPU; ``None`` in older records."""

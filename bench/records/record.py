@@ -32,6 +32,9 @@ class Timing(Config):
     total_seconds: float
     latency_seconds: float | None = None
     """Median duration of a forward pass of one image at batch 1 (``bench.memory.latency``)."""
+    compile_seconds: float | None = None
+    """Duration of compilation, which is not part of ``train_seconds``; of the last part if training resumed. ``None``
+    without ``train.compile``."""
 
 
 class CurvePoint(Config):

@@ -37,7 +37,8 @@ from bench.system.device import device_of, float32_products
 from bench.system.files import TargetError, check_targets, write_whole
 from bench.system.sanitize import harmless
 from bench.tools.upstream import UPSTREAM, check_upstream, upstream_network
-from bench.training.loop import batch_loss, make_optimiser
+from bench.training.batch_loss import batch_loss
+from bench.training.optimiser import make_optimiser
 from models import MODELS
 from models.core.paths import expanded
 from models.core.registry import Config

@@ -52,6 +52,10 @@ def statistics(table: Table) -> list[str]:
     return [f"{table.answer.sentences[-1]} {pairs}"]
 
 
+SHOWN_BYTES = 2**20 / 20
+"""Smallest difference of memory that is not 0.0 MiB in a text."""
+
+
 def memory(table: Table, axes: Sequence[str]) -> list[str]:
     """Returns a sentence about the least memory, the front, and the differences of memory that repeats resolve."""
     rows = [row for row in table.rows if measured_memory(row, table)]
@@ -67,6 +71,8 @@ def memory(table: Table, axes: Sequence[str]) -> list[str]:
     if floor is None:
         return [f"{text} Without repeats it is unknown which differences of memory are noise."]
     near = unresolved(table, floor)
+    if floor < SHOWN_BYTES and not near:
+        return [text]  # the repeats agree in all digits that are shown
     pairs = "; ".join(f"{name(a.labels, axes)} and {name(b.labels, axes)}" for a, b in near[:NAMED]) or "none here"
     more = f"; and {len(near) - NAMED} more pairs" if len(near) > NAMED else ""
     return [f"{text} Neighbours closer than {floor / 2**20:.1f} MiB are not resolved by the repeats: {pairs}{more}."]

@@ -16,14 +16,7 @@ from bench.leaderboard.results import Results
 from bench.records.memory import GIB
 from bench.records.record import TrialRecord
 from bench.report.plots.fonts import drawable
-from bench.report.plots.spans import (
-    SPEED_SHARE,
-    Span,
-    is_cut,
-    limits,
-    mark_cuts,
-    spread_in_words,
-)
+from bench.report.plots.spans import SPEED_SHARE, Span, is_cut, limits, mark_cuts, spread_in_words
 from bench.report.plots.style import (
     Canvas,
     accuracy,

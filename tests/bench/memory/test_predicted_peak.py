@@ -10,7 +10,8 @@ from bench.config.trial import TrialConfig, with_value
 from bench.datasets.core.transforms import flip
 from bench.memory.predicted_peak import Unpredictable, fake_step_memory, predict_peak
 from bench.memory.step_memory import PARTS, Tracker, follow_step
-from bench.training.loop import batch_loss, make_optimiser
+from bench.training.batch_loss import batch_loss
+from bench.training.optimiser import make_optimiser
 from models import MODELS
 
 GIB = 2**30

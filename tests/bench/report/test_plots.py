@@ -59,6 +59,16 @@ def assert_readable(figure):
 LONG = "an uncommonly long name with a $ and a % in it, number"
 
 
+def test_speed_against_memory_is_drawn_for_sweeps_that_trade_one_for_the_other(tiny):
+    ranks = sweep_of(tiny, Axis.over("model.adapter.rank", {"1": 1, "2": 2}))
+    results = results_of(ranks, spread(expand(ranks)))
+    assert "speed_memory" not in plots.figures(results, results.board())
+    blocks = sweep_of(tiny, Axis.over("model.encoder.checkpointing", {"none": False, "two": 2, "all": True}))
+    results = results_of(blocks, spread(expand(blocks)))
+    figure = plots.figures(results, results.board())["speed_memory"]
+    assert {"none", "two", "all"} <= {text.get_text() for text in figure.axes[0].texts}
+
+
 def crowd(tiny, count, words=LONG):
     axis = Axis.over("model.adapter.rank", {f"{words} {r}": r for r in range(1, count + 1)})
     return sweep_of(tiny, axis, question="Does anything overlap " + "when a question goes on and on " * 5 + "?")
