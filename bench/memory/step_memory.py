@@ -121,10 +121,12 @@ class Tracker(TorchDispatchMode):
         if storage.size:
             self.events.append((number, 0))
 
-    def step_memory(self, *, since: int = 0) -> StepMemory:
+    def step_memory(self, *, since: int = 0, built: int | None = None) -> StepMemory:
         """Computes the peak among the events from number ``since`` on.
 
-        All workspaces count from the start: in every step but the first they are already there.
+        All workspaces count from the start: in every step but the first they are already there. ``built`` is the
+        number of events after which model and batch exist; what lies between ``built`` and ``since`` creates the
+        optimiser's moments.
         """
         workspaces = set(self.workspaces.values())
         live = peak = 0
@@ -143,7 +145,32 @@ class Tracker(TorchDispatchMode):
             if storage.allocated <= peak_time and (storage.released is None or storage.released > peak_time):
                 parts[storage.part or self._part(storage)] += storage.size
         phase = [name for start, name in self.phases if start <= peak_time][-1]
-        return StepMemory(parts, phase, reserved_bytes(self.events), len(workspaces))
+        return StepMemory(parts, phase, reserved_bytes(self._in_order(built, since)), len(workspaces))
+
+    def _in_order(self, built: int | None, since: int) -> list[tuple[int, int]]:
+        """Returns the events in the order of a training run: a step without moments, the moments, and another step.
+
+        Reserved memory depends on this order: moments that come after the first step lie in segments which that step
+        took for its activations.
+        """
+        if built is None:
+            return self.events
+        model, moments, step = self.events[:built], self.events[built:since], self.events[since:]
+        count = len(self.storages)
+        first, living = [], set()
+        kept = {*self.workspaces.values(), *(number for number, size in model if size)}
+        for number, size in step:
+            again = number if number in kept else number + count  # a storage of its own in the first step
+            if size:
+                living.add(again)
+            elif again in living:
+                living.remove(again)
+            else:
+                continue  # a tensor from before the step; the second step releases it
+            first.append((again, size))
+        first += [(number, 0) for number in sorted(living - kept)]
+        second = [(number, size) for number, size in step if number not in self.workspaces.values()]
+        return [*model, *first, *moments, *second]
 
     def _part(self, storage: _Storage) -> str:
         """Classifies a storage: one of the forward pass, or its recomputation, that lives in the backward pass is an
@@ -174,6 +201,7 @@ def follow_step(
         tracker.track(parameter, "trainable" if parameter.requires_grad else "frozen")
     for buffer in model.buffers():
         tracker.track(buffer, "frozen")
+    built = len(tracker.events)
     for parameter in trainable:
         parameter.grad = torch.zeros_like(parameter)
     optimiser.step()
@@ -193,4 +221,4 @@ def follow_step(
             tracker.track(parameter.grad, "gradients")
     tracker.enter("optimiser")
     optimiser.step()
-    return tracker.step_memory(since=start)
+    return tracker.step_memory(since=start, built=built)
