@@ -10,7 +10,9 @@ The forward pass runs in one thread, the backward pass with its recomputation in
 
 import weakref
 from bisect import bisect_left
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from bench.config.trial import TrialConfig
 from bench.datasets.core.transforms import flip
-from bench.memory.allocator import reserved_bytes, rounded
+from bench.memory.allocator import replay, rounded
 from bench.training.loop import batch_loss
 
 PARTS = ("frozen", "trainable", "gradients", "optimiser", "activations", "temporaries")
@@ -48,6 +50,8 @@ class StepMemory:
     peak_phase: str  # forward, backward or optimiser
     reserved: int  # by the CUDA allocator, at the end
     handles: int = 0  # number of cuBLAS handles: 0, 1 or 2
+    requested: int | None = None  # highest sum of the sizes of living tensors, without the allocator's unsplit rests
+    held: dict[int, int] = field(default_factory=dict)  # bytes by the number of the storage, at the peak
 
     @property
     def allocated(self) -> int:
@@ -60,6 +64,7 @@ class Tracker(TorchDispatchMode):
     def __init__(self, *, cuda: bool, workspace_bytes: int = 0) -> None:
         """workspace_bytes: of a cuBLAS handle. Workspaces count as temporaries and are never released."""
         super().__init__()
+        self.cuda = cuda
         self.size_of = rounded if cuda else int
         self.workspace_bytes = workspace_bytes
         self.workspaces: dict[str, int] = {}  # number of the storage, by pass: forward, backward
@@ -124,53 +129,52 @@ class Tracker(TorchDispatchMode):
     def step_memory(self, *, since: int = 0, built: int | None = None) -> StepMemory:
         """Computes the peak among the events from number ``since`` on.
 
-        All workspaces count from the start: in every step but the first they are already there. ``built`` is the
-        number of events after which model and batch exist; what lies between ``built`` and ``since`` creates the
-        optimiser's moments.
+        ``built`` is the number of events after which model and batch exist, by default ``since``. What lies between
+        ``built`` and ``since`` creates the optimiser's moments.
         """
+        before = self._before(since if built is None else built, since)
         workspaces = set(self.workspaces.values())
-        live = peak = 0
-        peak_time = since
-        for time, (number, size) in enumerate(self.events):
-            if number in workspaces:
-                continue
-            live += size if size else -self.storages[number].size
-            if time >= since and live > peak:
-                peak, peak_time = live, time
+        step = [(time, event) for time, event in enumerate(self.events) if time >= since and event[0] not in workspaces]
+        events = [*before, *(event for _, event in step)]
+        changes, reserved = replay(events) if self.cuda else (_sizes(events), 0)
+        totals = list(accumulate(changes, initial=0))[1:]
+        at = max(range(len(before) - 1, len(events)), key=totals.__getitem__)
+        held: dict[int, int] = {}
+        for (number, size), change in zip(events[: at + 1], changes):
+            if size:
+                held[number] = change
+            else:
+                held.pop(number, None)
         parts = dict.fromkeys(PARTS, 0)
-        parts["temporaries"] = sum(self.storages[number].size for number in workspaces)
-        for number, storage in enumerate(self.storages):
-            if number in workspaces:
-                continue
-            if storage.allocated <= peak_time and (storage.released is None or storage.released > peak_time):
-                parts[storage.part or self._part(storage)] += storage.size
-        phase = [name for start, name in self.phases if start <= peak_time][-1]
-        return StepMemory(parts, phase, reserved_bytes(self._in_order(built, since)), len(workspaces))
+        for number, size in held.items():
+            storage = self.storages[number]
+            parts[storage.part or self._part(storage)] += size
+        time = since if at < len(before) else step[at - len(before)][0]
+        phase = [name for start, name in self.phases if start <= time][-1]
+        requested = max(accumulate(_sizes(events)))
+        return StepMemory(parts, phase, reserved, len(workspaces), requested, held)
 
-    def _in_order(self, built: int | None, since: int) -> list[tuple[int, int]]:
-        """Returns the events in the order of a training run: a step without moments, the moments, and another step.
+    def _before(self, built: int, since: int) -> list[tuple[int, int]]:
+        """Returns the events before the step in the order of a training run: model, a step without moments, moments.
 
-        Reserved memory depends on this order: moments that come after the first step lie in segments which that step
-        took for its activations.
+        Blocks and segments depend on this order: moments that come after the first step lie in segments which that
+        step took for its activations. Workspaces are taken in the first step and stay.
         """
-        if built is None:
-            return self.events
         model, moments, step = self.events[:built], self.events[built:since], self.events[since:]
-        count = len(self.storages)
-        first, living = [], set()
         kept = {*self.workspaces.values(), *(number for number, size in model if size)}
+        first: list[tuple[int, int]] = []
+        living: set[int] = set()
         for number, size in step:
-            again = number if number in kept else number + count  # a storage of its own in the first step
+            again = number if number in kept else number + len(self.storages)  # a storage of its own
             if size:
                 living.add(again)
-            elif again in living:
-                living.remove(again)
+            elif again not in living:
+                continue  # a tensor from before the step: the second step releases it
             else:
-                continue  # a tensor from before the step; the second step releases it
+                living.remove(again)
             first.append((again, size))
         first += [(number, 0) for number in sorted(living - kept)]
-        second = [(number, size) for number, size in step if number not in self.workspaces.values()]
-        return [*model, *first, *moments, *second]
+        return [*model, *first, *moments]
 
     def _part(self, storage: _Storage) -> str:
         """Classifies a storage: one of the forward pass, or its recomputation, that lives in the backward pass is an
@@ -182,6 +186,17 @@ class Tracker(TorchDispatchMode):
             return "temporaries"
         lives = storage.released is None or self.backward_events[place] <= storage.released
         return "activations" if lives else "temporaries"
+
+
+def _sizes(events: Sequence[tuple[int, int]]) -> list[int]:
+    """Returns the change of the sum of sizes at each event."""
+    held: dict[int, int] = {}
+    changes = []
+    for number, size in events:
+        if size:
+            held[number] = size
+        changes.append(size or -held.pop(number, 0))
+    return changes
 
 
 def follow_step(
