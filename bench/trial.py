@@ -14,7 +14,15 @@ from torch import nn
 
 from bench.config.trial import DATASETS, TrialConfig
 from bench.datasets import Data, DataError, Split
-from bench.memory.budget import at_failure, clean_card, limit_allocator, over_budget, predicted_bytes, reserved_bytes
+from bench.memory.budget import (
+    at_failure,
+    clean_card,
+    is_out_of_memory,
+    limit_allocator,
+    noted_when_full,
+    over_budget,
+    predicted_bytes,
+)
 from bench.memory.latency import latency
 from bench.memory.measure import MeasurementSpoiled, MemoryMonitor, conditions
 from bench.records.memory import Memory
@@ -105,7 +113,7 @@ class _Trial:
     def run(self) -> Outcome:
         """Runs the steps; an error ends them and is part of the outcome."""
         try:
-            with ExitStack() as stack:
+            with noted_when_full(self.config, self.share, self.outcome), ExitStack() as stack:
                 self._run(stack)
         except Diverged as error:
             self.outcome.status, self.outcome.error = "diverged", str(error)
@@ -249,11 +257,9 @@ class _Trial:
         outcome.timing = Timing(
             train_seconds=None, train_images_per_second=None, inference_images_per_second=None, total_seconds=seconds
         )
-        if _is_out_of_memory(error):
-            reserved = reserved_bytes(self.config)
+        if is_out_of_memory(error):
             outcome.status = "oom"
             outcome.error = str(error).splitlines()[0] if str(error) else type(error).__name__
-            outcome.memory_at_failure = at_failure(self.config, predicted_bytes(self.config, self.share), reserved)
             return
         outcome.error = str(error) if isinstance(error, EXPLAINED) else traceback.format_exc()
         if self.checkpoints is not None and self.checkpoints.has_trained:
@@ -286,8 +292,3 @@ def _timed(items: Iterable[Item], spent: list[float], on_step: Callable[[], Any]
         spent.append(time.perf_counter() - started)
         on_step()
         yield item
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Recognises the errors of CUDA, of Python, and of torch's CPU allocator, which raises a ``RuntimeError``."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)

@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 from bench.config.trial import TrialConfig
 from bench.datasets.core.transforms import flip
 from bench.memory.allocator import replay, rounded
+from bench.memory.snapshot import Live
 from bench.training.loop import batch_loss
 
 PARTS = ("frozen", "trainable", "gradients", "optimiser", "activations", "temporaries")
@@ -40,6 +41,7 @@ class _Storage:
     allocated: int  # number of the event
     phase: str
     released: int | None = None  # number of the event
+    operator: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class StepMemory:
     reserved: int  # by the CUDA allocator, at the end
     handles: int = 0  # number of cuBLAS handles: 0, 1 or 2
     requested: int | None = None  # highest sum of the sizes of living tensors, without the allocator's unsplit rests
-    held: dict[int, int] = field(default_factory=dict)  # bytes by the number of the storage, at the peak
+    live: tuple[Live, ...] = field(default=(), repr=False)  # storages at the peak, with the operators that made them
 
     @property
     def allocated(self) -> int:
@@ -80,7 +82,7 @@ class Tracker(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         for item in tree_leaves(out):
             if isinstance(item, Tensor):
-                self.track(item)
+                self.track(item, operator=str(func))
         if self.phase == "backward":
             self.backward_events.append(len(self.events))
         return out
@@ -99,18 +101,21 @@ class Tracker(TorchDispatchMode):
         which = "forward" if self.phase == "forward" else "backward"
         if which not in self.workspaces:
             self.workspaces[which] = len(self.storages)
-            self.storages.append(_Storage(self.workspace_bytes, "temporaries", len(self.events), self.phase))
+            workspace = _Storage(
+                self.workspace_bytes, "temporaries", len(self.events), self.phase, operator="cuBLAS workspace"
+            )
+            self.storages.append(workspace)
             if self.workspace_bytes:
                 self.events.append((self.workspaces[which], self.workspace_bytes))
 
-    def track(self, tensor: Tensor, part: str | None = None) -> None:
+    def track(self, tensor: Tensor, part: str | None = None, operator: str = "") -> None:
         """Tracks the tensor's storage if it is new. ``part`` assigns the storage to a part of the peak."""
         storage = tensor.untyped_storage()
         address = storage._cdata
         if address not in self._known:
             number = len(self.storages)
             size = self.size_of(storage.nbytes())
-            self.storages.append(_Storage(size, part, len(self.events), self.phase))
+            self.storages.append(_Storage(size, part, len(self.events), self.phase, operator=operator))
             if size:
                 self.events.append((number, size))
             self._known[address] = number
@@ -152,7 +157,9 @@ class Tracker(TorchDispatchMode):
         time = since if at < len(before) else step[at - len(before)][0]
         phase = [name for start, name in self.phases if start <= time][-1]
         requested = max(accumulate(_sizes(events)))
-        return StepMemory(parts, phase, reserved, len(workspaces), requested, held)
+        living = (self.storages[number] for number in held)
+        live = tuple(Live(each.size, " ".join(filter(None, (each.operator, each.part, each.phase)))) for each in living)
+        return StepMemory(parts, phase, reserved, len(workspaces), requested, live)
 
     def _before(self, built: int, since: int) -> list[tuple[int, int]]:
         """Returns the events before the step in the order of a training run: model, a step without moments, moments.
