@@ -25,6 +25,7 @@ from bench.memory.budget import (
 )
 from bench.memory.latency import latency
 from bench.memory.measure import MeasurementSpoiled, MemoryMonitor, conditions
+from bench.memory.tracked_step import TrackedStep
 from bench.records.memory import Memory
 from bench.records.outcome import Outcome
 from bench.records.provenance import provenance, with_inputs
@@ -32,7 +33,7 @@ from bench.records.record import CurvePoint, Timing, TrialRecord
 from bench.scoring import sample_predictions
 from bench.scoring.classes import score_classes
 from bench.scoring.evaluate import predict
-from bench.scoring.metric import NotFinite, Scores
+from bench.scoring.metric_types import NotFinite, Scores
 from bench.scoring.metrics import score
 from bench.system.device import device_of, float32_products
 from bench.system.torch_settings import older_objects_are_kept, torch_settings
@@ -46,6 +47,8 @@ from models.core.registry import InvalidModel
 from models.core.weights import WeightsError
 
 Item = TypeVar("Item")
+TRAINING_IMAGES = 32
+"""Largest number of training images that are scored."""
 EXPLAINED = (CheckFailed, DataError, InvalidModel, MeasurementSpoiled, NotFinite, WeightsError)
 """Errors whose text is a complete explanation. The record of any other error holds its traceback."""
 
@@ -158,7 +161,7 @@ class _Trial:
     def _build(self, device: torch.device) -> _Inputs:
         """Reads the data, builds the model on the device, and puts the feature cache between them if it is used."""
         config, outcome = self.config, self.outcome
-        data = DATASETS.build(config.dataset, config.transform)
+        data = DATASETS.build(config.drawn_dataset, config.transform)
         outcome.provenance = with_inputs(outcome.provenance, list(config.model.weight_files()), data)
         torch.manual_seed(config.seed)
         model = MODELS.build(config.model, config.transform.size, True)
@@ -181,6 +184,7 @@ class _Trial:
         config, checkpoints = self.config, self.checkpoints
         if not self.outcome.parameters["trainable"]:
             return _Trained(None, {})
+        tracked = TrackedStep()
         with monitor.phase("training") as training:
             result = train(
                 inputs.trained_part,
@@ -191,36 +195,39 @@ class _Trial:
                 seed=config.seed,
                 on_epoch=self.on_epoch,
                 on_step=self.on_step,
+                observe=tracked if inputs.device.type == "cpu" else None,
                 resume=checkpoints,
                 share=self.share,
             )
-        peaks = training[0]
+        peaks = measured = training[0].model_copy(update={"tensor_bytes": tracked.bytes})
         if checkpoints is not None:
             if checkpoints.resumed_from[-1:] == [config.train.epochs]:
-                peaks = checkpoints.memory  # this process had nothing left to train; an earlier one measured it
-            checkpoints.after_training(training[0])
+                peaks = checkpoints.memory  # an earlier process has trained and measured
+            checkpoints.after_training(measured)
         self.outcome.curve = _points(result.curve)
         return _Trained(result, {} if peaks is None else {"training": peaks})
 
     def _evaluate(self, inputs: _Inputs, trained: _Trained, monitor: MemoryMonitor) -> None:
         """Scores validation and test splits, and measures memory and speed of inference."""
         config, outcome, result = self.config, self.outcome, trained.result
-        data, its_data = inputs.data, inputs.its_data
+        device, data, its_data, trained_part = inputs.device, inputs.data, inputs.its_data, inputs.trained_part
         learnt = trained_weights.pack(inputs.model, config, inputs.frozen) if result else None
-        val = self._score(inputs, its_data.val, []) if len(data.val) else None
+        val = self._score(trained_part, its_data.val, device, []) if len(data.val) else None
+        if result:
+            outcome.train_scores = self._score(inputs.model, data.train.some(TRAINING_IMAGES), device, []).overall
         spent: list[float] = []
         with monitor.phase("evaluation") as evaluation:
-            tests = {name: self._score(inputs, split, spent) for name, split in its_data.tests.items()}
+            tests = {name: self._score(trained_part, split, device, spent) for name, split in its_data.tests.items()}
 
         def predict_images(split: Split) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-            return self._predict(inputs.model, split, inputs.device)  # images, not cached features
+            return self._predict(inputs.model, split, device)  # images, not cached features
 
         first = next(iter(tests))
         samples = sample_predictions.take(data.tests[first], tests[first].images, predict_images, config.num_classes)
         changes = data.changed()
         if changes:
             raise DataError(["the data changed while the trial ran:", *changes])
-        one_image = latency(inputs.model, data.tests[first], config.transform, inputs.device)
+        one_image = latency(inputs.model, data.tests[first], config.transform, device)
         earlier = self.checkpoints.earlier_seconds if self.checkpoints else 0.0
         outcome.scores = tests[first].overall
         outcome.test_sets = {name: test.overall for name, test in tests.items()}
@@ -243,9 +250,9 @@ class _Trial:
         config = self.config
         return predict(model, split, config.transform, device, config.train.batch_size, config.protocol)
 
-    def _score(self, inputs: _Inputs, split: Split, spent: list[float]) -> Scores:
+    def _score(self, model: nn.Module, split: Split, device: torch.device, spent: list[float]) -> Scores:
         """Scores a split; appends the seconds of inference for each image to ``spent``."""
-        predictions = _timed(self._predict(inputs.trained_part, split, inputs.device), spent, self.on_step)
+        predictions = _timed(self._predict(model, split, device), spent, self.on_step)
         if self.config.num_classes > 1:
             return score_classes(predictions, self.config.num_classes)
         return score(predictions, self.config.protocol)

@@ -15,7 +15,7 @@ OWNERS = {
     "tensorboardX": {"bench.watching.trackers"},
     "wandb": {"bench.watching.trackers"},
     "mlflow": {"bench.watching.trackers"},
-    "optuna": {"bench.search.optuna_sampler"},
+    "optuna": {"bench.search.tpe"},
     "pynvml": {"bench.memory.nvml"},
     "py_sod_metrics": {"bench.scoring.sod_measures"},
     "matplotlib": {"bench.report.plots"},
@@ -99,6 +99,11 @@ def test_a_package_can_be_taken_in_at_a_glance():
         for path in (ROOT / package).rglob("*.py"):
             sizes[path.parent.relative_to(ROOT)] += path.name != "__init__.py"
     assert {folder: size for folder, size in sizes.items() if size > LARGEST_PACKAGE} == {}
+
+
+def test_no_two_modules_of_a_package_differ_by_a_plural():
+    """Their names would not say what is in which."""
+    assert [name for name in TREES if f"{name}s" in TREES] == []
 
 
 def test_files_and_functions_are_short():

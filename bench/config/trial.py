@@ -72,6 +72,11 @@ class TrialConfig(Config):
         """Classes of the masks; 1 is object against background."""
         return getattr(self.dataset, "num_classes", 1)  # a dataset that does not say has objects
 
+    @property
+    def drawn_dataset(self) -> Config:
+        """The dataset with the split of this trial: ``split: by_seed`` draws it with the seed of the trial."""
+        return self.dataset.drawn(self.seed)
+
     @cached_property
     def trial_id(self) -> str:
         """12 hex digits of a hash over the validated configuration: equal settings are the same trial in every sweep.
@@ -114,6 +119,8 @@ LATER = (
     Later("dataset.mask_suffix", before=""),
     Later("dataset.recursive", before=False),
     Later("dataset.classes", before={}),
+    Later("dataset.train_images", before=None),
+    Later("dataset.split", before="fixed"),
 )
 """Fields that were added after the first records were made. Add each new field here."""
 

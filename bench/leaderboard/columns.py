@@ -16,6 +16,7 @@ UNKNOWN = "–"
 MEMORY_COLUMNS = {
     "predicted.allocated_bytes": "predicted allocated GiB",
     "predicted.device_bytes": "predicted device GiB",
+    "predicted.tensor_bytes": "predicted tensors (CPU) GiB",
     **{f"training.{measure.name}": f"{measure.short} GiB" for measure in MEASURES if measure.has_column},
 }
 """Titles of the columns of memory, by quantity."""
@@ -80,9 +81,11 @@ def _accuracy_columns(table: Table) -> list[Column]:
         if _known(table, f"test.{metric}"):
             entry, dropped = METRICS[metric], 0 if metric in (table.main_metric, "mae") else 3
             found.append(Column(entry.label, _scores(f"test.{metric}"), "accuracy", entry.better, metric, dropped))
-    validation, entry = f"val.{table.main_metric}", METRICS[table.main_metric]
-    if _known(table, validation):
-        found.append(Column(f"val {entry.label}", _scores(validation), "accuracy", entry.better, dropped=4))
+    entry = METRICS[table.main_metric]
+    for split, dropped in (("val", 4), ("train", 8)):
+        if _known(table, f"{split}.{table.main_metric}"):
+            text = _scores(f"{split}.{table.main_metric}")
+            found.append(Column(f"{split} {entry.label}", text, "accuracy", entry.better, dropped=dropped))
     return found
 
 
@@ -116,6 +119,8 @@ def status(row: Row) -> str:
             others.append(text)
     if row.untrained:
         others.append("not trained")
+    if row.underfit:
+        others.append("underfit")
     detail = f" ({', '.join(others)})" if others else ""
     return f"{row.count_ok}/{len(row.statuses)}{detail}"
 

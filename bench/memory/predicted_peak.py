@@ -66,10 +66,18 @@ def predict_peak(config: TrialConfig, generation: Generation = DEFAULT) -> Predi
     Raises ``InvalidModel`` for a model that cannot be built, and ``Unpredictable`` for one that trains nothing or that
     fake tensors cannot execute.
     """
+    step = _predicted(config, cuda=True, workspace_bytes=generation.workspace_bytes)
+    return PredictedPeak(step, generation)
+
+
+def predict_tensors(config: TrialConfig) -> int:
+    """Predicts the bytes of living tensors at the peak of a training step on a CPU. Raises as ``predict_peak``."""
+    return _predicted(config, cuda=False).allocated
+
+
+def _predicted(config: TrialConfig, *, cuda: bool, workspace_bytes: int = 0) -> StepMemory:
     try:
-        return PredictedPeak(
-            fake_step_memory(config, cuda=True, workspace_bytes=generation.workspace_bytes), generation
-        )
+        return fake_step_memory(config, cuda=cuda, workspace_bytes=workspace_bytes)
     except RuntimeError as error:  # torch's fake tensors raise it for every reason
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise Unpredictable(f"its step cannot be executed on fake tensors ({reason})") from error

@@ -131,6 +131,14 @@ class Tracker(TorchDispatchMode):
         if storage.size:
             self.events.append((number, 0))
 
+    def peak(self, *, since: int = 0) -> int:
+        """Returns the largest sum of living storages, in bytes, among the events from number ``since`` on."""
+        workspaces = set(self.workspaces.values())
+        events = [event for event in self.events if event[0] not in workspaces]
+        skipped = sum(number in workspaces for number, _ in self.events[:since])
+        totals = list(accumulate(_sizes(events)))
+        return max(totals[since - skipped :], default=0)
+
     def step_memory(self, *, since: int = 0, built: int | None = None) -> StepMemory:
         """Computes the peak among the events from number ``since`` on.
 
@@ -142,8 +150,9 @@ class Tracker(TorchDispatchMode):
         step = [(time, event) for time, event in enumerate(self.events) if time >= since and event[0] not in workspaces]
         events = [*before, *(event for _, event in step)]
         changes, reserved = replay(events) if self.cuda else (_sizes(events), 0)
-        totals = list(accumulate(changes, initial=0))[1:]
-        at = max(range(len(before) - 1, len(events)), key=totals.__getitem__)
+        totals = list(accumulate(changes))
+        start = max(len(before) - 1, 0)
+        at = max(range(start, len(events)), key=totals.__getitem__)
         held: dict[int, int] = {}
         for (number, size), change in zip(events[: at + 1], changes):
             if size:
@@ -156,7 +165,7 @@ class Tracker(TorchDispatchMode):
             parts[storage.part or self._part(storage)] += size
         time = since if at < len(before) else step[at - len(before)][0]
         phase = [name for start, name in self.phases if start <= time][-1]
-        requested = max(accumulate(_sizes(events)))
+        requested = max(list(accumulate(_sizes(events)))[start:])
         living = (self.storages[number] for number in held)
         live = tuple(Live(each.size, " ".join(filter(None, (each.operator, each.part, each.phase)))) for each in living)
         return StepMemory(parts, phase, reserved, len(workspaces), requested, live)

@@ -51,6 +51,7 @@ MEASURES = (
     ),
     Measure("torch_reserved_bytes", "torch reserved", "memory that torch's allocator reserved", 2 * MIB),
     Measure("torch_allocated_bytes", "torch allocated", "memory of torch's tensors", 512),
+    Measure("tensor_bytes", "tensors (CPU)", "memory of the tensors of a training step (CPU)", 1),
     Measure(
         "rss_bytes",
         "peak RSS above baseline (CPU)",
@@ -88,6 +89,9 @@ class Memory(Config):
     """Bytes that NVML attributes to this process; unknown in most containers."""
     nvml_baseline_bytes: int | None = None
     """Memory in use on the card before the model was built."""
+    tensor_bytes: int | None = None
+    """On a CPU: largest sum of living tensors in one training step (``bench.memory.tracked_step``). It is exact, the
+    same in every run. ``None`` in older records, and where training had no second step with a whole batch."""
     rss_bytes: int | None = None
     """On a CPU: rise of the resident memory since before data and model existed."""
     rss_baseline_bytes: int | None = None

@@ -17,6 +17,7 @@ class Outcome:
     scores: dict[str, float] | None = None
     test_sets: dict[str, dict[str, float]] = field(default_factory=dict)
     val_scores: dict[str, float] | None = None
+    train_scores: dict[str, float] | None = None
     memory: dict[str, Memory] | None = None
     memory_conditions: MemoryConditions | None = None
     memory_at_failure: MemoryAtFailure | None = None

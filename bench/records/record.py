@@ -68,6 +68,8 @@ class Provenance(Config):
     weights: dict[str, str] = {}
     """SHA-256 of each file of pretrained weights, by file name."""
     dataset_fingerprint: str | None = None
+    source_fingerprint: str | None = None
+    """Hash of what the splits were drawn from; ``None`` in older records."""
     set_fingerprints: dict[str, str] = {}
     """Fingerprint of each dataset that the pairs come from, as ``bench.data check`` prints it."""
     images: dict[str, int] = {}
@@ -130,6 +132,9 @@ class TrialRecord(Config):
     """Scores on each test set by its name. A single test set without a name is ``test``."""
     val_scores: dict[str, float] | None = None
     """Scores on the validation split, by which configurations should be chosen."""
+    train_scores: dict[str, float] | None = None
+    """Scores on some training images, without flips: they show whether the trial could fit its data. ``None`` in older
+    records, and for a model without trainable parameters."""
     memory: dict[Literal["training", "evaluation"], Memory] | None = None
     """Peaks of each phase; a model without trainable parameters has no ``training``. ``None`` in old records of trials
     that shared a card."""

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from bench.config.settings import ProtocolConfig, TransformConfig
 from bench.datasets import Split
 from bench.datasets.core.transforms import to_input
-from bench.scoring.metric import NotFinite
+from bench.scoring.metric_types import NotFinite
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.config.settings import PROTOCOLS, ProtocolConfig
 from bench.scoring import classes
-from bench.scoring.metric import Measured, Metric, NotFinite, Scores
+from bench.scoring.metric_types import Measured, Metric, NotFinite, Scores
 
 OF_PROTOCOL: dict[str, tuple[str, ...]] = {}
 """Names of the metrics of each protocol, its main one first; the default protocol comes first."""

@@ -4,6 +4,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,6 +52,8 @@ class Training:
     steps: int = 0
     images: int = 0
     seconds: float = 0.0
+    observed: bool = False
+    """Whether this process has observed a step."""
 
 
 class Resume(Protocol):
@@ -71,6 +74,10 @@ class TrainResult:
     seconds: float  # in training steps only, without validation
 
 
+Observe = Callable[[nn.Module, torch.optim.Optimizer], AbstractContextManager]
+"""Returns a context in which one training step of the model runs; it may not change the step."""
+
+
 @dataclass(frozen=True)
 class _Setup:
     """Everything that stays the same during a training run."""
@@ -82,6 +89,7 @@ class _Setup:
     device: torch.device
     share: Share
     on_step: Callable[[], Any]
+    observe: Observe | None
 
 
 def train(
@@ -94,6 +102,7 @@ def train(
     seed: int,
     on_epoch: Callable[[Epoch], Any] = lambda epoch: None,
     on_step: Callable[[], Any] = lambda: None,
+    observe: Observe | None = None,
     resume: Resume | None = None,
     share: Share = Share(),
 ) -> TrainResult:
@@ -101,12 +110,13 @@ def train(
 
     Order and flips come from a generator of their own on the CPU. Two models with the same seed therefore get the same
     batches, and so do a GPU and a CPU. ``on_epoch`` is called for the epochs before a resumption, too. ``on_step`` is
-    called after every batch, also in validation, to show progress. Several processes, each with its ``share``, train
-    the same model together; only the first one uses the validation split.
+    called after every batch, also in validation, to show progress. ``observe`` gets the first step of a whole batch in
+    which the optimiser's moments exist. Several processes, each with its ``share``, train the same model together;
+    only the first one uses the validation split.
     """
     generator = torch.Generator().manual_seed(seed)
     gradients = GradientCheck(model)
-    setup = _Setup(distribute(model, share), data, config, transform, device, share, on_step)
+    setup = _Setup(distribute(model, share), data, config, transform, device, share, on_step, observe)
     optimiser = make_optimiser(model, config)
     lr_schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs, eta_min=config.min_lr)
     state = Training(model, optimiser, lr_schedule, generator, gradients, [])
@@ -130,35 +140,53 @@ def train(
 
 def _train_epoch(state: Training, setup: _Setup, number: int) -> float:
     """Takes the training steps of one epoch and returns their mean loss. Raises ``Diverged``."""
-    data, config, share, device = setup.data.train, setup.config, setup.share, setup.device
+    data, share, device = setup.data.train, setup.share, setup.device
     started = time.perf_counter()
     state.model.train()
     total = torch.zeros((), device=device)
     finite_steps = torch.zeros(
         (), dtype=torch.int64, device=device
     )  # counted on the device, without a synchronisation in each step
-    batches = torch.randperm(len(data), generator=state.generator).split(config.batch_size)
+    batches = torch.randperm(len(data), generator=state.generator).split(setup.config.batch_size)
     for chosen in batches:
-        images, masks = flip(*data.batch(chosen.numpy(), device), setup.transform, state.generator)
         state.optimiser.zero_grad(set_to_none=True)
-        part = share.part(len(images))
-        loss = batch_loss(setup.parallel_model, images[part], masks[part], config, setup.transform)
-        loss = loss * share.weight(len(images))
-        loss.backward()
-        state.gradients.update()
-        state.optimiser.step()
-        total += loss.detach()
+        with _observed(state, setup, len(chosen)):
+            loss = _step(state, setup, chosen.numpy())
+        total += loss
         finite_steps += total.isfinite()
         setup.on_step()
     mean_loss = share.mean(total).item() / len(batches)
     state.seconds += time.perf_counter() - started
     if not math.isfinite(mean_loss):
         batch = int(finite_steps) + 1
-        where = f"step {state.steps + batch}, batch {batch} of {len(batches)} in epoch {number} of {config.epochs}"
+        where = (
+            f"step {state.steps + batch}, batch {batch} of {len(batches)} in epoch {number} of {setup.config.epochs}"
+        )
         raise Diverged(f"the loss became {mean_loss} at {where}", state.steps + batch, state.curve)
     state.steps += len(batches)
     state.images += len(data)
     return mean_loss
+
+
+def _observed(state: Training, setup: _Setup, images: int) -> AbstractContextManager:
+    """Returns the context of a step: ``observe``, once, in a step as all others but the first and the last are."""
+    usual = state.optimiser.state and images == min(setup.config.batch_size, len(setup.data.train))
+    if setup.observe is None or state.observed or not usual:
+        return nullcontext()
+    state.observed = True
+    return setup.observe(state.model, state.optimiser)
+
+
+def _step(state: Training, setup: _Setup, chosen: np.ndarray) -> Tensor:
+    """Takes a training step on some pairs of the training split, and returns its loss."""
+    images, masks = flip(*setup.data.train.batch(chosen, setup.device), setup.transform, state.generator)
+    part = setup.share.part(len(images))
+    loss = batch_loss(setup.parallel_model, images[part], masks[part], setup.config, setup.transform)
+    loss = loss * setup.share.weight(len(images))
+    loss.backward()
+    state.gradients.update()
+    state.optimiser.step()
+    return loss.detach()
 
 
 def _validate_epoch(state: Training, setup: _Setup, number: int) -> float | None:

@@ -31,6 +31,7 @@ from bench.leaderboard.inference.two_way import (
     cautious_variance,
     combined,
     components,
+    effective_seeds,
     known_trials,
     pairs,
     t_of,
@@ -56,16 +57,17 @@ class Trend:
         return self.p < 1 - LEVEL
 
 
-def compare_all(table: np.ndarray, looks: int = 1) -> list[Comparison]:
+def compare_all(table: np.ndarray, looks: int = 1, overlap: float = 0.0) -> list[Comparison]:
     """Compares every pair of rows of scores [row, seed, image], on the seeds that the pair has in common.
 
     ``p`` of a comparison is the pair's own, ``p_adjusted`` is corrected for all pairs and looks. ``low`` and ``high`` are
-    simultaneous. looks: how often results could end the sweep; Bonferroni's factor corrects for it.
+    simultaneous. looks: how often results could end the sweep; Bonferroni's factor corrects for it. overlap: of the images
+    of different seeds (``effective_seeds``).
     """
     rows = len(table)
-    found = pairs(table)
+    found = pairs(table, overlap)
     family = tukey(max(2, len(set(found.first) | set(found.second))))
-    tested = {(c.first, c.second): c for c in _compared(table, found, family, looks)}
+    tested = {(c.first, c.second): c for c in _compared(table, found, family, looks, overlap)}
     known = known_trials(table).astype(int)
     common = known @ known.T
     every = []
@@ -76,9 +78,9 @@ def compare_all(table: np.ndarray, looks: int = 1) -> list[Comparison]:
     return every
 
 
-def compare_with(table: np.ndarray, reference: int, looks: int = 1) -> list[Comparison]:
+def compare_with(table: np.ndarray, reference: int, looks: int = 1, overlap: float = 0.0) -> list[Comparison]:
     """Compares each other row with the reference: ``first`` is the row and ``second`` the reference."""
-    found = pairs(table)
+    found = pairs(table, overlap)
     of_reference = found.chosen((found.first == reference) | (found.second == reference))
     sign = np.where(of_reference.first == reference, -1, 1)
     others = np.where(sign < 0, of_reference.second, of_reference.first)
@@ -91,7 +93,7 @@ def compare_with(table: np.ndarray, reference: int, looks: int = 1) -> list[Comp
         of_reference.by_image,
         of_reference.by_both,
     )
-    tested = {c.first: c for c in _compared(table, turned, dunnett(max(1, len(others))), looks)}
+    tested = {c.first: c for c in _compared(table, turned, dunnett(max(1, len(others))), looks, overlap)}
     known = known_trials(table)
     every = []
     for row in range(len(table)):
@@ -101,7 +103,7 @@ def compare_with(table: np.ndarray, reference: int, looks: int = 1) -> list[Comp
     return every
 
 
-def trend(table: np.ndarray, x: Sequence[float], looks: int = 1) -> Trend | None:
+def trend(table: np.ndarray, x: Sequence[float], looks: int = 1, overlap: float = 0.0) -> Trend | None:
     """Estimates the slope of the rows' means over x: log2 of the axis's value for a slope per doubling.
 
     Rows with fewer than two seeds are left out. ``None`` if fewer than three rows, or fewer than two values of x, or
@@ -124,11 +126,12 @@ def trend(table: np.ndarray, x: Sequence[float], looks: int = 1) -> Trend | None
     inner = contrast - of_seeds[:, None] - of_images + slope
     by_both = (inner**2).sum() / ((count - 1) * (images - 1) * count * images)
     error_of_one = (1 - LEVEL) / looks
-    own = _own(slope, _variance_of_mean(of_seeds), by_image, by_both, count, images, error_of_one)
+    effective = effective_seeds(count, overlap)
+    own = _own(slope, float(np.var(of_seeds, ddof=1) / effective), by_image, by_both, count, images, error_of_one)
     p, half, freedom = *own, float(count - 1)
     if error.pooled:
         size = (weights**2).sum()
-        terms = size * error.row_seed / count, by_image, size * error.residual / (count * images)
+        terms = size * error.row_seed / effective, by_image, size * error.residual / (count * images)
         variance, freedom = (float(value) for value in combined(*terms, error.freedom, images))
         p_pooled = float(2 * stdtr(freedom, -t_of(slope, variance)))
         half_pooled = float(stdtrit(freedom, 1 - error_of_one / 2) * np.sqrt(variance))
@@ -159,7 +162,7 @@ def within_margin(comparisons: Sequence[Comparison], order: Sequence[int], margi
     return groups
 
 
-def _compared(table: np.ndarray, found: Pairs, family: LargestT, looks: int) -> list[Comparison]:
+def _compared(table: np.ndarray, found: Pairs, family: LargestT, looks: int, overlap: float) -> list[Comparison]:
     """Tests the pairs of a family, on pooled error where the rows allow it."""
     if not len(found.first):
         return []
@@ -175,13 +178,14 @@ def _compared(table: np.ndarray, found: Pairs, family: LargestT, looks: int) -> 
         p_own[those], half[those] = _own(*terms, seeds, images, error / share)
     p = share * p_own
     if pooled.rows > 2:
+        effective = effective_seeds(found.seeds, overlap)
         by_both = 2 * pooled.residual / (found.seeds * images)
-        by_seed = cautious_variance(pooled, found.seeds)
+        by_seed = cautious_variance(pooled, effective)
         variance, freedom = combined(by_seed, found.by_image, by_both, pooled.rows - 1, images)
         p_own = np.minimum(p_own, 2 * stdtr(freedom, -t_of(found.difference, variance)))
         half = np.minimum(half, stdtrit(freedom, 1 - error / share / 2) * np.sqrt(variance))
         common, known_by = (pooled.row_seed, pooled.freedom) if pooled.pooled else (pooled.typical**2, pooled.rows - 1)
-        variance, freedom = combined(2 * common / found.seeds, found.by_image, by_both, known_by, images)
+        variance, freedom = combined(2 * common / effective, found.by_image, by_both, known_by, images)
         p = np.maximum(share * p_own, family.exceeds(t_of(found.difference, variance), freedom))
         half = np.maximum(half, family.critical(freedom, error) * np.sqrt(variance))
     corrected = np.minimum(1, looks * p)

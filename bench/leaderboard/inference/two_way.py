@@ -10,6 +10,10 @@ S is the variance over images of the contrast's means over seeds. M is the mean 
 images. R is the mean square of rows x seeds x images. S / N and M / n both hold R / (n N), so it is taken off once. The
 degrees of freedom are Satterthwaite's (1946): V^2 / sum of (term^2 / degrees of freedom of the term).
 
+Where the split is drawn anew with each seed, seeds have different images, and images cannot be taken off. The table
+then holds the means over images (``means_over_images``), and seeds count for less if they have images in common
+(``effective_seeds``).
+
 S is always that of the compared rows. M and R are *pooled* over all rows if the largest deviation over seeds of a row
 is at most ``LIMIT`` times the median. Otherwise they are the comparison's *own*. Two or three seeds seldom show that a
 row is restless. So a claim on pooled error has to hold on a second error too
@@ -117,12 +121,33 @@ def components(table: np.ndarray) -> Components | None:
     return Components(len(deviations), images, row_seed, residual, freedom, largest, median, typical)
 
 
-def pairs(table: np.ndarray) -> Pairs:
-    """Returns the error terms of all pairs of rows with two seeds in common; none with one image."""
+def means_over_images(table: np.ndarray) -> np.ndarray:
+    """Replaces the scores [row, seed, image] by their means, for seeds that have different images.
+
+    What images do then is a part of what seeds do, and the error is that over seeds alone. The mean stands twice in the
+    place of the images, so S and R are 0.
+    """
+    return np.repeat(table.mean(axis=2, keepdims=True), 2, axis=2)
+
+
+def effective_seeds(seeds: np.ndarray | int, overlap: float) -> np.ndarray | float:
+    """Returns the number of independent seeds whose mean is as uncertain as that of n seeds with common images.
+
+    overlap: share o of a seed's images that another seed has, too (0 to below 1). Splits that are drawn anew from the
+    same images are correlated by about o, so the variance of a mean is M (1/n + o / (1 - o)) (Nadeau and Bengio 2003).
+    """
+    return seeds / (1 + seeds * overlap / (1 - overlap))
+
+
+def pairs(table: np.ndarray, overlap: float = 0.0) -> Pairs:
+    """Returns the error terms of all pairs of rows with two seeds in common; none with one image.
+
+    overlap: as in ``effective_seeds``.
+    """
     found = []
     if table.shape[2] > 1:
         for rows, seeds, wanted in _by_common_seeds(known_trials(table)):
-            found.append(_pairs_over(table, rows, seeds, wanted))
+            found.append(_pairs_over(table, rows, seeds, wanted, overlap))
     if not found:
         nothing, numbers = np.zeros(0), np.zeros(0, dtype=int)
         return Pairs(numbers, numbers, numbers, nothing, nothing, nothing, nothing)
@@ -204,7 +229,7 @@ def _by_common_seeds(known: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray
             yield rows[meant], np.array(sorted(seeds)), wanted[np.ix_(meant, meant)]
 
 
-def _pairs_over(table: np.ndarray, rows: np.ndarray, seeds: np.ndarray, wanted: np.ndarray) -> Pairs:
+def _pairs_over(table: np.ndarray, rows: np.ndarray, seeds: np.ndarray, wanted: np.ndarray, overlap: float) -> Pairs:
     """Returns the error terms of the wanted pairs of these rows, all of which have all of these seeds."""
     values = table[np.ix_(rows, seeds)]
     _, count, images = values.shape
@@ -217,7 +242,8 @@ def _pairs_over(table: np.ndarray, rows: np.ndarray, seeds: np.ndarray, wanted: 
         second=rows[second],
         seeds=np.full(len(first), count),
         difference=means[first] - means[second],
-        by_seed=_of_difference(by_seed - means[:, None], first, second) / (count * (count - 1)),
+        by_seed=_of_difference(by_seed - means[:, None], first, second)
+        / (effective_seeds(count, overlap) * (count - 1)),
         by_image=_of_difference(by_image - means[:, None], first, second) / (images * (images - 1)),
         by_both=_of_difference(inner.reshape(len(rows), -1), first, second)
         / (count * images * (count - 1) * (images - 1)),

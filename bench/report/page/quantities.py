@@ -8,7 +8,7 @@ from bench.leaderboard.leaderboard import Leaderboard
 from bench.records.memory import GIB, PEAKS, measure_of
 from bench.scoring.metrics import METRICS, SHOWN
 
-SECTIONS = ("test", "val", "predicted", "training", "evaluation", "parameters", "timing")
+SECTIONS = ("test", "val", "train", "predicted", "training", "evaluation", "parameters", "timing")
 TIMINGS = {
     "train_images_per_second": ("train img/s", "higher", 1, 1),
     "inference_images_per_second": ("infer img/s", "higher", 1, 1),
@@ -50,7 +50,7 @@ def _quantity(key: str, mains: set[str]) -> Quantity:
         return _score(key, section, name, mains)
     during = "" if section == "training" else f" in {section}"
     if section == "predicted" and key in MEMORY_COLUMNS:
-        return Quantity(key, MEMORY_COLUMNS[key], "lower", GIB, 3, True, "predicted peak in training on a GPU")
+        return Quantity(key, MEMORY_COLUMNS[key], "lower", GIB, 3, True, "predicted peak in training")
     if name in PEAKS:
         title = f"{measure_of(name).short}{during} GiB"
         return Quantity(key, title, "lower", GIB, 3, section == "training", "peak" + during)
@@ -81,7 +81,7 @@ def _place(quantity: Quantity) -> tuple[bool, float, int]:
     orders = {
         "test": SHOWN,
         "val": SHOWN,
-        "predicted": ("allocated_bytes", "device_bytes"),
+        "predicted": ("allocated_bytes", "device_bytes", "tensor_bytes"),
         "training": PEAKS,
         "parameters": ("trainable", "total"),
         "timing": tuple(TIMINGS),

@@ -126,7 +126,7 @@ class RayExecutor(ExitStack):
                         search_alg=TrialSupply(queue, points, server),
                         max_concurrent_trials=sum(min(len(points), node.slots) for node in self.nodes),
                         num_samples=len(points),
-                        reuse_actors=False,  # a reused process would keep its memory peaks
+                        reuse_actors=True,  # it only waits for a process of the trial; a new one imports for a second
                     ),
                     run_config=tune.RunConfig(storage_path=str(scratch), verbose=0, callbacks=[callback]),
                 )

@@ -90,6 +90,20 @@ def test_the_best_row():
     assert "and is better than 2 of 3 other rows (" in some.text and "its lead over the rest is between" in some.text
 
 
+def test_rows_with_the_same_mean_are_no_best_row():
+    table = simulate(np.random.default_rng(0), 4, 3, 20, **QUIET)
+    table[:] = table[0]
+    mean = f"{table[0].mean():.4f}"
+    assert best_of(table).sentences[0] == f"4 rows have the same S, {mean}: none is the best."
+    table[2:] -= 0.2
+    assert (
+        best_of(table).sentences[0].startswith(f"1, 4 share the best S, {mean}; 1 is better than 2 of 3 other rows (")
+    )
+    table[2:] = np.nan
+    two = best_of(table).sentences[0]
+    assert two.startswith(f"Among the rows that can be tested, 2 rows have the same S, {mean}: none is the best.")
+
+
 def test_the_assumption_is_named():
     restless = asked("best", [0.0, 0.05], world={**POWER, "restless": 20}, seeds=6)
     assert "The error is not pooled, since some rows vary more than others: the largest deviation" in restless.text
