@@ -14,15 +14,7 @@ from torch import nn
 
 from bench.config.trial import DATASETS, TrialConfig
 from bench.datasets import Data, DataError, Split
-from bench.memory.budget import (
-    at_failure,
-    clean_card,
-    is_out_of_memory,
-    limit_allocator,
-    noted_when_full,
-    over_budget,
-    predicted_bytes,
-)
+from bench.memory.budget import at_failure, clean_card, limit_allocator, noted_when_full, over_budget, predicted_bytes
 from bench.memory.latency import latency
 from bench.memory.measure import MeasurementSpoiled, MemoryMonitor, conditions
 from bench.memory.tracked_step import TrackedStep
@@ -264,7 +256,7 @@ class _Trial:
         outcome.timing = Timing(
             train_seconds=None, train_images_per_second=None, inference_images_per_second=None, total_seconds=seconds
         )
-        if is_out_of_memory(error):
+        if outcome.memory_at_failure is not None:  # memory ran out
             outcome.status = "oom"
             outcome.error = str(error).splitlines()[0] if str(error) else type(error).__name__
             return

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from bench.config.trial import TrialConfig
 from bench.memory.card_generations import DEFAULT, Generation
-from bench.memory.cuda_autocast import cuda_autocast
+from bench.memory.cuda.autocast import cuda_autocast
 from bench.memory.step_memory import StepMemory, Tracker, follow_step
 from bench.training.loop import make_optimiser
 from models.core.size import height_width

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench.memory.allocator import rounded
+from bench.memory.cuda.allocator import rounded
 
 LARGEST_HOLDERS = 3
 MAX_ENTRIES = 200_000

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from bench.config.trial import TrialConfig
 from bench.datasets.core.transforms import flip
-from bench.memory.allocator import replay, rounded
+from bench.memory.cuda.allocator import replay, rounded
 from bench.memory.snapshot import Live
 from bench.training.loop import batch_loss
 

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from bench.memory.cuda_autocast import cuda_autocast
+from bench.memory.cuda.autocast import cuda_autocast
 
 
 def types() -> dict[str, torch.dtype]:
