@@ -48,6 +48,8 @@ def main(arguments: list[str]) -> int:
         sweep = load_sweep(options.sweep, options.profile, options.overrides, preferred="full")
         trials = expand(sweep)
         sizes(trials, counting(console))  # reports all models that cannot be built, at once
+        for axis in sweep.tune:
+            console.print(f"note: the sweep tunes {axis.name}; {axis.points[0][0]} is predicted", markup=False)
         folder = options.results / folder_name(sweep)
         sweep_json.check_owner(folder, sweep)
         check_targets([folder / name for name in FILES], [options.sweep])

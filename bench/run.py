@@ -19,6 +19,7 @@ from bench.config.expand import Trial, expand, sizes
 from bench.config.sweep import Sweep, folder_name, load_sweep
 from bench.datasets.core.sources import parse
 from bench.leaderboard import results
+from bench.leaderboard.results import Results
 from bench.memory.sweep_predictions import keep_predictions
 from bench.records import external_scores, schema, sweep_json
 from bench.records.record import MANIFEST
@@ -149,6 +150,8 @@ def prepare(run: Run) -> None:
         f"{run.sweep.name} ({run.sweep.profile}): {len(plan.next)} of {len(plan.trials)} trials to run, "
         f"{done} done before; records in {run.folder}"
     )
+    for line in dry_run.tuning_lines(run.sweep, plan):
+        run.say(line)
     skipped = skipped_line(plan.trials, rounds.absent)
     if skipped:
         complain(skipped, *missing_lines(rounds.absent))
@@ -180,6 +183,8 @@ def report(run: Run, interrupts: Interrupts) -> int:
             run.say(f"note: {line}")
         paths = reports.write(found, folder, run.say)
         terminal.show(found.board(), run.console)
+        if without := _without_value(found):
+            complain(*without)
         run.say(reports.wrote(paths, folder))
     except (OSError, ConfigError) as error:
         problems.append(f"{folder}: the leaderboard cannot be written: {error}")
@@ -194,8 +199,20 @@ def report(run: Run, interrupts: Interrupts) -> int:
         run.say(f"interrupted: {GOES_ON}")
         return INTERRUPTED
     statuses = {records[trial.trial_id].status for trial in plan.trials if trial.trial_id in records}
+    rows = [trial.trial_id for trial in plan.trials if trial.trial_id not in plan.lost]
+    statuses -= {"diverged"} - {records[trial_id].status for trial_id in rows if trial_id in records}
     lost = rounds.tried - records.keys()
     return 1 if problems or rounds.died or lost or statuses & set(FAILED) else 0
+
+
+def _without_value(found: Results) -> list[str]:
+    """Returns a warning for each row for which no tuned value can be chosen."""
+    lines = []
+    for table in found.board().tables:
+        for row in table.rows:
+            for error in row.tuned.errors if row.tuned else ():
+                lines.append(f"WARNING: {', '.join(row.labels)}: {error}")
+    return lines
 
 
 def _training_state_notes(folder: Path, plan: next_trials.Plan) -> list[str]:

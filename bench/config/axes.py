@@ -62,13 +62,16 @@ def is_coupled(values: Any) -> bool:
     return isinstance(values, Mapping) and values.keys() == {"values", "with"}
 
 
-def parse_axis(path: str, values: Any, errors: list[str]) -> Axis:
+def parse_axis(path: str, values: Any, errors: list[str], above: str = "axes") -> Axis:
     """Makes an axis from a list of values, a mapping of labels to values, a range, or values that are coupled with those
-    of other fields; appends to ``errors``."""
+    of other fields; appends to ``errors``.
+
+    above: the setting that holds the axis.
+    """
     if is_coupled(values):
-        axis = parse_axis(path, values["values"], errors)
+        axis = parse_axis(path, values["values"], errors, above)
         problems = list(_coupling_errors(axis, values["with"]))
-        errors += [f"axes.{path}.with: {problem}" for problem in problems]
+        errors += [f"{above}.{path}.with: {problem}" for problem in problems]
         if problems or not axis.points:
             return axis
         points = []
@@ -79,12 +82,12 @@ def parse_axis(path: str, values: Any, errors: list[str]) -> Axis:
         if type(values.get("log")) is not bool:
             what = "low and high are the ends of a range, which needs log: true or log: false"
             remedy = "Add it, as in {low: 1e-5, high: 1e-3, log: true}, or give two labelled values other labels"
-            errors.append(f"axes.{path}: {what}. {remedy}")
+            errors.append(f"{above}.{path}: {what}. {remedy}")
             return Axis(path, ())
         try:
             return Axis.within(path, Range.model_validate(values))
         except ValidationError as error:
-            errors += [f"axes.{path}: {line}" for line in explain(error, Range, values)]
+            errors += [f"{above}.{path}: {line.removeprefix(': ')}" for line in explain(error, Range, values)]
             return Axis(path, ())
     if isinstance(values, dict):
         labelled = [(str(label), value) for label, value in values.items()]
@@ -92,16 +95,16 @@ def parse_axis(path: str, values: Any, errors: list[str]) -> Axis:
         labelled = list(zip(labels(values), values))
     else:
         errors.append(
-            f"axes.{path}: needs a list of values, or a mapping of labels to values (got {shortened(values)})"
+            f"{above}.{path}: needs a list of values, or a mapping of labels to values (got {shortened(values)})"
         )
         return Axis(path, ())
     if not labelled:
-        errors.append(f"axes.{path}: has no values. Give at least one, as in [8, 32]")
+        errors.append(f"{above}.{path}: has no values. Give at least one, as in [8, 32]")
     for label, _ in labelled:
         if not is_label(label):
-            errors.append(f"axes.{path}: {not_a_label(label)}")
+            errors.append(f"{above}.{path}: {not_a_label(label)}")
     if len(dict(labelled)) < len(labelled):
-        errors.append(f"axes.{path}: has a value twice ({shortened([label for label, _ in labelled])})")
+        errors.append(f"{above}.{path}: has a value twice ({shortened([label for label, _ in labelled])})")
     return Axis.over(path, dict(labelled))
 
 

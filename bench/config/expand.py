@@ -3,7 +3,8 @@
 import itertools
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from bench.config.axes import MOST_POINTS
 from bench.config.errors import MOST_ERRORS, ConfigError
@@ -24,6 +25,7 @@ class Trial:
 
     config: TrialConfig
     point: tuple[str, ...]  # the label on each axis, in the order of the sweep's axes
+    tried: tuple[str, ...] = field(default=(), kw_only=True)  # each tuned field with its value, in words
 
     @property
     def trial_id(self) -> str:
@@ -33,31 +35,57 @@ class Trial:
     def seed(self) -> int:
         return self.config.seed
 
+    @property
+    def name(self) -> str:
+        """The trial in words, as progress and trackers name it."""
+        return f"{', '.join((*self.point, *self.tried))} seed {self.seed}"
+
+
+class Candidates(NamedTuple):
+    """Trials among which the tuned values of a row are chosen: one for each combination of values, at the first seed."""
+
+    fields: tuple[str, ...]
+    """Dotted paths of the tuned fields."""
+    trials: tuple[Trial, ...]
+
 
 def expand(sweep: Sweep) -> list[Trial]:
-    """Returns all points of the product of the axes, each at every seed. Raises ``ConfigError`` for invalid points."""
-    count = math.prod(len(axis.points) for axis in sweep.axes) * len(sweep.seeds)
+    """Returns all points of the product of the axes, each with every combination of tuned values and at every seed.
+
+    The seeds of a combination follow each other. Raises ``ConfigError`` for invalid points.
+    """
+    count = math.prod(len(axis.points) for axis in (*sweep.axes, *sweep.tune)) * len(sweep.seeds)
     if count > MOST_POINTS:
         raise ConfigError(f"{sweep.name}: axes and seeds multiply to {count:,} trials. At most {MOST_POINTS:,}")
     trials, errors = [], []
     for point in itertools.product(*(axis.points for axis in sweep.axes)):
         labels = tuple(label for label, _ in point)
-        changes = {path: value for _, sets in point for path, value in sets.items()}
-        try:
-            config = with_value(sweep.base, changes)
-        except ConfigError as error:
-            at = ", ".join(f"{axis.name}={label}" for axis, label in zip(sweep.axes, labels))
-            errors += [f"  at {at}: {line}" for line in error.lines]
-            continue
-        trials += [Trial(config.model_copy(update={"seed": seed}), labels) for seed in sweep.seeds]
+        for values in itertools.product(*(axis.points for axis in sweep.tune)):
+            changes = {path: value for _, sets in (*point, *values) for path, value in sets.items()}
+            try:
+                config = with_value(sweep.base, changes)
+            except ConfigError as error:
+                named = zip((*sweep.axes, *sweep.tune), (*labels, *(label for label, _ in values)))
+                at = ", ".join(f"{axis.name}={label}" for axis, label in named)
+                errors += [f"  at {at}: {line}" for line in error.lines]
+                continue
+            tried = tuple(f"{axis.name} {label}" for axis, (label, _) in zip(sweep.tune, values))
+            for seed in sweep.seeds:
+                trials.append(Trial(config.model_copy(update={"seed": seed}), labels, tried=tried))
     seen: dict[str, Trial] = {}
     for trial in trials:
         first = seen.setdefault(trial.trial_id, trial)
         if first is not trial:
-            errors.append(f"  {', '.join(first.point)} and {', '.join(trial.point)} are the same configuration")
+            names = [", ".join((*of.point, *of.tried)) for of in (first, trial)]
+            errors.append(f"  {names[0]} and {names[1]} are the same configuration")
     if errors:
         raise ConfigError(f"{sweep.name}:", *list(dict.fromkeys(errors))[:MOST_ERRORS])
     return trials
+
+
+def row_key(trial: Trial) -> str:
+    """Returns a text that is equal for trials that differ in their seed only."""
+    return json.dumps(trial.config.model_dump(mode="json", exclude={"seed"}), sort_keys=True)
 
 
 def model_key(config: TrialConfig) -> str:

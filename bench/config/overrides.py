@@ -16,8 +16,9 @@ def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> list[
     """Changes the settings of a profile in place; returns a line for each mistake.
 
     A key is a path below ``base``, or ``seeds``, ``name``, ``track``, ``ask``, ``margin``, or ``search`` and paths
-    below it. ``ask.reference`` and ``ask.margin`` are short for ``ask={reference: ...}`` and ``margin``. The path of an axis replaces the values of the axis. The order of the texts does not matter: two that set
-    one field are an error.
+    below it. ``ask.reference`` and ``ask.margin`` are short for ``ask={reference: ...}`` and ``margin``. Further keys
+    are ``tune`` and a tuned field below it. The path of an axis replaces the values of the axis. The order of the texts
+    does not matter: two that set one field are an error.
     """
     values: dict[str, Any] = {}
     texts: dict[str, list[str]] = {}
@@ -52,7 +53,16 @@ def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> list[
         values.setdefault("dataset.name", "folder")
     for key in sorted(values, key=_order):
         errors += _apply(settings, key, values[key])
-    return errors
+    return [*errors, *_of_tuned_fields(settings, texts)]
+
+
+def _of_tuned_fields(settings: Mapping[str, Any], texts: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yields a line for each override of a field whose value the sweep chooses itself."""
+    tuned = settings["tune"] if isinstance(settings["tune"], Mapping) else {}
+    for key, (text, *_) in texts.items():
+        if key in tuned and key not in settings["axes"]:
+            remedy = f"Give tune=null as well, or other values, as in 'tune.{key}=[A, B]'"
+            yield f"  {shortened(text)} would change nothing: the sweep tunes {key}. {remedy}"
 
 
 def _conflicts(texts: Mapping[str, Sequence[str]], axes: Mapping[str, Any]) -> Iterator[str]:
@@ -92,9 +102,13 @@ def _order(key: str) -> tuple[bool, int]:
 
 def _apply(settings: dict[str, Any], key: str, value: Any) -> list[str]:
     """Applies one override; returns a line if it cannot be applied."""
-    if key in ("seeds", "name", "track", "ask", "margin"):
+    if key in ("seeds", "name", "track", "ask", "margin", "tune"):
         is_single = (key == "seeds" and type(value) is int) or (key == "track" and isinstance(value, str))
         settings[key] = [value] if is_single else value
+        return []
+    if paths.within(key, "tune"):
+        tuned = settings["tune"] if isinstance(settings["tune"], dict) else {}
+        settings["tune"] = tuned | {key.removeprefix("tune."): value}
         return []
     if paths.within(key, "search"):  # a new method keeps budgets and early stopping
         return _set(settings, key, value, name_replaces=False)

@@ -1,5 +1,6 @@
 """Reads a sweep file into a typed ``Sweep``, and reports all of its mistakes at once, before any work."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from bench.config.errors import MOST_ERRORS, ConfigError, explain, shortened
 from bench.config.overrides import apply_overrides
 from bench.config.search import SearchConfig
 from bench.config.trial import TrialConfig, with_value
+from bench.config.tune import parse_tune
 from bench.config.yaml_file import BadYaml, read
 from models.core.registry import Config, Registry, did_you_mean
 
@@ -39,6 +41,8 @@ class Sweep(NamedTuple):
     track: tuple[str, ...] = ()
     """Names of the trackers that log the trials."""
     ask: AskConfig = AskConfig()
+    tune: tuple[Axis, ...] = ()
+    """Fields whose values are chosen for each row on the validation split, each with the values that are tried."""
 
 
 class _Profile(Config):
@@ -50,6 +54,7 @@ class _Profile(Config):
     track: list[str] = []
     ask: Any = None
     margin: Any = MARGIN
+    tune: Any = None
 
 
 class _SweepFile(Config):
@@ -115,11 +120,13 @@ def _validate(settings: Mapping[str, Any], question: str, profile: str) -> Sweep
     if "seed" in settings["base"]:
         errors.append("base.seed: seeds are listed under 'seeds', as in seeds=[0,1]")
     axes = _axes(settings, errors)
+    tune = parse_tune(settings["tune"], errors)
     points = sum(len(axis.points) for axis in axes.values()) + (len(seeds) if isinstance(seeds, list) else 0)
     if points > MOST_POINTS:
         raise ConfigError(f"axes: {points:,} values and seeds are too many. At most {MOST_POINTS:,}")
-    for where in axes:
-        errors += _axis_errors(base, axes, where)
+    varied = axes | {f"tune.{axis.name}": axis for axis in tune}
+    for where in varied:
+        errors += _axis_errors(base, varied, where)
     ask = parse_ask(settings["ask"], settings["margin"], list(axes.values()), errors)
     errors += _seed_errors(seeds)
     search = _search(settings["search"], errors)
@@ -127,7 +134,7 @@ def _validate(settings: Mapping[str, Any], question: str, profile: str) -> Sweep
     if errors:
         raise ConfigError(*errors)
     track = tuple(settings["track"])
-    sweep = Sweep(name, question, profile, base, tuple(axes.values()), tuple(seeds), search, track, ask)
+    sweep = Sweep(name, question, profile, base, tuple(axes.values()), tuple(seeds), search, track, ask, tune)
     errors = _search_errors(sweep)
     if errors:
         raise ConfigError(*errors)
@@ -156,8 +163,10 @@ def _axis_errors(base: TrialConfig, axes: Mapping[str, Axis], where: str) -> Ite
         if reason:
             unknown.add(path)
             yield f"{where}: {reason}" if path == axis.name else f"{where}: {path}: {reason}"
-    for other in axes.values():
-        if other is not axis and paths.overlap(axis.paths(), other.paths()):
+    for place, other in axes.items():
+        if other is axis or place.startswith("tune."):  # a tuned field reports the conflict
+            continue
+        if paths.overlap(axis.paths(), other.paths()):
             by = f"axis {other.name!r}" if other.name in other.paths() else "variants"
             yield f"{where}: the same field is set by {by}"
     for label, changes in axis.points:
@@ -207,8 +216,12 @@ def _search_errors(sweep: Sweep) -> list[str]:
         few = f"search.first_seeds: {search.first_seeds}, but seeds lists {count}"
         wrong.append(f"{few}. Allowed: 2 to {count - 1}" if count > 2 else f"{few}. List at least 3 seeds")
     first = search.first_seeds or len(sweep.seeds)
-    if not search.is_exhaustive and search.trials is not None and search.trials < first:
-        wrong.append(f"search.trials: {search.trials} is too few for one configuration at {first} seeds")
+    values = math.prod(len(axis.points) for axis in sweep.tune)
+    if not search.is_exhaustive and search.trials is not None and search.trials < first + values - 1:
+        at = f"{first} seeds" if values == 1 else f"{first} seeds and {values} tuned values"
+        wrong.append(f"search.trials: {search.trials} is too few for one configuration at {at}")
+    if sweep.tune and search.early_stopping:
+        wrong.append("tune: early stopping would end trials before they are compared. Leave out search.early_stopping")
     return wrong
 
 

@@ -68,7 +68,13 @@ def fit(row: Row) -> Fit | None:
 def columns(board: Leaderboard, table: Table) -> list[Column]:
     """Returns the columns of a table: axes, accuracy, cost, state. A quantity that no row has is left out."""
     axes = [Column(axis, _label(number), "axis") for number, axis in enumerate(board.axes)]
-    return [*axes, *_accuracy_columns(table), *_cost_columns(table), *STATE_COLUMNS]
+    tuned = [Column("tuned", tuned_text, "accuracy", dropped=1)] if board.tuning else []
+    return [*axes, *tuned, *_accuracy_columns(table), *_cost_columns(table), *STATE_COLUMNS]
+
+
+def tuned_text(row: Row) -> str:
+    """Returns ``train.lr 0.005 (tuned)``, or ``default`` for a row with the values of the sweep file."""
+    return row.tuned.text if row.tuned else "default"
 
 
 def _known(table: Table, quantity: str) -> bool:

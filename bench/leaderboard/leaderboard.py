@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bench.config.search import SearchConfig
-from bench.leaderboard.published_rows import Beside
 from bench.leaderboard.inference.answer import Answer
+from bench.leaderboard.published_rows import Beside
 from bench.leaderboard.statistics import Comparison, half_width
+from bench.leaderboard.tuning.facts import Tuned, Tuning
 from bench.scoring.metrics import MAIN_METRICS
 
 
@@ -35,10 +36,11 @@ class Row:
     seeds: tuple[int, ...]
     cells: Mapping[str, Cell]  # by quantity; a quantity that was not measured has no cell
     on_front: bool = False  # no other row is at least as accurate with less memory
-    notes: tuple[str, ...] = ()  # warnings about the row's memory
+    notes: tuple[str, ...] = ()  # warnings about the row's memory and its tuned values
     underfit: bool = False  # its training score is below the best test score of the table
     stopped_at: int | None = None  # epoch after which a trial was stopped early
     shared_card: bool = False  # some trial shared its GPU, so that its memory and speed are unknown
+    tuned: Tuned | None = None  # values that the sweep chose for this row; None if all are those of the sweep file
 
     @property
     def count_ok(self) -> int:
@@ -92,6 +94,7 @@ class Leaderboard:
     beside: Beside = Beside()  # external methods and published numbers
     search: SearchConfig = SearchConfig()  # how the configurations and the number of seeds were chosen
     remarks: tuple[str, ...] = ()  # what was merged, left out or selected
+    tuning: Tuning = Tuning()  # how tuned values were chosen
 
     @property
     def warning(self) -> str:

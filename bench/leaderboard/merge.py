@@ -13,12 +13,12 @@ from typing import Any
 from bench.config import paths
 from bench.config.ask import AskConfig
 from bench.config.axes import NOT_THERE, Axis, axis_over, label
-from bench.config.expand import Trial
+from bench.config.expand import Candidates, Trial, row_key
 from bench.config.paths import varied
 from bench.config.search import SearchConfig
 from bench.config.sweep import Sweep
 from bench.leaderboard.results import Results
-from bench.leaderboard.rows import row_key
+from bench.leaderboard.tuning.choice import by_row
 from bench.records.sweep_json import RecordedTrial
 
 
@@ -33,6 +33,7 @@ def merge(parts: Sequence[Results]) -> tuple[Results, list[str]]:
     axes = _united_axes(parts, settings)
     shown, notes = _shown_records(parts)
     sweep = _united_sweep(parts, axes)
+    points = {setting.row: setting.point(axes) for setting in settings}
     results = Results(
         sweep=sweep,
         trials=[RecordedTrial(s.trial.config, s.point(axes), s.trial.trial_id) for s in settings],
@@ -43,6 +44,7 @@ def merge(parts: Sequence[Results]) -> tuple[Results, list[str]]:
         external=_external(parts),
         predicted={trial_id: predicted for part in parts for trial_id, predicted in part.predicted.items()},
         remarks=_remarks(parts, sweep, notes),
+        tuned=_tuned(parts, points),
     )
     return results, notes
 
@@ -137,6 +139,7 @@ def _fields_that_clash(settings: Sequence[_Setting], axes: Sequence[_UnitedAxis]
 
 def _united_sweep(parts: Sequence[Results], axes: Sequence[_UnitedAxis]) -> Sweep:
     sweeps = [part.sweep for part in parts]
+    same_tune = all(sweep.tune == sweeps[0].tune for sweep in sweeps)
     same_search = all(sweep.search == sweeps[0].search for sweep in sweeps)
     return Sweep(
         name=" + ".join(dict.fromkeys(sweep.name for sweep in sweeps)),
@@ -147,7 +150,19 @@ def _united_sweep(parts: Sequence[Results], axes: Sequence[_UnitedAxis]) -> Swee
         seeds=tuple(sorted({seed for sweep in sweeps for seed in sweep.seeds})),
         search=sweeps[0].search if same_search else SearchConfig(),
         ask=_united_ask(sweeps, [axis.name for axis in axes]),
+        tune=sweeps[0].tune if same_tune else (),
     )
+
+
+def _tuned(parts: Sequence[Results], points: Mapping[str, tuple[str, ...]]) -> list[Candidates]:
+    """Returns the candidates of all tuned rows, at the points of their rows in the merged sweep."""
+    found = []
+    for part in parts:
+        for key, group in by_row(part.tuned, part.records, part.absent.keys()).items():
+            if key in points:
+                trials = [RecordedTrial(trial.config, points[key], trial.trial_id) for trial in group.trials]
+                found.append(Candidates(group.fields, tuple(trials)))
+    return list(dict.fromkeys(found))
 
 
 def _united_ask(sweeps: Sequence[Sweep], axes: Sequence[str]) -> AskConfig:

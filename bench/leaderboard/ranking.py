@@ -3,20 +3,16 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
-from statistics import fmean
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from bench.leaderboard.inference.questions import compare_all
-from bench.leaderboard.inference.two_way import means_over_images, table_of
+from bench.leaderboard.inference.two_way import means_over_images, overlap_of, table_of
 from bench.leaderboard.leaderboard import Row, Table
 from bench.leaderboard.statistics import Comparison
 from bench.scoring.metrics import METRICS
 
-LARGEST_OVERLAP = 0.99
-"""Share of common images beyond which the error would be infinite."""
 Mark = Literal["best", "second", "tied"]
 ImageScores = Mapping[str, Mapping[str, Sequence]]
 """Names and scores of the images, by trial id and column."""
@@ -118,13 +114,7 @@ def usual_images(rows: Sequence[Row], images: ImageScores, redrawn: bool = False
             if of_trial == usual[seed] and len(of_trial) == count:
                 kept[trial_id] = images[trial_id]
     is_one_set = len(set(usual.values())) == 1  # as that of a dataset with a test set of its own
-    return Compared(kept, count, None if is_one_set else _overlap([set(each) for each in usual.values()]))
-
-
-def _overlap(sets: Sequence[set[str]]) -> float:
-    """Returns the mean share of images that two seeds have in common, at most ``LARGEST_OVERLAP``."""
-    shares = [len(a & b) / max(len(a), len(b)) for a, b in combinations(sets, 2)]
-    return min(fmean(shares), LARGEST_OVERLAP)
+    return Compared(kept, count, None if is_one_set else overlap_of(usual.values()))
 
 
 def compare_rows(rows: Sequence[Row], compared: Compared, looks: int) -> dict[str, tuple[Comparison, ...]]:

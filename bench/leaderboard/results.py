@@ -2,13 +2,13 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from bench.config.ask import with_whole_size
 from bench.config.errors import ConfigError
-from bench.config.expand import Trial
+from bench.config.expand import Candidates, Trial, row_key
 from bench.config.sweep import Sweep
 from bench.leaderboard.front import mark_front
 from bench.leaderboard.inference.answer import Answer, answer, nothing_to_compare
@@ -16,6 +16,9 @@ from bench.leaderboard.leaderboard import Leaderboard, Row, Table
 from bench.leaderboard.published_rows import beside
 from bench.leaderboard.ranking import Compared, ImageScores, compare_rows, mark_underfit, score_table, usual_images
 from bench.leaderboard.rows import Environment, TrialState, environments, row_of
+from bench.leaderboard.statistics import Comparison
+from bench.leaderboard.tuning.choice import by_row, in_rows
+from bench.leaderboard.tuning.facts import tuned_of, tuning_of
 from bench.records import schema, sweep_json
 from bench.records.external_scores import ExternalRecord, load_external
 from bench.records.memory import PEAKS
@@ -46,6 +49,7 @@ class Results:
     predicted: Mapping[str, Predicted] = field(default_factory=dict)  # by trial id
     running: frozenset[str] = frozenset()  # ids of trials that run at this moment
     remarks: Sequence[str] = ()  # what was merged, left out or selected
+    tuned: Sequence[Candidates] = ()  # of each row whose values were chosen; the trials may be in no row
 
     def board(self) -> Leaderboard:
         """Returns the leaderboard. It is made once, since its comparisons take seconds for hundreds of trials."""
@@ -75,13 +79,17 @@ def load(folder: Path) -> tuple[Results, list[str]]:
         raise ConfigError(problem or _without_manifest(folder))
     records, notes = load_all(folder)
     sweep, trials, unread = sweep_json.understand(manifest, records)
-    ids = {trial.trial_id for trial in trials}
+    tuned = sweep_json.candidates_of(manifest, records)
+    ids = {trial.trial_id for trial in (*trials, *(trial for group in tuned for trial in group.trials))}
     if other := len(records.keys() - ids):
         notes.append(f"{folder}: {other} records belong to other settings of the sweep and are left out")
     kept = {trial_id: record for trial_id, record in records.items() if trial_id in ids}
+    absent = _absent(folder, manifest, ids - kept.keys())
+    trials = in_rows(trials, tuned, kept, absent.keys())
     external, unreadable = load_external(folder)
-    images, unusable = read_images(folder, kept)
-    for trial_id in kept:
+    shown = [trial.trial_id for trial in trials if trial.trial_id in kept]
+    images, unusable = read_images(folder, shown)
+    for trial_id in shown:
         unusable += [line for _, line in (read_series(folder, trial_id), read_samples(folder, trial_id)) if line]
     results = Results(
         sweep=sweep,
@@ -89,10 +97,11 @@ def load(folder: Path) -> tuple[Results, list[str]]:
         records=kept,
         images=images,
         folders={trial_id: folder for trial_id in kept},
-        absent=_absent(folder, manifest, ids - kept.keys()),
+        absent=absent,
         external=external,
         predicted=dict(manifest.predicted),
         remarks=list(dict.fromkeys([*manifest.remarks, *unread])),
+        tuned=tuned,
     )
     return results, [*notes, *(f"{line}; left out" for line in [*unusable, *unreadable])]
 
@@ -131,10 +140,12 @@ def summarise(results: Results) -> Leaderboard:
         if trial_id in results.records and results.records[trial_id].status == "ok":
             images[trial_id] = scores
     tables = []
+    tuned = by_row(results.tuned, results.records, results.absent.keys())
     for environment, points in _by_environment(results):
         rows = []
         for point, members in points.items():
-            rows.append(row_of(point, [_state(results, trial) for trial in members]))
+            row = row_of(point, [_state(results, trial) for trial in members])
+            rows.append(_with_tuned(results, row, tuned.get(row_key(members[0]))) if tuned else row)
         tables.append(_table(results, environment, rows, images))
     embedded = tuple(dict.fromkeys(part for trial in trials for part in _stand_ins(trial)))
     return Leaderboard(
@@ -150,7 +161,16 @@ def summarise(results: Results) -> Leaderboard:
         beside=beside(trials, results.records, images, results.external, bool(embedded)),
         search=sweep.search,
         remarks=tuple(results.remarks),
+        tuning=tuning_of(results.tuned, results.records, results.absent.keys(), {trial.trial_id for trial in trials}),
     )
+
+
+def _with_tuned(results: Results, row: Row, candidates: Candidates | None) -> Row:
+    """Adds the tuned values of a row, with their caveats; a row without trained weights has none."""
+    if candidates is None or row.untrained:
+        return row
+    found = tuned_of(candidates, results.records, results.absent.keys())
+    return replace(row, tuned=found, notes=(*row.notes, *found.notes), errors=(*row.errors, *found.errors))
 
 
 def _by_environment(results: Results) -> list[tuple[Environment, dict[tuple[str, ...], list[Trial]]]]:
@@ -185,6 +205,7 @@ def _table(results: Results, environment: Environment, rows: Sequence[Row], imag
     metric = main_metric(scored) or MAIN_METRICS[0]
     looks = results.sweep.search.looks(len(results.sweep.seeds))
     compared = usual_images(rows, images, redrawn=_is_redrawn(results.trials))
+    comparisons = compare_rows(rows, compared, looks)
     weights = {f"{name} {digest[:12]}" for source in sources for name, digest in source.weights.items()}
     return Table(
         environment=dict(environment),
@@ -194,16 +215,26 @@ def _table(results: Results, environment: Environment, rows: Sequence[Row], imag
         rows=mark_underfit(mark_front(rows, measure, metric), metric),
         memory_measure=measure,
         main_metric=metric,
-        comparisons=compare_rows(rows, compared, looks),
+        comparisons=comparisons,
         images=compared.count,
         overlap=compared.overlap,
         looks=looks,
-        answer=_answer(results, rows, compared, metric, looks),
+        answer=_answer(results, rows, compared, comparisons.get(metric), metric, looks),
     )
 
 
-def _answer(results: Results, rows: Sequence[Row], compared: Compared, metric: str, looks: int) -> Answer | None:
-    """Answers the planned question of the sweep on the main metric; ``None`` without scores."""
+def _answer(
+    results: Results,
+    rows: Sequence[Row],
+    compared: Compared,
+    pairs: Sequence[Comparison] | None,
+    metric: str,
+    looks: int,
+) -> Answer | None:
+    """Answers the planned question of the sweep on the main metric; ``None`` without scores.
+
+    pairs: comparisons of all pairs of rows on the main metric, if it is a mean over images.
+    """
     sweep, label, better = results.sweep, METRICS[metric].label, METRICS[metric].better
     if len(rows) == 1 and rows[0].count_ok:
         return nothing_to_compare(sweep.ask, label)
@@ -212,7 +243,7 @@ def _answer(results: Results, rows: Sequence[Row], compared: Compared, metric: s
         return None
     axes = [with_whole_size(axis, _training_images(results)) for axis in sweep.axes]
     labels = [row.labels for row in rows]
-    return answer(sweep.ask, axes, labels, scores, label, better, looks, compared.overlap)
+    return answer(sweep.ask, axes, labels, scores, label, better, looks, compared.overlap, pairs)
 
 
 def _is_redrawn(trials: Sequence[Trial]) -> bool:
@@ -250,5 +281,5 @@ def _settings(sweep: Sweep) -> str:
         "train.lr": f"lr {base.train.lr:g}",
         "train.loss": base.train.loss,
     }
-    varied = tuple(path for axis in sweep.axes for path in axis.paths())
+    varied = tuple(path for axis in (*sweep.axes, *sweep.tune) for path in axis.paths())
     return ", ".join(text for path, text in shown.items() if not path.startswith(varied))

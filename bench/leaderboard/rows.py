@@ -1,6 +1,5 @@
 """From the trials of one configuration to a row of the leaderboard, and which rows may share a table."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,11 +38,6 @@ class TrialState:
         if self.missing:
             return "missing"
         return "running" if self.running else "pending"
-
-
-def row_key(trial: Trial) -> str:
-    """Returns a text that is equal for trials that differ in their seed only."""
-    return json.dumps(trial.config.model_dump(mode="json", exclude={"seed"}), sort_keys=True)
 
 
 def row_of(point: tuple[str, ...], states: Sequence[TrialState]) -> Row:

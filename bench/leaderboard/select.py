@@ -14,8 +14,10 @@ import pandas
 
 from bench.config.axes import label
 from bench.config.errors import ConfigError, shortened
+from bench.config.expand import Candidates, Trial, row_key
 from bench.leaderboard.leaderboard import Row
 from bench.leaderboard.results import Results
+from bench.leaderboard.tuning.choice import by_row
 from bench.scoring.metrics import METRICS
 from models.core.registry import did_you_mean
 
@@ -69,10 +71,21 @@ def _keep(results: Results, text: str) -> Results:
         raise ConfigError(f"no trial fulfils {text}. There are {len(results.trials)} trials without this condition")
     trials = [trial for number, trial in enumerate(results.trials) if number in kept]
     ids = {trial.trial_id for trial in trials}
-    changes: dict[str, Any] = {"trials": trials}
+    tuned = _tuned_of(results, trials)
+    changes: dict[str, Any] = {"trials": trials, "tuned": tuned}
+    ids |= {trial.trial_id for group in tuned for trial in group.trials}  # they say how a row's values were chosen
     for name in BY_TRIAL:
         changes[name] = {trial_id: value for trial_id, value in getattr(results, name).items() if trial_id in ids}
     return replace(results, **changes)
+
+
+def _tuned_of(results: Results, trials: Sequence[Trial]) -> list[Candidates]:
+    """Returns the candidates of the rows that some of the trials belong to."""
+    if not results.tuned:
+        return []
+    found = by_row(results.tuned, results.records, results.absent.keys())
+    keys = {row_key(trial) for trial in trials}
+    return [candidates for key, candidates in found.items() if key in keys]
 
 
 def _sorted(results: Results, sort: str) -> list:

@@ -30,6 +30,8 @@ class Measure(NamedTuple):
     """Field of ``Memory`` that holds the value before the trial; ``None`` if the measure is not read over time."""
     above_baseline: str = ""
     """Name of the difference between a reading and ``baseline``; empty if figures do not show the readings."""
+    noise_bytes: int = 0
+    """Differences between repeats of a trial that are usual; 0 if ``step_bytes`` says it all."""
 
 
 MEASURES = (
@@ -59,6 +61,7 @@ MEASURES = (
         4096,
         baseline="rss_baseline_bytes",
         above_baseline="resident memory of the process above its baseline (CPU)",
+        noise_bytes=4 * MIB,  # freed memory stays resident, how much of it differs from run to run
     ),
 )
 """All measures, in the order in which they say whether a card is large enough. A new measure

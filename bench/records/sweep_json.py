@@ -15,7 +15,7 @@ from bench.config import paths
 from bench.config.ask import AskConfig, default_ask
 from bench.config.axes import Axis
 from bench.config.errors import ConfigError, explain
-from bench.config.expand import Trial
+from bench.config.expand import Candidates, Trial
 from bench.config.search import SearchConfig
 from bench.config.sweep import Sweep
 from bench.config.trial import TrialConfig, recorded
@@ -57,6 +57,14 @@ class MissingEntry(Config):
     remedy: str
 
 
+class CandidatesEntry(Config):
+    """The trials among which the tuned values of a row are chosen, by their validation scores."""
+
+    fields: list[str]
+    """Dotted paths of the tuned fields."""
+    trials: list[TrialEntry]
+
+
 class Predicted(Config):
     """Predicted peaks of a training step, in bytes (``bench.memory.predicted_peak``); never measurements."""
 
@@ -83,7 +91,12 @@ class Manifest(Config):
     search: SearchConfig = SearchConfig()
     ask: AskConfig | None = None
     """The planned question; ``None`` in older manifests, whose axes tell it."""
+    tune: list[AxisEntry] = []
+    """Fields whose values are chosen for each row, with the values that are tried."""
     trials: list[TrialEntry]
+    """Trials of the rows; while the sweep runs, also candidates that are in no row."""
+    candidates: list[CandidatesEntry] = []
+    """The trials that choose the tuned values, for each row."""
     absent: dict[str, list[MissingEntry]] = {}
     """Items that trials lack, by trial id."""
     predicted: dict[str, Predicted] = {}
@@ -99,7 +112,7 @@ class Manifest(Config):
 
     @model_validator(mode="after")
     def _labels_fit_the_axes(self) -> "Manifest":
-        for trial in self.trials:
+        for trial in [*self.trials, *(trial for entry in self.candidates for trial in entry.trials)]:
             if len(trial.point) != len(self.axes):
                 count = f"{len(self.axes)} axes, but trial {trial.trial_id} has {len(trial.point)} labels"
                 raise ValueError(f"there are {count}")
@@ -129,35 +142,45 @@ def of(
     absent: Mapping[str, Sequence[Missing]] = {},
     predicted: Mapping[str, Predicted] = {},
     remarks: Sequence[str] = (),
+    candidates: Sequence[Candidates] = (),
 ) -> Manifest:
     """Makes the manifest of a sweep and its trials."""
     base = sweep.base.model_dump(mode="json")
-    axes = []
-    for axis in sweep.axes:
-        points = [Point(label=label, changes=_plain(changes)) for label, changes in axis.points]
-        axes.append(AxisEntry(name=axis.name, points=points))
-    entries = []
-    for trial in trials:
-        changes = paths.changes(base, _unseeded(trial.config))
-        entries.append(TrialEntry(trial_id=trial.trial_id, point=list(trial.point), seed=trial.seed, changes=changes))
+    tried = []
+    for of_row in candidates:
+        entries = [_trial_entry(base, trial) for trial in of_row.trials]
+        tried.append(CandidatesEntry(fields=list(of_row.fields), trials=entries))
     missing = {}
     for trial_id, items in sorted(absent.items()):
         missing[trial_id] = [MissingEntry(**item._asdict()) for item in items]
     ids = {trial.trial_id for trial in trials}
+    ids |= {trial.trial_id for of_row in candidates for trial in of_row.trials}
     return Manifest(
         name=sweep.name,
         question=sweep.question,
         profile=sweep.profile,
         base=base,
-        axes=axes,
+        axes=list(map(_axis_entry, sweep.axes)),
         seeds=list(sweep.seeds),
         search=sweep.search,
         ask=sweep.ask,
-        trials=entries,
+        tune=list(map(_axis_entry, sweep.tune)),
+        trials=[_trial_entry(base, trial) for trial in trials],
+        candidates=tried,
         absent=missing,
         predicted={trial_id: peak for trial_id, peak in sorted(predicted.items()) if trial_id in ids},
         remarks=list(remarks),
     )
+
+
+def _axis_entry(axis: Axis) -> AxisEntry:
+    points = [Point(label=label, changes=_plain(changes)) for label, changes in axis.points]
+    return AxisEntry(name=axis.name, points=points)
+
+
+def _trial_entry(base: Mapping[str, Any], trial: Trial) -> TrialEntry:
+    changes = paths.changes(base, _unseeded(trial.config))
+    return TrialEntry(trial_id=trial.trial_id, point=list(trial.point), seed=trial.seed, changes=changes)
 
 
 def load(folder: Path) -> tuple[Manifest | None, str]:
@@ -196,22 +219,28 @@ def understand(manifest: Manifest, records: Mapping[str, TrialRecord]) -> tuple[
 
     The configuration in a record takes precedence. Raises ``ConfigError`` if no trial can be read.
     """
-    trials, notes = [], []
-    for entry in manifest.trials:
-        record = records.get(entry.trial_id)
-        raw = record.config if record else _changed(manifest.base, {**entry.changes, "seed": entry.seed})
-        _add(trials, notes, entry.trial_id, tuple(entry.point), raw)
+    trials, notes = _read(manifest, manifest.trials, records)
     if not trials:
         raise ConfigError(f"{manifest.name}: none of its {len(manifest.trials)} trials can be shown", *notes)
     try:
         base = parse(manifest.base)
     except ValidationError:  # of another version; reports show only fields that all trials share
         base = trials[0].config
-    axes = tuple(Axis(axis.name, tuple((p.label, p.changes) for p in axis.points)) for axis in manifest.axes)
+    axes, tune = (tuple(map(_axis, entries)) for entries in (manifest.axes, manifest.tune))
     seeds = tuple(manifest.seeds)
     ask = manifest.ask or default_ask(axes)
     sweep = Sweep(manifest.name, manifest.question, manifest.profile, base, axes, seeds, manifest.search, ask=ask)
-    return sweep, trials, notes
+    return sweep._replace(tune=tune), trials, notes
+
+
+def candidates_of(manifest: Manifest, records: Mapping[str, TrialRecord]) -> list[Candidates]:
+    """Returns the trials among which each row's values are chosen; those that this version cannot read are left out."""
+    found = []
+    for entry in manifest.candidates:
+        trials, _ = _read(manifest, entry.trials, records)
+        if trials:
+            found.append(Candidates(tuple(entry.fields), tuple(trials)))
+    return found
 
 
 def parse(raw: Mapping[str, Any]) -> TrialConfig:
@@ -219,12 +248,25 @@ def parse(raw: Mapping[str, Any]) -> TrialConfig:
     return recorded(json.dumps(raw))
 
 
-def _add(trials: list[Trial], notes: list[str], trial_id: str, point: tuple[str, ...], raw: dict[str, Any]) -> None:
-    try:
-        trials.append(RecordedTrial(parse(raw), point, trial_id))
-    except ValidationError as error:
-        reason = explain(error, TrialConfig, raw)[0]
-        notes.append(f"trial {trial_id} is left out: this version cannot read its configuration ({reason})")
+def _read(
+    manifest: Manifest, entries: Sequence[TrialEntry], records: Mapping[str, TrialRecord]
+) -> tuple[list[Trial], list[str]]:
+    """Returns the trials of entries, and a line for each that this version cannot read."""
+    trials: list[Trial] = []
+    notes = []
+    for entry in entries:
+        record = records.get(entry.trial_id)
+        raw = record.config if record else _changed(manifest.base, {**entry.changes, "seed": entry.seed})
+        try:
+            trials.append(RecordedTrial(parse(raw), tuple(entry.point), entry.trial_id))
+        except ValidationError as error:
+            reason = explain(error, TrialConfig, raw)[0]
+            notes.append(f"trial {entry.trial_id} is left out: this version cannot read its configuration ({reason})")
+    return trials, notes
+
+
+def _axis(entry: AxisEntry) -> Axis:
+    return Axis(entry.name, tuple((point.label, point.changes) for point in entry.points))
 
 
 def _changed(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

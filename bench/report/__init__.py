@@ -5,14 +5,14 @@ from pathlib import Path
 
 from bench.leaderboard.results import Results
 from bench.report import page
-from bench.report.latex import latex
-from bench.report.tables import as_csv, comparisons_csv, markdown
+from bench.report.page.content import downloads
+from bench.report.tables import markdown
 from bench.system.files import write_whole
 
 FIGURES = "figures"
 """Name of the folder of figures, in the folder of the report."""
 KINDS = ("png", "svg", "pdf")
-NAMES = (page.NAME, "leaderboard.md", "leaderboard.csv", "leaderboard.tex", "comparisons.csv")
+NAMES = (page.NAME, "leaderboard.md", "leaderboard.csv", "leaderboard.tex", "comparisons.csv", "tuning.csv")
 
 
 def targets(folder: Path) -> list[Path]:
@@ -23,16 +23,18 @@ def targets(folder: Path) -> list[Path]:
 def write(results: Results, folder: Path, say: Callable[[str], None] = lambda line: None) -> list[Path]:
     """Writes a report and returns the paths of its files; the same results give the same bytes.
 
-    Tables and the page are always written; comparisons if rows were compared; figures that the results can fill. say:
+    Tables and the page are always written; comparisons if rows were compared; the choice of tuned
+    values if there are any; figures that the results can fill. say:
     prints a line to the user.
     """
     from bench.report import plots  # matplotlib takes a second to import, and most processes draw nothing
 
     board = results.board()
-    texts = (page.html(results, board), markdown(board), as_csv(board), latex(board), comparisons_csv(board))
+    saved = downloads(board)
+    texts = {page.NAME: page.html(results, board, saved), "leaderboard.md": markdown(board), **saved}
     paths = []
-    for name, text in zip(NAMES, texts, strict=True):
-        if text:
+    for name in NAMES:
+        if text := texts[name]:
             paths.append(folder / name)
             write_whole(paths[-1], lambda file: file.write(text.encode()))
     texts = plots.texts_of(board)

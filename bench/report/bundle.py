@@ -39,7 +39,8 @@ def pack(results: Results, path: Path, with_weights: bool = False) -> int:
         staging = own / "bundle"
         staging.mkdir()
         report.write(results, staging)
-        sweep_json.of(results.sweep, results.trials, results.absent, results.predicted, list(results.remarks)).save(
+        found = results
+        sweep_json.of(found.sweep, found.trials, found.absent, found.predicted, found.remarks, found.tuned).save(
             staging
         )
         (staging / FOLDER).mkdir()

@@ -44,6 +44,7 @@ def legend(board: Leaderboard) -> list[Entry]:
     entries.append(Entry("sentence", f"Data: {board.splits}."))
     scores = "Scores are those of the test split after the last epoch; choose by the validation split (val)."
     entries += [Entry("sentence", scores), Entry("sentence", "Memory is the peak in training.")]
+    entries += [Entry("sentence", sentence) for sentence in board.tuning.sentences]
     return entries
 
 

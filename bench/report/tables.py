@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas
 
-from bench.leaderboard.columns import ARROWS, Column, columns, fit, show, status
+from bench.leaderboard.columns import ARROWS, Column, columns, fit, show, status, tuned_text
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
 from bench.leaderboard.noise_floor import memory_noise_floor, unresolved
 from bench.leaderboard.ranking import marks
@@ -70,7 +70,7 @@ def _cells(column: Column, table: Table) -> list[str]:
     if column.group == "axis":
         return list(map(escape, texts))
     if column.metric is None:
-        return texts
+        return list(map(escape, texts))
     cells = []
     for text, found in zip(texts, marks(table, column.metric)):
         text = f"**{text}**" if "best" in found else text
@@ -138,6 +138,9 @@ def as_frame(board: Leaderboard) -> pandas.DataFrame:
             line |= {"embedded": "; ".join(board.embedded), **dict(zip(board.axes, row.labels))}
             line |= {"seeds_ok": row.count_ok, "seeds": len(row.statuses), "status": status(row)}
             line["pareto_front"] = row.on_front
+            if board.tuning:
+                line["tuned"] = tuned_text(row)
+                line |= {f"tuned.{field}": value for field, value in (row.tuned.values if row.tuned else ())}
             if found := fit(row):
                 line |= {"fits_card_gb": found.card, "fits_by": found.by}
             for quantity, cell in row.cells.items():
@@ -160,7 +163,8 @@ def as_csv(board: Leaderboard) -> str:
 def comparisons_csv(board: Leaderboard) -> str:
     """Returns all comparisons of pairs of rows as CSV, one line for each pair and metric.
 
-    Empty fields could not be tested. The text is empty if nothing was tested.
+    ``equivalent`` says whether the interval lies within the sweep's margin, which is one of the main metric. Empty fields
+    could not be tested. The text is empty if nothing was tested.
     """
     lines = []
     for number, table in enumerate(board.tables, start=1):
@@ -168,10 +172,24 @@ def comparisons_csv(board: Leaderboard) -> str:
         for metric, found in table.comparisons.items():
             for c in found:
                 facts = vars(c) | {"first": names[c.first], "second": names[c.second], "resolved": c.resolved}
+                if metric == table.main_metric and c.low is not None and table.answer is not None:
+                    facts["equivalent"] = c.within(table.answer.ask.margin)
                 lines.append({"environment": number, "metric": metric, **facts, "images": table.images})
     if all(line["p"] is None for line in lines):
         return ""
     return csv(pandas.DataFrame(lines))
+
+
+def tuning_csv(board: Leaderboard) -> str:
+    """Returns the trials that chose the tuned values as CSV, one line for each; empty if nothing was tuned."""
+    lines = []
+    for candidate in board.tuning.candidates:
+        line: dict[str, object] = dict(zip(board.axes, candidate.labels))
+        line |= {f"tuned.{field}": value for field, value in candidate.values}
+        line |= {"seed": candidate.seed, "status": candidate.status, "metric": candidate.metric}
+        line |= {"validation_score": candidate.score, "chosen": candidate.chosen, "seconds": candidate.seconds}
+        lines.append(line | {"trial_id": candidate.trial_id})
+    return csv(pandas.DataFrame(lines)) if lines else ""
 
 
 def csv(frame: pandas.DataFrame) -> str:

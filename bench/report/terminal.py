@@ -49,7 +49,7 @@ def show_verdicts(verdicts: Verdicts, console: Console) -> None:
     shown = [finding for finding in verdicts.findings if finding.verdict != "equal"]
     if shown:
         made = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for title in ("row", "quantity", "old", "new", "verdict", "p (Holm)", "by"):
+        for title in ("row", "quantity", "old", "new", "verdict", "p (Holm)", "95 % interval and basis"):
             made.add_column(title, justify="right" if title in ("old", "new", "p (Holm)") else "left")
         for f in shown:
             style = {"worse": "bold red", "better": "green"}.get(f.verdict, "")
@@ -78,6 +78,9 @@ def _lines(board: Leaderboard, width: int) -> Iterator[RenderableType]:
         yield _table(shown, table)
         if table.answer is not None:
             yield Text(f"Answer: {table.answer.text}", style="bold")
+        for row in table.rows:
+            for line in (*row.tuned.errors, *row.tuned.notes) if row.tuned else ():
+                yield Text(harmless(f"† {', '.join(row.labels)}: {line}"))
         yield Text("; ".join(f"{name} {value}" for name, value in table.environment.items()), style="dim")
         if dropped:
             yield Text(f"no room for: {', '.join(dropped)}", style="dim")
@@ -124,7 +127,7 @@ def _cells(column: Column, table: Table) -> list[Text]:
     if column.group == "axis":
         return [Text(_short(text)) for text in texts]
     if column.metric is None:
-        return [Text(text) for text in texts]
+        return [Text(harmless(text)) for text in texts]
     return [_marked(text, found) for text, found in zip(texts, marks(table, column.metric))]
 
 

@@ -19,6 +19,9 @@ from models.core.skeleton import skeleton
 from models.core.weights import WeightsError
 from models.core.weights import notes as weight_notes
 
+VALIDATION = "Set dataset.val to hold images back for it"
+"""Remedy where a setting needs a validation split."""
+
 
 def absent_of(trials: list[Trial]) -> dict[str, list[Missing]]:
     """Lists what this machine lacks, by the ids of the trials that cannot run here."""
@@ -82,7 +85,9 @@ def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by:
             if PROTOCOLS.module(protocol).OBJECT_ABOVE > OBJECT:
                 notes += _almost_white_notes(data, protocol)
         if validated_by and not len(data.val):
-            errors.append(f"{validated_by} uses the validation split, and {configs[0].dataset.name} has none")
+            errors.append(
+                f"{validated_by} uses the validation split, and {configs[0].dataset.name} has none. {VALIDATION}"
+            )
         most = len(data.train)
         batches = {config.train.batch_size for config in configs if config.train.batch_size > most}
         errors += [f"train.batch_size: {n} is more than there are training pairs. At most {most}" for n in batches]

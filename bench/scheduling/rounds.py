@@ -133,7 +133,8 @@ class Rounds:
         problem = schema.newer(folder / sweep_json.MANIFEST)
         if not problem:
             known, _ = sweep_json.load(folder)
-            manifest = sweep_json.of(self.sweep, self.plan.trials, self.absent, known.predicted if known else {})
+            predicted, tuned = known.predicted if known else {}, self.plan.candidates
+            manifest = sweep_json.of(self.sweep, self.plan.trials, self.absent, predicted, candidates=tuned)
             try:
                 manifest.save(folder)
             except OSError as error:

@@ -251,8 +251,7 @@ class TrialQueue:
         return self.folder / f"{self.trials[index].trial_id}.json"
 
     def _name(self, index: int) -> str:
-        trial = self.trials[index]
-        return f"{', '.join(trial.point)} seed {trial.seed}"
+        return self.trials[index].name
 
     def _say_once(self, text: str) -> None:
         if text not in self._said:

@@ -12,9 +12,11 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from bench.config.axes import Axis
-from bench.config.expand import Trial, expand
+from bench.config.expand import Candidates, Trial, expand
 from bench.config.search import METHODS, SearchConfig
 from bench.config.sweep import Sweep
+from bench.leaderboard.tuning.choice import choose
+from bench.records.device_hours import device_hours
 from bench.records.record import TrialRecord
 from bench.scoring.metrics import main_metric
 from bench.search.methods import Labels, Observation
@@ -25,11 +27,34 @@ class Plan(NamedTuple):
     """The trials that a search has chosen so far."""
 
     trials: list[Trial]
-    """Rows of the table, whether they were run or not; the configurations in the order in which they were chosen."""
+    """Trials of the rows, whether they were run or not, and candidates for tuned values; the configurations in the
+    order in which they were chosen."""
     next: list[Trial]
     """Trials that run now; none when the search is over."""
     spent: str = ""
     """The budget that ended the search before all of ``trials`` were run, in words."""
+    candidates: list[Candidates] = []
+    """The candidates of each row, if the sweep tunes values."""
+    lost: frozenset[str] = frozenset()
+    """Ids of candidates that lost to another one, and so are in no row."""
+
+
+class _Point(NamedTuple):
+    """A point of the space: for each combination of tuned values its trials, one for each seed."""
+
+    options: list[tuple[Trial, ...]]
+
+    @property
+    def firsts(self) -> tuple[Trial, ...]:
+        """The candidates: each combination at the first seed. One if nothing is tuned."""
+        return tuple(trials[0] for trials in self.options)
+
+    def row(self, records: Mapping[str, TrialRecord], left_out: Set[str] = frozenset()) -> Sequence[Trial]:
+        """Returns the trials of the row at all seeds; none while its tuned values are not chosen."""
+        if len(self.options) == 1:
+            return self.options[0]
+        chosen = choose(self.firsts, records, left_out)
+        return () if chosen is None else self.options[self.firsts.index(chosen)]
 
 
 def settled(sweep: Sweep, records: Mapping[str, TrialRecord]) -> dict[str, TrialRecord]:
@@ -57,29 +82,40 @@ def plan(
     ``first_seeds``; at_once: number of trials that run at the same time; left_out: ids of trials that cannot run here.
     """
     search = sweep.search
-    points: dict[Labels, list[Trial]] = {}  # with the trials of all seeds
+    points: dict[Labels, _Point] = {}
     seeds: dict[Labels, int] = {}  # number of seeds at which a point is run
     while True:
         wanted: list[Trial] = []
-        for point, trials in points.items():
-            wanted += _wanted(trials[: seeds[point]], sweep, records)
+        rows: list[Trial] = []
+        for labels, point in points.items():
+            row = point.row(records, left_out)[: seeds[labels]]
+            wanted += _wanted(row, sweep, records) if len(point.options) == 1 else [*point.firsts, *row[1:]]
+            rows += row
         done = [trial for trial in wanted if trial.trial_id in records]
         to_run = [trial for trial in wanted if trial.trial_id not in records and trial.trial_id not in left_out]
         hours_left = search.hours is None or device_hours(done, records) < search.hours
         if to_run:
             break
-        if hours_left and (proposed := _propose(sweep, points, records, len(done))):
-            points |= {point: expand(_at(sweep, point)) for point in proposed}
+        if hours_left and (proposed := _propose(sweep, points, records, len(done), left_out)):
+            for labels in proposed:
+                points[labels] = _point(sweep, labels)
             seeds |= dict.fromkeys(proposed, _first_seeds(sweep))
-        elif search.first_seeds and (contested := undecided(sweep, wanted, seeds, records, images)):
+        elif search.first_seeds and (contested := undecided(sweep, rows, seeds, records, images)):
             seeds |= {point: seeds[point] + 1 for point in contested}
         else:
             break
     upcoming = _within_budget(sweep, to_run, len(done), hours_left, at_once)
+    found = Plan(wanted, upcoming)
+    if sweep.tune:
+        fields = tuple(axis.name for axis in sweep.tune)
+        lost = {t.trial_id for point in points.values() if point.row(records, left_out) for t in point.firsts}
+        lost -= {trial.trial_id for trial in rows}
+        found = found._replace(candidates=[Candidates(fields, p.firsts) for p in points.values()], lost=frozenset(lost))
     if upcoming or not to_run:
-        return Plan(wanted, upcoming)
+        return found
     budget = f"{search.trials} trials" if hours_left else f"{search.hours:g} hours"
-    return Plan(wanted, [], f"the budget of {budget} is spent: {len(to_run)} of {len(wanted)} trials are not run")
+    spent = f"the budget of {budget} is spent: {len(to_run)} of {len(wanted)} trials are not run"
+    return found._replace(spent=spent)
 
 
 def _within_budget(sweep: Sweep, to_run: list[Trial], done: int, hours_left: bool, at_once: int) -> list[Trial]:
@@ -99,24 +135,15 @@ def _within_budget(sweep: Sweep, to_run: list[Trial], done: int, hours_left: boo
     return upcoming
 
 
-def device_hours(trials: Sequence[Trial], records: Mapping[str, TrialRecord]) -> float:
-    """Sums up the hours of these trials, times their devices. A process that was killed has left no time to count."""
-    found = [records[trial.trial_id] for trial in trials]
-    known = [record.provenance.devices * record.provenance.gpu_share for record in found if record.provenance]
-    usual = max(known, default=1)  # for trials that were stopped early, whose records do not have it
-    seconds = 0.0
-    for record in found:
-        devices = usual
-        if record.provenance:
-            devices = record.provenance.devices * record.provenance.gpu_share
-        if record.timing:
-            seconds += record.timing.total_seconds * devices
-    return seconds / 3600
-
-
 def _first_seeds(sweep: Sweep) -> int:
     """Number of seeds at which every configuration is run."""
     return sweep.search.first_seeds or len(sweep.seeds)
+
+
+def _point(sweep: Sweep, labels: Labels) -> _Point:
+    """Returns the point with these labels."""
+    trials, seeds = expand(_at(sweep, labels)), len(sweep.seeds)
+    return _Point([tuple(trials[start : start + seeds]) for start in range(0, len(trials), seeds)])
 
 
 def _wanted(trials: Sequence[Trial], sweep: Sweep, records: Mapping[str, TrialRecord]) -> Sequence[Trial]:
@@ -128,16 +155,19 @@ def _wanted(trials: Sequence[Trial], sweep: Sweep, records: Mapping[str, TrialRe
 
 
 def _propose(
-    sweep: Sweep, points: Mapping[Labels, list[Trial]], records: Mapping[str, TrialRecord], done: int
+    sweep: Sweep, points: Mapping[Labels, _Point], records: Mapping[str, TrialRecord], done: int, left_out: Set[str]
 ) -> list[Labels]:
     """Lets the search method propose new points, as many as the search still takes."""
     search, method = sweep.search, METHODS.module(sweep.search.name)
     limits = [math.inf if search.points is None else search.points - len(points)]
     if search.trials is not None and not method.EXHAUSTIVE:
-        limits.append((search.trials - done) // _first_seeds(sweep))
+        tried = math.prod(len(axis.points) for axis in sweep.tune)
+        limits.append((search.trials - done) // (_first_seeds(sweep) + tried - 1))
     if (method.LEARNS or search.hours is not None) and not method.EXHAUSTIVE:
         limits.append(search.batch)
-    observations = [_observation(point, trials, sweep, records) for point, trials in points.items()]
+    observations = []
+    for labels, point in points.items():
+        observations.append(_observation(labels, point.row(records, left_out), sweep, records))
     return method.propose(sweep.axes, observations, max(0, min(limits)), search.seed)
 
 

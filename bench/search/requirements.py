@@ -35,6 +35,8 @@ def check(sweep: Sweep, trials: Sequence[Trial]) -> None:
 
 def setting_that_needs_validation(sweep: Sweep) -> str | None:
     """Names the setting that needs a validation split, for the error where the data have none."""
+    if sweep.tune:
+        return "tune"
     if sweep.search.early_stopping:
         return "search.early_stopping"
     return f"search.name: {sweep.search.name}" if METHODS.module(sweep.search.name).LEARNS else None

@@ -160,8 +160,7 @@ class Display:
         return duration((time.monotonic() - self.started_at) * (1 / share - 1))
 
     def _name(self, index: int) -> str:
-        trial = self.trials[index]
-        return f"{', '.join(trial.point)} seed {trial.seed}"
+        return self.trials[index].name
 
 
 def peak_memory(record: TrialRecord) -> str:

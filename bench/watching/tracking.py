@@ -55,12 +55,11 @@ class Tracking:
 
     def started(self, index: int) -> None:
         trial = self.trials[index]
-        name = f"{', '.join(trial.point)} seed {trial.seed}"
         parameters = _parameters(trial.config)
         runs = self.runs.setdefault(index, {})
 
         def start(tracker: str) -> None:
-            runs[tracker] = self.trackers[tracker].start(trial.trial_id, name, parameters)
+            runs[tracker] = self.trackers[tracker].start(trial.trial_id, trial.name, parameters)
 
         self._for_each_tracker(start)
 

@@ -20,8 +20,10 @@ row is restless. So a claim on pooled error has to hold on a second error too
 (``bench.leaderboard.inference.questions``).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean
 
 import numpy as np
 from scipy.special import chdtri
@@ -32,6 +34,8 @@ LIMIT = 2.0
 """Largest deviation over seeds, in medians, with which the error is pooled."""
 RESTLESS = 5.0
 """Deviation over seeds that one row may have, in typical ones, without a false claim (``cautious_variance``)."""
+LARGEST_OVERLAP = 0.99
+"""Share of common images beyond which the error would be infinite."""
 MOST_PASSES = 500
 NEGLIGIBLE = 1e-12
 """Differences below this are rounding errors."""
@@ -102,11 +106,11 @@ def components(table: np.ndarray) -> Components | None:
     """
     used = known_trials(table).any(axis=0)
     known, values = known_trials(table)[:, used], table[:, used]
-    freedom = int(known.sum() - known.any(axis=1).sum() - known.shape[1]) + _connected_parts(known)
+    freedom = int(known.sum() - known.any(axis=1).sum() - known.shape[1]) + connected_parts(known)
     images = table.shape[2]
     if freedom < 1 or images < 2:
         return None
-    residuals = _residuals(values, known)
+    residuals = residuals_of(values, known)
     means = residuals.mean(axis=2)
     row_seed = float((means**2).sum() / freedom)
     inner = (residuals - means[:, :, None]) ** 2
@@ -128,6 +132,15 @@ def means_over_images(table: np.ndarray) -> np.ndarray:
     place of the images, so S and R are 0.
     """
     return np.repeat(table.mean(axis=2, keepdims=True), 2, axis=2)
+
+
+def overlap_of(images: Iterable[Iterable[str]]) -> float:
+    """Returns the mean share of images that two seeds have in common, at most ``LARGEST_OVERLAP``.
+
+    images: the names of the images of each seed.
+    """
+    sets = [set(names) for names in images]
+    return min(fmean(len(a & b) / max(len(a), len(b)) for a, b in combinations(sets, 2)), LARGEST_OVERLAP)
 
 
 def effective_seeds(seeds: np.ndarray | int, overlap: float) -> np.ndarray | float:
@@ -184,8 +197,8 @@ def t_of(difference: np.ndarray, variance: np.ndarray) -> np.ndarray:
         return np.where(size < NEGLIGIBLE, 0.0, size / np.sqrt(variance))
 
 
-def _residuals(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Returns what rows and seeds do not explain, by image; 0 for missing trials.
+def residuals_of(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Returns what rows and seeds do not explain, by image [row, seed, image]; 0 for missing trials.
 
     Means of rows and of seeds are taken off in turn until nothing changes, which converges to least squares. A full
     table needs one pass. It is repeatable to the last digit, which a solver of linear algebra's libraries is not.
@@ -203,7 +216,7 @@ def _residuals(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     return residuals
 
 
-def _connected_parts(known: np.ndarray) -> int:
+def connected_parts(known: np.ndarray) -> int:
     """Counts the groups of rows between which no seed is shared: each has a level of its own that nothing fixes."""
     group = np.arange(len(known))
     for seed in known.T:

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from bench.leaderboard.leaderboard import Table, measured_memory
-from bench.leaderboard.ranking import best_row
 from bench.leaderboard.noise_floor import memory_noise_floor, unresolved
+from bench.leaderboard.ranking import best_row
 from bench.records.memory import GIB, measure_of
 from bench.scoring.metrics import METRICS
 
@@ -38,8 +38,8 @@ def verdict(table: Table, axes: Sequence[str]) -> tuple[str, str]:
     if any(resolved):
         words = "Resolved." if all(resolved) else "Partly resolved."
     else:
-        words = "Equivalent." if found.groups else "Not resolved."
-    return words, " ".join(found.sentences[:-1])
+        words = "Equivalent." if found.groups or found.ends_equivalent else "Not resolved."
+    return words, found.claim
 
 
 def statistics(table: Table) -> list[str]:

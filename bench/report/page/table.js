@@ -61,8 +61,10 @@ function leaderboardTable(table, refresh) {
   const known = (column) => table.rows.some((row) => row.cells[columnOf.get(column.key).index]);
   const columns = data.columns.filter((column) => view.columns.has(column.key) && known(column));
   const fits = table.rows.some((row) => row.fits);
+  const tuned = table.rows.some((row) => row.tuned);
   const head = el("tr", null,
     data.axes.map((axis, i) => heading(axis.name, ["axis", i], { number: false, refresh })),
+    tuned ? el("th", { scope: "col" }, "tuned") : null,
     columns.map((column) => heading(column.title, ["column", column.key], { help: column.help, better: column.better, refresh })),
     fits ? el("th", { scope: "col" }, "fits") : null,
     heading("ok", ["fact", "status"], { number: false, refresh }),
@@ -70,6 +72,7 @@ function leaderboardTable(table, refresh) {
     el("th", { scope: "col" }, "seeds"));
   const body = shownRows(table).map((row) => el("tr", null,
     row.labels.map((label, i) => (i ? el("td", null, label) : el("th", { scope: "row" }, trialLink(row.trials[0], label)))),
+    tuned ? el("td", null, row.tuned) : null,
     columns.map((column) => scoreCell(row, columnOf.get(column.key))),
     fits ? el("td", null, row.fits ?? "–") : null,
     el("td", { class: row.states.some(failed) ? "state bad" : "state" }, row.status, row.notes.length ? " †" : ""),
@@ -124,7 +127,7 @@ function tableSection() {
     el("div", { class: "controls" }, labelled("Search", search), axes,
       select("State", states, view.state, (value) => { view.state = value; refresh(); }),
       check("on the front", view.front, (on) => { view.front = on; refresh(); })),
-    el("details", null, el("summary", null, "Columns"), el("div", { class: "choices" }, columns)),
+    el("details", { class: "chooser" }, el("summary", null, "Columns"), el("div", { class: "choices" }, columns)),
     count, tables, el("p", { class: "muted" }, withStrong(data.legend)));
 }
 

@@ -41,7 +41,7 @@ def figures(results: Results, board: Leaderboard) -> dict[str, Figure]:
     found: dict[str, Figure | None] = {}
     for number, table in enumerate(board.tables, start=1):
         suffix = f"_environment_{number}" if number > 1 else ""
-        found[f"memory_accuracy{suffix}"] = memory_accuracy(board, table, results.images)
+        found[f"memory_accuracy{suffix}"] = memory_accuracy(board, table, results.images, results.records)
         for axis in range(len(board.axes)):
             name = re.sub(r"\W", "_", board.axes[axis].removeprefix("model."))
             found[f"axis_{name}{suffix}"] = axis_curves(results, board, table, axis)

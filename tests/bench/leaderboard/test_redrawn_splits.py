@@ -10,9 +10,9 @@ from bench.config.axes import Axis
 from bench.config.expand import expand
 from bench.config.sweep import Sweep
 from bench.config.trial import with_value
-from bench.leaderboard.inference.questions import compare_all, compare_with, trend
-from bench.leaderboard.inference.two_way import effective_seeds, means_over_images
-from bench.leaderboard.ranking import LARGEST_OVERLAP
+from bench.leaderboard.inference.questions import compare_all, compare_with
+from bench.leaderboard.inference.trend import trend
+from bench.leaderboard.inference.two_way import LARGEST_OVERLAP, effective_seeds, means_over_images
 from bench.report.tables import markdown
 
 

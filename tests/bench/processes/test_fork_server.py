@@ -19,7 +19,7 @@ import warm
 from conftest import wait_for
 
 from bench.processes import client, fork_server
-from bench.processes.client import ForkedTrial, ForkServer, start
+from bench.processes.client import ForkServer, ForkedTrial, start
 from bench.processes.request import Request
 from bench.records import failures
 from bench.records.store import load_all

@@ -91,7 +91,8 @@ def test_a_cluster_is_asked_for_the_validation_split_too():
     config = BASE.model_copy(update={"dataset": BASE.dataset.model_copy(update={"val": 0})})
     assert cluster.inspect_node([config.model_dump_json()]).problems == []
     *_, problem = cluster.inspect_node([config.model_dump_json()], validated_by="search.early_stopping").problems
-    assert problem == "search.early_stopping uses the validation split, and procedural has none"
+    expected = "search.early_stopping uses the validation split, and procedural has none"
+    assert problem == f"{expected}. Set dataset.val to hold images back for it"
 
 
 @pytest.mark.parametrize(
