@@ -160,7 +160,7 @@ ABLATIONS = sorted((REPOSITORY / "ablations").glob("*.yaml"))
 def test_every_ablation_has_a_plan_at_full_size(monkeypatch, tmp_path, path, capsys):
     """All but the prediction itself, which would take seconds for each row; ``tests/test_ablations.py`` builds them."""
     monkeypatch.setattr(planner, "sizes", lambda trials, progress: {})
-    step = StepMemory(dict.fromkeys(PARTS, GIB), "forward", 6.8 * GIB)
+    step = StepMemory(dict.fromkeys(PARTS, GIB), "forward", 7 * GIB - GIB // 4)
     monkeypatch.setattr(sweep_plan, "predict_peak", lambda config, generation: PredictedPeak(step))
     assert main([str(path), "--results", str(tmp_path), "--card", "8"]) == 0
     said = capsys.readouterr()

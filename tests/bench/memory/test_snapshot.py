@@ -13,6 +13,7 @@ from bench.memory.snapshot import (
     differences,
     largest_holders,
     packed,
+    recording,
 )
 
 MIB = 2**20
@@ -92,3 +93,14 @@ def test_out_of_memory_keeps_a_snapshot_on_a_card_only(monkeypatch):
     assert file == packed(history.snapshot()) and pickle.loads(file)["segments"]  # this test's own pickle
     assert holders == ["1.00 GiB in 1: models/map.py:7 forward"]
     assert at_out_of_memory(False) == (None, None)
+
+
+def test_recording_begins_and_ends_only_where_it_is_wanted(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.cuda.memory, "_record_memory_history", lambda **settings: calls.append(settings))
+    with recording(False):
+        pass
+    assert not calls
+    with recording(True):
+        assert calls[0]["stacks"] == "python" and "enabled" not in calls[0]
+    assert calls[1] == {"enabled": None}
