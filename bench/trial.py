@@ -14,7 +14,7 @@ from torch import nn
 
 from bench.config.trial import DATASETS, TrialConfig
 from bench.datasets import Data, DataError, Split
-from bench.memory.budget import at_failure, clean_card, limit_allocator, over_budget, predicted_bytes, reserved_bytes
+from bench.memory.budget import at_failure, clean_card, limit_allocator, noted_when_full, over_budget, predicted_bytes
 from bench.memory.energy import Meter, energy_of
 from bench.memory.latency import latency
 from bench.memory.measure import MeasurementSpoiled, MemoryMonitor, conditions
@@ -29,7 +29,7 @@ from bench.scoring.evaluate import predict, timed
 from bench.scoring.metric_types import NotFinite, Scores
 from bench.scoring.metrics import columns_of, score
 from bench.scoring.workers import ScoringFailed, ScoringWorkers, scoring_workers
-from bench.system.device import device_of, float32_products, is_out_of_memory
+from bench.system.device import device_of, float32_products
 from bench.system.torch_settings import older_objects_are_kept, torch_settings
 from bench.training import feature_cache, trained_weights, training_state
 from bench.training.checks import CheckFailed, check_frozen, frozen_digests
@@ -111,7 +111,7 @@ class _Trial:
     def run(self) -> Outcome:
         """Runs the steps; an error ends them and is part of the outcome."""
         try:
-            with ExitStack() as stack:
+            with noted_when_full(self.config, self.share, self.outcome), ExitStack() as stack:
                 self._run(stack)
         except Diverged as error:
             self.outcome.status, self.outcome.error = "diverged", str(error)
@@ -280,11 +280,9 @@ class _Trial:
         outcome = self.outcome
         seconds = time.perf_counter() - self.started
         outcome.timing = Timing(**UNTRAINED, inference_images_per_second=None, total_seconds=seconds)
-        if is_out_of_memory(error):
-            reserved = reserved_bytes(self.config)
+        if outcome.memory_at_failure is not None:  # memory ran out
             outcome.status = "oom"
             outcome.error = str(error).splitlines()[0] if str(error) else type(error).__name__
-            outcome.memory_at_failure = at_failure(self.config, predicted_bytes(self.config, self.share), reserved)
             return
         outcome.error = str(error) if isinstance(error, EXPLAINED) else traceback.format_exc()
         if self.checkpoints is not None and self.checkpoints.has_trained:

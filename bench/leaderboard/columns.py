@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table
-from bench.memory.cards import CARDS, smallest_card
+from bench.memory.cards import CARDS, smallest_card, with_margin
 from bench.records.memory import GIB, MEASURES
 from bench.scoring.metrics import METRICS, SHOWN
 
@@ -61,7 +61,7 @@ def fit(row: Row) -> Fit | None:
     if cell := row.cells.get("training.nvml_device_bytes"):
         return Fit(smallest_card(cell.mean), "measured")
     if cell := row.cells.get("predicted.device_bytes"):
-        return Fit(smallest_card(cell.mean), "predicted")
+        return Fit(smallest_card(with_margin(cell.mean)), "predicted")
     return None
 
 

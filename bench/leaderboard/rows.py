@@ -138,7 +138,10 @@ def _failure(record: TrialRecord) -> str:
         "predicted peak allocated": known.predicted_allocated_bytes,
         "memory.budget_gib": known.budget_bytes,
     }
-    said = "; ".join(f"{name} {value / GIB:.2f} GiB" for name, value in figures.items() if value is not None)
+    parts = [f"{name} {value / GIB:.2f} GiB" for name, value in figures.items() if value is not None]
+    if known.largest_holders:
+        parts.append(f"largest holders: {', '.join(known.largest_holders)}")
+    said = "; ".join(parts)
     return f"{text} ({said})" if said else text
 
 

@@ -33,6 +33,7 @@ class Outcome:
     provenance: Provenance | None = None
     checkpoint: bytes | None = None
     checkpoint_bytes: int | None = None
+    snapshot: bytes | None = None
     image_scores: dict[str, list] | None = None
     memory_series: dict[str, list] | None = None
     samples: dict[str, list] | None = None

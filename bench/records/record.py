@@ -16,7 +16,7 @@ from models.core.registry import Config
 
 MANIFEST = "sweep.json"
 """File that describes the sweep of a folder (``bench.records.sweep_json``); it is no record."""
-SUFFIXES = (".safetensors", ".images.parquet", ".memory.parquet", ".samples.parquet", ".json")
+SUFFIXES = (".safetensors", ".snapshot.pickle", ".images.parquet", ".memory.parquet", ".samples.parquet", ".json")
 """Ends of the names of a trial's files. The record is the last one that is written."""
 Status = Literal["ok", "oom", "over budget", "diverged", "stopped early", "error"]
 
@@ -113,6 +113,9 @@ class MemoryAtFailure(Config):
     predicted_allocated_bytes: int | None
     """Predicted peak of a training step on a GPU (``bench.memory.predicted_peak``); unknown if it failed."""
     budget_bytes: int | None
+    largest_holders: list[str] | None = None
+    """The places that held the most memory, largest first; ``None`` on a CPU, in older records, and if the trial did not
+    run. Places are known if ``memory.budget_gib`` is set (``bench.memory.snapshot``)."""
 
 
 class TrialRecord(Config):
@@ -165,6 +168,8 @@ class TrialRecord(Config):
     """Size of ``<trial_id>.safetensors``, the trained weights; ``None`` if they were not saved."""
     checkpoint: bytes | None = Field(default=None, exclude=True)
     """Content of that file; it is not part of the JSON."""
+    snapshot: bytes | None = Field(default=None, exclude=True)
+    """Content of ``<trial_id>.snapshot.pickle``: the card's memory when it was full, for pytorch.org/memory_viz."""
     image_scores: dict[str, list] | None = Field(default=None, exclude=True)
     """Name, test set and metrics of each image; saved as Parquet, not in the JSON."""
     memory_series: dict[str, list] | None = Field(default=None, exclude=True)
@@ -182,6 +187,8 @@ class TrialRecord(Config):
         """Writes each file as a whole. The JSON comes last, so that its presence means that the trial is done."""
         if self.checkpoint is not None:
             write_whole(folder / f"{self.trial_id}.safetensors", lambda f: f.write(self.checkpoint))
+        if self.snapshot is not None:
+            write_whole(folder / f"{self.trial_id}.snapshot.pickle", lambda f: f.write(self.snapshot))
         if self.image_scores is not None:
             write_table(self.image_scores, folder / f"{self.trial_id}.images.parquet")
         if self.memory_series is not None:
