@@ -20,7 +20,7 @@ from bench.config.errors import ConfigError
 from bench.config.expand import expand, sizes
 from bench.config.sweep import Sweep, folder_name, load_sweep
 from bench.memory.card_generations import DEFAULT, GENERATIONS, MIB, Generation, here
-from bench.memory.cards import CARDS, USABLE, fits
+from bench.memory.cards import CARDS, MARGIN, USABLE, fits, with_margin
 from bench.memory.predicted_peak import PredictedPeak
 from bench.memory.step_memory import PARTS
 from bench.memory.sweep_plan import PlanRow, curves, plan
@@ -153,7 +153,7 @@ def assumptions(generation: Generation) -> str:
         "512 bytes as torch's CUDA allocator does; attention in flash or memory-efficient kernels. nvidia-smi = memory "
         f"that this allocator would reserve + {context}. Counted for a card of the generation {generation.name}: "
         f"cuBLAS's two workspaces of {generation.workspace_bytes / MIB:.3g} MiB. Not counted: cuDNN's workspaces. A card "
-        f"fits if the total is at most {USABLE:.0%} of its size."
+        f"fits if the total and a margin of {MARGIN:.0%} are at most {USABLE:.0%} of its size."
     )
 
 
@@ -173,7 +173,7 @@ def _cells(row: PlanRow, card: float | None) -> list[str]:
         last = [] if card is None else ["not predicted"]
         return [*first, *figures, f"not predicted: {row.reason}", *last]
     numbers = (p.allocated, *(p.parts[part] for part in PARTS), p.reserved, p.device)
-    fitting = [f"{size}" for size in CARDS if fits(p.device, size)]
+    fitting = [f"{size}" for size in CARDS if fits(with_margin(p.device), size)]
     cards = f"{fitting[0]} and up" if fitting else f"none up to {CARDS[-1]}"
     cells = [*first, *(f"{n / GIB:.2f}" for n in numbers), cards]
     if row.largest_batch is not None:
@@ -211,7 +211,7 @@ def as_frame(sweep: Sweep, rows: Sequence[PlanRow], card: float | None) -> panda
         figures = {"allocated": p.allocated, **p.parts, "reserved": p.reserved, "device": p.device} if p else {}
         line |= {"train.batch_size": row.config.train.batch_size}
         line |= {f"predicted.{name}_bytes": figures.get(name) for name in ("allocated", *PARTS, "reserved", "device")}
-        line |= {f"predicted.fits_{size}_gb": fits(p.device, size) if p else None for size in CARDS}
+        line |= {f"predicted.fits_{size}_gb": fits(with_margin(p.device), size) if p else None for size in CARDS}
         line["predicted.not_because"] = row.reason or None
         if card is not None:
             line |= {"card_gb": card, "predicted.largest_batch": row.largest_batch}

@@ -20,7 +20,7 @@ from bench.datasets.core.images import Rule, read_image
 from bench.datasets.core.pairing import pictures
 from bench.datasets.core.transforms import resize_image, to_input
 from bench.scoring.evaluate import to_prediction
-from bench.scoring.metric import NotFinite
+from bench.scoring.metric_types import NotFinite
 from bench.system.console import ArgumentParser, Console, complain
 from bench.system.device import device_of, float32_products
 from bench.system.files import TargetError, check_targets, write_whole

@@ -177,8 +177,7 @@ def report(run: Run, interrupts: Interrupts) -> int:
     plan, records, problems = rounds.plan, run.store.refresh() | rounds.ended, rounds.problems
     try:
         rounds.write_manifest()
-        if run.sweep.base.device == "cuda":  # predictions take seconds, and nothing compares with them on a CPU
-            keep_predictions(folder, plan.trials, run.say)
+        keep_predictions(folder, plan.trials, run.say, cards=run.sweep.base.device == "cuda")
         found, notes = results.load(folder)  # from the files, like each later report
         for line in notes:
             run.say(f"note: {line}")

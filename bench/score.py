@@ -37,7 +37,7 @@ from bench.records import schema
 from bench.records.external_scores import FOLDER, ExternalRecord, load_external, targets
 from bench.records.provenance import provenance
 from bench.scoring.map_folders import LISTED, Inspection, Kind, Pair, find_pairs, full_scales, inspect, read
-from bench.scoring.metric import Measured, NotFinite
+from bench.scoring.metric_types import Measured, NotFinite
 from bench.scoring.metrics import METRICS, OF_PROTOCOL, collect, measure
 from bench.system.console import ArgumentParser, Console, complain
 from bench.system.files import TargetError, check_targets

@@ -4,9 +4,9 @@ import dataclasses
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,18 +14,21 @@ from torch import nn
 
 from bench.config.trial import DATASETS, TrialConfig
 from bench.datasets import Data, DataError, Split
-from bench.memory.budget import at_failure, clean_card, limit_allocator, over_budget, predicted_bytes, reserved_bytes
+from bench.memory.budget import at_failure, clean_card, limit_allocator, noted_when_full, over_budget, predicted_bytes
+from bench.memory.energy import Meter, energy_of
 from bench.memory.latency import latency
 from bench.memory.measure import MeasurementSpoiled, MemoryMonitor, conditions
+from bench.memory.tracked_step import TrackedStep
 from bench.records.memory import Memory
 from bench.records.outcome import Outcome
 from bench.records.provenance import provenance, with_inputs
 from bench.records.record import CurvePoint, Timing, TrialRecord
 from bench.scoring import sample_predictions
 from bench.scoring.classes import score_classes
-from bench.scoring.evaluate import predict
-from bench.scoring.metric import NotFinite, Scores
-from bench.scoring.metrics import score
+from bench.scoring.evaluate import predict, timed
+from bench.scoring.metric_types import NotFinite, Scores
+from bench.scoring.metrics import columns_of, score
+from bench.scoring.workers import ScoringFailed, ScoringWorkers, scoring_workers
 from bench.system.device import device_of, float32_products
 from bench.system.torch_settings import older_objects_are_kept, torch_settings
 from bench.training import feature_cache, trained_weights, training_state
@@ -37,8 +40,10 @@ from models.core.encoder_decoder import parameter_counts
 from models.core.registry import InvalidModel
 from models.core.weights import WeightsError
 
-Item = TypeVar("Item")
-EXPLAINED = (CheckFailed, DataError, InvalidModel, MeasurementSpoiled, NotFinite, WeightsError)
+TRAINING_IMAGES = 32
+"""Largest number of training images that are scored."""
+UNTRAINED = {"train_seconds": None, "train_images_per_second": None}
+EXPLAINED = (CheckFailed, DataError, InvalidModel, MeasurementSpoiled, NotFinite, ScoringFailed, WeightsError)
 """Errors whose text is a complete explanation. The record of any other error holds its traceback."""
 
 
@@ -88,6 +93,7 @@ class _Inputs:
 class _Trained:
     result: TrainResult | None  # None for a model without trainable parameters
     memory: dict[str, Memory]
+    energy: Meter | None
 
 
 @dataclass
@@ -105,7 +111,7 @@ class _Trial:
     def run(self) -> Outcome:
         """Runs the steps; an error ends them and is part of the outcome."""
         try:
-            with ExitStack() as stack:
+            with noted_when_full(self.config, self.share, self.outcome), ExitStack() as stack:
                 self._run(stack)
         except Diverged as error:
             self.outcome.status, self.outcome.error = "diverged", str(error)
@@ -126,11 +132,13 @@ class _Trial:
                 return
             limit_allocator(device, budget)
         monitor = stack.enter_context(MemoryMonitor(device, self.config.memory))
-        inputs = self._build(device)
+        idle = Meter(monitor.energy)
+        idle.start()
+        inputs = self._build(device, idle)
         trained = self._train(inputs, monitor)
         check_frozen(inputs.model, inputs.frozen)
         if self.share.rank == 0:
-            self._evaluate(inputs, trained, monitor)
+            self._evaluate(inputs, trained, monitor, idle)
         else:
             self.outcome.memory = trained.memory
         self.outcome.status = "ok"
@@ -147,15 +155,19 @@ class _Trial:
         outcome.memory_conditions = conditions(device, config.train.precision, checkpointing)
         return device
 
-    def _build(self, device: torch.device) -> _Inputs:
-        """Reads the data, builds the model on the device, and puts the feature cache between them if it is used."""
+    def _build(self, device: torch.device, idle: Meter) -> _Inputs:
+        """Reads the data, builds the model on the device, and puts the feature cache between them if it is used.
+
+        idle: measures the card until the model is on it.
+        """
         config, outcome = self.config, self.outcome
-        data = DATASETS.build(config.dataset, config.transform)
+        data = DATASETS.build(config.drawn_dataset, config.transform)
         outcome.provenance = with_inputs(outcome.provenance, list(config.model.weight_files()), data)
         torch.manual_seed(config.seed)
         model = MODELS.build(config.model, config.transform.size, True)
         outcome.parameters = parameter_counts(model)
         frozen = frozen_digests(model)
+        idle.stop()
         model.to(device)
         trained_part, its_data, outcome.feature_cache = feature_cache.through_cache(model, data, config, device, frozen)
         # stochastic depth must not depend on the number of random draws that the weights took
@@ -172,7 +184,8 @@ class _Trial:
         """Trains the model and measures the memory of training."""
         config, checkpoints = self.config, self.checkpoints
         if not self.outcome.parameters["trainable"]:
-            return _Trained(None, {})
+            return _Trained(None, {}, None)
+        tracked, meter = TrackedStep(), Meter(monitor.energy)
         with monitor.phase("training") as training:
             result = train(
                 inputs.trained_part,
@@ -183,47 +196,59 @@ class _Trial:
                 seed=config.seed,
                 on_epoch=self.on_epoch,
                 on_step=self.on_step,
+                observe=tracked if inputs.device.type == "cpu" else None,
                 resume=checkpoints,
                 share=self.share,
+                meter=meter,
             )
-        peaks = training[0]
+        peaks = measured = training[0].model_copy(update={"tensor_bytes": tracked.bytes})
         if checkpoints is not None:
             if checkpoints.resumed_from[-1:] == [config.train.epochs]:
-                peaks = checkpoints.memory  # this process had nothing left to train; an earlier one measured it
-            checkpoints.after_training(training[0])
+                peaks = checkpoints.memory  # an earlier process has trained and measured
+            checkpoints.after_training(measured)
         self.outcome.curve = _points(result.curve)
-        return _Trained(result, {} if peaks is None else {"training": peaks})
+        self.outcome.notes += result.notes
+        return _Trained(result, {} if peaks is None else {"training": peaks}, meter)
 
-    def _evaluate(self, inputs: _Inputs, trained: _Trained, monitor: MemoryMonitor) -> None:
-        """Scores validation and test splits, and measures memory and speed of inference."""
+    def _evaluate(self, inputs: _Inputs, trained: _Trained, monitor: MemoryMonitor, idle: Meter) -> None:
+        """Scores validation and test splits, and measures memory, speed and energy of inference."""
         config, outcome, result = self.config, self.outcome, trained.result
-        data, its_data = inputs.data, inputs.its_data
+        device, data, its_data, trained_part = inputs.device, inputs.data, inputs.its_data, inputs.trained_part
         learnt = trained_weights.pack(inputs.model, config, inputs.frozen) if result else None
-        val = self._score(inputs, its_data.val, []) if len(data.val) else None
         spent: list[float] = []
-        with monitor.phase("evaluation") as evaluation:
-            tests = {name: self._score(inputs, split, spent) for name, split in its_data.tests.items()}
+        meter = Meter(monitor.energy)
+        with self._workers(data, device) as workers:
+            val = self._score(trained_part, its_data.val, device, [], workers) if len(data.val) else None
+            if result:
+                some = data.train.some(TRAINING_IMAGES)
+                outcome.train_scores = self._score(inputs.model, some, device, [], workers).overall
+            with monitor.phase("evaluation") as evaluation:
+                meter.start()
+                tests = {}
+                for name, split in its_data.tests.items():
+                    tests[name] = self._score(trained_part, split, device, spent, workers)
+                meter.stop(sum(map(len, data.tests.values())))
 
         def predict_images(split: Split) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-            return self._predict(inputs.model, split, inputs.device)  # images, not cached features
+            return self._predict(inputs.model, split, device)  # images, not cached features
 
         first = next(iter(tests))
         samples = sample_predictions.take(data.tests[first], tests[first].images, predict_images, config.num_classes)
         changes = data.changed()
         if changes:
             raise DataError(["the data changed while the trial ran:", *changes])
-        one_image = latency(inputs.model, data.tests[first], config.transform, inputs.device)
+        one_image = latency(inputs.model, data.tests[first], config.transform, device)
         earlier = self.checkpoints.earlier_seconds if self.checkpoints else 0.0
         outcome.scores = tests[first].overall
         outcome.test_sets = {name: test.overall for name, test in tests.items()}
         outcome.val_scores = val.overall if val else None
-        outcome.image_scores = _image_scores(tests)
+        outcome.image_scores = columns_of(tests)
         outcome.checkpoint, outcome.checkpoint_bytes = learnt, len(learnt) if learnt else None
         outcome.memory = {**trained.memory, "evaluation": evaluation[0]}
+        outcome.energy = energy_of(idle, trained.energy, meter, outcome.memory, self.share.of)
         outcome.memory_series, outcome.samples = monitor.series_table(), samples
         outcome.timing = Timing(
-            train_seconds=result.seconds if result else None,
-            train_images_per_second=result.images / result.seconds if result else None,
+            **(result.timing if result else UNTRAINED),
             inference_images_per_second=sum(map(len, data.tests.values())) / sum(spent),
             total_seconds=time.perf_counter() - self.started + earlier,
             latency_seconds=one_image,
@@ -235,25 +260,29 @@ class _Trial:
         config = self.config
         return predict(model, split, config.transform, device, config.train.batch_size, config.protocol)
 
-    def _score(self, inputs: _Inputs, split: Split, spent: list[float]) -> Scores:
+    def _workers(self, data: Data, device: torch.device) -> AbstractContextManager[ScoringWorkers | None]:
+        """Opens workers that score maps on the trial's cores. On a CPU the forward passes need the same cores."""
+        cores = self.threads if self.config.num_classes == 1 else 1
+        images = len(data.val) + sum(map(len, data.tests.values()))
+        return scoring_workers(cores, images, self.config.train.batch_size if device.type == "cpu" else None)
+
+    def _score(
+        self, model: nn.Module, split: Split, device: torch.device, spent: list[float], workers: ScoringWorkers | None
+    ) -> Scores:
         """Scores a split; appends the seconds of inference for each image to ``spent``."""
-        predictions = _timed(self._predict(inputs.trained_part, split, inputs.device), spent, self.on_step)
+        predictions = timed(self._predict(model, split, device), spent, self.on_step)
         if self.config.num_classes > 1:
             return score_classes(predictions, self.config.num_classes)
-        return score(predictions, self.config.protocol)
+        return (workers.score if workers else score)(predictions, self.config.protocol)
 
     def _fail(self, error: Exception) -> None:
         """Notes an error as out of memory, or with all that explains it."""
         outcome = self.outcome
         seconds = time.perf_counter() - self.started
-        outcome.timing = Timing(
-            train_seconds=None, train_images_per_second=None, inference_images_per_second=None, total_seconds=seconds
-        )
-        if _is_out_of_memory(error):
-            reserved = reserved_bytes(self.config)
+        outcome.timing = Timing(**UNTRAINED, inference_images_per_second=None, total_seconds=seconds)
+        if outcome.memory_at_failure is not None:  # memory ran out
             outcome.status = "oom"
             outcome.error = str(error).splitlines()[0] if str(error) else type(error).__name__
-            outcome.memory_at_failure = at_failure(self.config, predicted_bytes(self.config, self.share), reserved)
             return
         outcome.error = str(error) if isinstance(error, EXPLAINED) else traceback.format_exc()
         if self.checkpoints is not None and self.checkpoints.has_trained:
@@ -262,32 +291,3 @@ class _Trial:
 
 def _points(curve: Iterable[Epoch]) -> list[CurvePoint]:
     return [CurvePoint(**dataclasses.asdict(epoch)) for epoch in curve]
-
-
-def _image_scores(tests: dict[str, Scores]) -> dict[str, list]:
-    """Returns name, test set and metrics of every image, of all test sets one after the other."""
-    columns: dict[str, list] = {"name": [], "set": []}
-    for name, test in tests.items():
-        columns["set"] += [name] * len(test.images["name"])
-        for column, values in test.images.items():
-            columns.setdefault(column, []).extend(values)
-    return columns
-
-
-def _timed(items: Iterable[Item], spent: list[float], on_step: Callable[[], Any]) -> Iterator[Item]:
-    """Passes items on, appends the seconds that each one took to ``spent``, and calls ``on_step``."""
-    iterator = iter(items)
-    while True:
-        started = time.perf_counter()
-        try:
-            item = next(iterator)
-        except StopIteration:
-            return
-        spent.append(time.perf_counter() - started)
-        on_step()
-        yield item
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Recognises the errors of CUDA, of Python, and of torch's CPU allocator, which raises a ``RuntimeError``."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)

@@ -54,6 +54,7 @@ class FakeCuda:
         }
         for name, value in cuda.items():
             monkeypatch.setattr(torch.cuda, name, value, raising=False)
+        monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
         for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):  # of old versions
             monkeypatch.setattr(torch.optim.Optimizer, name, lambda optimiser: None, raising=False)
 

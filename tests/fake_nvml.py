@@ -11,15 +11,17 @@ from bench.memory.sampler import Sampler
 class FakeNvml(types.ModuleType):
     """Cards by UUID, in NVML's order, each with scripted readings; an exception among them is raised.
 
-    ``instances`` are the MIG instances that a card is cut into.
+    ``instances`` are the MIG instances that a card is cut into. ``energy`` are scripted readings of the counter in
+    millijoules; a card without them does not support it.
     """
 
     class NVMLError(Exception):
         pass
 
-    def __init__(self, used, processes=(), instances=None):
+    def __init__(self, used, processes=(), instances=None, energy=None):
         super().__init__("pynvml")
         self.used, self.processes, self.instances = used, list(processes), instances or {}
+        self.energy = energy or {}
 
     def refuse(self, function, handle, reason="Unknown Error"):
         """From now on a function fails for one card or instance, as where a card is lost or a container may not ask."""
@@ -64,6 +66,12 @@ class FakeNvml(types.ModuleType):
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle):
         return [types.SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in self.processes]
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle):
+        if handle not in self.energy:
+            raise self.NVMLError("Not Supported")
+        readings = self.energy[handle]
+        return readings.pop(0) if len(readings) > 1 else readings[0]
 
     def nvmlSystemGetProcessName(self, pid):
         return f"/usr/bin/job{pid}"

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from bench.leaderboard.inference.questions import compare_all, compare_with, trend
+from bench.leaderboard.inference.questions import compare_all, compare_with
+from bench.leaderboard.inference.trend import trend
 
 POWER = {"by_seed": 0.005, "by_image": 0.03, "noise": 0.03}
 """Standard deviations of row x seed, row x image, and row x seed x image, in units of S."""
@@ -16,6 +17,8 @@ WORLDS = {
     "no difference": POWER,
     "one row 5 times as restless": {**POWER, "restless": 5},
     "one training in ten collapses by 0.1": {**POWER, "collapses": 0.1},
+    "one training in ten fails": {**POWER, "fails": 0.1},
+    "one in ten fails, one row 5 times as restless": {**POWER, "fails": 0.1, "restless": 5},
     "luck of Student(3)": {**POWER, "heavy": True},
     "luck shared to 80 %": {**POWER, "shared": 0.8},
     "seeds decide": {"by_seed": 0.02, "by_image": 0.0, "noise": 0.02},
@@ -43,11 +46,13 @@ def simulate(
     collapses: float = 0.0,
     heavy: bool = False,
     shared: float = 0.0,
+    fails: float = 0.0,
     gains: Sequence[float] = (0.0,),
 ) -> np.ndarray:
     """Makes scores [row, seed, image]. The first row is ``restless`` times as restless; one training in ten collapses.
 
-    shared: share of the variance over seeds that all rows have in common; gains: true differences of the first rows.
+    shared: share of the variance over seeds that all rows have in common; fails: share of trials without scores; gains:
+    true differences of the first rows.
     """
     luck = rng.standard_t(3, (rows, seeds)) / np.sqrt(3) if heavy else rng.normal(size=(rows, seeds))
     luck = np.sqrt(1 - shared) * luck + np.sqrt(shared) * rng.normal(size=seeds)
@@ -59,7 +64,10 @@ def simulate(
     taste = rng.normal(0, by_image, (rows, 1, images))
     difficulty = rng.normal(0.7, 0.15, images)
     inner = rng.normal(0, noise, (rows, seeds, images)) if noise else 0.0
-    return difficulty + level[:, None, None] + luck[:, :, None] + taste + inner
+    table = difficulty + level[:, None, None] + luck[:, :, None] + taste + inner
+    if fails:
+        table[rng.random((rows, seeds)) < fails] = np.nan
+    return table
 
 
 def any_pair(table: np.ndarray) -> bool:

@@ -16,6 +16,9 @@ MARGIN = 0.01
 """Default margin, in the units of the score: smaller differences between rows do not matter."""
 FEWEST_VALUES = 3
 """Values of an axis that has a trend."""
+TRAIN_IMAGES = "dataset.train_images"
+"""Axis whose value ``all`` has the place of the number that it stands for."""
+ALL = "all"
 MOST_NAMED = 12
 """Rows that an error lists."""
 
@@ -89,16 +92,19 @@ def scale(axis: Axis) -> Scale | None:
     """Returns the places of an axis's values; ``None`` if they have no order.
 
     Positive numbers have one, whatever their order in the file. Other numbers have to rise or fall in the file. Texts
-    such as ``last:2`` and ``last:4`` are taken in the order of the file.
+    such as ``last:2`` and ``last:4`` are taken in the order of the file. ``all`` training images have the place NaN
+    until their number is known (``with_whole_size``).
     """
     if axis.between is not None:
         return Scale("doubling", {}) if axis.between.low > 0 else None
     names = [label for label, _ in axis.points]
     values = [changes.get(axis.name) for _, changes in axis.points]
-    if not values:
+    if axis.name == TRAIN_IMAGES:
+        values = [math.nan if value in (None, ALL) else value for value in values]
+    if all(value != value for value in values):
         return None
     if all(type(value) in (int, float) for value in values):
-        if min(values) > 0:
+        if min(value for value in values if value == value) > 0:
             return Scale("doubling", {name: math.log2(value) for name, value in zip(names, values)})
         steps = [after - before for before, after in zip(values, values[1:])]
         if not (all(step > 0 for step in steps) or all(step < 0 for step in steps)):
@@ -106,6 +112,17 @@ def scale(axis: Axis) -> Scale | None:
     elif not all(isinstance(value, str) for value in values):
         return None
     return Scale("step", {name: float(place) for place, name in enumerate(names)})
+
+
+def with_whole_size(axis: Axis, count: int | None) -> Axis:
+    """Puts the number of images in the place of ``all`` on an axis of ``dataset.train_images``; ``None`` is unknown."""
+    if axis.name != TRAIN_IMAGES or count is None:
+        return axis
+    points = []
+    for label, changes in axis.points:
+        whole = axis.name in changes and changes[axis.name] in (None, ALL)
+        points.append((label, {**changes, axis.name: count} if whole else changes))
+    return axis._replace(points=tuple(points))
 
 
 def _trend_errors(axes: Sequence[Axis]) -> Iterator[str]:

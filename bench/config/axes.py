@@ -1,7 +1,7 @@
 """Axes and variants: the fields that a sweep varies, and their values."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -19,8 +19,8 @@ MOST_POINTS = 10_000
 class Axis(NamedTuple):
     """Labelled points, each of which sets some fields of the configuration by their dotted paths.
 
-    An entry of ``axes`` sets one path, which is the name of the axis. ``variants`` are an axis whose points may set
-    different paths.
+    An entry of ``axes`` sets the path that is the name of the axis, and the paths of its ``with``. ``variants`` are an
+    axis whose points may set different paths.
     """
 
     name: str
@@ -57,11 +57,27 @@ class Axis(NamedTuple):
         return {path for _, changes in self.points for path in changes}
 
 
+def is_coupled(values: Any) -> bool:
+    """Whether the values of an axis come with those of other fields: ``{values: ..., with: {path: [...]}}``."""
+    return isinstance(values, Mapping) and values.keys() == {"values", "with"}
+
+
 def parse_axis(path: str, values: Any, errors: list[str], above: str = "axes") -> Axis:
-    """Makes an axis from a list of values, a mapping of labels to values, or a range; appends to ``errors``.
+    """Makes an axis from a list of values, a mapping of labels to values, a range, or values that are coupled with those
+    of other fields; appends to ``errors``.
 
     above: the setting that holds the axis.
     """
+    if is_coupled(values):
+        axis = parse_axis(path, values["values"], errors, above)
+        problems = list(_coupling_errors(axis, values["with"]))
+        errors += [f"{above}.{path}.with: {problem}" for problem in problems]
+        if problems or not axis.points:
+            return axis
+        points = []
+        for number, (label, changes) in enumerate(axis.points):
+            points.append((label, {**changes, **{other: given[number] for other, given in values["with"].items()}}))
+        return axis._replace(points=tuple(points))
     if Range.is_meant(values):
         if type(values.get("log")) is not bool:
             what = "low and high are the ends of a range, which needs log: true or log: false"
@@ -90,6 +106,23 @@ def parse_axis(path: str, values: Any, errors: list[str], above: str = "axes") -
     if len(dict(labelled)) < len(labelled):
         errors.append(f"{above}.{path}: has a value twice ({shortened([label for label, _ in labelled])})")
     return Axis.over(path, dict(labelled))
+
+
+def _coupling_errors(axis: Axis, others: Any) -> Iterator[str]:
+    """Yields the reasons why other fields cannot be coupled with an axis."""
+    if not isinstance(others, Mapping) or not others:
+        yield f"needs a mapping of fields to lists, as in {{train.epochs: [8, 4]}} (got {shortened(others)})"
+        return
+    if axis.between is not None:
+        yield "a range has no list of values to which those of other fields belong. List the values"
+        return
+    for other, given in others.items():
+        if other == axis.name:
+            yield f"{other} is the axis itself"
+        elif not isinstance(given, list):
+            yield f"{other}: needs a list with a value for each value of the axis (got {shortened(given)})"
+        elif axis.points and len(given) != len(axis.points):
+            yield f"{other}: needs {len(axis.points)} values, one for each of the axis (got {len(given)})"
 
 
 def is_label(text: str) -> bool:

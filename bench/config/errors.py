@@ -32,14 +32,17 @@ def _line(found: Any, cls: type[Config], raw: Any) -> str:
         return f"{where}: unknown key{did_you_mean(str(location[-1]), fields)} Allowed: {', '.join(fields)}"
     if kind == "missing":
         return f"{where}: is missing"
+    head = f"{where}: " if where else ""  # an error of the whole input has no place
+    if kind == "json_invalid":
+        return f"{head}no JSON, {context['error']}"
     text = found["msg"].removeprefix("Value error, ").replace("Input should", "should")
     if kind == "multiple_of" and isinstance(found["input"], int):
         step = int(context["multiple_of"])
         low = found["input"] // step * step
         text += f", e.g. {', '.join(str(n) for n in (low, low + step) if n > 0)}"
     if isinstance(found["input"], dict | Config):
-        return f"{where}: {text}" if where else text
-    return f"{where}: {text} (got {shortened(found['input'])})"
+        return f"{head}{text}"
+    return f"{head}{text} (got {shortened(found['input'])})"
 
 
 def shortened(value: Any) -> str:

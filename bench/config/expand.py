@@ -95,7 +95,7 @@ def model_key(config: TrialConfig) -> str:
 
 def data_key(config: TrialConfig) -> str:
     """Returns a key that is equal for trials with the same data and preprocessing."""
-    return json.dumps([part.model_dump(mode="json") for part in (config.dataset, config.transform)])
+    return json.dumps([part.model_dump(mode="json") for part in (config.drawn_dataset, config.transform)])
 
 
 def sizes(trials: list[Trial], progress: Progress = silent) -> dict[str, dict[str, int]]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.config import paths
+from bench.config.axes import is_coupled
 from bench.config.errors import shortened
 from bench.config.yaml_file import BadYaml, parse
 
@@ -15,8 +16,9 @@ def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> list[
     """Changes the settings of a profile in place; returns a line for each mistake.
 
     A key is a path below ``base``, or ``seeds``, ``name``, ``track``, ``ask``, ``margin``, or ``search`` and paths
-    below it, or ``tune`` and a tuned field below it. The path of an axis replaces the values of the axis. The order of the texts does not matter: two that set
-    one field are an error.
+    below it. ``ask.reference`` and ``ask.margin`` are short for ``ask={reference: ...}`` and ``margin``. Further keys
+    are ``tune`` and a tuned field below it. The path of an axis replaces the values of the axis. The order of the texts
+    does not matter: two that set one field are an error.
     """
     values: dict[str, Any] = {}
     texts: dict[str, list[str]] = {}
@@ -34,19 +36,27 @@ def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> list[
             continue
         if key in ("search", "search.early_stopping") and isinstance(parsed, str):
             key += ".name"
+        elif key == "ask.reference":
+            key, parsed = "ask", {"reference": parsed}
+        elif key == "ask.margin":
+            key = "margin"
+        elif key.startswith("ask."):
+            errors.append(f"  {key}: no such setting. Give ask=trend, ask=best, ask.reference=LABEL, or margin=NUMBER")
+            continue
         texts.setdefault(key, []).append(text)
         values[key] = parsed
     conflicts = list(_conflicts(texts, settings["axes"]))
+    conflicts += _without_effect(values, settings)
     if conflicts:
         return [*errors, *conflicts]
     if "dataset.images" in values or "dataset.masks" in values:  # the two folders alone ask for the dataset ``folder``
         values.setdefault("dataset.name", "folder")
     for key in sorted(values, key=_order):
         errors += _apply(settings, key, values[key])
-    return [*errors, *_without_effect(settings, texts)]
+    return [*errors, *_of_tuned_fields(settings, texts)]
 
 
-def _without_effect(settings: Mapping[str, Any], texts: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def _of_tuned_fields(settings: Mapping[str, Any], texts: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """Yields a line for each override of a field whose value the sweep chooses itself."""
     tuned = settings["tune"] if isinstance(settings["tune"], Mapping) else {}
     for key, (text, *_) in texts.items():
@@ -67,6 +77,21 @@ def _conflicts(texts: Mapping[str, Sequence[str]], axes: Mapping[str, Any]) -> I
             if above in texts and key not in axes and above not in axes:
                 remedy = "Give one mapping, or single fields, as in model.name=unet model.width=8"
                 yield f"  {shortened(of_key[0])} and {shortened(texts[above][0])} set the same field. {remedy}"
+
+
+def _without_effect(values: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a line for each override of a field that an axis sets at all of its points, and for new values of an axis
+    that lack those of the fields coupled with it."""
+    for key, value in values.items():
+        coupled = settings["axes"].get(key)
+        if is_coupled(coupled) and isinstance(coupled["with"], Mapping) and not is_coupled(value):
+            others = ", ".join(f"{other}: [...]" for other in coupled["with"])
+            remedy = f"Give theirs, too, as in {key}='{{values: [...], with: {{{others}}}}}'"
+            yield f"  {key}: its values belong to those of {', '.join(coupled['with'])}. {remedy}"
+    for axis, given in settings["axes"].items():
+        if is_coupled(given) and axis not in values and isinstance(given["with"], Mapping):
+            for other in sorted(values.keys() & given["with"].keys()):
+                yield f"  {other}: the axis {axis} sets it at each of its values. Change the axis instead"
 
 
 def _order(key: str) -> tuple[bool, int]:

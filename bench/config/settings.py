@@ -5,7 +5,7 @@ Protocols are the entries of ``bench.scoring.protocols``, losses those of ``benc
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from models.core.registry import Config, Registry
 from models.core.size import Size
@@ -48,6 +48,10 @@ class TrainConfig(Config):
 
     epochs: PositiveInt = 20
     batch_size: PositiveInt = 12
+    """Number of images of one training step, over all GPUs and micro-batches."""
+    accumulate: PositiveInt = 1
+    """Number of micro-batches into which the images of a step are split, one after the other. Their gradients add up to
+    those of the whole batch, and only one micro-batch's activations exist at a time. At most ``batch_size``."""
     lr: PositiveFloat = 2e-4
     min_lr: NonNegativeFloat = 1e-7
     """Learning rate that the cosine schedule, with one step for each epoch, reaches after the last epoch."""
@@ -59,9 +63,10 @@ class TrainConfig(Config):
 
     The last of L blocks has the rate ``lr * encoder_lr_scale * layer_decay``, the first block the L-th power of the
     factor, and the stem the power L + 1 (BEiT, arXiv 2106.08254; ViTDet, arXiv 2203.16527)."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """``bfloat16`` runs the forward pass of training under torch.autocast. Trained weights, the loss and evaluation
-    stay in float32."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """``bfloat16`` and ``float16`` run the forward pass of training under torch.autocast. Trained weights, the loss and
+    evaluation stay in float32. ``float16`` scales the loss (``torch.amp.GradScaler``) and is for cards without tensor
+    cores for bfloat16, that is with compute capability 7.0 or 7.5."""
     tf32: bool = True
     """Whether float32 matrix products may use TF32, in training and evaluation, on cards with compute capability 8
     (Ampere) or higher.
@@ -72,8 +77,18 @@ class TrainConfig(Config):
     loss: LOSSES.name_field() = "structure_loss"
     """``structure_loss`` is upstream's loss, in which the weights of the cross-entropy cancel out;
     ``weighted_structure_loss`` corrects that. ``cross_entropy`` is for classes, the others for one object."""
+    compile: Literal[False, "blocks"] = False
+    """``blocks`` compiles the encoder's blocks and the decoder with torch.compile, for training steps with whole batches
+    only (``bench.training.compiled``). Evaluation is not compiled."""
     validate_every: NonNegativeInt = 1
     """Number of epochs between two validations; 0 turns validation off. Validation selects nothing."""
+
+    @model_validator(mode="after")
+    def _has_an_image_for_each_micro_batch(self) -> "TrainConfig":
+        if self.accumulate > self.batch_size:
+            images = f"a step has batch_size={self.batch_size} images"
+            raise ValueError(f"accumulate: {self.accumulate} micro-batches are too many, since {images}")
+        return self
 
 
 class MemoryConfig(Config):

@@ -9,10 +9,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from pydantic import NonNegativeInt, ValidationError, model_validator
 
-from bench.config import paths
+from bench.config import lacking, paths
 from bench.config.errors import ConfigError, explain
 from bench.config.settings import LOSSES, MemoryConfig, ProtocolConfig, TrainConfig, TransformConfig
 from models import MODELS
+from models.core import frozen
 from models.core.registry import Config, Missing, Registry
 
 DATASETS = Registry("bench.datasets", "dataset")
@@ -63,14 +64,35 @@ class TrialConfig(Config):
             nothing = "the type of a sum under autocast, and train.precision=float32 has none: it would change nothing"
             remedy = "Set train.precision=bfloat16, or model.encoder.residual=float32"
             wrong.append(f"model.encoder.residual: {encoder.residual} is {nothing}. {remedy}")
+        elif getattr(encoder, "residual", self.train.precision) == "bfloat16" and self.train.precision == "float16":
+            why = "is not the type of train.precision=float16, whose range is too small for a residual stream"
+            remedy = "Set train.precision=bfloat16, or model.encoder.residual=float32"
+            wrong.append(f"model.encoder.residual: bfloat16 {why}. {remedy}")
+        wrong += self._not_compilable()
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
+
+    def _not_compilable(self) -> Iterator[str]:
+        """Yields the reasons why ``train.compile`` is impossible with this model."""
+        if not self.train.compile:
+            return
+        model = self.model
+        if not (hasattr(model, "encoder") and hasattr(model, "decoder")):
+            yield f"train.compile: {model.name} has no encoder blocks to compile. Set train.compile=false"
+        if getattr(model, "frozen_weights", "") in frozen.PACKED:
+            packed = f"model.frozen_weights={model.frozen_weights}, which is unpacked outside of compiled code"
+            yield f"train.compile: impossible with {packed}. Set train.compile=false, or model.frozen_weights=bfloat16"
 
     @property
     def num_classes(self) -> int:
         """Classes of the masks; 1 is object against background."""
         return getattr(self.dataset, "num_classes", 1)  # a dataset that does not say has objects
+
+    @property
+    def drawn_dataset(self) -> Config:
+        """The dataset with the split of this trial: ``split: by_seed`` draws it with the seed of the trial."""
+        return self.dataset.drawn(self.seed)
 
     @cached_property
     def trial_id(self) -> str:
@@ -91,6 +113,10 @@ class TrialConfig(Config):
         if self.device == "cuda" and not torch.cuda.is_available():
             what = f"torch {torch.__version__} sees no NVIDIA GPU here"
             yield Missing("device", "device", what, "run where there is one, or set device=cpu (slow at full size)")
+            return
+        yield from lacking.tensor_cores(self.device, self.train.precision)
+        if self.train.compile:
+            yield from lacking.compiler(self.device)
 
 
 class Later(NamedTuple):
@@ -114,6 +140,10 @@ LATER = (
     Later("dataset.mask_suffix", before=""),
     Later("dataset.recursive", before=False),
     Later("dataset.classes", before={}),
+    Later("train.accumulate", before=1),
+    Later("train.compile", before=False),
+    Later("dataset.train_images", before=None),
+    Later("dataset.split", before="fixed"),
 )
 """Fields that were added after the first records were made. Add each new field here."""
 

@@ -92,6 +92,12 @@ class Split:
         """Returns the same pairs with features instead of images."""
         return replace(self, read_features=read_features)
 
+    def some(self, most: int) -> "Split":
+        """Returns at most ``most`` pairs, evenly spaced and the same in every run. They have images, not features."""
+        chosen = np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(int))
+        names = tuple(self.names[i] for i in chosen)
+        return replace(self, indices=self.indices[chosen], names=names, read_features=None)
+
     def ground_truth(self, i: int) -> np.ndarray:
         """Returns the mask of pair ``i`` of this split at its original size [H, W]: above 128 is object; or classes.
 
@@ -112,6 +118,9 @@ class Data:
     test: Split
     fingerprint: str
     """Hash of the content of all pairs and of the split."""
+    source_fingerprint: str
+    """Hash of what the splits are drawn from. It is equal for all numbers of training images, and for all splits that
+    ``split: by_seed`` draws."""
     notes: tuple[str, ...] = ()
     """Lines for the user, e.g. on files that are no images."""
     test_sets: dict[str, Split] = field(default_factory=dict)

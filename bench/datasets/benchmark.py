@@ -51,6 +51,9 @@ class Config(PairFiles):
                 raise ValueError(f"{name} stands here twice")
         return self
 
+    def draws(self) -> bool:
+        return self.val > 0 or self.train_images is not None
+
     def sets(self) -> tuple[list[str], list[str]]:
         """Returns the names of the training sets and of the test sets."""
         task = catalogue().tasks[self.task]
@@ -82,8 +85,10 @@ def build(config: Config, transform: TransformConfig, progress: Progress = silen
     tests = [_pair_set(name, config, found, notes, errors) for name in test_names]
     if errors:
         raise DataError(errors)
-    splits = split(pool, tests, val=config.val, seed=config.split_seed, where=", ".join(each.name for each in pool))
-    return assemble(pool, tests, splits, transform, notes, progress)
+    where = ", ".join(each.name for each in pool)
+    shares = {"val": config.val, "seed": config.split_seed, "train_images": config.train_images}
+    splits = split(pool, tests, **shares, where=where)
+    return assemble(pool, tests, splits, transform, notes, progress, redrawn=config.split == "by_seed")
 
 
 def _pair_set(name: str, config: Config, found: list[Found], notes: list[str], errors: list[str]) -> PairSet:

@@ -65,6 +65,9 @@ class Config(PairFiles):
     def reading(self) -> Reading:
         return super().reading()._replace(num_classes=self.num_classes, classes=tuple(self.classes.items()))
 
+    def draws(self) -> bool:
+        return self.test_images is None or self.val > 0 or self.train_images is not None
+
     def folders(self) -> dict[str, Path]:
         """Returns the folders that have to exist, by the field that names them."""
         named = {f: getattr(self, f) for f in ("images", "masks", "test_images", "test_masks")}
@@ -91,6 +94,6 @@ def build(config: Config, transform: TransformConfig, progress: Progress = silen
     if config.test_images:
         test_pairs = pairs_of(folders["test_images"], folders["test_masks"], notes, matching)
         tests.append(PairSet("test", test_pairs, config.reading()))
-    shares = {"val": config.val, "test": config.test, "seed": config.split_seed}
+    shares = {"val": config.val, "test": config.test, "seed": config.split_seed, "train_images": config.train_images}
     splits = split(pool, tests, **shares, where=config.images)
-    return assemble(pool, tests, splits, transform, notes, progress)
+    return assemble(pool, tests, splits, transform, notes, progress, redrawn=config.split == "by_seed")

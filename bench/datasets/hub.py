@@ -59,6 +59,9 @@ class Config(PairFiles):
     """Share of the pairs that are scored, if there is no test split."""
     split_seed: NonNegativeInt = 0
 
+    def draws(self) -> bool:
+        return self.test_split is None or self.val > 0 or self.train_images is not None
+
     def missing(self) -> Iterator[Missing]:
         if self.local is not None and not expanded(self.local).is_dir():
             remedy = f"hf download --repo-type dataset {self.id} --local-dir DIR, then dataset.local=DIR"
@@ -77,9 +80,9 @@ def build(config: Config, transform: TransformConfig, progress: Progress = silen
         if name is not None:
             sets.append(PairSet(name, _unpacked(config, snapshot, files, name, notes, progress), config.reading()))
     pool, tests = sets[:1], sets[1:]
-    shares = {"val": config.val, "test": config.test, "seed": config.split_seed}
+    shares = {"val": config.val, "test": config.test, "seed": config.split_seed, "train_images": config.train_images}
     splits = split(pool, tests, **shares, where=config.id)
-    return assemble(pool, tests, splits, transform, notes, progress)
+    return assemble(pool, tests, splits, transform, notes, progress, redrawn=config.split == "by_seed")
 
 
 def _snapshot(config: Config) -> Path:

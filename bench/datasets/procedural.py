@@ -4,21 +4,21 @@ A third task, ``materials``, has a class for every pixel. It tests the multi-cla
 because the tiny encoder was pre-trained to name the materials of such scenes.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, model_validator
 
 from bench.config.settings import TransformConfig
 from bench.datasets import Data, Split
 from bench.datasets.core import cache
+from bench.datasets.core.draw import Draw
 from bench.datasets.core.transforms import resize_image, resize_mask
 from bench.datasets.scenes import tasks
 from bench.datasets.scenes.surfaces import MATERIALS
 from bench.datasets.scenes.tasks import VERSION
 from bench.system.progress import Progress, silent
-from models.core.registry import Config as Base
 from models.core.size import LARGEST_SIDE
 
 
@@ -35,8 +35,9 @@ SMALLEST_MASK = 0.02
 """Share of the image that an object covers at least; a scene with less of it in sight is painted again."""
 
 
-class Config(Base):
+class Config(Draw):
     embedded: ClassVar[bool] = True
+    seed_field: ClassVar[str] = "seed"
 
     name: Literal["procedural"] = "procedural"
     task: Literal["salient", "mirror", "materials"] = "salient"
@@ -49,9 +50,28 @@ class Config(Base):
     """Side of a painted scene and of its ground truth, in pixels."""
     seed: NonNegativeInt = 0
 
+    @model_validator(mode="after")
+    def _has_the_training_images(self) -> "Config":
+        if self.train_images is not None and self.train_images > self.train:
+            raise ValueError(
+                f"train_images is {self.train_images}, but there are {self.train} training scenes (train). At most "
+                f"{self.train}, or all"
+            )
+        return self
+
     @property
     def num_classes(self) -> int:
         return len(MATERIALS) if self.task == "materials" else 1
+
+    def identity(self) -> dict[str, Any]:
+        """Returns everything that decides the scenes. The first training scenes are those of a smaller ``train``."""
+        known = self.model_dump(exclude={"train_images", "split"})
+        return {**known, "train": self.train_images or self.train, "scenes": VERSION}
+
+    def source(self) -> dict[str, Any]:
+        """Returns what is the same for all numbers of training images and all seeds of a trial."""
+        known = {**self.identity(), "train": self.train, "split": self.split}
+        return known if self.split == "fixed" else {**known, "seed": None}
 
 
 def paint(config: Config, split: int, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -71,9 +91,11 @@ class PaintedPairs:
 
     def __init__(self, config: Config, transform: TransformConfig) -> None:
         self.config, self.transform = config, transform
+        self.counts = {"train": config.train_images or config.train, "val": config.val, "test": config.test}
+        """Pairs of each split."""
         self.numbers: list[tuple[int, int]] = []
         """Split and index within the split of each pair."""
-        for split, count in enumerate((config.train, config.val, config.test)):
+        for split, count in enumerate(self.counts.values()):
             self.numbers += [(split, index) for index in range(count)]
 
     def read(self, i: int) -> cache.Pair:
@@ -90,15 +112,17 @@ class PaintedPairs:
 def build(config: Config, transform: TransformConfig, progress: Progress = silent) -> Data:
     """Paints, resizes and caches all scenes. Raises ``DataError``."""
     pairs = PaintedPairs(config, transform)
-    identity = {**config.model_dump(), "scenes": VERSION}
-    key = {**identity, "mask_resize": transform.mask_resize}
+    key = {**config.identity(), "mask_resize": transform.mask_resize}
     notes: list[str] = []
     images, masks, _ = cache.resized_pairs(key, len(pairs.numbers), transform.size, pairs.read, progress, notes)
     # resizing to the same size changes nothing
     ground_truth = masks.__getitem__ if transform.size == config.side else pairs.ground_truth
+    # scenes of several seeds are different images of one table
+    drawn = f"{config.task}-seed{config.seed}" if config.split == "by_seed" else config.task
     splits, first = [], 0
-    for name, count in (("train", config.train), ("val", config.val), ("test", config.test)):
-        names = tuple(f"{config.task}-{name}-{i:04d}" for i in range(count))
+    for name, count in pairs.counts.items():
+        names = tuple(f"{drawn}-{name}-{i:04d}" for i in range(count))
         splits.append(Split(images, masks, np.arange(first, first + count), names, ground_truth))
         first += count
-    return Data(*splits, fingerprint=cache.digest(identity), notes=tuple(notes))
+    fingerprints = cache.digest(config.identity()), cache.digest(config.source())
+    return Data(*splits, *fingerprints, notes=tuple(notes))

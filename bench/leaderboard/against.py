@@ -1,23 +1,22 @@
 """A comparison of two result sets, old and new: which quantities became worse by more than the measured noise.
 
 Rows are matched by their configuration. **Accuracy**: the main metric and MAE, paired by seed and image
-(``bench.leaderboard.statistics``); with one common seed over images only. **Memory**: against the deviation over seeds,
+(``bench.leaderboard.inference``); with one common seed over images only. **Memory**: against the deviation over seeds,
 pooled over the rows of both sets, and at least the smallest step of the measure. **Speed**: likewise, but only if the
 trials had the machine to themselves. All tests together give a false alarm in at most 5 % of comparisons of equal code
 (Holm). No percentage is fixed.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Literal
 
-import numpy as np
-
 from bench.config.expand import row_key
+from bench.leaderboard.inference.paired import compare_paired
 from bench.leaderboard.results import Results
-from bench.leaderboard.statistics import LEVEL, compare, compare_on_images, holm, pooled_p
+from bench.leaderboard.statistics import LEVEL, holm, t_test
 from bench.records.memory import GIB, MEASURES
 from bench.records.record import Provenance, TrialRecord
 from bench.scoring.metrics import METRICS, main_metric
@@ -34,7 +33,7 @@ class Finding:
     old: str
     new: str
     verdict: Verdict
-    note: str = ""
+    note: str = ""  # 95 % interval of the difference, equivalence, and how both were found
     better: str = ""  # "higher" or "lower"
     difference: float | None = None
     p: float | None = None  # of this test alone
@@ -154,28 +153,29 @@ def _incomparable(before: _Row, after: _Row) -> str:
 def _accuracy(before: _Row, after: _Row, old: Results, new: Results) -> Iterator[Finding]:
     """Compares the main metric and MAE, paired by seed and image."""
     seeds = sorted(before.ok().keys() & after.ok().keys())
-    main = main_metric(metric for seed in seeds for metric in after.records[seed].scores or {})
+    main, margin = main_metric(m for seed in seeds for m in after.records[seed].scores or {}), new.sweep.ask.margin
+    images_old, images_new = _images(before, old), _images(after, new)
     for metric in dict.fromkeys(name for name in (main, "mae") if name):
         label, better = METRICS[metric].label, METRICS[metric].better
-        scores_old, scores_new = {}, {}
-        for seed in seeds:
-            a = old.images.get(before.records[seed].trial_id)
-            b = new.images.get(after.records[seed].trial_id)
-            if a is not None and b is not None and a["name"] == b["name"] and metric in a and metric in b:
-                scores_old[seed], scores_new[seed] = (np.asarray(side[metric], dtype=float) for side in (a, b))
-        if not scores_new:
+        paired = compare_paired(images_new, images_old, metric)
+        if paired is None:
             if any(metric in (after.records[seed].scores or {}) for seed in seeds):
-                yield Finding(after.label, label, "", "", "not compared", "no scores of the same images on both sides")
+                reason = "no scores of the same images, two or more, on both sides"
+                yield Finding(after.label, label, "", "", "not compared", reason)
             continue
-        if len(scores_new) > 1:
-            (found,) = compare([scores_new, scores_old])
-            note = f"{len(scores_new)} seeds, paired"
-        else:
-            (seed,) = scores_new
-            found = compare_on_images(scores_new[seed], scores_old[seed])
+        found, texts = paired.comparison, [f"{mean:.4f}" for mean in (paired.old, paired.new)]
+        note = f"{found.seeds} seeds, paired"
+        if found.seeds == 1:
             note = "one seed: over images only; what another seed would change is unknown"
-        texts = [f"{fmean(map(np.mean, side.values())):.4f}" for side in (scores_old, scores_new)]
+        close = f", within {margin:g}" if metric == main and found.within(margin) else ""
+        note = f"{found.low:+.4f} to {found.high:+.4f}{close}; {note}"
         yield Finding(after.label, label, *texts, "not resolved", note, better, found.difference, found.p)
+
+
+def _images(row: _Row, results: Results) -> dict[int, Mapping[str, Sequence]]:
+    """Returns the scores of the images of a row's trials, by seed."""
+    scores = {seed: results.images.get(record.trial_id) for seed, record in row.ok().items()}
+    return {seed: columns for seed, columns in scores.items() if columns}
 
 
 @dataclass(frozen=True)
@@ -208,27 +208,26 @@ def _measured(
         if not before or not after:
             continue
         if problem := _other_machine(old[key], new[key], quantity.is_speed):
-            kind = "speed" if quantity.is_speed else "memory"
-            warnings.append((new[key].label, f"{kind} is NOT compared: {problem}"))
+            warnings.append(
+                (new[key].label, f"{'speed' if quantity.is_speed else 'memory'} is NOT compared: {problem}")
+            )
             continue
         matched.append((new[key], before, after))
     repeated = [side for _, *sides in matched for side in sides if len(side) > 1]
     freedom = sum(len(side) - 1 for side in repeated)
     pooled = _pooled(repeated, quantity.is_speed) if freedom else None
-    better = "higher" if quantity.is_speed else "lower"
-    found = []
+    better, found = "higher" if quantity.is_speed else "lower", []
     for row, before, after in matched:
         difference = fmean(after) - fmean(before)
         texts = [f"{fmean(side) / quantity.unit:.{quantity.digits}f}" for side in (before, after)]
-        if pooled is None:
-            verdict: Verdict = "equal" if difference == 0 else "not resolved"
-            note, p = "one seed: the noise is unknown", None
-        else:
-            verdict, note = "not resolved", f"spread over seeds, pooled over {len(repeated)} groups"
+        verdict: Verdict = "equal" if difference == 0 else "not resolved"
+        note, p = "one seed: the noise is unknown", None
+        if pooled is not None:
             scale = pooled * fmean([*before, *after]) if quantity.is_speed else pooled
-            p = pooled_p(difference, scale, freedom, (len(before), len(after)))
-            if abs(difference) <= quantity.step:
-                p = 1.0
+            p, half = t_test(difference, scale, freedom, 1 / len(before) + 1 / len(after))
+            low, high = ((difference + side) / quantity.unit for side in (-half, half))
+            note = f"{low:+.{quantity.digits}f} to {high:+.{quantity.digits}f}; spread over seeds of {len(repeated)} groups"
+            p = 1.0 if abs(difference) <= quantity.step else p
         found.append(Finding(row.label, quantity.title, *texts, verdict, note, better, difference, p))
     return found
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table
-from bench.memory.cards import CARDS, smallest_card
+from bench.memory.cards import CARDS, smallest_card, with_margin
 from bench.records.memory import GIB, MEASURES
 from bench.scoring.metrics import METRICS, SHOWN
 
@@ -16,6 +16,7 @@ UNKNOWN = "–"
 MEMORY_COLUMNS = {
     "predicted.allocated_bytes": "predicted allocated GiB",
     "predicted.device_bytes": "predicted device GiB",
+    "predicted.tensor_bytes": "predicted tensors (CPU) GiB",
     **{f"training.{measure.name}": f"{measure.short} GiB" for measure in MEASURES if measure.has_column},
 }
 """Titles of the columns of memory, by quantity."""
@@ -60,7 +61,7 @@ def fit(row: Row) -> Fit | None:
     if cell := row.cells.get("training.nvml_device_bytes"):
         return Fit(smallest_card(cell.mean), "measured")
     if cell := row.cells.get("predicted.device_bytes"):
-        return Fit(smallest_card(cell.mean), "predicted")
+        return Fit(smallest_card(with_margin(cell.mean)), "predicted")
     return None
 
 
@@ -86,9 +87,11 @@ def _accuracy_columns(table: Table) -> list[Column]:
         if _known(table, f"test.{metric}"):
             entry, dropped = METRICS[metric], 0 if metric in (table.main_metric, "mae") else 3
             found.append(Column(entry.label, _scores(f"test.{metric}"), "accuracy", entry.better, metric, dropped))
-    validation, entry = f"val.{table.main_metric}", METRICS[table.main_metric]
-    if _known(table, validation):
-        found.append(Column(f"val {entry.label}", _scores(validation), "accuracy", entry.better, dropped=4))
+    entry = METRICS[table.main_metric]
+    for split, dropped in (("val", 4), ("train", 8)):
+        if _known(table, f"{split}.{table.main_metric}"):
+            text = _scores(f"{split}.{table.main_metric}")
+            found.append(Column(f"{split} {entry.label}", text, "accuracy", entry.better, dropped=dropped))
     return found
 
 
@@ -108,6 +111,12 @@ def _cost_columns(table: Table) -> list[Column]:
     if _known(table, "timing.latency_seconds"):
         latency = _means("timing.latency_seconds", 1, 1e-3)
         found.append(Column("latency ms", latency, "cost", "lower", dropped=6))
+    for title, phase in (("J/train img", "train"), ("J/infer img", "inference")):
+        if _known(table, f"energy.{phase}_joules_per_image"):
+            joules = _means(f"energy.{phase}_joules_per_image", 2)
+            found.append(Column(title, joules, "cost", "lower", dropped=6))
+    if _known(table, "timing.compile_seconds"):
+        found.append(Column("compile s", _means("timing.compile_seconds", 1), "cost", "lower", dropped=6))
     return found
 
 
@@ -122,6 +131,8 @@ def status(row: Row) -> str:
             others.append(text)
     if row.untrained:
         others.append("not trained")
+    if row.underfit:
+        others.append("underfit")
     detail = f" ({', '.join(others)})" if others else ""
     return f"{row.count_ok}/{len(row.statuses)}{detail}"
 

@@ -37,6 +37,7 @@ class Row:
     cells: Mapping[str, Cell]  # by quantity; a quantity that was not measured has no cell
     on_front: bool = False  # no other row is at least as accurate with less memory
     notes: tuple[str, ...] = ()  # warnings about the row's memory and its tuned values
+    underfit: bool = False  # its training score is below the best test score of the table
     stopped_at: int | None = None  # epoch after which a trial was stopped early
     shared_card: bool = False  # some trial shared its GPU, so that its memory and speed are unknown
     tuned: Tuned | None = None  # values that the sweep chose for this row; None if all are those of the sweep file
@@ -66,6 +67,9 @@ class Table:
     main_metric: str = MAIN_METRICS[0]  # decides the front
     comparisons: Mapping[str, tuple[Comparison, ...]] = field(default_factory=dict)  # of all pairs of rows, by metric
     images: int | None = None  # number of images in the comparisons
+    overlap: float | None = (
+        None  # share of images that two seeds have in common; None if all seeds have the same images
+    )
     looks: int = 1  # number of interim analyses; p values are corrected for it
     answer: Answer | None = None  # to the planned question of the sweep; None if there is nothing to compare
 
@@ -85,6 +89,7 @@ class Leaderboard:
     seeds: tuple[int, ...]
     embedded: tuple[str, ...]  # stand-ins for the real encoder and data, e.g. "encoder sam3_vit_tiny"
     settings: str  # settings that all rows share
+    splits: str  # where training, validation and test images are from
     tables: tuple[Table, ...]
     beside: Beside = Beside()  # external methods and published numbers
     search: SearchConfig = SearchConfig()  # how the configurations and the number of seeds were chosen

@@ -6,15 +6,17 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from bench.config.ask import with_whole_size
 from bench.config.errors import ConfigError
 from bench.config.expand import Candidates, Trial, row_key
 from bench.config.sweep import Sweep
 from bench.leaderboard.front import mark_front
-from bench.leaderboard.inference.answer import Answer, answer
+from bench.leaderboard.inference.answer import Answer, answer, nothing_to_compare
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
 from bench.leaderboard.published_rows import beside
-from bench.leaderboard.ranking import ImageScores, compare_rows, score_table, usual_images
+from bench.leaderboard.ranking import Compared, ImageScores, compare_rows, mark_underfit, score_table, usual_images
 from bench.leaderboard.rows import Environment, TrialState, environments, row_of
+from bench.leaderboard.statistics import Comparison
 from bench.leaderboard.tuning.choice import by_row, in_rows
 from bench.leaderboard.tuning.facts import tuned_of, tuning_of
 from bench.records import schema, sweep_json
@@ -154,6 +156,7 @@ def summarise(results: Results) -> Leaderboard:
         seeds=sweep.seeds,
         embedded=embedded,
         settings=_settings(sweep),
+        splits=" or ".join(dict.fromkeys(trial.config.dataset.split_in_words() for trial in trials)),
         tables=tuple(tables),
         beside=beside(trials, results.records, images, results.external, bool(embedded)),
         search=sweep.search,
@@ -201,30 +204,60 @@ def _table(results: Results, environment: Environment, rows: Sequence[Row], imag
     scored = [metric for metric in METRICS if any(f"test.{metric}" in row.cells for row in rows)]
     metric = main_metric(scored) or MAIN_METRICS[0]
     looks = results.sweep.search.looks(len(results.sweep.seeds))
-    known, image_count = usual_images(rows, images)
+    compared = usual_images(rows, images, redrawn=_is_redrawn(results.trials))
+    comparisons = compare_rows(rows, compared, looks)
     weights = {f"{name} {digest[:12]}" for source in sources for name, digest in source.weights.items()}
     return Table(
         environment=dict(environment),
         commits=tuple(sorted({(s.commit or "unknown")[:10] + ("*" if s.dirty else "") for s in sources})),
         trials_at_once=tuple(sorted({source.trials_at_once for source in sources})),
         weights=tuple(sorted(weights)),
-        rows=mark_front(rows, measure, metric),
+        rows=mark_underfit(mark_front(rows, measure, metric), metric),
         memory_measure=measure,
         main_metric=metric,
-        comparisons=compare_rows(rows, known, looks),
-        images=image_count,
+        comparisons=comparisons,
+        images=compared.count,
+        overlap=compared.overlap,
         looks=looks,
-        answer=_answer(results.sweep, rows, known, metric, looks),
+        answer=_answer(results, rows, compared, comparisons.get(metric), metric, looks),
     )
 
 
-def _answer(sweep: Sweep, rows: Sequence[Row], images: ImageScores, metric: str, looks: int) -> Answer | None:
-    """Answers the planned question of the sweep on the main metric; ``None`` if there is nothing to compare."""
-    scores = score_table(rows, images, metric)
+def _answer(
+    results: Results,
+    rows: Sequence[Row],
+    compared: Compared,
+    pairs: Sequence[Comparison] | None,
+    metric: str,
+    looks: int,
+) -> Answer | None:
+    """Answers the planned question of the sweep on the main metric; ``None`` without scores.
+
+    pairs: comparisons of all pairs of rows on the main metric, if it is a mean over images.
+    """
+    sweep, label, better = results.sweep, METRICS[metric].label, METRICS[metric].better
+    if len(rows) == 1 and rows[0].count_ok:
+        return nothing_to_compare(sweep.ask, label)
+    scores = score_table(rows, compared, metric)
     if scores is None:
         return None
-    label, better = METRICS[metric].label, METRICS[metric].better
-    return answer(sweep.ask, sweep.axes, [row.labels for row in rows], scores, label, better, looks)
+    axes = [with_whole_size(axis, _training_images(results)) for axis in sweep.axes]
+    labels = [row.labels for row in rows]
+    return answer(sweep.ask, axes, labels, scores, label, better, looks, compared.overlap, pairs)
+
+
+def _is_redrawn(trials: Sequence[Trial]) -> bool:
+    return any(trial.config.dataset.split == "by_seed" for trial in trials)
+
+
+def _training_images(results: Results) -> int | None:
+    """Returns the number of training images where all are used; ``None`` if no record says it."""
+    for trial in results.trials:
+        record = results.records.get(trial.trial_id)
+        if trial.config.dataset.train_images is None and record is not None and record.provenance is not None:
+            if "train" in record.provenance.images:
+                return record.provenance.images["train"]
+    return None
 
 
 def _all_have(rows: Sequence[Row], quantity: str) -> bool:

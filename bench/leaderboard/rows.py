@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from bench.config import paths
+from bench.config.ask import TRAIN_IMAGES
 from bench.config.expand import Trial
 from bench.leaderboard.leaderboard import Cell, Row
 from bench.records.failures import in_a_line
@@ -82,9 +84,10 @@ def quantities(record: TrialRecord) -> dict[str, float]:
     if len(record.test_sets) > 1:
         for name, scores in record.test_sets.items():
             sections[f"test[{name}]"] = scores
-    sections |= {"val": record.val_scores, "parameters": record.parameters}
+    sections |= {"val": record.val_scores, "train": record.train_scores, "parameters": record.parameters}
     if not behind_cache(record):
         sections["timing"] = record.timing.model_dump() if record.timing else None
+        sections["energy"] = record.energy.model_dump() if record.energy else None
         for phase, memory in (record.memory or {}).items():
             sections[phase] = memory.model_dump()
     found = {}
@@ -98,7 +101,7 @@ def quantities(record: TrialRecord) -> dict[str, float]:
 def _predicted(state: TrialState) -> dict[str, int]:
     """Returns predicted memory by name: from ``sweep.json``, else from the record of a trial that lacked memory."""
     if state.predicted is not None:
-        return state.predicted.model_dump(exclude={"generation"})
+        return state.predicted.model_dump(exclude={"generation"}, exclude_none=True)
     at_failure = state.record.memory_at_failure if state.record else None
     if at_failure is None or at_failure.predicted_allocated_bytes is None:
         return {}
@@ -135,7 +138,10 @@ def _failure(record: TrialRecord) -> str:
         "predicted peak allocated": known.predicted_allocated_bytes,
         "memory.budget_gib": known.budget_bytes,
     }
-    said = "; ".join(f"{name} {value / GIB:.2f} GiB" for name, value in figures.items() if value is not None)
+    parts = [f"{name} {value / GIB:.2f} GiB" for name, value in figures.items() if value is not None]
+    if known.largest_holders:
+        parts.append(f"largest holders: {', '.join(known.largest_holders)}")
+    said = "; ".join(parts)
     return f"{text} ({said})" if said else text
 
 
@@ -150,28 +156,46 @@ def memory_notes(record: TrialRecord) -> Iterator[str]:
         epochs = ", ".join(map(str, record.resumed_from_epochs))
         trained = "training" in record.memory
         measured = "is the peak of the last part" if trained else "in training is not known: none was left"
-        yield f"cut short and gone on after epoch {epochs}: memory {measured}"
+        yield f"the training was interrupted and resumed after epoch {epochs}: memory {measured}"
     if _shared_card(record):
-        yield f"shared its card (--gpus-per-trial {record.provenance.gpu_share:g}): memory and speed are not known"
+        share = f"--gpus-per-trial {record.provenance.gpu_share:g}"
+        yield f"the trial shared its GPU with others ({share}): memory and speed are not known"
     for phase, memory in (record.memory or {}).items():
         if memory.breach:
             yield f"memory in {phase} contradicts itself: {memory.breach}"
         if memory.foreign_processes:
-            yield f"not alone on the card in {phase}: {', '.join(memory.foreign_processes)}"
+            yield f"the trial was not alone on the card in {phase}: {', '.join(memory.foreign_processes)}"
         if "processes" in memory.denied:
-            yield f"nobody could see who else was on the card in {phase}: NVML says {memory.denied['processes']}"
+            reason = f"NVML refused to list its processes: {memory.denied['processes']}"
+            yield f"other processes on the GPU in {phase} are not known ({reason})"
         if "memory" in memory.denied:
-            yield f"the card's memory in use in {phase} is not known: NVML says {memory.denied['memory']}"
+            yield f"memory in use on the GPU in {phase} is not known (NVML refused to read it: {memory.denied['memory']})"
 
 
 # --- environments -----------------------------------------------------------------------------------------------------
 
 
 def environments(records: Sequence[TrialRecord]) -> dict[str, Environment]:
-    """Returns the environment of each record by trial id. Records that failed before it was known are left out."""
+    """Returns the environment of each record by trial id. Records that failed before it was known are left out.
+
+    If some trial used a part of the training images, or a split of its seed, the data of an environment are those that
+    the splits were drawn from.
+    """
     ambiguous = _ambiguous_weights(records)
-    found = {record.trial_id: _environment(record, ambiguous) for record in records}
+    by_source = any(_uses_a_part(record) or _has_own_split(record) for record in records)
+    unlike = {"train"} if any(map(_uses_a_part, records)) else set()
+    found = {}
+    for record in records:
+        found[record.trial_id] = _environment(record, ambiguous, by_source, unlike)
     return {trial_id: environment for trial_id, environment in found.items() if environment is not None}
+
+
+def _uses_a_part(record: TrialRecord) -> bool:
+    return paths.get(record.config, TRAIN_IMAGES) not in (paths.ABSENT, None)
+
+
+def _has_own_split(record: TrialRecord) -> bool:
+    return paths.get(record.config, "dataset.split") == "by_seed"
 
 
 def _ambiguous_weights(records: Sequence[TrialRecord]) -> set[str]:
@@ -183,7 +207,10 @@ def _ambiguous_weights(records: Sequence[TrialRecord]) -> set[str]:
     return {name for name, found in digests.items() if len(found) > 1}
 
 
-def _environment(record: TrialRecord, ambiguous_weights: set[str]) -> Environment | None:
+def _environment(
+    record: TrialRecord, ambiguous_weights: set[str], by_source: bool, unlike: set[str]
+) -> Environment | None:
+    """by_source: whether the data are named by what the splits were drawn from. unlike: splits whose sizes may differ."""
     source = record.provenance
     if source is None or source.dataset_fingerprint is None:
         return None
@@ -193,14 +220,15 @@ def _environment(record: TrialRecord, ambiguous_weights: set[str]) -> Environmen
         device += f" ({source.host_cpu}, {source.threads} thread{plural})"
     if source.devices > 1:  # each processes a part of every batch
         device = f"{source.devices} x {device}"
-    sizes = ", ".join(f"{count} {split}" for split, count in source.images.items())
+    sizes = ", ".join(f"{count} {split}" for split, count in source.images.items() if split not in unlike)
+    data = source.source_fingerprint if by_source and source.source_fingerprint else source.dataset_fingerprint
     found = [
         ("device", device),
         ("platform", source.platform),
         ("torch", source.versions.get("torch", "unknown")),
         ("cuda", source.cuda or "none"),
         ("pysodmetrics", source.versions.get("pysodmetrics", "unknown")),
-        ("data", f"{source.dataset_fingerprint[:12]} ({sizes})"),
+        ("data", f"{data[:12]} ({sizes})"),
     ]
     weights = [f"{name} {digest[:12]}" for name, digest in sorted(source.weights.items()) if name in ambiguous_weights]
     if weights:

@@ -163,6 +163,9 @@ class _Condition:
         if len(text) > LONGEST or len(text.splitlines()) > 1:
             raise ConfigError(f"--where {shortened(text)}: needs one line of at most {LONGEST} characters")
         self.text, self.keys = text, keys
+        self.prefix = "column_"
+        while self.prefix in text:  # so that no name of the user is a generated one
+            self.prefix = f"_{self.prefix}"
         self.columns: dict[str, str] = {}  # generated names by key
         self.python = QUOTED.sub(self._without_backticks, text).strip()
 
@@ -182,7 +185,7 @@ class _Condition:
 
     def _column(self, key: str) -> str:
         _check_key(key, self.keys, f"--where {self.text}")
-        return self.columns.setdefault(key, f"column_{len(self.columns)}")
+        return self.columns.setdefault(key, f"{self.prefix}{len(self.columns)}")
 
     def _refused(self, node: ast.AST, reason: str = "is not allowed") -> ConfigError:
         part = ast.get_source_segment(self.python, node)

@@ -1,16 +1,19 @@
 """``memory.budget_gib``: what a trial may allocate on its card, checked by prediction and enforced by the allocator."""
 
 import gc
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import torch
 
 from bench.config.trial import TrialConfig
 from bench.memory import card_generations
 from bench.memory.predicted_peak import predict_peak
+from bench.memory.snapshot import at_out_of_memory, recording
 from bench.records.memory import GIB
+from bench.records.outcome import Outcome
 from bench.records.record import MemoryAtFailure
-from bench.system.device import device_of
+from bench.system.device import device_of, is_out_of_memory
 from bench.training.data_parallel import Share
 
 FAR_ABOVE = 1.2
@@ -44,14 +47,35 @@ def limit_allocator(device: torch.device, budget_gib: float) -> None:
         torch.cuda.set_per_process_memory_fraction(min(1.0, budget_gib * GIB / total), device)
 
 
-def at_failure(config: TrialConfig, predicted: int | None, reserved: int | None) -> MemoryAtFailure:
+def at_failure(
+    config: TrialConfig, predicted: int | None, reserved: int | None, holders: list[str] | None = None
+) -> MemoryAtFailure:
     """Returns the numbers, in bytes, that the record of a trial without enough memory holds."""
     budget = config.memory.budget_gib
     return MemoryAtFailure(
         torch_reserved_bytes=reserved,
         predicted_allocated_bytes=predicted,
         budget_bytes=None if budget is None else round(budget * GIB),
+        largest_holders=holders,
     )
+
+
+@contextmanager
+def noted_when_full(config: TrialConfig, share: Share, outcome: Outcome) -> Iterator[None]:
+    """If memory runs out within the context, notes in the outcome what held it, while the tensors are still there.
+
+    With a budget on a card, the places of allocations are recorded (``bench.memory.snapshot``).
+    """
+    on_gpu = config.device == "cuda"
+    with recording(on_gpu and config.memory.budget_gib is not None):
+        try:
+            yield
+        except Exception as error:
+            if is_out_of_memory(error):
+                reserved = reserved_bytes(config)
+                outcome.snapshot, holders = at_out_of_memory(on_gpu)
+                outcome.memory_at_failure = at_failure(config, predicted_bytes(config, share), reserved, holders)
+            raise
 
 
 def reserved_bytes(config: TrialConfig) -> int | None:

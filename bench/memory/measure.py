@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from bench.config.settings import MemoryConfig
+from bench.memory.energy import Reading
 from bench.memory.nvml import list_refused, nvml_missing
 from bench.records.memory import MEASURES, Memory, MemoryConditions, difference
 from bench.system.device import tf32_flags
@@ -28,7 +29,7 @@ class MeasurementSpoiled(Exception):
     """Memory cannot be measured, or would include memory of other processes."""
 
 
-def conditions(device: torch.device, precision: str, checkpointing: bool | None) -> MemoryConditions:
+def conditions(device: torch.device, precision: str, checkpointing: bool | int | None) -> MemoryConditions:
     """Reads the settings of this process on which memory depends."""
     on_gpu = device.type == "cuda"
     kinds = ("flash", "mem_efficient", "math", "cudnn")
@@ -42,6 +43,7 @@ def conditions(device: torch.device, precision: str, checkpointing: bool | None)
         tf32_cudnn=tf32_flags()[1] if on_gpu else None,
         allocator=torch.cuda.get_allocator_backend() if on_gpu else None,
         allocator_settings=settings,
+        fused_optimiser=on_gpu,
     )
 
 
@@ -151,6 +153,10 @@ class MemoryMonitor:
                 denied=denied,
             )
         )
+
+    def energy(self) -> Reading | None:
+        """Reads the card's counter of energy; ``None`` on a CPU."""
+        return Reading(**self._request("energy")) if self.device.type == "cuda" else None
 
     def series_table(self) -> dict[str, list]:
         """Returns readings of all phases so far as columns: phase, seconds since its start, bytes of each measure."""

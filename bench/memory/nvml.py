@@ -142,6 +142,13 @@ class Gpus:
             observation.denied["processes"] = str(error)
         return observation
 
+    def energy(self, handle: Any) -> tuple[int | None, str]:
+        """Returns the millijoules that the card has taken since the driver was loaded; else ``None`` and the reason."""
+        try:
+            return int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)), ""
+        except pynvml.NVMLError as error:
+            return None, str(error)
+
     def name(self, pid: int) -> str:
         """Returns the name of a process according to NVML, else to the operating system, else ``unknown``."""
         with suppress(pynvml.NVMLError):

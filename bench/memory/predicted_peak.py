@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +13,9 @@ from torch.nn import functional as F
 
 from bench.config.trial import TrialConfig
 from bench.memory.card_generations import DEFAULT, Generation
+from bench.memory.cuda.autocast import cuda_autocast
 from bench.memory.step_memory import StepMemory, Tracker, follow_step
-from bench.training.loop import make_optimiser
+from bench.training.optimiser import make_optimiser
 from models.core.size import height_width
 from models.core.skeleton import skeleton
 
@@ -66,10 +66,18 @@ def predict_peak(config: TrialConfig, generation: Generation = DEFAULT) -> Predi
     Raises ``InvalidModel`` for a model that cannot be built, and ``Unpredictable`` for one that trains nothing or that
     fake tensors cannot execute.
     """
+    step = _predicted(config, cuda=True, workspace_bytes=generation.workspace_bytes)
+    return PredictedPeak(step, generation)
+
+
+def predict_tensors(config: TrialConfig) -> int:
+    """Predicts the bytes of living tensors at the peak of a training step on a CPU. Raises as ``predict_peak``."""
+    return _predicted(config, cuda=False).allocated
+
+
+def _predicted(config: TrialConfig, *, cuda: bool, workspace_bytes: int = 0) -> StepMemory:
     try:
-        return PredictedPeak(
-            fake_step_memory(config, cuda=True, workspace_bytes=generation.workspace_bytes), generation
-        )
+        return fake_step_memory(config, cuda=cuda, workspace_bytes=workspace_bytes)
     except RuntimeError as error:  # torch's fake tensors raise it for every reason
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise Unpredictable(f"its step cannot be executed on fake tensors ({reason})") from error
@@ -91,7 +99,7 @@ def fake_step_memory(config: TrialConfig, *, cuda: bool, workspace_bytes: int = 
         model = _materialise(shape).train()
         images = torch.empty(batch, height, width, 3, dtype=torch.uint8)
         masks = torch.empty(batch, height, width, dtype=torch.uint8)
-        optimiser = make_optimiser(model, config.train, foreach=cuda)
+        optimiser = make_optimiser(model, config.train, fused=cuda)
         return follow_step(tracker, model, optimiser, images, masks, config)
 
 
@@ -121,12 +129,12 @@ def _cuda_kernels() -> Iterator[None]:
     The functions are replaced in ``torch.nn.functional``, because a ``TorchFunctionMode`` is not active when a
     checkpointed block runs again within the backward pass.
     """
-    originals = {name: getattr(F, name) for name in ("scaled_dot_product_attention", "dropout", "layer_norm")}
+    originals = {name: getattr(F, name) for name in ("scaled_dot_product_attention", "dropout")}
     F.scaled_dot_product_attention = partial(_attention, originals["scaled_dot_product_attention"])
-    F.layer_norm = partial(_layer_norm, originals["layer_norm"])
     F.dropout = _dropout
     try:
-        yield
+        with cuda_autocast():
+            yield
     finally:
         for name, function in originals.items():
             setattr(F, name, function)
@@ -161,8 +169,3 @@ def _attention(
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Keeps a mask of one byte for each element, as CUDA does."""
     return torch.native_dropout(input, p, True)[0] if training and p > 0 else input
-
-
-def _layer_norm(plain: Callable[..., Tensor], input: Tensor, *others: Any, **more: Any) -> Tensor:
-    """Computes in float32 under autocast, as CUDA does; the CPU keeps the input's type."""
-    return plain(input.float() if torch.is_autocast_enabled("cpu") else input, *others, **more)

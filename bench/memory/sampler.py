@@ -7,6 +7,7 @@ takes commands on its standard input, one a line, and answers each with a line o
                  its use when the sampler started, and the processes on it other than the observed one
 ``present``      answers with the present use of that GPU, and the processes on it
 ``reset``        clear peaks and series; answers with the present readings
+``energy``       answers with the energy in millijoules that the GPU has taken since the driver was loaded
 ``peaks``        answers with the highest readings and the series since the last reset
 
 A quantity that NVML refuses to show is ``null`` in an answer, never empty or 0, and ``denied`` gives the reason.
@@ -148,6 +149,13 @@ class Sampler:
         """Returns use of the card and processes on it, before the observed process has used it."""
         return self._baseline(self.gpus.observe(self.handle))
 
+    def energy(self) -> dict[str, Any]:
+        """Returns the counter of energy and the time of its reading."""
+        millijoules, problem = None, "the card is not known"
+        if self.handle is not None:
+            millijoules, problem = self.gpus.energy(self.handle)
+        return {"millijoules": millijoules, "seconds": self.clock(), "problem": problem}
+
     def _baseline(self, observation: Observation) -> dict[str, Any]:
         """Takes an observation for the state before the trial; ``foreign`` is ``None`` where NVML refuses the list."""
         self.before = set(observation.processes or ())
@@ -167,6 +175,8 @@ class Sampler:
             return self.watch(arguments)
         if word == "present":
             return self.present()
+        if word == "energy":
+            return self.energy()
         if word == "reset":
             return dict(self.reset())
         self.sample()

@@ -10,7 +10,9 @@ The forward pass runs in one thread, the backward pass with its recomputation in
 
 import weakref
 from bisect import bisect_left
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -20,8 +22,10 @@ from torch.utils._pytree import tree_leaves
 
 from bench.config.trial import TrialConfig
 from bench.datasets.core.transforms import flip
-from bench.memory.allocator import reserved_bytes, rounded
-from bench.training.loop import batch_loss
+from bench.memory.cuda.allocator import replay, rounded
+from bench.memory.snapshot import Live
+from bench.training.batch_loss import batch_loss
+from bench.training.data_parallel import Share
 
 PARTS = ("frozen", "trainable", "gradients", "optimiser", "activations", "temporaries")
 """Parts of the peak, in the order in which they are shown."""
@@ -38,6 +42,7 @@ class _Storage:
     allocated: int  # number of the event
     phase: str
     released: int | None = None  # number of the event
+    operator: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class StepMemory:
     peak_phase: str  # forward, backward or optimiser
     reserved: int  # by the CUDA allocator, at the end
     handles: int = 0  # number of cuBLAS handles: 0, 1 or 2
+    requested: int | None = None  # highest sum of the sizes of living tensors, without the allocator's unsplit rests
+    live: tuple[Live, ...] = field(default=(), repr=False)  # storages at the peak, with the operators that made them
 
     @property
     def allocated(self) -> int:
@@ -60,6 +67,7 @@ class Tracker(TorchDispatchMode):
     def __init__(self, *, cuda: bool, workspace_bytes: int = 0) -> None:
         """workspace_bytes: of a cuBLAS handle. Workspaces count as temporaries and are never released."""
         super().__init__()
+        self.cuda = cuda
         self.size_of = rounded if cuda else int
         self.workspace_bytes = workspace_bytes
         self.workspaces: dict[str, int] = {}  # number of the storage, by pass: forward, backward
@@ -75,7 +83,7 @@ class Tracker(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         for item in tree_leaves(out):
             if isinstance(item, Tensor):
-                self.track(item)
+                self.track(item, operator=str(func))
         if self.phase == "backward":
             self.backward_events.append(len(self.events))
         return out
@@ -94,18 +102,21 @@ class Tracker(TorchDispatchMode):
         which = "forward" if self.phase == "forward" else "backward"
         if which not in self.workspaces:
             self.workspaces[which] = len(self.storages)
-            self.storages.append(_Storage(self.workspace_bytes, "temporaries", len(self.events), self.phase))
+            workspace = _Storage(
+                self.workspace_bytes, "temporaries", len(self.events), self.phase, operator="cuBLAS workspace"
+            )
+            self.storages.append(workspace)
             if self.workspace_bytes:
                 self.events.append((self.workspaces[which], self.workspace_bytes))
 
-    def track(self, tensor: Tensor, part: str | None = None) -> None:
+    def track(self, tensor: Tensor, part: str | None = None, operator: str = "") -> None:
         """Tracks the tensor's storage if it is new. ``part`` assigns the storage to a part of the peak."""
         storage = tensor.untyped_storage()
         address = storage._cdata
         if address not in self._known:
             number = len(self.storages)
             size = self.size_of(storage.nbytes())
-            self.storages.append(_Storage(size, part, len(self.events), self.phase))
+            self.storages.append(_Storage(size, part, len(self.events), self.phase, operator=operator))
             if size:
                 self.events.append((number, size))
             self._known[address] = number
@@ -121,29 +132,66 @@ class Tracker(TorchDispatchMode):
         if storage.size:
             self.events.append((number, 0))
 
-    def step_memory(self, *, since: int = 0) -> StepMemory:
+    def peak(self, *, since: int = 0) -> int:
+        """Returns the largest sum of living storages, in bytes, among the events from number ``since`` on."""
+        workspaces = set(self.workspaces.values())
+        events = [event for event in self.events if event[0] not in workspaces]
+        skipped = sum(number in workspaces for number, _ in self.events[:since])
+        totals = list(accumulate(_sizes(events)))
+        return max(totals[since - skipped :], default=0)
+
+    def step_memory(self, *, since: int = 0, built: int | None = None) -> StepMemory:
         """Computes the peak among the events from number ``since`` on.
 
-        All workspaces count from the start: in every step but the first they are already there.
+        ``built`` is the number of events after which model and batch exist, by default ``since``. What lies between
+        ``built`` and ``since`` creates the optimiser's moments.
         """
+        before = self._before(since if built is None else built, since)
         workspaces = set(self.workspaces.values())
-        live = peak = 0
-        peak_time = since
-        for time, (number, size) in enumerate(self.events):
-            if number in workspaces:
-                continue
-            live += size if size else -self.storages[number].size
-            if time >= since and live > peak:
-                peak, peak_time = live, time
+        step = [(time, event) for time, event in enumerate(self.events) if time >= since and event[0] not in workspaces]
+        events = [*before, *(event for _, event in step)]
+        changes, reserved = replay(events) if self.cuda else (_sizes(events), 0)
+        totals = list(accumulate(changes))
+        start = max(len(before) - 1, 0)
+        at = max(range(start, len(events)), key=totals.__getitem__)
+        held: dict[int, int] = {}
+        for (number, size), change in zip(events[: at + 1], changes):
+            if size:
+                held[number] = change
+            else:
+                held.pop(number, None)
         parts = dict.fromkeys(PARTS, 0)
-        parts["temporaries"] = sum(self.storages[number].size for number in workspaces)
-        for number, storage in enumerate(self.storages):
-            if number in workspaces:
-                continue
-            if storage.allocated <= peak_time and (storage.released is None or storage.released > peak_time):
-                parts[storage.part or self._part(storage)] += storage.size
-        phase = [name for start, name in self.phases if start <= peak_time][-1]
-        return StepMemory(parts, phase, reserved_bytes(self.events), len(workspaces))
+        for number, size in held.items():
+            storage = self.storages[number]
+            parts[storage.part or self._part(storage)] += size
+        time = since if at < len(before) else step[at - len(before)][0]
+        phase = [name for start, name in self.phases if start <= time][-1]
+        requested = max(list(accumulate(_sizes(events)))[start:])
+        living = (self.storages[number] for number in held)
+        live = tuple(Live(each.size, " ".join(filter(None, (each.operator, each.part, each.phase)))) for each in living)
+        return StepMemory(parts, phase, reserved, len(workspaces), requested, live)
+
+    def _before(self, built: int, since: int) -> list[tuple[int, int]]:
+        """Returns the events before the step in the order of a training run: model, a step without moments, moments.
+
+        Blocks and segments depend on this order: moments that come after the first step lie in segments which that
+        step took for its activations. Workspaces are taken in the first step and stay.
+        """
+        model, moments, step = self.events[:built], self.events[built:since], self.events[since:]
+        kept = {*self.workspaces.values(), *(number for number, size in model if size)}
+        first: list[tuple[int, int]] = []
+        living: set[int] = set()
+        for number, size in step:
+            again = number if number in kept else number + len(self.storages)  # a storage of its own
+            if size:
+                living.add(again)
+            elif again not in living:
+                continue  # a tensor from before the step: the second step releases it
+            else:
+                living.remove(again)
+            first.append((again, size))
+        first += [(number, 0) for number in sorted(living - kept)]
+        return [*model, *first, *moments]
 
     def _part(self, storage: _Storage) -> str:
         """Classifies a storage: one of the forward pass, or its recomputation, that lives in the backward pass is an
@@ -155,6 +203,17 @@ class Tracker(TorchDispatchMode):
             return "temporaries"
         lives = storage.released is None or self.backward_events[place] <= storage.released
         return "activations" if lives else "temporaries"
+
+
+def _sizes(events: Sequence[tuple[int, int]]) -> list[int]:
+    """Returns the change of the sum of sizes at each event."""
+    held: dict[int, int] = {}
+    changes = []
+    for number, size in events:
+        if size:
+            held[number] = size
+        changes.append(size or -held.pop(number, 0))
+    return changes
 
 
 def follow_step(
@@ -174,6 +233,7 @@ def follow_step(
         tracker.track(parameter, "trainable" if parameter.requires_grad else "frozen")
     for buffer in model.buffers():
         tracker.track(buffer, "frozen")
+    built = len(tracker.events)
     for parameter in trainable:
         parameter.grad = torch.zeros_like(parameter)
     optimiser.step()
@@ -182,15 +242,17 @@ def follow_step(
         for value in state.values():
             tracker.track(value, "optimiser")
     start = len(tracker.events)
-    tracker.enter("forward")
+    tracker.enter("forward")  # flips belong to it
     draws = torch.Generator().manual_seed(0)
     images, masks = flip(images.clone(), masks.clone(), config.transform, draws)
-    loss = batch_loss(model, images, masks, config.train, config.transform)
-    tracker.enter("backward")
-    loss.backward()
+    for part, weight in Share().micro_batches(len(images), config.train.accumulate):
+        tracker.enter("forward")
+        loss = batch_loss(model, images[part], masks[part], config.train, config.transform) * weight
+        tracker.enter("backward")
+        loss.backward()
     for parameter in trainable:
         if parameter.grad is not None:
             tracker.track(parameter.grad, "gradients")
     tracker.enter("optimiser")
     optimiser.step()
-    return tracker.step_memory(since=start)
+    return tracker.step_memory(since=start, built=built)

@@ -7,7 +7,7 @@ from bench.config.errors import ConfigError
 from bench.config.expand import Trial
 from bench.config.trial import TrialConfig, with_value
 from bench.memory.card_generations import DEFAULT, Generation
-from bench.memory.cards import USABLE, fits
+from bench.memory.cards import USABLE, fits, with_margin
 from bench.memory.predicted_peak import PredictedPeak, Unpredictable, predict_peak, prediction_key
 from bench.records.memory import GIB
 from models.core.registry import InvalidModel
@@ -69,11 +69,12 @@ def largest_batch(config: TrialConfig, card: float, generation: Generation = DEF
     Memory grows almost linearly with the batch, so the search first interpolates between a batch that fits and one that
     does not. The steps of the allocator disturb the line, so that bisection ends the search.
     """
-    totals: dict[int, int] = {}
+    totals: dict[int, float] = {}
     low, high = 0, LARGEST_BATCH + 1  # low fits, high does not
     guess, interpolations = min(config.train.batch_size, LARGEST_BATCH), 0
     while high - low > 1:
-        totals[guess] = predict_peak(with_value(config, {"train.batch_size": guess}), generation).device
+        peak = predict_peak(with_value(config, {"train.batch_size": guess}), generation)
+        totals[guess] = with_margin(peak.device)
         low, high = (guess, high) if fits(totals[guess], card) else (low, guess)
         if low == 0:
             guess = max(1, high // 2)

@@ -112,8 +112,8 @@ def _pid_file(address: str) -> Path:
     return Path(f"{address}.pid")
 
 
-class TrialProcess(ABC):
-    """A trial's process, as its client sees it: iterating gives the lines of its events, until it ends.
+class RunningTrial(ABC):
+    """A trial in a process of its own, as the client sees it: iterating gives the lines of its events, until it ends.
 
     The iteration always ends, however the process and its parent end.
     """
@@ -137,7 +137,7 @@ class TrialProcess(ABC):
         return without_record(self.stderr, how)
 
 
-class ForkedProcess(TrialProcess):
+class ForkedTrial(RunningTrial):
     """The process of a trial that a fork server has forked."""
 
     def __init__(self, address: str, request: Request, on_start: OnStart = lambda trial: None) -> None:
@@ -229,7 +229,7 @@ def _process(pid_file: Path) -> psutil.Process | None:
     return None
 
 
-class MultiGpuProcess(TrialProcess):
+class MultiGpuTrial(RunningTrial):
     """The process of a trial on several GPUs, which starts a worker for each of them."""
 
     def __init__(self, request: Request, on_start: OnStart = lambda trial: None) -> None:
@@ -264,9 +264,9 @@ class MultiGpuProcess(TrialProcess):
             os.killpg(self._child.pid, signal.SIGKILL)
 
 
-def start(request: Request, server: str | None, on_start: OnStart = lambda trial: None) -> TrialProcess:
+def start(request: Request, server: str | None, on_start: OnStart = lambda trial: None) -> RunningTrial:
     """Starts a trial. server: the address of a fork server, for a trial on one device.
 
     Raises ``OSError`` where the fork server cannot be reached.
     """
-    return MultiGpuProcess(request, on_start) if request.gpus > 1 else ForkedProcess(server, request, on_start)
+    return MultiGpuTrial(request, on_start) if request.gpus > 1 else ForkedTrial(server, request, on_start)

@@ -144,8 +144,11 @@ def _load(folder: Path, trial_id: str) -> TrialRecord:
         path = folder / f"{trial_id}.{kind}"
         if path.exists():
             more[field] = pyarrow.parquet.read_table(path).to_pydict()
-    weights = folder / f"{trial_id}.safetensors"
-    return record.model_copy(update={**more, "checkpoint": weights.read_bytes() if weights.exists() else None})
+    for field, kind in {"checkpoint": "safetensors", "snapshot": "snapshot.pickle"}.items():
+        path = folder / f"{trial_id}.{kind}"
+        if path.exists():
+            more[field] = path.read_bytes()
+    return record.model_copy(update=more)
 
 
 def _launch(request: Request) -> int:

@@ -75,7 +75,8 @@ def load_external(sweep_folder: Path) -> tuple[list[ExternalRecord], list[str]]:
             if record.name != path.stem:
                 raise OSError(f"its name is {record.name!r}")
         except (ValidationError, OSError) as error:
-            broken.append(f"{path}: not a readable external record ({type(error).__name__})")
+            reason = schema.unreadable(error, ExternalRecord) if isinstance(error, ValidationError) else error
+            broken.append(f"{path}: not a readable external record ({reason})")
             continue
         except schema.NewerVersion as error:
             broken.append(str(error))

@@ -30,6 +30,8 @@ class Measure(NamedTuple):
     """Field of ``Memory`` that holds the value before the trial; ``None`` if the measure is not read over time."""
     above_baseline: str = ""
     """Name of the difference between a reading and ``baseline``; empty if figures do not show the readings."""
+    noise_bytes: int = 0
+    """Differences between repeats of a trial that are usual; 0 if ``step_bytes`` says it all."""
 
 
 MEASURES = (
@@ -51,6 +53,7 @@ MEASURES = (
     ),
     Measure("torch_reserved_bytes", "torch reserved", "memory that torch's allocator reserved", 2 * MIB),
     Measure("torch_allocated_bytes", "torch allocated", "memory of torch's tensors", 512),
+    Measure("tensor_bytes", "tensors (CPU)", "memory of the tensors of a training step (CPU)", 1),
     Measure(
         "rss_bytes",
         "peak RSS above baseline (CPU)",
@@ -58,6 +61,7 @@ MEASURES = (
         4096,
         baseline="rss_baseline_bytes",
         above_baseline="resident memory of the process above its baseline (CPU)",
+        noise_bytes=4 * MIB,  # freed memory stays resident, how much of it differs from run to run
     ),
 )
 """All measures, in the order in which they say whether a card is large enough. A new measure
@@ -88,6 +92,9 @@ class Memory(Config):
     """Bytes that NVML attributes to this process; unknown in most containers."""
     nvml_baseline_bytes: int | None = None
     """Memory in use on the card before the model was built."""
+    tensor_bytes: int | None = None
+    """On a CPU: largest sum of living tensors in one training step (``bench.memory.tracked_step``). It is exact, the
+    same in every run. ``None`` in older records, and where training had no second step with a whole batch."""
     rss_bytes: int | None = None
     """On a CPU: rise of the resident memory since before data and model existed."""
     rss_baseline_bytes: int | None = None
@@ -134,8 +141,9 @@ def difference(a: int | None, b: int | None) -> int | None:
 class MemoryConditions(Config):
     """Settings of the trial's process on which memory depends. ``None`` means that a setting does not apply."""
 
-    activation_checkpointing: bool | None
-    """Activation checkpointing of the encoder; ``None`` for a model without this setting."""
+    activation_checkpointing: bool | int | None
+    """Activation checkpointing of the encoder: of all blocks, or of the first N; ``None`` for a model without this
+    setting."""
     precision: str
     attention_backends: list[str]
     """Kernels that torch could choose for scaled_dot_product_attention."""
@@ -147,3 +155,5 @@ class MemoryConditions(Config):
     allocator: str | None
     allocator_settings: str | None
     """$PYTORCH_ALLOC_CONF, or its older name $PYTORCH_CUDA_ALLOC_CONF."""
+    fused_optimiser: bool | None = None
+    """Whether one kernel updated all trained weights, as on every GPU; ``None`` in older records."""

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from bench.config.trial import TrialConfig
+from bench.records.energy import Energy
 from bench.records.memory import Memory, MemoryConditions
 from bench.records.record import CurvePoint, FeatureCache, MemoryAtFailure, Provenance, Status, Timing, TrialRecord
 
@@ -17,10 +18,12 @@ class Outcome:
     scores: dict[str, float] | None = None
     test_sets: dict[str, dict[str, float]] = field(default_factory=dict)
     val_scores: dict[str, float] | None = None
+    train_scores: dict[str, float] | None = None
     memory: dict[str, Memory] | None = None
     memory_conditions: MemoryConditions | None = None
     memory_at_failure: MemoryAtFailure | None = None
     timing: Timing | None = None
+    energy: Energy | None = None
     parameters: dict[str, int] | None = None
     curve: list[CurvePoint] = field(default_factory=list)
     diverged_at_step: int | None = None
@@ -30,6 +33,7 @@ class Outcome:
     provenance: Provenance | None = None
     checkpoint: bytes | None = None
     checkpoint_bytes: int | None = None
+    snapshot: bytes | None = None
     image_scores: dict[str, list] | None = None
     memory_series: dict[str, list] | None = None
     samples: dict[str, list] | None = None

@@ -53,6 +53,7 @@ def with_inputs(known: Provenance, weight_files: list[Path], data: Data) -> Prov
         update={
             "weights": {path.name: file_sha256(path) for path in weight_files},
             "dataset_fingerprint": data.fingerprint,
+            "source_fingerprint": data.source_fingerprint,
             "set_fingerprints": data.set_fingerprints,
             "images": {
                 name: len(split) for name, split in {"train": data.train, "val": data.val, **data.tests}.items()

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from bench.config.search import EarlyStoppingConfig
+from bench.records.energy import Energy
 from bench.records.memory import Memory, MemoryConditions
 from bench.records.tables import write_table
 from bench.system import parquet
@@ -15,7 +16,7 @@ from models.core.registry import Config
 
 MANIFEST = "sweep.json"
 """File that describes the sweep of a folder (``bench.records.sweep_json``); it is no record."""
-SUFFIXES = (".safetensors", ".images.parquet", ".memory.parquet", ".samples.parquet", ".json")
+SUFFIXES = (".safetensors", ".snapshot.pickle", ".images.parquet", ".memory.parquet", ".samples.parquet", ".json")
 """Ends of the names of a trial's files. The record is the last one that is written."""
 Status = Literal["ok", "oom", "over budget", "diverged", "stopped early", "error"]
 
@@ -31,6 +32,9 @@ class Timing(Config):
     total_seconds: float
     latency_seconds: float | None = None
     """Median duration of a forward pass of one image at batch 1 (``bench.memory.latency``)."""
+    compile_seconds: float | None = None
+    """Duration of compilation, which is not part of ``train_seconds``; of the last part if training resumed. ``None``
+    without ``train.compile``."""
 
 
 class CurvePoint(Config):
@@ -68,6 +72,8 @@ class Provenance(Config):
     weights: dict[str, str] = {}
     """SHA-256 of each file of pretrained weights, by file name."""
     dataset_fingerprint: str | None = None
+    source_fingerprint: str | None = None
+    """Hash of what the splits were drawn from; ``None`` in older records."""
     set_fingerprints: dict[str, str] = {}
     """Fingerprint of each dataset that the pairs come from, as ``bench.data check`` prints it."""
     images: dict[str, int] = {}
@@ -107,6 +113,9 @@ class MemoryAtFailure(Config):
     predicted_allocated_bytes: int | None
     """Predicted peak of a training step on a GPU (``bench.memory.predicted_peak``); unknown if it failed."""
     budget_bytes: int | None
+    largest_holders: list[str] | None = None
+    """The places that held the most memory, largest first; ``None`` on a CPU, in older records, and if the trial did not
+    run. Places are known if ``memory.budget_gib`` is set (``bench.memory.snapshot``)."""
 
 
 class TrialRecord(Config):
@@ -127,6 +136,9 @@ class TrialRecord(Config):
     """Scores on each test set by its name. A single test set without a name is ``test``."""
     val_scores: dict[str, float] | None = None
     """Scores on the validation split, by which configurations should be chosen."""
+    train_scores: dict[str, float] | None = None
+    """Scores on some training images, without flips: they show whether the trial could fit its data. ``None`` in older
+    records, and for a model without trainable parameters."""
     memory: dict[Literal["training", "evaluation"], Memory] | None = None
     """Peaks of each phase; a model without trainable parameters has no ``training``. ``None`` in old records of trials
     that shared a card."""
@@ -136,6 +148,8 @@ class TrialRecord(Config):
     memory_at_failure: MemoryAtFailure | None = None
     """Memory at the time of the failure, for the statuses ``oom`` and ``over budget``."""
     timing: Timing | None = None
+    energy: Energy | None = None
+    """Energy of the card; ``None`` on a CPU and in older records."""
     parameters: dict[str, int] | None = None
     curve: list[CurvePoint] = []
     diverged_at_step: int | None = None
@@ -154,6 +168,8 @@ class TrialRecord(Config):
     """Size of ``<trial_id>.safetensors``, the trained weights; ``None`` if they were not saved."""
     checkpoint: bytes | None = Field(default=None, exclude=True)
     """Content of that file; it is not part of the JSON."""
+    snapshot: bytes | None = Field(default=None, exclude=True)
+    """Content of ``<trial_id>.snapshot.pickle``: the card's memory when it was full, for pytorch.org/memory_viz."""
     image_scores: dict[str, list] | None = Field(default=None, exclude=True)
     """Name, test set and metrics of each image; saved as Parquet, not in the JSON."""
     memory_series: dict[str, list] | None = Field(default=None, exclude=True)
@@ -171,6 +187,8 @@ class TrialRecord(Config):
         """Writes each file as a whole. The JSON comes last, so that its presence means that the trial is done."""
         if self.checkpoint is not None:
             write_whole(folder / f"{self.trial_id}.safetensors", lambda f: f.write(self.checkpoint))
+        if self.snapshot is not None:
+            write_whole(folder / f"{self.trial_id}.snapshot.pickle", lambda f: f.write(self.snapshot))
         if self.image_scores is not None:
             write_table(self.image_scores, folder / f"{self.trial_id}.images.parquet")
         if self.memory_series is not None:

@@ -6,7 +6,11 @@ A newer version may give a field another meaning. So this version neither reads 
 import json
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from bench.config.errors import explain
 from bench.system.files import read_regular
+from models.core.registry import Config
 
 VERSION = 1
 
@@ -31,6 +35,12 @@ def read(path: Path) -> bytes:
     if isinstance(version, int | float) and version > VERSION:
         raise NewerVersion(path, version)
     return content
+
+
+def unreadable(error: ValidationError, cls: type[Config]) -> str:
+    """Returns why a file holds none of ``cls``: the first error, and the number of the others."""
+    first, *others = explain(error, cls, None)
+    return f"{first}; and {len(others)} more" if others else first
 
 
 def newer(path: Path) -> str:

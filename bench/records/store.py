@@ -165,7 +165,7 @@ def _read(path: Path) -> TrialRecord | str:
     try:
         record = load(path)
     except (ValidationError, OSError) as error:
-        reason = f"{len(error.errors())} fields are wrong" if isinstance(error, ValidationError) else error
+        reason = schema.unreadable(error, TrialRecord) if isinstance(error, ValidationError) else error
         return f"{path}: not a readable record ({reason})"
     except NewerVersion as error:
         return str(error)

@@ -66,10 +66,14 @@ class CandidatesEntry(Config):
 
 
 class Predicted(Config):
-    """Predicted peaks of a training step on a GPU, in bytes (``bench.memory.predicted_peak``); never measurements."""
+    """Predicted peaks of a training step, in bytes (``bench.memory.predicted_peak``); never measurements."""
 
-    allocated_bytes: int
-    device_bytes: int
+    allocated_bytes: int | None = None
+    """On a GPU."""
+    device_bytes: int | None = None
+    """On a GPU."""
+    tensor_bytes: int | None = None
+    """On a CPU."""
     generation: str | None = None
     """Generation of the card (``bench.memory.card_generations``); ``None`` in older files, for cards before Hopper."""
 
@@ -189,7 +193,7 @@ def load(folder: Path) -> tuple[Manifest | None, str]:
     except schema.NewerVersion as error:
         return None, str(error)
     except ValidationError as error:
-        reason = explain(error, Manifest, None)[0]
+        reason = schema.unreadable(error, Manifest)
     except OSError as error:
         reason = str(error)
     again = "Run the sweep again with the same command: it keeps the records and writes the file anew"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from bench.leaderboard.results import Results
 from bench.report import page
-from bench.report.latex import latex
-from bench.report.tables import as_csv, comparisons_csv, markdown, tuning_csv
+from bench.report.page.content import downloads
+from bench.report.tables import markdown
 from bench.system.files import write_whole
 
 FIGURES = "figures"
@@ -30,17 +30,11 @@ def write(results: Results, folder: Path, say: Callable[[str], None] = lambda li
     from bench.report import plots  # matplotlib takes a second to import, and most processes draw nothing
 
     board = results.board()
-    texts = (
-        page.html(results, board),
-        markdown(board),
-        as_csv(board),
-        latex(board),
-        comparisons_csv(board),
-        tuning_csv(board),
-    )
+    saved = downloads(board)
+    texts = {page.NAME: page.html(results, board, saved), "leaderboard.md": markdown(board), **saved}
     paths = []
-    for name, text in zip(NAMES, texts, strict=True):
-        if text:
+    for name in NAMES:
+        if text := texts[name]:
             paths.append(folder / name)
             write_whole(paths[-1], lambda file: file.write(text.encode()))
     texts = plots.texts_of(board)

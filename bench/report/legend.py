@@ -29,7 +29,8 @@ def legend(board: Leaderboard) -> list[Entry]:
     entries += [Entry("best", "best mean"), Entry("second", "second-best mean")]
     tested = any(table.tested(metric) for table in board.tables for metric in table.comparisons)
     if tested:
-        test = "error over seeds and images, corrected for all pairs"
+        own_images = any(table.overlap is not None for table in board.tables)
+        test = f"error over seeds{'' if own_images else ' and images'}, corrected for all pairs"
         entries.append(Entry("tied", f"not distinguishable from the best mean ({test})"))
     metric = METRICS[board.tables[0].main_metric].label
     entries += [Entry("front", f"on the Pareto front of {metric} and memory"), Entry("unknown", "not measured")]
@@ -37,6 +38,10 @@ def legend(board: Leaderboard) -> list[Entry]:
         entries.append(Entry("sentence", "One seed: the seed noise is unknown, and no difference is tested."))
     elif not tested:
         entries.append(Entry("sentence", "Differences are not tested for significance."))
+    if any(row.underfit for table in board.tables for row in table.rows):
+        meaning = "its mean score on training images is worse than the best mean on test images"
+        entries.append(Entry("sentence", f"Underfit: {meaning}."))
+    entries.append(Entry("sentence", f"Data: {board.splits}."))
     scores = "Scores are those of the test split after the last epoch; choose by the validation split (val)."
     entries += [Entry("sentence", scores), Entry("sentence", "Memory is the peak in training.")]
     entries += [Entry("sentence", sentence) for sentence in board.tuning.sentences]

@@ -1,9 +1,12 @@
 """The Markdown around a leaderboard's tables: the answer, resolved differences, external methods, published numbers."""
 
+import math
+
 from bench.config.search import METHODS
 from bench.leaderboard.columns import SHOWN
 from bench.leaderboard.leaderboard import Leaderboard, Table
 from bench.leaderboard.published_rows import Beside
+from bench.leaderboard.statistics import Comparison
 from bench.scoring.metrics import METRICS
 from bench.system.sanitize import harmless
 
@@ -34,11 +37,19 @@ def differences(table: Table) -> list[str]:
     lines += [f"| pair | difference in {label} | 95 % interval | p (adjusted) | |", "| :-- | --: | --: | --: | :-- |"]
     for c in sorted(compared, key=lambda c: c.p_adjusted)[:PAIRS_SHOWN]:
         better = c.first if (c.difference > 0) == (METRICS[metric].better == "higher") else c.second
-        verdict = f"{names[better]} is better" if c.resolved else "not resolved"
+        verdict = f"{names[better]} is better" if c.resolved else bounds(c, table.answer.ask.margin)
         interval = f"{c.low:+.3f} to {c.high:+.3f}"
         pair = f"{names[c.first]} − {names[c.second]}"
         lines.append(f"| {pair} | {c.difference:+.3f} | {interval} | {c.p_adjusted:.2g} | {verdict} |")
     return [*lines, ""]
+
+
+def bounds(comparison: Comparison, margin: float) -> str:
+    """Returns what the interval of an unresolved difference says: an equivalence, or how large it is at most."""
+    if comparison.within(margin):
+        return f"equivalent, within {margin:g}"
+    largest = max(-comparison.low, comparison.high)
+    return f"not resolved, at most {math.ceil(1000 * largest) / 1000:.3f}"
 
 
 def how_chosen(board: Leaderboard) -> list[str]:

@@ -163,7 +163,8 @@ def as_csv(board: Leaderboard) -> str:
 def comparisons_csv(board: Leaderboard) -> str:
     """Returns all comparisons of pairs of rows as CSV, one line for each pair and metric.
 
-    Empty fields could not be tested. The text is empty if nothing was tested.
+    ``equivalent`` says whether the interval lies within the sweep's margin, which is one of the main metric. Empty fields
+    could not be tested. The text is empty if nothing was tested.
     """
     lines = []
     for number, table in enumerate(board.tables, start=1):
@@ -171,6 +172,8 @@ def comparisons_csv(board: Leaderboard) -> str:
         for metric, found in table.comparisons.items():
             for c in found:
                 facts = vars(c) | {"first": names[c.first], "second": names[c.second], "resolved": c.resolved}
+                if metric == table.main_metric and c.low is not None and table.answer is not None:
+                    facts["equivalent"] = c.within(table.answer.ask.margin)
                 lines.append({"environment": number, "metric": metric, **facts, "images": table.images})
     if all(line["p"] is None for line in lines):
         return ""

@@ -49,7 +49,7 @@ def show_verdicts(verdicts: Verdicts, console: Console) -> None:
     shown = [finding for finding in verdicts.findings if finding.verdict != "equal"]
     if shown:
         made = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for title in ("row", "quantity", "old", "new", "verdict", "p (Holm)", "by"):
+        for title in ("row", "quantity", "old", "new", "verdict", "p (Holm)", "95 % interval and basis"):
             made.add_column(title, justify="right" if title in ("old", "new", "p (Holm)") else "left")
         for f in shown:
             style = {"worse": "bold red", "better": "green"}.get(f.verdict, "")

@@ -75,7 +75,7 @@ def inspect_node(configs: list[str], sources: Sequence[Source] = (), validated_b
         for trial in able:
             key = data_key(trial.config)
             if key not in fingerprints:
-                fingerprints[key] = DATASETS.build(trial.config.dataset, trial.config.transform).fingerprint
+                fingerprints[key] = DATASETS.build(trial.config.drawn_dataset, trial.config.transform).fingerprint
     except ConfigError as error:
         problems += [line.strip() for line in error.lines[1:]]  # the first is a title
     except DataError as error:

@@ -76,7 +76,7 @@ def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by:
     notes, errors = [], []
     for configs in distinct.values():
         try:
-            data = DATASETS.build(configs[0].dataset, configs[0].transform, progress)
+            data = DATASETS.build(configs[0].drawn_dataset, configs[0].transform, progress)
         except DataError as error:
             errors += error.errors
             continue

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from queue import Empty, Queue
 
-from bench.processes.client import END_SECONDS, ForkServer, TrialProcess, start
+from bench.processes.client import END_SECONDS, ForkServer, RunningTrial, start
 from bench.processes.events import dispatch_event
 from bench.processes.request import Request
 from bench.scheduling.trial_queue import TrialQueue
@@ -47,7 +47,7 @@ def _run(queue: TrialQueue, index: int, threads: int, gpus: int, server: ForkSer
     return process.how_it_ended, process.exit_code is None
 
 
-def _follow(queue: TrialQueue, index: int, process: TrialProcess) -> None:
+def _follow(queue: TrialQueue, index: int, process: RunningTrial) -> None:
     """Passes the events of a process on until it ends; kills it when the queue wants it or this process is stopped."""
     lines: Queue[str | None] = Queue()
     reader = threading.Thread(target=_read, args=(process, lines), daemon=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from bench.datasets import IGNORED
-from bench.scoring.metric import Metric, Scores
+from bench.scoring.metric_types import Metric, Scores
 
 METRICS = {
     "mean_class_iou": Metric(

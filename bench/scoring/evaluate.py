@@ -1,6 +1,8 @@
 """From logits to predictions that are scored: 8-bit maps of an object, exactly as upstream's test.py, or classes."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -9,8 +11,11 @@ from torch.nn import functional as F
 
 from bench.config.settings import ProtocolConfig, TransformConfig
 from bench.datasets import Split
+from bench.datasets.core.prefetch import batches
 from bench.datasets.core.transforms import to_input
-from bench.scoring.metric import NotFinite
+from bench.scoring.metric_types import NotFinite
+
+Item = TypeVar("Item")
 
 
 @torch.no_grad()
@@ -28,17 +33,29 @@ def predict(
     Raises ``NotFinite`` with the name of the image.
     """
     model.eval()
-    for start in range(0, len(split), batch_size):
-        chosen = np.arange(start, min(start + batch_size, len(split)))
-        images, _ = split.batch(chosen, device)
+    order = np.split(np.arange(len(split)), range(batch_size, len(split), batch_size))
+    for chosen, (images, _, truths) in zip(order, batches(split, order, device, with_truths=True)):
         logits = model(to_input(images, transform.normalisation))[0]
-        for i, one in zip(chosen, logits):
-            mask = split.ground_truth(i)
+        for i, one, mask in zip(chosen, logits, truths):
             try:
                 prediction = to_prediction(one, mask.shape, protocol)
             except NotFinite as error:
                 raise NotFinite(f"image {split.names[i]}: {error}") from None
             yield split.names[i], prediction, mask
+
+
+def timed(items: Iterable[Item], spent: list[float], on_step: Callable[[], Any]) -> Iterator[Item]:
+    """Passes items on, appends the seconds that each one took to ``spent``, and calls ``on_step``."""
+    iterator = iter(items)
+    while True:
+        started = time.perf_counter()
+        try:
+            item = next(iterator)
+        except StopIteration:
+            return
+        spent.append(time.perf_counter() - started)
+        on_step()
+        yield item
 
 
 def to_prediction(logits: Tensor, size: tuple[int, int], protocol: ProtocolConfig) -> np.ndarray:

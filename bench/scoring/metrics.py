@@ -3,13 +3,13 @@
 Each protocol describes its own metrics and does the arithmetic of one image (``bench.scoring.protocols``).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from bench.config.settings import PROTOCOLS, ProtocolConfig
 from bench.scoring import classes
-from bench.scoring.metric import Measured, Metric, NotFinite, Scores
+from bench.scoring.metric_types import Measured, Metric, NotFinite, Scores
 
 OF_PROTOCOL: dict[str, tuple[str, ...]] = {}
 """Names of the metrics of each protocol, its main one first; the default protocol comes first."""
@@ -83,6 +83,16 @@ def collect(names: Sequence[str], measured: Sequence[Measured], protocol: Protoc
         overall[metric] = float(np.mean(of_images[metric]))
         images[metric] = [float(value) for value in of_images[metric]]
     return Scores(overall | entry.of_set(stacked), images)
+
+
+def columns_of(tests: Mapping[str, Scores]) -> dict[str, list]:
+    """Returns name, test set and metrics of every image, of all test sets one after the other."""
+    columns: dict[str, list] = {"name": [], "set": []}
+    for name, test in tests.items():
+        columns["set"] += [name] * len(test.images["name"])
+        for column, values in test.images.items():
+            columns.setdefault(column, []).extend(values)
+    return columns
 
 
 def main_metric(present: Iterable[str]) -> str | None:

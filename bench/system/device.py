@@ -51,3 +51,8 @@ def _set_flags(products: bool, convolutions: bool) -> None:
         warnings.simplefilter("ignore")
         torch.backends.cuda.matmul.allow_tf32 = products
         torch.backends.cudnn.allow_tf32 = convolutions
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Recognises the errors of CUDA, of Python, and of torch's CPU allocator, which raises a ``RuntimeError``."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)

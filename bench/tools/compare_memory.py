@@ -11,94 +11,48 @@ if __name__ == "__main__":
     command.begin()  # the imports below take seconds
 
 import argparse
-import json
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-import pandas
 import torch
-from torch import Tensor, nn
 
 from bench.config.errors import ConfigError
 from bench.config.trial import TrialConfig, with_value
-from bench.memory.card_generations import DEFAULT, here
-from bench.memory.measure import MemoryMonitor
-from bench.memory.predicted_peak import fake_step_memory, predict_peak
+from bench.datasets.core import cache
+from bench.memory.card_generations import DEFAULT, GENERATIONS, here
+from bench.memory.predicted_peak import PredictedPeak, fake_step_memory, predict_peak
+from bench.memory.snapshot import Live, differences
 from bench.memory.step_memory import Tracker, follow_step
-from bench.records.memory import GIB, Memory
+from bench.records.memory import GIB, MIB, Memory
+from bench.records.provenance import provenance
 from bench.records.store import check_writable
 from bench.report import plots
 from bench.system.console import ArgumentParser, complain
-from bench.system.device import device_of, float32_products
+from bench.system.device import device_of
 from bench.system.files import TargetError, check_targets, write_whole
 from bench.system.sanitize import harmless
-from bench.tools.upstream import UPSTREAM, check_upstream, upstream_network
-from bench.training.loop import batch_loss, make_optimiser
+from bench.tools.memory_grid import CPU_SCALE, GRID, QUICK, SMALL, label, planned
+from bench.tools.memory_record import (
+    FILE,
+    Comparison,
+    Measured,
+    Origin,
+    accuracy,
+    as_frame,
+    load,
+    side_by_side,
+)
+from bench.tools.memory_worker import Answer, Result, Task, batch_of, measured_alone, work
+from bench.tools.upstream import UPSTREAM, check_upstream
+from bench.training.optimiser import make_optimiser
 from models import MODELS
 from models.core.paths import expanded
-from models.core.registry import Config
-from models.core.size import height_width
 
-STEPS = 3
 GOAL = 0.05
 """Largest accepted error of a prediction, as a share of the measured peak."""
-FULL = {"model": {"name": "sam3_unet", "encoder": {"weights": "random"}}, "dataset": "procedural"}
-SMALL = {
-    "model": {
-        "name": "sam3_unet",
-        "encoder": {"name": "sam3_vit_tiny", "weights": "random", "depth": 2, "global_blocks": [1]},
-        "decoder": {"width": 16},
-        "adapter": {"rank": 4},
-    },
-    "dataset": "procedural",
-    "transform": {"size": 64},
-    "train": {"batch_size": 2},
-    "device": "cpu",
-}
-NARROW = {"train.precision": "bfloat16", "model.frozen_weights": "bfloat16", "model.encoder.residual": "bfloat16"}
-GRID: tuple[dict[str, Any], ...] = (
-    {},
-    *({"model.adapter.rank": rank} for rank in (4, 128)),
-    *({"model.adapter.placement": place} for place in ("none", "last:8", "every:2")),
-    *({"model.decoder.width": width} for width in (32, 256)),
-    *({"train.batch_size": batch} for batch in (1, 4, 16)),
-    *({"transform.size": size, "train.batch_size": 4} for size in (224, 672)),
-    {"model.encoder.checkpointing": False, "train.batch_size": 4},
-    {"model.encoder.checkpointing": False, "model.adapter.placement": "last:8"},
-    {"model.tuned_blocks": "last:4"},
-    {"model.tuned_blocks": "all", "model.tuned_stem": True, "train.batch_size": 4},
-    {"train.precision": "bfloat16"},
-    {"model.checkpoint_decoder": True},
-    NARROW,
-    {**NARROW, "model.checkpoint_decoder": True},
-    {**NARROW, "model.frozen_weights": "int8", "model.checkpoint_decoder": True},
-    {**NARROW, "model.frozen_weights": "nf4", "model.checkpoint_decoder": True},
-    {"model": {"name": "unet"}, "train.batch_size": 4},
-)
-CPU_SCALE = {"last:8": "last:1", "last:4": "last:1", 224: 32, 672: 128, 256: 32, 16: 4, 12: 2}
-"""Values of the grid, each with its replacement for the small models of ``--cpu``."""
-
-
-class Measured(Config):
-    """One row of the comparison, in bytes; ``None`` is unknown."""
-
-    label: str
-    predicted_allocated_bytes: int
-    predicted_reserved_bytes: int | None
-    predicted_device_bytes: int | None
-    memory: Memory | None = None
-    error: str = ""
-
-    @property
-    def off(self) -> float | None:
-        """Relative error of the peak allocated: (predicted - measured) / measured."""
-        if self.memory is None or not self.memory.torch_allocated_bytes:
-            return None
-        return self.predicted_allocated_bytes / self.memory.torch_allocated_bytes - 1
 
 
 def main(arguments: list[str]) -> int:
@@ -106,40 +60,90 @@ def main(arguments: list[str]) -> int:
     the input is wrong."""
     options = _parser().parse_args(arguments)
     if options.one:
-        print(_train(json.loads(sys.stdin.read())).model_dump_json())
+        print(work().model_dump_json())
         return 0
     folder = options.results / "memory_comparison"
     paths = [folder / f"comparison.{kind}" for kind in ("csv", "md", "png", "svg")]
-    if not options.cpu and not torch.cuda.is_available():
-        text = f"torch {torch.__version__} sees no NVIDIA GPU. On one, this would measure {len(GRID)} configurations"
-        if options.upstream:
-            text += " and upstream's own code"
-        complain(f"{text}, and write {', '.join(map(str, paths))}. On a CPU: --cpu")
-        return 2
     try:
+        if options.report:
+            return _report(options.report)
+        if not options.cpu and not torch.cuda.is_available():
+            complain(_without_a_gpu(options, paths))
+            return 2
         if options.upstream:
             check_upstream(options.upstream, UPSTREAM)
-        check_targets(paths)
+        check_targets([*paths, folder / FILE])
         check_writable(folder)
+        comparison = _begin(options, folder)
     except (ConfigError, TargetError) as error:
         complain(error)
         return 2
-    where = "CPU, small models" if options.cpu else torch.cuda.get_device_name()
-    rows = []
-    for row in _compare(options):
+    where = comparison.provenance.device if not options.cpu else "CPU, small models"
+    rows = list(comparison.rows)
+    for row in _compare(options, rows, folder):
         rows.append(row)
         print(harmless(_line(row)), flush=True)
+        comparison.model_copy(update={"rows": rows}).save(folder)
     write(rows, where, paths)
-    print(harmless(f"wrote {', '.join(map(str, paths))}"))
-    return 0 if all(row.off is not None and abs(row.off) <= GOAL for row in rows) else 1
+    print(harmless(f"wrote {', '.join(map(str, [folder / FILE, *paths]))}"))
+    return 0 if all(row.memory and (row.off is None or abs(row.off) <= GOAL) for row in rows) else 1
 
 
-def _compare(options: argparse.Namespace) -> Iterator[Measured]:
-    """Yields a row for each configuration of the grid, and one for upstream's own code if it is given."""
-    for changes in GRID:
-        yield compare_on_cpu(changes) if options.cpu else compare_on_gpu(changes)
+def _without_a_gpu(options: argparse.Namespace, paths: Sequence[Path]) -> str:
+    count = len(QUICK if options.quick else GRID)
+    text = f"torch {torch.__version__} sees no NVIDIA GPU. On one, this would measure {count} configurations"
+    if options.upstream:
+        text += " and upstream's own code"
+    return f"{text}, and write {', '.join(map(str, paths))}. On a CPU: --cpu"
+
+
+def _report(folders: Sequence[Path]) -> int:
+    """Prints the results of several cards side by side, with the predictions of this version of the suite."""
+    for comparison in (comparisons := [load(folder) for folder in folders]):
+        if comparison.generation not in GENERATIONS:
+            raise ConfigError(f"generation {comparison.generation!r}: not one of {', '.join(GENERATIONS)}")
+    again = []
+    for comparison in comparisons:
+        rows = [row.predicted_again(comparison.generation) for row in comparison.rows]
+        again.append(comparison.model_copy(update={"rows": rows}))
+    print(harmless("\n".join(side_by_side(again))))
+    for comparison in again:
+        print(harmless("\n".join(["", comparison.provenance.device, *accuracy(comparison.rows)])))
+    return 0
+
+
+def _begin(options: argparse.Namespace, folder: Path) -> Comparison:
+    """Returns an empty comparison, or with ``--resume`` the finished rows of an earlier run on the same card."""
+    generation = DEFAULT if options.cpu else here() or DEFAULT
+    device = torch.device("cpu") if options.cpu else device_of("cuda")
+    origin = Origin(**provenance(device, 1).model_dump())
+    begun = Comparison(generation=generation.name, provenance=origin)
+    if not options.resume or not (folder / FILE).exists():
+        return begun
+    earlier = load(folder)
+    for name in ("device", "commit", "driver", "versions"):
+        was, now = getattr(earlier.provenance, name), getattr(origin, name)
+        if was != now:
+            text = f"--resume: {folder / FILE} was measured with {name} {was}, and here it is {now}"
+            raise ConfigError(f"{text}. Leave --resume out, or give another --results")
+    return earlier.model_copy(update={"rows": [row for row in earlier.rows if row.memory]})
+
+
+def _compare(options: argparse.Namespace, done: Sequence[Measured], folder: Path) -> Iterator[Measured]:
+    """Yields a row for each configuration that is not among those ``done``."""
+    plan = [planned(changes) for changes in (QUICK if options.quick else GRID)]
     if options.upstream and not options.cpu:
-        yield compare_on_gpu({}, options.upstream)
+        plan.append(Measured(label="upstream's own code", code="upstream"))
+    finished = {(row.label, row.code) for row in done}
+    plan = [row for row in plan if (row.label, row.code) not in finished]
+    for row in plan:
+        if row.error:
+            print(harmless(f"skipped {row.label}: {row.error}"), file=sys.stderr, flush=True)
+    plan = [row for row in plan if not row.error]
+    if options.cpu:
+        yield from (compare_on_cpu(row.changes) for row in plan)
+    elif plan:
+        yield from compare_on_gpu(plan, options.upstream, folder if options.snapshot else None)
 
 
 def _parser() -> ArgumentParser:
@@ -147,17 +151,14 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--results", type=expanded, default=Path("results"), metavar="DIR", help="default: results")
     parser.add_argument("--upstream", type=expanded, metavar="DIR", help="a clone of WZH0120/SAM3-UNet to measure too")
     parser.add_argument("--cpu", action="store_true", help="small models against their real allocations on a CPU")
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)  # a child: one configuration on stdin
+    parser.add_argument("--quick", action="store_true", help="fewer configurations, and those of the speed goals")
+    parser.add_argument("--resume", action="store_true", help="keep what an interrupted run has measured")
+    parser.add_argument("--snapshot", action="store_true", help="list tensors at the peak beside predicted ones")
+    parser.add_argument(
+        "--report", type=expanded, nargs="+", metavar="DIR", help="print earlier results side by side; needs no GPU"
+    )
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)  # a child: one task on stdin
     return parser
-
-
-def label(changes: dict[str, Any]) -> str:
-    """Names a configuration by what differs from the paper's setting."""
-    texts = []
-    for path, value in changes.items():
-        text = value["name"] if isinstance(value, dict) else value
-        texts.append(f"{path.rsplit('.', 1)[-1]}={text}")
-    return ", ".join(texts) or "paper's setting"
 
 
 # --- on a CPU ---------------------------------------------------------------------------------------------------------
@@ -172,10 +173,13 @@ def compare_on_cpu(changes: dict[str, Any]) -> Measured:
     with Tracker(cuda=False) as tracker:
         model = MODELS.build(config.model, config.transform.size, True).train()
         optimiser = make_optimiser(model, config.train, foreach=False)
-        images, masks = _batch(config, torch.device("cpu"))  # held here, as in a prediction, in every version of Python
+        images, masks = batch_of(
+            config, torch.device("cpu")
+        )  # held here, as in a prediction, in every version of Python
         real = follow_step(tracker, model, optimiser, images, masks, config)
     return Measured(
         label=label(changes),
+        changes=changes,
         predicted_allocated_bytes=fake_step_memory(config, cuda=False).allocated,
         predicted_reserved_bytes=None,
         predicted_device_bytes=None,
@@ -186,62 +190,51 @@ def compare_on_cpu(changes: dict[str, Any]) -> Measured:
 # --- on a GPU ---------------------------------------------------------------------------------------------------------
 
 
-def compare_on_gpu(changes: dict[str, Any], upstream: Path | None = None) -> Measured:
-    """Predicts in this process and measures in a new one, whose context and caches are its own."""
-    config = with_value(TrialConfig.model_validate(FULL), changes)
-    prediction = predict_peak(config, here() or DEFAULT)
-    task = json.dumps({"config": config.model_dump(mode="json"), "upstream": str(upstream) if upstream else None})
+def compare_on_gpu(plan: Sequence[Measured], upstream: Path | None, snapshots: Path | None) -> Iterator[Measured]:
+    """Measures each row in a process of its own, whose context and caches are its own, and predicts it meanwhile.
+
+    snapshots: folder for the tables of tensors at the peak.
+    """
+    tasks = []
+    for row in plan:
+        clone = str(upstream.resolve()) if row.code == "upstream" else None
+        config = row.config().model_dump(mode="json")
+        tasks.append(Task(config=config, upstream=clone, snapshot=snapshots is not None))
     command = [sys.executable, "-m", "bench.tools.compare_memory", "--one"]
-    done = subprocess.run(command, input=task, capture_output=True, text=True, check=False)
-    failed = done.returncode != 0
-    return Measured(
-        label="upstream's own code" if upstream else label(changes),
-        predicted_allocated_bytes=prediction.allocated,
-        predicted_reserved_bytes=prediction.reserved,
-        predicted_device_bytes=prediction.device,
-        memory=None if failed else Memory.model_validate_json(done.stdout.splitlines()[-1]),
-        error=(done.stderr.strip().splitlines() or ["no message"])[-1] if failed else "",
-    )
+    lock = cache.root() / "card.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    for row, answer in zip(plan, measured_alone(tasks, command, lock)):
+        prediction = predict_peak(row.config(), here() or DEFAULT)
+        if answer.result is not None and snapshots is not None:
+            _write_differences(row, answer.result, prediction, snapshots)
+        yield _row(row.with_prediction(prediction), answer)
 
 
-def _train(task: dict[str, Any]) -> Memory:
-    """Measures three training steps on the GPU; runs in the child process."""
-    config = TrialConfig.model_validate_json(json.dumps(task["config"]))
-    device = device_of("cuda")
-    clone = task["upstream"]
-    tf32 = nullcontext() if clone else float32_products(device, config.train.tf32)
-    with tf32, MemoryMonitor(device, config.memory) as monitor:
-        if clone:
-            model = _AsTuple(upstream_network(Path(clone), config.transform.size))
-        else:
-            model = MODELS.build(config.model, config.transform.size, True)
-        model.to(device).train()
-        with monitor.phase("training") as peaks:
-            optimiser = make_optimiser(model, config.train)
-            for _ in range(STEPS):
-                images, masks = _batch(config, device)
-                optimiser.zero_grad(set_to_none=True)
-                batch_loss(model, images, masks, config.train, config.transform).backward()
-                optimiser.step()
-    return peaks[0]
+def _row(row: Measured, answer: Answer) -> Measured:
+    if answer.result is None:
+        return row.model_copy(update={"error": answer.error})
+    seconds = answer.result.seconds
+    values = {"memory": answer.result.memory, "steps": len(seconds)}
+    if seconds:
+        values |= {"step_seconds_median": median(seconds), "step_seconds_min": min(seconds)}
+    return row.model_copy(update=values)
 
 
-class _AsTuple(nn.Module):
-    """Upstream's network returns a tensor, the suite's models a tuple."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> tuple[Tensor]:
-        return (self.network(images),)
-
-
-def _batch(config: TrialConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Draws images uint8 [B, H, W, 3] and masks uint8 [B, H, W] at random."""
-    shape = (config.train.batch_size, *height_width(config.transform.size))
-    images = torch.randint(256, (*shape, 3), dtype=torch.uint8, device=device)
-    return images, torch.randint(256, shape, dtype=torch.uint8, device=device)
+def _write_differences(row: Measured, result: Result, prediction: PredictedPeak, folder: Path) -> None:
+    """Writes the sizes that live at the peak, measured and predicted, largest difference first."""
+    found = differences([Live(*each) for each in result.live], prediction.step.live)
+    lines = [
+        f"# {row.label}",
+        "",
+        "| MiB more than predicted | MiB each | measured | predicted | made by | predicted by |",
+    ]
+    lines.append("| --: | --: | --: | --: | :-- | :-- |")
+    for each in found:
+        sizes = f"{each.missing / MIB:+.2f} | {each.bytes / MIB:.3f} | {each.measured} | {each.predicted}"
+        lines.append(f"| {sizes} | {each.measured_by or '–'} | {each.predicted_by or '–'} |")
+    name = "".join(letter if letter.isalnum() else "_" for letter in row.label)
+    text = "\n".join([*lines, ""])
+    write_whole(folder / f"tensors_{name}.md", lambda file: file.write(text.encode()))
 
 
 # --- output --------------------------------------------------------------------------------------------------
@@ -252,18 +245,9 @@ def _line(row: Measured) -> str:
         return f"{row.label}: predicted {row.predicted_allocated_bytes / GIB:.3f} GiB, not measured: {row.error}"
     measured = row.memory.torch_allocated_bytes / GIB
     predicted = row.predicted_allocated_bytes / GIB
-    return f"{row.label}: predicted {predicted:.3f}, measured {measured:.3f} GiB ({row.off:+.1%})"
-
-
-def as_frame(rows: Sequence[Measured]) -> pandas.DataFrame:
-    """Returns one line for each row, in bytes."""
-    lines = []
-    for row in rows:
-        line = {"configuration": row.label, **row.model_dump(exclude={"label", "memory", "error"})}
-        measured = row.memory.model_dump(exclude={"foreign_processes"}) if row.memory else {}
-        line |= {f"measured_{name}": value for name, value in measured.items()}
-        lines.append({**line, "off": row.off, "error": row.error})
-    return pandas.DataFrame(lines)
+    speed = row.images_per_second if row.step_seconds_median else None
+    tail = f", {speed:.1f} images/s" if speed else ""
+    return f"{row.label}: predicted {predicted:.3f}, measured {measured:.3f} GiB ({row.off:+.1%}){tail}"
 
 
 def write(rows: Sequence[Measured], where: str, paths: Sequence[Path]) -> None:

@@ -33,7 +33,8 @@ from bench.system.console import ArgumentParser, complain
 from bench.system.device import device_of, float32_products, tf32_flags
 from bench.system.files import TargetError, check_targets, write_whole
 from bench.tools.upstream import UPSTREAM, check_upstream, function_of, upstream_network
-from bench.training.loop import batch_loss, make_optimiser
+from bench.training.batch_loss import batch_loss
+from bench.training.optimiser import make_optimiser
 from models import MODELS
 from models.core.encoder_decoder import upstream_state
 from models.core.paths import expanded

@@ -46,6 +46,19 @@ class Share:
         part = self.part(count)
         return 1.0 if count < self.of else (part.stop - part.start) * self.of / count
 
+    def micro_batches(self, count: int, parts: int) -> list[tuple[slice, float]]:
+        """Splits this process's part of a batch of ``count`` images into at most ``parts`` micro-batches.
+
+        Returns the place of each in the batch, and the factor of its mean loss with which the losses add up to
+        ``weight`` times the mean over this process's images. All processes have the same number of micro-batches; a
+        small batch has as many as the smallest part of a process has images.
+        """
+        whole = self.part(count)
+        size = whole.stop - whole.start
+        parts = min(parts, count if count < self.of else count // self.of)
+        cuts = [whole.start + size * i // parts for i in range(parts + 1)]
+        return [(slice(a, b), self.weight(count) * ((b - a) / size)) for a, b in zip(cuts, cuts[1:])]
+
     def mean(self, value: Tensor) -> Tensor:
         """Averages a tensor over the processes."""
         if self.of > 1:

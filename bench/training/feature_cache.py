@@ -30,6 +30,7 @@ from bench.datasets.core.transforms import to_input
 from bench.records.record import FeatureCache
 from bench.system.files import TargetError, check_targets
 from bench.training.feature_store import Entry, FeatureStore, Stored, bytes_of
+from bench.training.precision import autocast
 from models.core.frozen_prefix import Continued, NoFrozenPrefix, frozen_prefix
 from models.core.paths import expanded
 from models.core.registry import InvalidModel
@@ -158,8 +159,8 @@ class _Prefix:
     def features(self, pixels: Tensor, training: bool) -> tuple[Tensor, ...]:
         """Computes the output for images uint8 [B, H, W, 3], as training or as evaluation computes it."""
         self.model.train(training)
-        narrow = training and self.config.train.precision == "bfloat16"
-        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=narrow):
+        precision = self.config.train.precision if training else "float32"
+        with torch.no_grad(), autocast(self.device.type, precision):
             images = to_input(pixels, self.config.transform.normalisation)
             return self.model.encoder.run_to(images, self.blocks)
 

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections import defaultdict
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,11 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.settings import LOSSES, TrainConfig, TransformConfig
-from bench.datasets import Data, Features, Split
-from bench.datasets.core.transforms import flip, has_ignored, to_input, to_target
+from bench.datasets import Data, Split
+from bench.datasets.core.prefetch import Batch, batches
+from bench.datasets.core.transforms import flip, to_input
+from bench.training.batch_loss import batch_loss, targets_of
 from bench.training.checks import GradientCheck
+from bench.training.compiled import Compiled
 from bench.training.data_parallel import Share, check_processes_agree, distribute
-from models.core.encoder_decoder import layers_of, part_of
+from bench.training.optimiser import make_optimiser
+from bench.training.precision import SMALLEST_SCALE, MeanLoss, make_scaler, skipped_steps
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,14 @@ class Training:
     generator: torch.Generator
     """Draws the order of the images and their flips."""
     gradients: GradientCheck
+    scaler: torch.amp.GradScaler
+    """Scale of the loss; it is disabled unless the precision is float16."""
     curve: list[Epoch]
     steps: int = 0
     images: int = 0
     seconds: float = 0.0
+    observed: bool = False
+    """Whether this process has observed a step."""
 
 
 class Resume(Protocol):
@@ -63,12 +71,44 @@ class Resume(Protocol):
         """Stores the state if it is due."""
 
 
+class Meter(Protocol):
+    """Measures the training steps of each epoch, for example their energy (``bench.memory.energy``)."""
+
+    def start(self) -> None:
+        """Is called before the steps."""
+
+    def stop(self, images: int) -> None:
+        """Is called after the steps, which took this number of images."""
+
+
 @dataclass(frozen=True)
 class TrainResult:
     curve: tuple[Epoch, ...]
     steps: int
     images: int
-    seconds: float  # in training steps only, without validation
+    seconds: float  # in training steps only, without validation and compilation
+    skipped: int | None = None  # steps whose gradients overflowed; None unless the precision is float16
+    compile_seconds: float | None = None  # None without train.compile
+
+    @property
+    def timing(self) -> dict[str, float | None]:
+        """The fields of ``bench.records.record.Timing`` that training decides."""
+        speed = self.images / self.seconds
+        return {
+            "train_seconds": self.seconds,
+            "train_images_per_second": speed,
+            "compile_seconds": self.compile_seconds,
+        }
+
+    @property
+    def notes(self) -> list[str]:
+        """Notes for the readers of the record."""
+        why = "their gradients overflowed float16, so that they changed no weight"
+        return [f"{self.skipped} of {self.steps} steps were skipped: {why}"] if self.skipped else []
+
+
+Observe = Callable[[nn.Module, torch.optim.Optimizer], AbstractContextManager]
+"""Returns a context in which one training step of the model runs; it may not change the step."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +122,9 @@ class _Setup:
     device: torch.device
     share: Share
     on_step: Callable[[], Any]
+    observe: Observe | None
+    meter: Meter | None
+    compiled: Compiled
 
 
 def train(
@@ -94,71 +137,117 @@ def train(
     seed: int,
     on_epoch: Callable[[Epoch], Any] = lambda epoch: None,
     on_step: Callable[[], Any] = lambda: None,
+    observe: Observe | None = None,
     resume: Resume | None = None,
     share: Share = Share(),
+    meter: Meter | None = None,
 ) -> TrainResult:
     """Trains the trainable parameters in place. Raises ``Diverged`` and ``CheckFailed``.
 
     Order and flips come from a generator of their own on the CPU. Two models with the same seed therefore get the same
     batches, and so do a GPU and a CPU. ``on_epoch`` is called for the epochs before a resumption, too. ``on_step`` is
-    called after every batch, also in validation, to show progress. Several processes, each with its ``share``, train
-    the same model together; only the first one uses the validation split.
+    called after every batch, also in validation, to show progress. ``observe`` gets the first step of a whole batch in
+    which the optimiser's moments exist, unless it is compiled. Several processes, each with its ``share``, train the same model together;
+    only the first one uses the validation split.
     """
     generator = torch.Generator().manual_seed(seed)
     gradients = GradientCheck(model)
-    setup = _Setup(distribute(model, share), data, config, transform, device, share, on_step)
+    parallel_model = distribute(model, share)
+    compiled = Compiled(model, config, share)
+    setup = _Setup(parallel_model, data, config, transform, device, share, on_step, observe, meter, compiled)
     optimiser = make_optimiser(model, config)
     lr_schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs, eta_min=config.min_lr)
-    state = Training(model, optimiser, lr_schedule, generator, gradients, [])
+    state = Training(model, optimiser, lr_schedule, generator, gradients, make_scaler(device, config.precision), [])
     if resume is not None:
         resume.restore(state)
         for epoch in state.curve:
             on_epoch(epoch)
-    for number in range(len(state.curve) + 1, config.epochs + 1):
-        train_loss = _train_epoch(state, setup, number)
-        val_loss = _validate_epoch(state, setup, number)
-        state.curve.append(Epoch(number, train_loss, val_loss, lr_schedule.get_last_lr()[0]))
-        lr_schedule.step()
-        on_epoch(state.curve[-1])
-        if resume is not None:
-            resume.after_epoch(state)
+    with compiled:
+        _compile(state, setup)
+        for number in range(len(state.curve) + 1, config.epochs + 1):
+            train_loss = _train_epoch(state, setup, number)
+            val_loss = _validate_epoch(state, setup, number)
+            state.curve.append(Epoch(number, train_loss, val_loss, lr_schedule.get_last_lr()[0]))
+            lr_schedule.step()
+            on_epoch(state.curve[-1])
+            if resume is not None:
+                resume.after_epoch(state)
     _check_finite(state)
     gradients.check()
     check_processes_agree(model, share)
-    return TrainResult(tuple(state.curve), state.steps, state.images, state.seconds)
+    skipped = skipped_steps(optimiser, state.steps) if state.scaler.is_enabled() else None
+    return TrainResult(tuple(state.curve), state.steps, state.images, state.seconds, skipped, compiled.seconds)
+
+
+def _compile(state: Training, setup: _Setup) -> None:
+    """Compiles with the first images, if ``train.compile`` asks for it and an epoch is left to train."""
+    if not setup.config.compile or len(state.curve) == setup.config.epochs:
+        return
+    state.model.train()
+    first = np.arange(min(setup.config.batch_size, len(setup.data.train)))
+    images, masks = setup.data.train.batch(first, setup.device)
+
+    def step(part: slice) -> None:
+        batch_loss(state.model, images[part], masks[part], setup.config, setup.transform).backward()
+
+    setup.compiled.warm_up(step, len(images))
 
 
 def _train_epoch(state: Training, setup: _Setup, number: int) -> float:
     """Takes the training steps of one epoch and returns their mean loss. Raises ``Diverged``."""
-    data, config, share, device = setup.data.train, setup.config, setup.share, setup.device
+    data, share, device = setup.data.train, setup.share, setup.device
+    if setup.meter:
+        setup.meter.start()
     started = time.perf_counter()
     state.model.train()
-    total = torch.zeros((), device=device)
-    finite_steps = torch.zeros(
-        (), dtype=torch.int64, device=device
-    )  # counted on the device, without a synchronisation in each step
-    batches = torch.randperm(len(data), generator=state.generator).split(config.batch_size)
-    for chosen in batches:
-        images, masks = flip(*data.batch(chosen.numpy(), device), setup.transform, state.generator)
+    losses = MeanLoss(device, overflows=state.scaler.is_enabled())
+    order = torch.randperm(len(data), generator=state.generator).split(setup.config.batch_size)
+    read = batches(data, [chosen.numpy() for chosen in order], device)
+    for chosen in order:
         state.optimiser.zero_grad(set_to_none=True)
-        part = share.part(len(images))
-        loss = batch_loss(setup.parallel_model, images[part], masks[part], config, setup.transform)
-        loss = loss * share.weight(len(images))
-        loss.backward()
-        state.gradients.update()
-        state.optimiser.step()
-        total += loss.detach()
-        finite_steps += total.isfinite()
+        with _observed(state, setup, len(chosen)):
+            loss = _step(state, setup, next(read))
+        losses.add(loss)
         setup.on_step()
-    mean_loss = share.mean(total).item() / len(batches)
+    counted = losses.steps(len(order))
+    mean_loss = share.mean(losses.total).item() / counted if counted else math.nan
     state.seconds += time.perf_counter() - started
+    if setup.meter:
+        setup.meter.stop(len(data))
+    if state.scaler.is_enabled() and state.scaler.get_scale() < SMALLEST_SCALE:
+        text = f"the gradients overflow float16 in every step, up to step {state.steps + len(order)}"
+        raise Diverged(f"{text}. Set a lower train.lr or train.precision=float32", state.steps + 1, state.curve)
     if not math.isfinite(mean_loss):
-        batch = int(finite_steps) + 1
-        where = f"step {state.steps + batch}, batch {batch} of {len(batches)} in epoch {number} of {config.epochs}"
+        batch = int(losses.finite_steps) + 1
+        where = f"step {state.steps + batch}, batch {batch} of {len(order)} in epoch {number} of {setup.config.epochs}"
         raise Diverged(f"the loss became {mean_loss} at {where}", state.steps + batch, state.curve)
-    state.steps += len(batches)
+    state.steps += len(order)
     state.images += len(data)
     return mean_loss
+
+
+def _observed(state: Training, setup: _Setup, images: int) -> AbstractContextManager:
+    """Returns the context of a step: ``observe``, once, in a step as all others but the first and the last are."""
+    usual = state.optimiser.state and images == min(setup.config.batch_size, len(setup.data.train))
+    if setup.observe is None or state.observed or setup.config.compile or not usual:
+        return nullcontext()
+    state.observed = True
+    return setup.observe(state.model, state.optimiser)
+
+
+def _step(state: Training, setup: _Setup, batch: Batch) -> Tensor:
+    """Takes a training step on a batch of the training split, and returns its loss."""
+    images, masks = flip(batch.images, batch.masks, setup.transform, state.generator)
+    total = torch.zeros((), device=setup.device)
+    for part, weight in setup.share.micro_batches(len(images), setup.config.accumulate):
+        with setup.compiled.for_images(part):
+            loss = batch_loss(setup.parallel_model, images[part], masks[part], setup.config, setup.transform) * weight
+            state.scaler.scale(loss).backward()
+        total += loss.detach()
+    state.gradients.update()
+    state.scaler.step(state.optimiser)
+    state.scaler.update()
+    return total
 
 
 def _validate_epoch(state: Training, setup: _Setup, number: int) -> float | None:
@@ -184,51 +273,6 @@ def _check_finite(state: Training) -> None:
         raise Diverged(text, state.steps, state.curve)
 
 
-def batch_loss(
-    model: nn.Module, images: Tensor | Features, masks: Tensor, config: TrainConfig, transform: TransformConfig
-) -> Tensor:
-    """Computes the loss of a batch, images uint8 [B, H, W, 3] and masks [B, H, W]: the sum over all logits maps."""
-    targets, counted = _targets(masks, config)
-    with torch.autocast(masks.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-        outputs = model(to_input(images, transform.normalisation))
-    loss = LOSSES.module(config.loss).loss
-    return sum(loss(logits.float(), targets, counted) for logits in outputs)
-
-
-def _targets(masks: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor | None]:
-    """Returns the target of the loss, and which pixels count; ``None`` means all pixels."""
-    targets = to_target(masks, LOSSES.module(config.loss).FOR_CLASSES)
-    if not has_ignored(masks):
-        return targets, None
-    counted = targets >= 0
-    return targets * counted, counted.float()
-
-
-def make_optimiser(model: nn.Module, config: TrainConfig, foreach: bool | None = None) -> torch.optim.AdamW:
-    """Makes AdamW for the trainable parameters. ``foreach`` updates all tensors at once, torch's default on a GPU."""
-    return torch.optim.AdamW(_groups(model, config), lr=config.lr, weight_decay=config.weight_decay, foreach=foreach)
-
-
-def _groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Groups the trainable parameters: first those of adapters, decoder and other new parts, then the encoder's own."""
-    new, tuned = [], []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            group = tuned if part_of(name) == "encoder" else new
-            group.append(parameter)
-    if config.layer_decay == 1:
-        layers = {0: tuned}
-    else:
-        layers = defaultdict(list)
-        for parameter, distance in layers_of(model):
-            layers[distance].append(parameter)
-    rate = config.lr * config.encoder_lr_scale
-    groups = [{"params": new}]
-    for distance in sorted(layers):
-        groups.append({"params": layers[distance], "lr": rate * config.layer_decay**distance})
-    return [group for group in groups if group["params"]]
-
-
 @torch.no_grad()
 def validate(
     model: nn.Module,
@@ -242,10 +286,9 @@ def validate(
     model.eval()
     loss = LOSSES.module(config.loss).loss
     total = torch.zeros((), device=device)
-    for start in range(0, len(split), config.batch_size):
-        chosen = np.arange(start, min(start + config.batch_size, len(split)))
-        images, masks = split.batch(chosen, device)
+    order = np.split(np.arange(len(split)), range(config.batch_size, len(split), config.batch_size))
+    for images, masks, _ in batches(split, order, device):
         logits = model(to_input(images, transform.normalisation))[0]
-        total += loss(logits, *_targets(masks, config)) * len(chosen)
+        total += loss(logits, *targets_of(masks, config)) * len(masks)
         on_step()
     return total.item() / len(split)

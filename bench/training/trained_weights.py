@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from bench.config.errors import explain
 from bench.config.trial import TrialConfig, recorded
 from bench.system.machine import free_bytes
 from bench.system.wording import some
@@ -75,11 +76,8 @@ def load(path: Path) -> tuple[TrialConfig, nn.Module]:
     try:
         config = recorded(metadata["config"])
     except ValidationError as error:
-        found = error.errors(include_url=False)[0]
-        where = ".".join(map(str, found["loc"]))
-        raise TrainedWeightsError(
-            f"{path}: its configuration is not of this version: {where}: {found['msg']}"
-        ) from None
+        reason = explain(error, TrialConfig, None)[0]
+        raise TrainedWeightsError(f"{path}: its configuration is not of this version: {reason}") from None
     missing = [f"{path} needs {item.kind}: {item.what}\n  -> {item.remedy}" for item in config.model.missing()]
     if missing:
         raise TrainedWeightsError("\n".join(missing))

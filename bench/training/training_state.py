@@ -46,6 +46,10 @@ CODE = (
     "bench/training/data_parallel.py",
     "bench/training/training_state.py",
     "bench/training/loop.py",
+    "bench/training/batch_loss.py",
+    "bench/training/optimiser.py",
+    "bench/training/compiled.py",
+    "bench/training/precision.py",
 )
 """Code on which the rest of a training run depends; other code may change before it resumes."""
 
@@ -174,6 +178,7 @@ class TrainingStates:
             "memory": self.share.gather(None if self.memory is None else self.memory.model_dump()),
             "schedule": training.lr_schedule.state_dict(),
             "without_gradient": sorted(training.gradients.without_gradient),
+            "scaler": training.scaler.state_dict(),
         }
         return facts, tensors
 
@@ -202,6 +207,8 @@ def _restore(training: Training, facts: Mapping[str, Any], tensors: Mapping[str,
         states.setdefault(int(number), {})[key] = value
     training.optimiser.load_state_dict({"state": states, "param_groups": optimiser["param_groups"]})
     training.lr_schedule.load_state_dict(facts["schedule"])
+    if training.scaler.is_enabled():
+        training.scaler.load_state_dict(facts["scaler"])
     for name in training.gradients.without_gradient.keys() - set(facts["without_gradient"]):
         del training.gradients.without_gradient[name]
     training.curve[:] = [Epoch(**epoch) for epoch in facts["curve"]]

@@ -99,7 +99,7 @@ def _parameters(config: TrialConfig) -> dict[str, Value]:
 def _final_metrics(record: TrialRecord) -> dict[str, float]:
     """Scores, peak memory and speed of a finished trial, without those that were not measured."""
     found: dict[str, Any] = {}
-    for split, scores in (("test", record.scores), ("val", record.val_scores)):
+    for split, scores in (("test", record.scores), ("val", record.val_scores), ("train", record.train_scores)):
         for name, value in (scores or {}).items():
             found[f"{split}.{name}"] = value
     for phase, memory in (record.memory or {}).items():

@@ -1,16 +1,22 @@
 """Activation checkpointing: activations are recomputed in the backward pass instead of being saved."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from models.core.registry import InvalidModel
+
+Checkpointing = bool | Annotated[int, Field(ge=1)]
+"""Whether the activations of all blocks of an encoder are recomputed, or the number of the first blocks for which they
+are."""
 FACTORS = ("DropPath", "LayerScale")
 """Names of layers (of timm, sam3 and others) that multiply by a mask or by a weight."""
 
@@ -55,17 +61,37 @@ def checkpoint_stages(module: nn.Module) -> None:
     """
     for child in module.children():
         for stage in child.children() if isinstance(child, nn.ModuleList | nn.ModuleDict) else (child,):
-            stage.forward = _checkpointed(stage, stage.forward)
+            stage.forward = Recomputed(stage)
 
 
-def _checkpointed(stage: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*inputs: Any) -> Any:
-        if not (stage.training and torch.is_grad_enabled()):
-            return forward(*inputs)
-        contexts = lambda: (nullcontext(), _statistics_kept(stage))  # noqa: E731
-        return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts)
+def checkpoint_blocks(encoder: nn.Module, checkpointing: bool | int) -> None:
+    """Recomputes the first ``checkpointing`` blocks of an encoder, with the adapters in them; call it at the end.
 
-    return run
+    ``True`` and ``False`` are the encoder's own business. The first blocks are chosen, because the activations of the
+    others are gone when the backward pass reaches them. Raises ``InvalidModel`` if there are fewer blocks.
+    """
+    if isinstance(checkpointing, bool):
+        return
+    if checkpointing > len(encoder.blocks):
+        blocks = f"the encoder has {len(encoder.blocks)} blocks"
+        raise InvalidModel(f"encoder.checkpointing: {checkpointing}, but {blocks}. Set it to true for all of them")
+    for i in range(checkpointing):
+        encoder.blocks[i].forward = Recomputed(encoder.blocks[i])
+
+
+class Recomputed:
+    """The ``forward`` of a module whose activations are recomputed in the backward pass. The numbers stay the same."""
+
+    def __init__(self, stage: nn.Module) -> None:
+        self.stage = stage
+        self.inner = stage.forward
+        """What is recomputed; ``bench.training.compiled`` replaces it."""
+
+    def __call__(self, *inputs: Any, **more: Any) -> Any:
+        if not (self.stage.training and torch.is_grad_enabled()):
+            return self.inner(*inputs, **more)
+        contexts = lambda: (nullcontext(), _statistics_kept(self.stage))  # noqa: E731
+        return checkpoint(self.inner, *inputs, use_reentrant=False, context_fn=contexts, **more)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pydantic import PositiveInt, field_validator, model_validator
 from torch import Tensor, nn
 
 from models.core import frozen, weights
-from models.core.activation_checkpointing import checkpoint_stages, spare_last_layers
+from models.core.activation_checkpointing import checkpoint_blocks, checkpoint_stages, spare_last_layers
 from models.core.frozen import Storage, StoredLinear, store_frozen
 from models.core.names import Names, renamed
 from models.core.paths import expanded, given_by
@@ -118,7 +118,8 @@ def build(config: Config, image_size: int | tuple[int, int], pretrained: bool) -
     Raises ``InvalidModel`` for settings that do not fit each other, ``WeightsError`` for a wrong checkpoint.
     """
     if torch.get_default_device().type == "meta":
-        encoder = deepcopy(_shape(config.encoder, image_size))
+        # in Python True == 1, but checkpointing of all blocks is not that of one
+        encoder = deepcopy(_shape(config.encoder, image_size, type(getattr(config.encoder, "checkpointing", None))))
     else:
         encoder = ENCODERS.build(config.encoder, image_size)
     if pretrained and config.checkpoint is None:
@@ -145,15 +146,16 @@ def build(config: Config, image_size: int | tuple[int, int], pretrained: bool) -
         load_checkpoint(model, config)
     store_frozen(model.encoder, config.frozen_weights)
     spare_last_layers(model.encoder)
+    checkpoint_blocks(model.encoder, getattr(config.encoder, "checkpointing", False))
     if config.checkpoint_decoder:
         checkpoint_stages(model.decoder)
     return model
 
 
 @lru_cache(maxsize=8)
-def _shape(config: Base, image_size: int | tuple[int, int]) -> nn.Module:
+def _shape(config: Base, image_size: int | tuple[int, int], kind: type) -> nn.Module:
     """Builds an encoder without memory (``models.core.skeleton``), to be copied: most models of a sweep share it, and
-    building takes ten times as long as copying."""
+    building takes ten times as long as copying. kind: type of the value of ``checkpointing``, for the cache."""
     return ENCODERS.build(config, image_size)
 
 

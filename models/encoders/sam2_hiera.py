@@ -15,6 +15,7 @@ from timm.models.hieradet_sam2 import HieraDet
 from torch import Tensor, nn
 
 from models.core import weights
+from models.core.activation_checkpointing import Checkpointing
 from models.core.paths import given_by
 from models.core.pretrained import Pretrained
 from models.core.registry import InvalidModel
@@ -55,8 +56,8 @@ class Config(Pretrained):
     """``pretrained``: Meta's file from $SAM2_WEIGHTS, weights/ or the Hugging Face cache; ``random``; or a path."""
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Stochastic depth of the last block, rising linearly from 0. SAM2-UNet has none."""
-    checkpointing: bool = False
-    """Recompute each block's activations in the backward pass. SAM2-UNet does not."""
+    checkpointing: Checkpointing = False
+    """Recompute each block's activations in the backward pass, or those of the first N blocks. SAM2-UNet does not."""
 
     @property
     def file_name(self) -> str:
@@ -89,7 +90,7 @@ class SAM2Hiera(nn.Module):
         self.config = config
         self.trunk = HieraDet(num_classes=0, drop_path_rate=config.drop_path, **SIZES[config.size])
         del self.trunk.head  # timm's classifier
-        self.trunk.set_grad_checkpointing(config.checkpointing)
+        self.trunk.set_grad_checkpointing(config.checkpointing is True)
         self.channels = tuple(self.trunk.blocks[i].dim_out for i in self.trunk.stage_ends)
         self.block_dims = tuple(block.dim for block in self.trunk.blocks)
         self.prefix_tokens = 0

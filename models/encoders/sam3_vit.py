@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.core import weights
+from models.core.activation_checkpointing import Checkpointing
 from models.core.paths import given_by
 from models.core.pretrained import Pretrained
 from models.core.registry import InvalidModel
@@ -41,8 +42,9 @@ class Config(Pretrained):
     and Hugging Face's are both read."""
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Stochastic depth of the last block, rising linearly from 0. Upstream leaves it on in the frozen blocks."""
-    checkpointing: bool = True
-    """Recompute each block's activations in the backward pass. Upstream's memory claim depends on it."""
+    checkpointing: Checkpointing = True
+    """Recompute each block's activations in the backward pass, or those of the first N blocks. Upstream's memory claim
+    depends on it."""
     features: Literal["last", "global"] = "last"
     """Maps that the decoder gets: ``last``, that of the last global-attention block, as upstream; ``global``, one of
     each global-attention block, where the earliest goes to the finest level."""
@@ -96,7 +98,7 @@ class SAM3ViT(nn.Module):
             drop_path_rate=config.drop_path,
             global_att_blocks=config.global_blocks,
             window_size=config.window,
-            use_act_checkpoint=config.checkpointing,
+            use_act_checkpoint=config.checkpointing is True,
             norm_layer="LayerNorm",
             qkv_bias=True,
             use_abs_pos=True,

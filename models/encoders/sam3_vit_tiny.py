@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
+from models.core.activation_checkpointing import Checkpointing
 from models.encoders import sam3_vit
 from models.encoders.sam3_vit import build  # noqa: F401
 
@@ -23,7 +24,7 @@ class Config(sam3_vit.Config):
     name: Literal["sam3_vit_tiny"] = "sam3_vit_tiny"
     weights: str = "pretrained"
     """``pretrained``: the file in this folder; ``random``; or a path."""
-    checkpointing: bool = False
+    checkpointing: Checkpointing = False
     patch: PositiveInt = 8
     dim: PositiveInt = 64
     depth: Annotated[int, Field(ge=1, le=1000)] = 8

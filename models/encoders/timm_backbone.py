@@ -22,6 +22,7 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from models.core import weights
+from models.core.activation_checkpointing import Checkpointing
 from models.core.pretrained import Pretrained
 from models.core.registry import InvalidModel, did_you_mean
 
@@ -55,8 +56,8 @@ class Config(Pretrained):
     """timm's name, with or without the tag of its weights."""
     weights: str = "pretrained"
     """``pretrained``: the file that timm has put into the Hugging Face cache; ``random``; or a path."""
-    checkpointing: bool = True
-    """Recompute activations in the backward pass, as SAM3's encoder does by default."""
+    checkpointing: Checkpointing = True
+    """Recompute activations in the backward pass, as SAM3's encoder does by default, or those of the first N blocks."""
 
     @field_validator("model")
     @classmethod
@@ -107,7 +108,7 @@ class TimmBackbone(nn.Module):
         self._adopt(timm.create_model(config.model, **options))
 
     def _adopt(self, trunk: nn.Module) -> None:
-        trunk.set_grad_checkpointing(self.config.checkpointing)
+        trunk.set_grad_checkpointing(self.config.checkpointing is True)
         info = trunk.feature_info
         self.trunk = trunk
         self.prefix_tokens = getattr(trunk, "num_prefix_tokens", 0) if self.family.layout == "tokens" else 0

@@ -20,6 +20,7 @@ def test_a_record_says_everything(tiny):
     assert (record.status, record.error, record.trial_id) == ("ok", "", tiny.trial_id)
     assert type(tiny).model_validate(record.config) == tiny
     assert set(record.scores) == set(record.val_scores) == set(OF_PROTOCOL["sod"])
+    assert set(record.train_scores) == set(record.scores)
     assert all(math.isfinite(value) for value in record.scores.values())
     assert record.image_scores["name"] == [f"salient-test-{i:04d}" for i in range(3)]
     assert record.scores["mae"] == pytest.approx(np.mean(record.image_scores["mae"]))
@@ -55,6 +56,19 @@ def test_the_schedule_is_a_cosine_per_epoch(tiny_with):
     curve = run_trial(tiny_with({"train.epochs": 4, "train.lr": 1e-3, "train.min_lr": 1e-5})).curve
     expected = [1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi * e / 4)) / 2 for e in range(4)]
     assert [point.lr for point in curve] == pytest.approx(expected)
+
+
+def test_training_scores_are_those_of_training_images_in_evaluation(monkeypatch, tiny_with):
+    seen = []
+    predict = trial_module.predict
+    monkeypatch.setattr(
+        trial_module, "predict", lambda model, split, *more: seen.append(split.names) or predict(model, split, *more)
+    )
+    monkeypatch.setattr(trial_module, "TRAINING_IMAGES", 3)
+    before = run_trial(tiny_with({"train.lr": 1e-12, "model.decoder.width": 32}))
+    assert ("salient-train-0000", "salient-train-0004", "salient-train-0007") in seen  # of 8, evenly spaced
+    after = run_trial(tiny_with({"train.epochs": 30, "train.lr": 5e-3, "model.decoder.width": 32}))
+    assert after.train_scores["mae"] < before.train_scores["mae"]
 
 
 def test_without_validation_images_nothing_is_validated(tiny_with):

@@ -9,6 +9,7 @@ from changed_model import run_with
 from fake_cuda import CardInMemory, FakeCuda
 
 from bench import trial as trial_module
+from bench.leaderboard.rows import _failure
 from bench.memory.card_generations import GENERATIONS
 from bench.memory.predicted_peak import predict_peak
 from bench.trial import run_trial
@@ -146,6 +147,9 @@ class Monitor:
     def phase(self, name):
         yield []
 
+    def energy(self):
+        pass
+
 
 def test_a_budget_limits_the_allocator_and_an_oom_leaves_the_device_clean(monkeypatch, tiny_with):
     cuda = FakeCuda(monkeypatch, count=2, current=1)
@@ -218,3 +222,37 @@ def test_a_trial_on_a_gpu_measures_what_a_cpu_cannot(tiny_with):
     training = record.memory["training"]
     assert training.torch_reserved_bytes >= training.torch_allocated_bytes > 0
     assert training.nvml_device_bytes is None or training.nvml_device_bytes >= training.torch_reserved_bytes
+
+
+def test_a_full_card_leaves_a_snapshot_and_names_its_largest_holders(monkeypatch, tiny_with, tmp_path):
+    FakeCuda(monkeypatch)
+    frames = [{"filename": "/somewhere/models/decoders/unet.py", "line": 7, "name": "forward"}]
+    block = {"state": "active_allocated", "size": 2**30, "requested_size": 2**30, "frames": frames}
+    recorded = []
+    record_history = lambda *arguments, **more: recorded.append((arguments, more))  # noqa: E731
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda.memory, "_record_memory_history", record_history)
+    monkeypatch.setattr(torch.cuda.memory, "_snapshot", lambda: {"segments": [{"blocks": [block]}]})
+
+    def fail(*arguments, **more):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(trial_module, "train", fail)
+    monkeypatch.setattr(trial_module, "MemoryMonitor", Monitor)
+    with CardInMemory():
+        record = run_trial(tiny_with(ON_CARD))
+    assert record.status == "oom" and not recorded  # without a budget, recording costs nothing
+    assert record.memory_at_failure.largest_holders == ["1.00 GiB in 1: models/decoders/unet.py:7 forward"]
+    record.save(tmp_path)
+    assert (tmp_path / f"{record.trial_id}.snapshot.pickle").read_bytes() == record.snapshot
+    assert "snapshot" not in (tmp_path / f"{record.trial_id}.json").read_text()
+    assert "largest holders: 1.00 GiB in 1: models/decoders/unet.py:7 forward" in _failure(record)
+
+
+def test_a_full_cpu_has_no_holders(monkeypatch, tiny_with):
+    def fail(*arguments, **more):
+        raise MemoryError
+
+    monkeypatch.setattr(trial_module, "train", fail)
+    record = run_trial(tiny_with({}))
+    assert record.status == "oom" and record.snapshot is None and record.memory_at_failure.largest_holders is None

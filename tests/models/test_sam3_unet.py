@@ -13,8 +13,8 @@ from models.adapters.bottleneck import Config as Bottleneck
 from models.core.encoder_decoder import ENCODERS, parameter_counts
 from models.core.registry import InvalidModel
 from models.core.skeleton import skeleton
-from models.decoders.light_unet import Config as LightUNetConfig
 from models.decoders.light_unet import LightUNet, Up
+from models.decoders.light_unet import Config as LightUNetConfig
 
 
 def small(**changes):

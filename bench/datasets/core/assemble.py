@@ -25,12 +25,20 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 def split(
-    pool: list[PairSet], tests: list[PairSet], *, val: float, test: float | None = None, seed: int, where: str
+    pool: list[PairSet],
+    tests: list[PairSet],
+    *,
+    val: float,
+    test: float | None = None,
+    seed: int,
+    train_images: int | None = None,
+    where: str,
 ) -> list[np.ndarray]:
     """Splits pairs by a seed; returns the numbers of the train, val and test pairs, ascending.
 
     pool: the sets that are split; each share above zero gets at least one pair. tests: separate test sets, whose
-    pairs follow those of the pool. where: the place that an error names. Raises ``DataError``.
+    pairs follow those of the pool. train_images: number of training pairs that are kept, the first ones that were
+    drawn; ``None`` keeps all. where: the place that an error names. Raises ``DataError``.
     """
     pairs, held_out = _pairs_in(pool), _pairs_in(tests)
     if held_out:
@@ -44,6 +52,10 @@ def split(
         raise DataError(["dataset.test: 0 leaves nothing to score. Give a share or test_images and test_masks"])
     order = np.random.default_rng(seed).permutation(pairs)
     for_val, for_test, for_train = np.split(order, [n_val, n_val + n_test])
+    if train_images is not None and train_images > len(for_train):
+        there = f"{where} has {len(for_train)} training pairs"
+        raise DataError([f"dataset.train_images: {train_images}, but {there}. At most {len(for_train)}, or all"])
+    for_train = for_train[:train_images]
     if held_out:
         for_test = np.arange(pairs, pairs + held_out)
     return [np.sort(for_train), np.sort(for_val), np.sort(for_test)]
@@ -79,13 +91,18 @@ def assemble(
     transform: TransformConfig,
     notes: list[str],
     progress: Progress,
+    *,
+    redrawn: bool = False,
 ) -> Data:
-    """Reads, resizes and caches sets of pairs.
+    """Reads, resizes and caches the pairs of some splits.
 
     pool: the sets that train and val pairs are taken from. tests: the sets that are scored; without them the test pairs
     are taken from the pool, too. splits: numbers of the train, val and test pairs in the order of pool and tests
-    (``split``). notes: gets what a user should know. Raises ``DataError``.
+    (``split``); other pairs are not read. notes: gets what a user should know. redrawn: whether the split depends on the
+    seed of a trial. Raises ``DataError``.
     """
+    drawn_from = [_file_sizes(each) for each in pool]
+    pool, tests, splits, whole = _used([*pool, *tests], len(pool), splits)
     sets = {each.name: each for each in (*pool, *tests)}
     rows = _rows(sets, tests, splits)
     reader = PairReader(list(sets.values()), transform)
@@ -97,18 +114,44 @@ def assemble(
     if not any(facts[i]["object"] for i in rows.train):
         raise DataError([f"none of the {len(rows.train)} training masks holds an object: there is nothing to learn"])
     made = [Split(images, masks, chosen, reader.names(chosen), reader.ground_truth) for chosen in rows.splits]
+    same_for_all = [*rows.tests.values()] if tests or not redrawn else []
     almost_white = {}
     for name, chosen in rows.tests.items():
         almost_white[name] = [reader.pairs[i].stem for i in chosen if facts[i]["almost_white"]]
     return Data(
         *made[:3],
-        fingerprint=_fingerprint(rows, reader),
+        fingerprint=_fingerprint(rows.splits, reader),
+        source_fingerprint=cache.digest([drawn_from, redrawn, _fingerprint(same_for_all, reader)]),
         notes=tuple(notes),
         test_sets=dict(zip(rows.tests, made[2:])),
-        set_fingerprints={name: set_fingerprint(reader.contents_of(chosen)) for name, chosen in rows.of_set.items()},
+        set_fingerprints={name: set_fingerprint(reader.contents_of(rows.of_set[name])) for name in whole},
         changed=reader.changed,
         almost_white=almost_white,
     )
+
+
+def _used(
+    sets: list[PairSet], pools: int, splits: list[np.ndarray]
+) -> tuple[list[PairSet], list[PairSet], list[np.ndarray], list[str]]:
+    """Leaves out the pairs that no split has.
+
+    Returns the pool (the first ``pools`` sets), the test sets, the splits with the new numbers of their pairs, and the
+    names of the sets of which every pair is used.
+    """
+    used = np.unique(np.concatenate(splits))
+    kept, whole, first = [], [], 0
+    for each in sets:
+        chosen = used[(first <= used) & (used < first + len(each.pairs))] - first
+        if len(chosen) == len(each.pairs):
+            whole.append(each.name)
+        kept.append(each._replace(pairs=[each.pairs[i] for i in chosen]))
+        first += len(each.pairs)
+    return kept[:pools], kept[pools:], [np.searchsorted(used, numbers) for numbers in splits], whole
+
+
+def _file_sizes(of: PairSet) -> list[tuple[str, int, int]]:
+    """Returns name and sizes in bytes of each pair, which identify a set whose files are not all read."""
+    return [(pair.stem, pair.image.stat().st_size, pair.mask.stat().st_size) for pair in of.pairs]
 
 
 def _rows(sets: Mapping[str, PairSet], tests: list[PairSet], splits: list[np.ndarray]) -> _Rows:
@@ -120,11 +163,11 @@ def _rows(sets: Mapping[str, PairSet], tests: list[PairSet], splits: list[np.nda
     return _Rows(of_set, splits[0], splits[1], of_test)
 
 
-def _fingerprint(rows: _Rows, reader: PairReader) -> str:
+def _fingerprint(splits: list[np.ndarray], reader: PairReader) -> str:
     """Returns 32 hex digits over the files of each split, and over the mask settings (object, ignored pixels, classes)."""
-    content: list[Any] = [reader.contents_of(chosen) for chosen in rows.splits]
-    decided = [each.reading[3:] for each in reader.sets]
-    if any(each != Reading()[3:] for each in decided):
+    content: list[Any] = [reader.contents_of(chosen) for chosen in splits]
+    decided = [each.reading.mask_settings for each in reader.sets]
+    if any(each != Reading().mask_settings for each in decided):
         content.append(decided)
     return cache.digest(content)
 

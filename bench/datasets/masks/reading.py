@@ -8,8 +8,9 @@ from pydantic import BeforeValidator, ValidationError, model_validator
 
 from bench.config.yaml_file import BadYaml, parse
 from bench.datasets import DataError
+from bench.datasets.core.draw import Draw
 from bench.datasets.core.images import Rule
-from models.core.registry import Config, did_you_mean
+from models.core.registry import did_you_mean
 
 WAYS = ("auto", "grey", "nonzero")
 """Values of ``foreground`` that are no values of pixels."""
@@ -63,8 +64,13 @@ class Reading(NamedTuple):
     ignore: tuple[int | str, ...] = ()
     classes: tuple[tuple[int | str, int], ...] = ()
 
+    @property
+    def mask_settings(self) -> tuple[Any, ...]:
+        """The settings that decide which pixels of a mask are what; at their defaults, fingerprints leave them out."""
+        return self.foreground, self.ignore, self.classes
 
-class PairFiles(Config):
+
+class PairFiles(Draw):
     """Settings of every dataset whose images and masks are files."""
 
     single_value_masks: Literal["error", "allow"] = "error"

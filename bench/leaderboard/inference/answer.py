@@ -1,13 +1,14 @@
 """The answer to a sweep's planned question, as data and in one to three sentences that all outputs share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bench.config.ask import AskConfig, scale
 from bench.config.axes import Axis
-from bench.leaderboard.inference.questions import Trend, compare_all, compare_with, trend, within_margin
+from bench.leaderboard.inference.questions import compare_all, compare_with, within_margin
+from bench.leaderboard.inference.trend import Trend, trend
 from bench.leaderboard.inference.two_way import LIMIT, Components, components
 from bench.leaderboard.statistics import Comparison
 
@@ -26,10 +27,16 @@ class Answer:
     trend: Trend | None = None
     comparisons: tuple[Comparison, ...] = ()  # with the reference, or else of all pairs
     groups: tuple[tuple[int, ...], ...] = ()  # rows within the margin of each other
+    ends_equivalent: bool = False  # the trend's whole change over the axis is within the margin
 
     @property
     def text(self) -> str:
         return " ".join(self.sentences)
+
+    @property
+    def claim(self) -> str:
+        """The text without its last sentence if that is the assumption about the error."""
+        return " ".join(self.sentences[: max(1, len(self.sentences) - 1)])
 
 
 def answer(
@@ -40,22 +47,38 @@ def answer(
     metric: str,
     better: str = "higher",
     looks: int = 1,
+    overlap: float | None = None,
+    pairs: Sequence[Comparison] | None = None,
 ) -> Answer:
     """Answers the planned question of a sweep.
 
     rows: labels on each axis; table: scores [row, seed, image] on one metric, NaN for missing trials; better: "higher"
-    or "lower"; looks: how often results could end the sweep.
+    or "lower"; looks: how often results could end the sweep; overlap: share of images that two seeds have in common,
+    for a table of ``means_over_images``, else ``None``; pairs: ``compare_all`` of the table, if it is known.
     """
     names = [_quoted(", ".join(labels)) for labels in rows]
     error = components(table)
     if error is None:
         return Answer(ask, metric, (_untestable(metric, table),))
     sign = 1 if better == "higher" else -1
+    share = overlap or 0.0
     if ask.name == "reference":
-        return _of_reference(ask, names, table, metric, sign, looks, error)
-    if ask.name == "trend":
-        return _of_trend(ask, axes, rows, table, metric, looks, error)
-    return _of_best(ask, names, table, metric, sign, looks, error)
+        found = _of_reference(ask, names, table, metric, sign, looks, error, share)
+    else:
+        pairs = compare_all(table, looks, share) if pairs is None else pairs
+        if ask.name == "trend":
+            found = _of_trend(ask, axes, rows, table, metric, looks, error, share, pairs)
+        else:
+            found = _of_best(ask, names, table, metric, sign, looks, error, pairs)
+    if overlap is not None:
+        *said, assumption = found.sentences
+        found = replace(found, sentences=(*said, f"{assumption} {_of_own_images(overlap)}"))
+    return found
+
+
+def nothing_to_compare(ask: AskConfig, metric: str) -> Answer:
+    """Returns the answer for a table of a single row."""
+    return Answer(ask, metric, (f"There is a single row: its {metric} has nothing to be compared with.",))
 
 
 def _untestable(metric: str, table: np.ndarray) -> str:
@@ -71,12 +94,14 @@ def _of_trend(
     metric: str,
     looks: int,
     error: Components,
+    overlap: float,
+    pairs: Sequence[Comparison],
 ) -> Answer:
     """Answers by the slope, and by the groups of neighbours on the axis that are equivalent."""
     found = scale(axes[0]) if len(axes) == 1 else None
     labels = [row[0] for row in rows]
     places = [found.place(label) for label in labels] if found is not None else []
-    line = trend(table, places, looks) if found is not None else None
+    line = trend(table, places, looks, overlap) if found is not None else None
     if line is None:
         needed = (
             "three rows that have two seeds in common" if found is not None else "one axis whose values are ordered"
@@ -84,8 +109,7 @@ def _of_trend(
         text = f"No trend of {metric} can be tested: it needs {needed}."
         return Answer(ask, metric, (text, _assumption(error, looks)), error)
     order = sorted(line.rows, key=lambda row: places[row])
-    comparisons = compare_all(table, looks)
-    groups = within_margin(comparisons, order, ask.margin)
+    groups = within_margin(pairs, order, ask.margin)
     noun = axes[0].name.rpartition(".")[2].replace("_", " ")
     per = f"per doubling of the {noun}" if found.unit == "doubling" else f"per step on the axis {noun}"
     numbers = f"(95 % interval {line.low:.4f} to {line.high:.4f}, {_p(line.p)})"
@@ -94,28 +118,35 @@ def _of_trend(
         said = f"{metric} {word} by {_size(line.slope, line.low, line.high, line.p, f' {per}')}"
     else:
         said = f"No trend of {metric} is resolved: it changes by {line.slope:.4f} {per} {numbers}"
-        span = places[order[-1]] - places[order[0]]
-        if max(abs(line.low), abs(line.high)) * span < ask.margin:
-            ends = f"{labels[order[0]]} to {labels[order[-1]]}"
-            said += f", which is less than {ask.margin:g} from {ends}"
+    ends_equivalent = max(-line.low, line.high) * (places[order[-1]] - places[order[0]]) < ask.margin
+    if ends_equivalent:
+        ends = f"{labels[order[0]]} to {labels[order[-1]]}"
+        said += f"; from {ends} the line changes by less than {ask.margin:g}, so its ends are equivalent"
     sentences = [f"{said}."]
     if groups:
         plural = noun if noun.endswith("s") else f"{noun}s"
         spans = [f"{plural} {labels[group[0]]} to {labels[group[-1]]}" for group in groups]
         sentences.append(_equivalent(spans, ask.margin))
     sentences.append(_assumption(line.components, looks))
-    return Answer(ask, metric, tuple(sentences), line.components, line, tuple(comparisons), tuple(groups))
+    return Answer(ask, metric, tuple(sentences), line.components, line, tuple(pairs), tuple(groups), ends_equivalent)
 
 
 def _of_reference(
-    ask: AskConfig, names: Sequence[str], table: np.ndarray, metric: str, sign: int, looks: int, error: Components
+    ask: AskConfig,
+    names: Sequence[str],
+    table: np.ndarray,
+    metric: str,
+    sign: int,
+    looks: int,
+    error: Components,
+    overlap: float,
 ) -> Answer:
     """Answers which rows are better and worse than the reference, which are equivalent, and what is open."""
     reference = _quoted(ask.reference)
     if reference not in names:
         text = f"Nothing is compared with {reference}: it is not among the rows."
         return Answer(ask, metric, (text,), error)
-    comparisons = compare_with(table, names.index(reference), looks)
+    comparisons = compare_with(table, names.index(reference), looks, overlap)
     claims, close, still_open, untested = [], [], [], []
     for c in comparisons:
         if c.difference is None:
@@ -123,7 +154,7 @@ def _of_reference(
         elif c.resolved:
             word = "better" if sign * c.difference > 0 else "worse"
             claims.append(f"{names[c.first]} is {word} by {_size(c.difference, c.low, c.high, c.p_adjusted)}")
-        elif max(-c.low, c.high) < ask.margin:
+        elif c.within(ask.margin):
             close.append(names[c.first])
         else:
             still_open.append(f"{names[c.first]} ({c.difference:+.4f}, 95 % interval {c.low:.4f} to {c.high:.4f})")
@@ -147,23 +178,37 @@ def _of_reference(
 
 
 def _of_best(
-    ask: AskConfig, names: Sequence[str], table: np.ndarray, metric: str, sign: int, looks: int, error: Components
+    ask: AskConfig,
+    names: Sequence[str],
+    table: np.ndarray,
+    metric: str,
+    sign: int,
+    looks: int,
+    error: Components,
+    pairs: Sequence[Comparison],
 ) -> Answer:
     """Answers which row has the best mean, which rows it is better than, and which rows are equivalent."""
-    comparisons = compare_all(table, looks)
-    tested = [c for c in comparisons if c.difference is not None]
+    tested = [c for c in pairs if c.difference is not None]
     if not tested:
         return Answer(ask, metric, (_untestable(metric, table),))
     rows = sorted({row for c in tested for row in (c.first, c.second)})
     means = {row: float(np.nanmean(table[row])) for row in rows}
     order = sorted(rows, key=lambda row: -sign * means[row])
-    lead = f"{names[order[0]]} has the best {metric}, {means[order[0]]:.4f}, {_lead(names, order, tested, sign)}"
+    first = [names[row] for row in order if means[row] == means[order[0]]]
+    best = f"the best {metric}, {means[order[0]]:.4f}"
+    if len(first) == len(order):
+        lead = f"{len(order)} rows have the same {metric}, {means[order[0]]:.4f}: none is the best"
+    elif len(first) > 1:
+        after = _lead(names, order, tested, sign).partition(" ")[2]
+        lead = f"{', '.join(_some(first))} share {best}; {first[0]} {after}"
+    else:
+        lead = f"{first[0]} has {best}, {_lead(names, order, tested, sign)}"
     left_out = [name for row, name in enumerate(names) if row not in means]
     if left_out:
         listed = ", ".join(_some(left_out))
         lead = f"Among the rows that can be tested, {lead}. Not tested, for want of two seeds in common: {listed}"
     sentences = [f"{lead}."]
-    groups = within_margin(comparisons, order, ask.margin)
+    groups = within_margin(pairs, order, ask.margin)
     if groups:
         listed = []
         for group in groups:
@@ -171,7 +216,7 @@ def _of_best(
             listed.append(f"{', '.join(before)} and {last}")
         sentences.append(_equivalent(listed, ask.margin))
     sentences.append(_assumption(error, looks))
-    return Answer(ask, metric, tuple(sentences), error, None, tuple(comparisons), tuple(groups))
+    return Answer(ask, metric, tuple(sentences), error, None, tuple(pairs), tuple(groups))
 
 
 def _lead(names: Sequence[str], order: Sequence[int], comparisons: Sequence[Comparison], sign: int) -> str:
@@ -218,6 +263,14 @@ def _assumption(error: Components, looks: int) -> str:
         text = f"The error is not pooled, since some rows vary more than others: {ratio} (allowed: {LIMIT:g})"
     if looks > 1:
         text += f"; p is corrected for {looks} looks at the results"
+    return f"{text}."
+
+
+def _of_own_images(overlap: float) -> str:
+    """Returns the sentence about a split that is drawn anew with each seed."""
+    text = "Each seed has test images of its own, so the error is that over seeds alone"
+    if overlap > 0:
+        text += f"; as two seeds share {overlap:.0%} of their images, it is enlarged (Nadeau and Bengio 2003)"
     return f"{text}."
 
 

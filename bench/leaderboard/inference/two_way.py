@@ -10,14 +10,20 @@ S is the variance over images of the contrast's means over seeds. M is the mean 
 images. R is the mean square of rows x seeds x images. S / N and M / n both hold R / (n N), so it is taken off once. The
 degrees of freedom are Satterthwaite's (1946): V^2 / sum of (term^2 / degrees of freedom of the term).
 
+Where the split is drawn anew with each seed, seeds have different images, and images cannot be taken off. The table
+then holds the means over images (``means_over_images``), and seeds count for less if they have images in common
+(``effective_seeds``).
+
 S is always that of the compared rows. M and R are *pooled* over all rows if the largest deviation over seeds of a row
 is at most ``LIMIT`` times the median. Otherwise they are the comparison's *own*. Two or three seeds seldom show that a
 row is restless. So a claim on pooled error has to hold on a second error too
 (``bench.leaderboard.inference.questions``).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean
 
 import numpy as np
 from scipy.special import chdtri
@@ -28,6 +34,8 @@ LIMIT = 2.0
 """Largest deviation over seeds, in medians, with which the error is pooled."""
 RESTLESS = 5.0
 """Deviation over seeds that one row may have, in typical ones, without a false claim (``cautious_variance``)."""
+LARGEST_OVERLAP = 0.99
+"""Share of common images beyond which the error would be infinite."""
 MOST_PASSES = 500
 NEGLIGIBLE = 1e-12
 """Differences below this are rounding errors."""
@@ -98,11 +106,11 @@ def components(table: np.ndarray) -> Components | None:
     """
     used = known_trials(table).any(axis=0)
     known, values = known_trials(table)[:, used], table[:, used]
-    freedom = int(known.sum() - known.any(axis=1).sum() - known.shape[1]) + _connected_parts(known)
+    freedom = int(known.sum() - known.any(axis=1).sum() - known.shape[1]) + connected_parts(known)
     images = table.shape[2]
     if freedom < 1 or images < 2:
         return None
-    residuals = _residuals(values, known)
+    residuals = residuals_of(values, known)
     means = residuals.mean(axis=2)
     row_seed = float((means**2).sum() / freedom)
     inner = (residuals - means[:, :, None]) ** 2
@@ -117,12 +125,42 @@ def components(table: np.ndarray) -> Components | None:
     return Components(len(deviations), images, row_seed, residual, freedom, largest, median, typical)
 
 
-def pairs(table: np.ndarray) -> Pairs:
-    """Returns the error terms of all pairs of rows with two seeds in common; none with one image."""
+def means_over_images(table: np.ndarray) -> np.ndarray:
+    """Replaces the scores [row, seed, image] by their means, for seeds that have different images.
+
+    What images do then is a part of what seeds do, and the error is that over seeds alone. The mean stands twice in the
+    place of the images, so S and R are 0.
+    """
+    return np.repeat(table.mean(axis=2, keepdims=True), 2, axis=2)
+
+
+def overlap_of(images: Iterable[Iterable[str]]) -> float:
+    """Returns the mean share of images that two seeds have in common, at most ``LARGEST_OVERLAP``.
+
+    images: the names of the images of each seed.
+    """
+    sets = [set(names) for names in images]
+    return min(fmean(len(a & b) / max(len(a), len(b)) for a, b in combinations(sets, 2)), LARGEST_OVERLAP)
+
+
+def effective_seeds(seeds: np.ndarray | int, overlap: float) -> np.ndarray | float:
+    """Returns the number of independent seeds whose mean is as uncertain as that of n seeds with common images.
+
+    overlap: share o of a seed's images that another seed has, too (0 to below 1). Splits that are drawn anew from the
+    same images are correlated by about o, so the variance of a mean is M (1/n + o / (1 - o)) (Nadeau and Bengio 2003).
+    """
+    return seeds / (1 + seeds * overlap / (1 - overlap))
+
+
+def pairs(table: np.ndarray, overlap: float = 0.0) -> Pairs:
+    """Returns the error terms of all pairs of rows with two seeds in common; none with one image.
+
+    overlap: as in ``effective_seeds``.
+    """
     found = []
     if table.shape[2] > 1:
         for rows, seeds, wanted in _by_common_seeds(known_trials(table)):
-            found.append(_pairs_over(table, rows, seeds, wanted))
+            found.append(_pairs_over(table, rows, seeds, wanted, overlap))
     if not found:
         nothing, numbers = np.zeros(0), np.zeros(0, dtype=int)
         return Pairs(numbers, numbers, numbers, nothing, nothing, nothing, nothing)
@@ -159,8 +197,8 @@ def t_of(difference: np.ndarray, variance: np.ndarray) -> np.ndarray:
         return np.where(size < NEGLIGIBLE, 0.0, size / np.sqrt(variance))
 
 
-def _residuals(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Returns what rows and seeds do not explain, by image; 0 for missing trials.
+def residuals_of(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Returns what rows and seeds do not explain, by image [row, seed, image]; 0 for missing trials.
 
     Means of rows and of seeds are taken off in turn until nothing changes, which converges to least squares. A full
     table needs one pass. It is repeatable to the last digit, which a solver of linear algebra's libraries is not.
@@ -178,7 +216,7 @@ def _residuals(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     return residuals
 
 
-def _connected_parts(known: np.ndarray) -> int:
+def connected_parts(known: np.ndarray) -> int:
     """Counts the groups of rows between which no seed is shared: each has a level of its own that nothing fixes."""
     group = np.arange(len(known))
     for seed in known.T:
@@ -204,7 +242,7 @@ def _by_common_seeds(known: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray
             yield rows[meant], np.array(sorted(seeds)), wanted[np.ix_(meant, meant)]
 
 
-def _pairs_over(table: np.ndarray, rows: np.ndarray, seeds: np.ndarray, wanted: np.ndarray) -> Pairs:
+def _pairs_over(table: np.ndarray, rows: np.ndarray, seeds: np.ndarray, wanted: np.ndarray, overlap: float) -> Pairs:
     """Returns the error terms of the wanted pairs of these rows, all of which have all of these seeds."""
     values = table[np.ix_(rows, seeds)]
     _, count, images = values.shape
@@ -217,7 +255,8 @@ def _pairs_over(table: np.ndarray, rows: np.ndarray, seeds: np.ndarray, wanted: 
         second=rows[second],
         seeds=np.full(len(first), count),
         difference=means[first] - means[second],
-        by_seed=_of_difference(by_seed - means[:, None], first, second) / (count * (count - 1)),
+        by_seed=_of_difference(by_seed - means[:, None], first, second)
+        / (effective_seeds(count, overlap) * (count - 1)),
         by_image=_of_difference(by_image - means[:, None], first, second) / (images * (images - 1)),
         by_both=_of_difference(inner.reshape(len(rows), -1), first, second)
         / (count * images * (count - 1) * (images - 1)),

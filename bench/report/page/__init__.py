@@ -11,6 +11,7 @@ import hashlib
 import html as markup
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -22,18 +23,19 @@ from bench.leaderboard.leaderboard import Leaderboard
 from bench.leaderboard.results import Results
 from bench.report.page.content import content
 from bench.report.page.pictures import samples
-from bench.system.sanitize import harmless
+from bench.system.sanitize import INVISIBLE, harmless
 
 NAME = "page.html"
 """Name of the file in the folder of results."""
 LIMIT_BYTES = 7_900_000
 """Largest size of the page; further samples are left out. Mail servers often refuse the 10 MB of 8 encoded MB."""
-SCRIPTS = ("document.js", "table.js", "plots.js", "trial.js", "compare.js", "main.js")
+ESCAPED = re.compile(r"\\(?:u00|[bfr])")  # control characters, as JSON writes them
+SCRIPTS = ("document.js", "sketch.js", "table.js", "plots.js", "trial.js", "compare.js", "first.js", "main.js")
 
 
-def html(results: Results, board: Leaderboard) -> str:
-    """Returns the whole page."""
-    data = content(results, board)
+def html(results: Results, board: Leaderboard, saved: Mapping[str, str] | None = None) -> str:
+    """Returns the whole page. saved: texts of the files that it offers, by name, if they exist (``content``)."""
+    data = content(results, board, saved)
     parts = {
         "title": markup.escape(harmless(board.name)),
         "style": _asset("page.css"),
@@ -41,15 +43,22 @@ def html(results: Results, board: Leaderboard) -> str:
         "script": _script(),
         "policy": _policy(),
     }
-    room = LIMIT_BYTES - sum(len(part.encode()) for part in parts.values()) - len(_json(data).encode())
-    parts["data"] = _json(data | samples(results, room))
+    first = _json(data)
+    room = LIMIT_BYTES - sum(len(part.encode()) for part in parts.values()) - len(first.encode())
+    parts["data"] = f"{first[:-1]},{_json(samples(results, room))[1:]}"  # one object
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _asset("template.html"))
 
 
 def _json(data: Any) -> str:
     """Returns JSON that cannot end its ``<script>`` element, without characters that hide or reverse text."""
-    text = json.dumps(_harmless(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = _dumped(data)
+    if ESCAPED.search(text) or any(unicodedata.category(character) in INVISIBLE for character in set(text)):
+        text = _dumped(_harmless(data))
     return re.sub("[<>&\u2028\u2029\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _dumped(data: Any) -> str:
+    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _harmless(data: Any) -> Any:

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from bench.leaderboard.leaderboard import Table, measured_memory
-from bench.leaderboard.ranking import best_row
 from bench.leaderboard.noise_floor import memory_noise_floor, unresolved
+from bench.leaderboard.ranking import best_row
 from bench.records.memory import GIB, measure_of
 from bench.scoring.metrics import METRICS
 
@@ -38,8 +38,8 @@ def verdict(table: Table, axes: Sequence[str]) -> tuple[str, str]:
     if any(resolved):
         words = "Resolved." if all(resolved) else "Partly resolved."
     else:
-        words = "Equivalent." if found.groups else "Not resolved."
-    return words, " ".join(found.sentences[:-1])
+        words = "Equivalent." if found.groups or found.ends_equivalent else "Not resolved."
+    return words, found.claim
 
 
 def statistics(table: Table) -> list[str]:
@@ -50,6 +50,10 @@ def statistics(table: Table) -> list[str]:
     count = sum(c.resolved for c in compared)
     pairs = f"Of all pairs of rows, {count} of {len(compared)} are resolved, corrected for all pairs at the 5 % level."
     return [f"{table.answer.sentences[-1]} {pairs}"]
+
+
+SHOWN_BYTES = 2**20 / 20
+"""Smallest difference of memory that is not 0.0 MiB in a text."""
 
 
 def memory(table: Table, axes: Sequence[str]) -> list[str]:
@@ -67,6 +71,8 @@ def memory(table: Table, axes: Sequence[str]) -> list[str]:
     if floor is None:
         return [f"{text} Without repeats it is unknown which differences of memory are noise."]
     near = unresolved(table, floor)
+    if floor < SHOWN_BYTES and not near:
+        return [text]  # the repeats agree in all digits that are shown
     pairs = "; ".join(f"{name(a.labels, axes)} and {name(b.labels, axes)}" for a, b in near[:NAMED]) or "none here"
     more = f"; and {len(near) - NAMED} more pairs" if len(near) > NAMED else ""
     return [f"{text} Neighbours closer than {floor / 2**20:.1f} MiB are not resolved by the repeats: {pairs}{more}."]

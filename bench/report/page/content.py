@@ -1,27 +1,37 @@
 """The contents of the page as JSON values: tables, trials, and the files that can be downloaded."""
 
-from collections.abc import Sequence
+import base64
+import gzip
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.config.ask import scale
+from bench.config.axes import Axis
 from bench.config.paths import flatten
 from bench.leaderboard.columns import fit, status, tuned_text
 from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table
+from bench.leaderboard.noise_floor import memory_span, score_span
 from bench.leaderboard.ranking import marks
 from bench.leaderboard.results import Results
+from bench.records.memory import GIB
 from bench.report.latex import latex
 from bench.report.legend import embedded_note, legend, sentences
 from bench.report.page import answer
 from bench.report.page.quantities import Quantity, quantities_of
 from bench.report.page.trials import number, text, trials
-from bench.report.sections import how_chosen
+from bench.report.sections import bounds, how_chosen
 from bench.report.tables import as_csv, comparisons_csv, tuning_csv
 from bench.scoring.metrics import METRICS, SHOWN
 
+PLAIN_CHARACTERS = 100_000
+"""Longest file that the page holds as it is."""
+PACKED_BYTES = 2_500_000
+"""Largest compressed file in the page, as of 100,000 comparisons; larger ones are only in the folder."""
 PAIRS = 300  # most comparisons on the page; all are in comparisons.csv
 
 
-def content(results: Results, board: Leaderboard) -> dict[str, Any]:
-    """Returns everything that the page shows except sample predictions."""
+def content(results: Results, board: Leaderboard, saved: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Returns everything that the page shows except sample predictions. saved: ``downloads``, if they exist."""
     columns = quantities_of(board)
     mains = {trial_id: table.main_metric for table in board.tables for row in table.rows for trial_id in row.trial_ids}
     states = {i: s for table in board.tables for row in table.rows for i, s in zip(row.trial_ids, row.statuses)}
@@ -42,12 +52,12 @@ def content(results: Results, board: Leaderboard) -> dict[str, Any]:
         "total": len(states),
         "columns": [column.described() for column in columns],
         "metrics": {name: {"label": metric.label, "better": metric.better} for name, metric in METRICS.items()},
-        "tables": [_table(table, columns, board) for table in board.tables],
+        "tables": [_table(table, columns, board, results.sweep.axes) for table in board.tables],
         "external": _external(board),
         "published": _published(board),
         "base": {path: text(value) for path, value in base.items()},
         **trials(results, base, mains, states),
-        "files": _files(board),
+        **_files(downloads(board) if saved is None else saved),
     }
 
 
@@ -60,14 +70,15 @@ def _labels(results: Results, axis: int) -> list[str]:
     return list(dict.fromkeys([*given, *drawn]))
 
 
-def _table(table: Table, columns: Sequence[Quantity], board: Leaderboard) -> dict[str, Any]:
+def _table(table: Table, columns: Sequence[Quantity], board: Leaderboard, varied: Sequence[Axis]) -> dict[str, Any]:
     axes = board.axes
     compared = table.tested(table.main_metric)
     shown = sorted(compared, key=lambda c: (c.p_adjusted, c.first, c.second))[:PAIRS]
     pairs = []
     for c in shown:
         numbers = map(number, (c.difference, c.low, c.high, c.p_adjusted))
-        pairs.append([c.first, c.second, *numbers, c.seeds, c.resolved])
+        unresolved = "" if c.resolved else bounds(c, table.answer.ask.margin)
+        pairs.append([c.first, c.second, *numbers, c.seeds, unresolved])
     at_once = table.trials_at_once
     return {
         "environment": [list(pair) for pair in table.environment.items()],
@@ -76,12 +87,20 @@ def _table(table: Table, columns: Sequence[Quantity], board: Leaderboard) -> dic
         "atOnce": sorted({at_once[0], at_once[-1]}) if at_once else [],
         "tradeoff": [f"test.{table.main_metric}", f"training.{table.memory_measure}" if table.memory_measure else None],
         "main": table.main_metric,
+        "least": [number(score_span(table)), number(memory_span(table) / GIB)],
+        "places": _places(table, varied),
         "verdict": list(answer.verdict(table, axes)),
         "details": [*answer.statistics(table), *answer.memory(table, axes), *answer.states(table)],
         "rows": [_row(row, columns, marked, board) for row, marked in zip(table.rows, _marks(table, columns))],
         "pairs": pairs,
         "pairsInAll": len(compared),
     }
+
+
+def _places(table: Table, axes: Sequence[Axis]) -> list[float] | None:
+    """Returns the places of the rows on the axis of a trend; ``None`` if no trend was asked for or tested."""
+    order = scale(axes[0]) if table.answer is not None and table.answer.trend is not None else None
+    return None if order is None else [number(order.place(row.labels[0])) for row in table.rows]
 
 
 def _marks(table: Table, columns: Sequence[Quantity]) -> list[dict[str, str]]:
@@ -137,14 +156,30 @@ def _published(board: Leaderboard) -> dict[str, Any]:
     return {"testSet": board.beside.test_set, "rows": lines}
 
 
-def _files(board: Leaderboard) -> dict[str, str]:
-    texts = {
+def downloads(board: Leaderboard) -> dict[str, str]:
+    """Returns the texts of the files that the page offers, by name."""
+    return {
         "leaderboard.csv": as_csv(board),
         "leaderboard.tex": latex(board),
         "comparisons.csv": comparisons_csv(board),
         "tuning.csv": tuning_csv(board),
     }
-    return {name: text for name, text in texts.items() if text}
+
+
+def _files(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the files that can be saved: large ones compressed, and the names of those that are too large."""
+    files: dict[str, str | dict[str, str]] = {}
+    left_out = []
+    for name, whole in texts.items():
+        if len(whole) <= PLAIN_CHARACTERS:
+            files |= {name: whole} if whole else {}
+            continue
+        packed = base64.b64encode(gzip.compress(whole.encode(), 6, mtime=0)).decode()
+        if len(packed) > PACKED_BYTES:
+            left_out.append(name)
+        else:
+            files[name] = {"packed": packed}
+    return {"files": files, "filesLeftOut": left_out}
 
 
 def _cell(cell: Cell | None) -> list[float | None] | None:

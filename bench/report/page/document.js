@@ -97,7 +97,15 @@ function check(text, checked, change) {
   return el("label", { class: "check" }, box, text);
 }
 
-function save(name, text) {
+// A large file is stored compressed.
+async function contentOf(file) {
+  if (typeof file === "string") return file;
+  const packed = Uint8Array.from(atob(file.packed), (c) => c.charCodeAt(0));
+  return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+}
+
+async function save(name, file) {
+  const text = await contentOf(file);
   const kind = name.endsWith(".csv") ? "text/csv" : "text/plain";
   const link = el("a", { href: URL.createObjectURL(new Blob([text], { type: `${kind};charset=utf-8` })), download: name });
   link.click();
@@ -120,6 +128,7 @@ function dark() {
 }
 
 function colour(name) {
+  if (still) return `var(--${name})`;
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
 

@@ -31,6 +31,7 @@ function answerSection() {
   return el("section", { id: "answer" }, data.tables.flatMap((table, i) => [
     several ? el("h3", null, `Environment ${i + 1} of ${data.tables.length}: not comparable with the others`) : null,
     el("p", { class: "lead" }, el("strong", null, table.verdict[0]), ` ${table.verdict[1]}`),
+    firstScreen(table),
     table.details.map((text) => el("p", { class: "muted" }, text)),
     pairsTable(table),
     el("p", { class: "muted" }, measuredOn(table)),
@@ -52,10 +53,10 @@ function withStrong(text) {
 function pairsTable(table) {
   if (!table.pairs.length) return null;
   const metric = data.metrics[table.main];
-  const rows = table.pairs.map(([first, second, difference, low, high, p, seeds, resolved]) => {
+  const rows = table.pairs.map(([first, second, difference, low, high, p, seeds, unresolved]) => {
     const better = (difference > 0) === (metric.better === "higher") ? first : second;
     return [`${rowName(table.rows[first])} − ${rowName(table.rows[second])}`, signed(difference, 3), `${signed(low, 3)} to ${signed(high, 3)}`,
-      p < 0.001 ? "< 0.001" : fixed(p, 3), String(seeds), resolved ? `${rowName(table.rows[better])} is better` : "not resolved"];
+      p < 0.001 ? "< 0.001" : fixed(p, 3), String(seeds), unresolved || `${rowName(table.rows[better])} is better`];
   });
   const more = table.pairsInAll > rows.length ? el("p", { class: "muted" }, `${rows.length} of ${table.pairsInAll}; all are in comparisons.csv.`) : null;
   return el("details", null, el("summary", null, `All comparisons of two rows (${table.pairsInAll})`),
@@ -73,8 +74,9 @@ function compareSection() {
 }
 
 function filesSection() {
-  const buttons = Object.entries(data.files).map(([name, text]) => el("button", { type: "button", click: () => save(name, text) }, name));
-  return el("section", { id: "files" }, el("h2", null, "Files"), el("p", { class: "muted" }, "Numbers in SI units, bytes and seconds; an empty field is unknown."),
+  const buttons = Object.entries(data.files).map(([name, file]) => el("button", { type: "button", click: () => save(name, file) }, name));
+  const beside = data.filesLeftOut.length ? ` Too large for this page, and beside it in the folder: ${data.filesLeftOut.join(", ")}.` : "";
+  return el("section", { id: "files" }, el("h2", null, "Files"), el("p", { class: "muted" }, `Numbers in SI units, bytes and seconds; an empty field is unknown.${beside}`),
     el("div", { class: "controls" }, buttons));
 }
 
@@ -117,6 +119,14 @@ function route() {
   }
   if (page.key === "" && address) document.getElementById(address)?.scrollIntoView();
 }
+
+// Print shows what a reader could unfold.
+let unfolded = [];
+window.addEventListener("beforeprint", () => {
+  unfolded = [...document.querySelectorAll("details:not(.chooser, [open])")];
+  unfolded.forEach((part) => { part.open = true; });
+});
+window.addEventListener("afterprint", () => unfolded.forEach((part) => { part.open = false; }));
 
 restoreView();
 document.getElementById("sections").append(el("a", { href: "#" }, data.name), ...SECTIONS.map(([id, title]) => el("a", { href: `#${id}` }, title)));

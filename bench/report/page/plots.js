@@ -42,8 +42,9 @@ function baseLayout(x, y) {
 
 // A plot that draws itself again when the theme changes. make() -> [traces, layout]; a click goes to the point's trial.
 function plot(make, { name, small = false } = {}) {
-  const area = el("div", { class: small ? "plot small" : "plot", role: "figure", "aria-label": name });
-  area.append(el("p", { class: "waiting" }, "drawing…"));
+  const live = el("div", { class: "live" });
+  const area = el("div", { class: small ? "plot small" : "plot", role: "figure", "aria-label": name },
+    el("div", { class: "still" }, sketch(make, { height: small ? 300 : 400 })), live);
   const config = { responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "", topojsonURL: "",
     displayModeBar: narrow() ? false : "hover",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
@@ -51,20 +52,19 @@ function plot(make, { name, small = false } = {}) {
     try {
       const library = await plotly();
       if (!area.isConnected) return;
-      area.querySelector(".waiting")?.remove();
       const [traces, layout] = make();
-      await library.react(area, traces, layout, config);
+      await library.react(live, traces, layout, config);
       if (area.dataset.drawn) return;
       area.dataset.drawn = "yes";
-      area.on("plotly_click", (event) => {
+      live.on("plotly_click", (event) => {
         const to = event.points[0].customdata;
         if (typeof to === "string" && to in data.trials) location.hash = `#trial/${to}`;
       });
       const pointer = (shape) => () => area.querySelectorAll(".nsewdrag").forEach((drag) => { drag.style.cursor = shape; });
-      area.on("plotly_hover", (event) => typeof event.points[0].customdata === "string" && pointer("pointer")());
-      area.on("plotly_unhover", pointer(""));
+      live.on("plotly_hover", (event) => typeof event.points[0].customdata === "string" && pointer("pointer")());
+      live.on("plotly_unhover", pointer(""));
     } catch (error) {
-      area.replaceChildren(el("p", { class: "waiting" }, `No plots: ${error.message}. The tables have the same numbers.`));
+      live.replaceChildren(el("p", { class: "waiting" }, `A picture only: ${error.message}.`));
     }
   };
   plots.push(draw);
@@ -77,7 +77,7 @@ function redrawPlots() {
 }
 
 function forgetPlots() {
-  if (window.Plotly) document.querySelectorAll("[data-drawn]").forEach((area) => window.Plotly.purge(area));
+  if (window.Plotly) document.querySelectorAll("[data-drawn] > .live").forEach((live) => window.Plotly.purge(live));
   plots = [];
 }
 
@@ -121,7 +121,13 @@ function tradeoffSection() {
     const head = data.tables.length > 1 ? [el("h3", null, `Environment ${i + 1} of ${data.tables.length}`)] : [];
     if (!x || !y) return [...head, el("p", null, "Not every row has a score and the same measure of memory: see the axis explorer.")];
     const rows = table.rows.filter((row) => row.cells[x.index] && row.cells[y.index]);
-    const make = () => [tradeoffTraces(table, x, y), { ...baseLayout(x.title, y.title), showlegend: true }];
+    const make = () => {
+      const traces = tradeoffTraces(table, x, y);
+      const layout = baseLayout(x.title, y.title);
+      layout.xaxis.range = atLeast(endsOf(traces, "x", layout.xaxis), table.least[1]);
+      layout.yaxis.range = atLeast(endsOf(traces, "y", layout.yaxis), table.least[0]);
+      return [traces, { ...layout, showlegend: true }];
+    };
     return [...head, plot(make, { name: `Scatter plot of ${y.title} against ${x.title}; the points are listed below it` }),
       el("p", { class: "muted" }, "A point is a row; bars are 95 % intervals over seeds. Press a point to open its first trial."),
       pointList(rows, [x, y])];

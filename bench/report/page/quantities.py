@@ -8,13 +8,19 @@ from bench.leaderboard.leaderboard import Leaderboard
 from bench.records.memory import GIB, PEAKS, measure_of
 from bench.scoring.metrics import METRICS, SHOWN
 
-SECTIONS = ("test", "val", "predicted", "training", "evaluation", "parameters", "timing")
+SECTIONS = ("test", "val", "train", "predicted", "training", "evaluation", "parameters", "timing", "energy")
 TIMINGS = {
     "train_images_per_second": ("train img/s", "higher", 1, 1),
     "inference_images_per_second": ("infer img/s", "higher", 1, 1),
     "latency_seconds": ("latency ms", "lower", 1e-3, 1),
+    "compile_seconds": ("compile s", "lower", 1, 1),
 }
 """Titles of timings, which end is better, their units in seconds, and decimal digits."""
+ENERGIES = {
+    "train_joules_per_image": ("J/train img", "lower", 1, 2),
+    "inference_joules_per_image": ("J/infer img", "lower", 1, 2),
+}
+"""Titles of energies, as ``TIMINGS``."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ def _quantity(key: str, mains: set[str]) -> Quantity:
         return _score(key, section, name, mains)
     during = "" if section == "training" else f" in {section}"
     if section == "predicted" and key in MEMORY_COLUMNS:
-        return Quantity(key, MEMORY_COLUMNS[key], "lower", GIB, 3, True, "predicted peak in training on a GPU")
+        return Quantity(key, MEMORY_COLUMNS[key], "lower", GIB, 3, True, "predicted peak in training")
     if name in PEAKS:
         title = f"{measure_of(name).short}{during} GiB"
         return Quantity(key, title, "lower", GIB, 3, section == "training", "peak" + during)
@@ -60,7 +66,9 @@ def _quantity(key: str, mains: set[str]) -> Quantity:
         return Quantity(key, f"{_words(name)} M", unit=1e6, shown=name in ("trainable", "total"), help="parameters")
     if name in TIMINGS:
         return Quantity(key, *TIMINGS[name], shown=True)
-    return Quantity(key, _words(name) if section == "timing" else f"{_words(name)}{during}", digits=2)
+    if name in ENERGIES:
+        return Quantity(key, *ENERGIES[name], shown=True, help="energy of the card, without the processor")
+    return Quantity(key, _words(name) if section in ("timing", "energy") else f"{_words(name)}{during}", digits=2)
 
 
 def _score(key: str, section: str, name: str, mains: set[str]) -> Quantity:
@@ -81,10 +89,11 @@ def _place(quantity: Quantity) -> tuple[bool, float, int]:
     orders = {
         "test": SHOWN,
         "val": SHOWN,
-        "predicted": ("allocated_bytes", "device_bytes"),
+        "predicted": ("allocated_bytes", "device_bytes", "tensor_bytes"),
         "training": PEAKS,
         "parameters": ("trainable", "total"),
         "timing": tuple(TIMINGS),
+        "energy": tuple(ENERGIES),
     }
     order = orders.get(section, ())
     place = order.index(name) if name in order else len(order)

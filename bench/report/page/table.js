@@ -127,7 +127,7 @@ function tableSection() {
     el("div", { class: "controls" }, labelled("Search", search), axes,
       select("State", states, view.state, (value) => { view.state = value; refresh(); }),
       check("on the front", view.front, (on) => { view.front = on; refresh(); })),
-    el("details", null, el("summary", null, "Columns"), el("div", { class: "choices" }, columns)),
+    el("details", { class: "chooser" }, el("summary", null, "Columns"), el("div", { class: "choices" }, columns)),
     count, tables, el("p", { class: "muted" }, withStrong(data.legend)));
 }
 

@@ -48,8 +48,9 @@ function changesTable(trial) {
 function scoresTable(trial) {
   const names = Object.keys(trial.scores || {});
   if (!names.length) return el("p", null, "This trial has no scores.");
-  const rows = names.map((name) => [metricTitle(name), fixed(trial.scores[name], 4), fixed(trial.val[name], 4)]);
-  return tableOf("Scores of this trial", ["metric", "test", "val"], rows, { tall: true });
+  const rows = names.map((name) => [metricTitle(name), fixed(trial.scores[name], 4), fixed(trial.val[name], 4),
+                                  fixed(trial.train[name], 4)]);
+  return tableOf("Scores of this trial", ["metric", "test", "val", "train"], rows, { tall: true });
 }
 
 function lines(name, xs, ys, fill, dash) {

@@ -75,6 +75,7 @@ def _trial(
         "error": record.error,
         "scores": {name: number(value) for name, value in (record.scores or {}).items()},
         "val": {name: number(value) for name, value in (record.val_scores or {}).items()},
+        "train": {name: number(value) for name, value in (record.train_scores or {}).items()},
         "curve": curve,
         "memory": memory_series(results.folders.get(trial_id), trial_id, len(results.trials)),
         "provenance": _provenance(record),

@@ -15,6 +15,7 @@ from bench.report.plots.memory_series import memory_series, trial_memory
 from bench.report.plots.pareto import memory_accuracy
 from bench.report.plots.placement import placement
 from bench.report.plots.predictions import best_samples, sample_comparison, trial_samples
+from bench.report.plots.speed import speed_memory
 from bench.report.plots.style import save
 from bench.report.plots.training import training_curves
 
@@ -41,7 +42,8 @@ def figures(results: Results, board: Leaderboard) -> dict[str, Figure]:
     found: dict[str, Figure | None] = {}
     for number, table in enumerate(board.tables, start=1):
         suffix = f"_environment_{number}" if number > 1 else ""
-        found[f"memory_accuracy{suffix}"] = memory_accuracy(board, table, results.images)
+        found[f"memory_accuracy{suffix}"] = memory_accuracy(board, table, results.images, results.records)
+        found[f"speed_memory{suffix}"] = speed_memory(results, board, table)
         for axis in range(len(board.axes)):
             name = re.sub(r"\W", "_", board.axes[axis].removeprefix("model."))
             found[f"axis_{name}{suffix}"] = axis_curves(results, board, table, axis)

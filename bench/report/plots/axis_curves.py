@@ -11,9 +11,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table
+from bench.leaderboard.noise_floor import memory_span, score_span
 from bench.leaderboard.results import Results
 from bench.records.memory import GIB
 from bench.records.record import TrialRecord
+from bench.report.plots.fonts import drawable
+from bench.report.plots.spans import SPEED_SHARE, Span, is_cut, limits, mark_cuts, spread_in_words
 from bench.report.plots.style import (
     Canvas,
     accuracy,
@@ -22,12 +25,10 @@ from bench.report.plots.style import (
     fields,
     house_style,
     legend_height,
-    limits,
     line_look,
     memory_in_gib,
     memory_label,
     shorten,
-    spread_in_words,
     text_width,
     wrap,
 )
@@ -35,6 +36,9 @@ from bench.report.plots.style import (
 LONGEST_LABEL = 2.3  # inches
 LONGEST_TICK = 0.45  # inches; numbers with longer labels are drawn as names
 BANDED = 2  # most curves with bands; more curves have bars, since bands would hide each other
+BAR = {"elinewidth": 1.1, "capsize": 2}  # heavier than a line of the grid, with ends
+BESIDE = 0.3  # lines between the dots of seeds and the interval, which would cover them
+MOST_CURVES = 45  # that differ in marker or line style
 LOG_FROM = 4  # ratio of the largest to the smallest value from which the axis is logarithmic
 
 
@@ -45,6 +49,7 @@ class Panel:
     title: str
     cell: Callable[[Row], Cell | None]  # mean of a row
     of_record: Callable[[TrialRecord], float | None]  # value of one trial that is ok
+    least: float  # shortest axis
 
 
 def axis_curves(results: Results, board: Leaderboard, table: Table, axis: int) -> Figure | None:
@@ -62,16 +67,19 @@ def axis_curves(results: Results, board: Leaderboard, table: Table, axis: int) -
             f"{accuracy_label(table)}, test split",
             lambda row: accuracy(row, table),
             lambda record: record.scores.get(table.main_metric),
+            score_span(table),
         ),
         Panel(
             memory_label(table) if table.memory_measure else "",
             lambda row: memory_in_gib(row, table),
             lambda record: _gib(record, table),
+            memory_span(table) / GIB,
         ),
         Panel(
             "training speed [images/s]",
-            lambda row: row.cells.get("timing.train_images_per_second"),
+            _speed,
             lambda record: record.timing and record.timing.train_images_per_second,
+            SPEED_SHARE * max((cell.mean for cell in map(_speed, rows) if cell), default=0),
         ),
     ]
     panels = [panel for panel in panels if any(panel.cell(row) for row in rows)]
@@ -79,12 +87,43 @@ def axis_curves(results: Results, board: Leaderboard, table: Table, axis: int) -
     for row in rows:
         rest = row.labels[:axis] + row.labels[axis + 1 :]
         groups.setdefault(rest, {})[row.labels[axis]] = row
+    shown = dict(list(groups.items())[:MOST_CURVES])
     values = _numbers(results, board.axes[axis], labels)
     with house_style():
         if values and max(text_width(label, 8) for label in labels) > LONGEST_TICK:
             values = None
         draw = _curves if values else _dots
-        return draw(results, board, table, axis, panels, groups, values or dict(zip(labels, range(len(labels)))))
+        places = values or dict(zip(labels, range(len(labels))))
+        note = f"the first {len(shown)} of {len(groups)} curves; " if len(shown) < len(groups) else ""
+        return draw(Drawing(results, board, table, axis, panels, shown, places, note))
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What is drawn: panels of curves against the places of the labels on an axis."""
+
+    results: Results
+    board: Leaderboard
+    table: Table
+    axis: int
+    panels: Sequence[Panel]
+    groups: Mapping[tuple[str, ...], Mapping[str, Row]]  # rows by label, of each curve
+    values: Mapping[str, float]  # places by label
+    note: str
+
+    def span(self, panel: Panel) -> Span:
+        """Returns the ends of a panel's axis."""
+        rows = [row for by_label in self.groups.values() for row in by_label.values()]
+        seeds = [value for row in rows for value in _of_seeds(self.results, row, panel)]
+        return limits(_cells(panel, self.groups), seeds, panel.least)
+
+    def small_print(self, mark: str) -> str:
+        cut = any(is_cut(_cells(panel, self.groups), self.span(panel)) for panel in self.panels)
+        return self.note + spread_in_words(self.board, mark, cut)
+
+
+def _speed(row: Row) -> Cell | None:
+    return row.cells.get("timing.train_images_per_second")
 
 
 def _gib(record: TrialRecord, table: Table) -> float | None:
@@ -113,36 +152,39 @@ def _numbers(results: Results, axis: str, labels: Sequence[str]) -> dict[str, fl
     return numbers if distinct and all(map(math.isfinite, numbers.values())) else None
 
 
-def _note(board: Leaderboard, mark: str) -> str:
-    note = spread_in_words(board, mark)
-    return f"{note}; small points: single seeds" if len(board.seeds) > 1 else note
-
-
 def _cells(panel: Panel, groups: Mapping[tuple[str, ...], Mapping[str, Row]]) -> list[Cell]:
     """Returns the cells of all rows that the panel's quantity was measured for."""
     cells = [panel.cell(row) for by_label in groups.values() for row in by_label.values()]
     return [cell for cell in cells if cell is not None]
 
 
-def _single(look: dict) -> dict:
-    """Returns the look of a single seed: a small point in the colour of its curve."""
-    return {"color": look["color"], "markersize": 3, "alpha": 0.7, "zorder": 2}
+def _seeds(
+    drawing: Drawing, panel: Panel, by_label: Mapping[str, Row], shift: float = 0
+) -> tuple[list[float], list[float]]:
+    """Returns the places on the axis and the values of all seeds of a curve."""
+    places, values = [], []
+    for label, row in by_label.items():
+        found = _of_seeds(drawing.results, row, panel)
+        places += [drawing.values[label] + shift] * len(found)
+        values += found
+    return places, values
 
 
-def _curves(
-    results: Results,
-    board: Leaderboard,
-    table: Table,
-    axis: int,
-    panels: Sequence[Panel],
-    groups: Mapping[tuple[str, ...], Mapping[str, Row]],
-    values: Mapping[str, float],
-) -> Figure:
-    note = _note(board, "bands" if len(groups) <= BANDED else "bars")
-    place = canvas(board, table, 2.4, title=f"By {board.axes[axis]}", note=note, below=_below(groups))
+def _dot(look: dict) -> dict:
+    """Returns the look of a single seed: a small dot in the colour of its curve."""
+    return {"color": look["color"], "markersize": 4.5, "markeredgewidth": 0, "alpha": 0.75, "zorder": 2.5}
+
+
+def _curves(drawing: Drawing) -> Figure:
+    groups, values, panels, board = drawing.groups, drawing.values, drawing.panels, drawing.board
+    banded = len(groups) <= BANDED
+    note = drawing.small_print("bands" if banded else "bars")
+    title = f"By {board.axes[drawing.axis]}"
+    place = canvas(board, drawing.table, 2.4, title=title, note=note, below=_below(groups))
     every = place.figure.subplots(1, len(panels), squeeze=False)[0]
     ordered = sorted(values, key=values.get)
     for panel, axes in zip(panels, every):
+        axes.set_ylim(drawing.span(panel))
         for number, by_label in enumerate(groups.values()):
             measured = [label for label in ordered if label in by_label and panel.cell(by_label[label])]
             if not measured:
@@ -152,19 +194,17 @@ def _curves(
             y = np.array([cell.mean for cell in cells])
             reach = np.array([cell.half_width or 0 for cell in cells])
             look = line_look(number)
-            axes.plot(x, y, markersize=4.5, markerfacecolor="white", zorder=3, **look)
-            for label in by_label:
-                values_of_seeds = _of_seeds(results, by_label[label], panel)
-                axes.plot([values[label]] * len(values_of_seeds), values_of_seeds, ".", **_single(look))
-            if len(groups) <= BANDED:
-                axes.fill_between(x, y - reach, y + reach, color=look["color"], alpha=0.13, linewidth=0)
+            axes.plot(x, y, markersize=5, markerfacecolor="white", zorder=3, **look)
+            axes.plot(*_seeds(drawing, panel, by_label), ".", **_dot(look))
+            if banded:
+                axes.fill_between(x, y - reach, y + reach, color=look["color"], alpha=0.16, linewidth=0)
             else:
-                axes.errorbar(x, y, yerr=reach, fmt="none", ecolor=look["color"], elinewidth=0.6, alpha=0.6)
-        axes.set_ylim(limits(_cells(panel, groups)))
-        _scale(axes, [values[label] for label in ordered], ordered, 0.8 * 7.2 / len(panels))
+                axes.errorbar(x, y, yerr=reach, fmt="none", ecolor=look["color"], **BAR, alpha=0.7)
+            mark_cuts(axes, cells, x, [look["color"]] * len(x), "y")
+        _scale(axes, [values[label] for label in ordered], [*map(drawable, ordered)], 0.8 * 7.2 / len(panels))
         axes.set_title("\n".join(wrap(panel.title, 6.6 / len(panels), 8)), loc="left", fontsize=8)
-        axes.set_xlabel(fields(board)[axis])
-    _legend(place, board, axis, groups)
+        axes.set_xlabel(fields(board)[drawing.axis])
+    _legend(place, board, drawing.axis, groups)
     return place.figure
 
 
@@ -185,40 +225,37 @@ def _scale(axes: Axes, values: Sequence[float], labels: Sequence[str], width: fl
     axes.grid(axis="x", visible=False)
 
 
-def _dots(
-    results: Results,
-    board: Leaderboard,
-    table: Table,
-    axis: int,
-    panels: Sequence[Panel],
-    groups: Mapping[tuple[str, ...], Mapping[str, Row]],
-    values: Mapping[str, float],
-) -> Figure:
+def _dots(drawing: Drawing) -> Figure:
     """Draws names on the left, one in each line, and a dot in every panel; names are neither turned nor cut."""
-    room = 0.2 + 0.09 * (len(groups) - 1)
-    note = _note(board, "bars")
+    groups, values, panels, board = drawing.groups, drawing.values, drawing.panels, drawing.board
+    room = 0.24 + 0.1 * (len(groups) - 1)
     height = 0.75 + room * len(values)
-    place = canvas(board, table, height, title=f"By {board.axes[axis]}", note=note, below=_below(groups))
+    title = f"By {board.axes[drawing.axis]}"
+    note = drawing.small_print("bars")
+    place = canvas(board, drawing.table, height, title=title, note=note, below=_below(groups))
     every = place.figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     step = 0.7 / max(1, len(groups))
     for panel, axes in zip(panels, every):
+        axes.set_xlim(drawing.span(panel))
         for number, by_label in enumerate(groups.values()):
             shift = (number - (len(groups) - 1) / 2) * step
             look = {k: v for k, v in line_look(number).items() if k != "linestyle"}
-            for label, row in by_label.items():
-                if cell := panel.cell(row):
-                    bar = {"xerr": cell.half_width, "elinewidth": 0.8, "markersize": 4.5, "markerfacecolor": "white"}
-                    axes.errorbar(cell.mean, values[label] + shift, linestyle="", zorder=3, **bar, **look)
-                    found = _of_seeds(results, row, panel)
-                    axes.plot(found, [values[label] + shift] * len(found), ".", **_single(look))
-        axes.set_xlim(limits(_cells(panel, groups)))
+            measured = [label for label, row in by_label.items() if panel.cell(row)]
+            cells = [panel.cell(by_label[label]) for label in measured]
+            y = [values[label] + shift for label in measured]
+            reach = [cell.half_width or 0 for cell in cells]
+            bar = {**BAR, "markersize": 5, "markerfacecolor": "white", "zorder": 3}
+            axes.errorbar([cell.mean for cell in cells], y, xerr=reach, linestyle="", **bar, **look)
+            axes.plot(*reversed(_seeds(drawing, panel, by_label, shift + BESIDE * step)), ".", **_dot(look))
+            mark_cuts(axes, cells, y, [look["color"]] * len(y), "x")
         axes.set_title("\n".join(wrap(panel.title, 4.9 / len(panels), 8)), loc="left", fontsize=8)
         axes.locator_params(axis="x", nbins=4)
         axes.tick_params(axis="x", labelsize=8)
+        axes.grid(axis="y", visible=False)  # a line of the grid would look like an interval
     names = [shorten(label, LONGEST_LABEL, 8) for label in values]
     every[0].set_yticks(range(len(values)), names, fontsize=8)
     every[0].set_ylim(len(values) - 0.4, -0.6)
-    _legend(place, board, axis, groups)
+    _legend(place, board, drawing.axis, groups)
     return place.figure
 
 

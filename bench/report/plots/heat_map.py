@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table
+from bench.leaderboard.noise_floor import memory_span, score_span
+from bench.records.memory import GIB
 from bench.report.plots.style import (
     GREY,
     WIDTH,
@@ -49,14 +51,16 @@ def heat_map(board: Leaderboard, table: Table) -> Figure | None:
     names = [labels[down], labels[across]]
     if max(map(len, names)) > MOST_CELLS or len(blocks) > MOST_BLOCKS:
         return None
-    maps: list[tuple[str, Callable[[Row], Cell | None]]] = [(accuracy_label(table), lambda row: accuracy(row, table))]
+    maps: list[tuple[str, Callable[[Row], Cell | None], float]] = [
+        (accuracy_label(table), lambda row: accuracy(row, table), score_span(table))
+    ]
     if table.memory_measure:
-        maps.append((memory_label(table), lambda row: memory_in_gib(row, table)))
+        maps.append((memory_label(table), lambda row: memory_in_gib(row, table), memory_span(table) / GIB))
     with house_style():
         seeds = "one seed"
         if len(board.seeds) > 1:
             seeds = f"mean over {len(board.seeds)} seeds, ± half of its 95 % interval"
-        seeds += "; colours span the means of each map, however close they are"
+        seeds += "; colours span the means of each map, and at least what the measurement can resolve"
         margin = 0.5 + min(LONGEST_LABEL, max(text_width(name, SIZE) for name in names[0]))
         room = ((WIDTH - margin) / len(maps) - 0.15) / len(names[1])  # inches across a cell
         longest = min(LONGEST_LABEL, max(text_width(name, SIZE) for name in names[1]))
@@ -64,9 +68,10 @@ def heat_map(board: Leaderboard, table: Table) -> Figure | None:
         figure = canvas(board, table, height, title=f"{board.axes[down]} by {board.axes[across]}", note=seeds).figure
         every = figure.subplots(len(blocks), len(maps), squeeze=False, sharey=True)
         for line, (rest, rows) in zip(every, blocks.items()):
-            for axes, (title, cell) in zip(line, maps):
+            for axes, (title, cell, least) in zip(line, maps):
                 means = [cell(row).mean for row in table.rows if cell(row)]
-                scale = Normalize(min(means), max(means))
+                wanting = max(0.0, least - (max(means) - min(means))) / 2
+                scale = Normalize(min(means) - wanting, max(means) + wanting)
                 _map(axes, rows, names, (down, across), cell, scale, room)
                 title = f"{title} ({', '.join(rest)})" if rest else title
                 axes.set_title("\n".join(wrap(title, room * len(names[1]), 8)), loc="left", fontsize=8)

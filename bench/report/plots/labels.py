@@ -18,16 +18,26 @@ LINKED = 12  # distance from which a thin line joins a name and its point
 INK_COST = 6  # cost of covering one piece of a line, in points of distance
 
 
-def label(axes: Axes, names: Sequence[str], ink: Sequence[tuple[float, float]], size: float, reach: int = 5) -> bool:
+def label(
+    axes: Axes,
+    names: Sequence[str],
+    ink: Sequence[tuple[float, float]],
+    size: float,
+    reach: int = 5,
+    texts: Sequence[tuple[float, float]] = (),
+) -> bool:
     """Writes ``names`` beside the first points of ``ink``, all or none; returns whether all found a place.
 
     The layout must be final. ink: places in data coordinates where something is drawn, the named points first. A name
-    covers no point and no other name, and as few pieces of lines as possible. reach: number of ``REACHES`` to try.
+    covers no point and no other name, and as few pieces of lines as possible. reach: number of ``REACHES`` to try; texts:
+    places of other texts, which no name covers.
     """
     scale = 72 / axes.figure.dpi
     drawn = axes.transData.transform(np.asarray(ink, float)) * scale
     frame = axes.get_window_extent().extents * scale
     points, lines = drawn[: len(names)], drawn[len(names) :]
+    others = axes.transData.transform(np.asarray(texts, float)) * scale if len(texts) else np.empty((0, 2))
+    taken = np.vstack([points, others])
     boxes = np.empty((0, 4))
     offsets: dict[int, tuple[float, float]] = {}
     for i in sorted(range(len(names)), key=lambda i: (_room(points, i), i)):
@@ -38,7 +48,7 @@ def label(axes: Axes, names: Sequence[str], ink: Sequence[tuple[float, float]], 
                 toward = np.array([math.cos(angle), math.sin(angle)])
                 centre = points[i] + toward * distance + np.array([np.sign(round(toward[0], 6)), 0]) * half
                 box = np.concatenate([centre - half, centre + half])
-                if _fits(box, frame, points, boxes):
+                if _fits(box, frame, taken, boxes):
                     cost = distance + rank / 4 + INK_COST * _inside(box, lines)
                     found.append((cost, rank, tuple(centre - points[i]), box))
         if not found:

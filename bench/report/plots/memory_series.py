@@ -59,7 +59,7 @@ def trial_memory(results: Results, board: Leaderboard, trial_id: str) -> Figure 
 
 
 def _figure(board: Leaderboard, table: Table, series: Sequence[Series], note: str) -> Figure:
-    columns = min(COLUMNS, len(series))
+    columns = 2 if len(series) == 4 else min(COLUMNS, len(series))  # four panels fill two lines
     lines = math.ceil(len(series) / columns)
     with house_style():
         height = 2.6 if len(series) == 1 else 0.4 + 1.2 * lines

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,13 +10,17 @@ from matplotlib.lines import Line2D
 
 from bench.leaderboard.front import front_shares
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
+from bench.leaderboard.noise_floor import memory_span, score_span
 from bench.memory.cards import CARDS
+from bench.records.memory import GIB
+from bench.records.record import TrialRecord
 from bench.report.plots.labels import REACHES, label
+from bench.report.plots.spans import Span, is_cut, limits, mark_cuts, spread_in_words
 from bench.report.plots.style import (
     BLACK,
+    COLOURS,
     GREY,
     ORANGE,
-    VERMILLION,
     Canvas,
     accuracy,
     accuracy_label,
@@ -24,12 +29,10 @@ from bench.report.plots.style import (
     house_style,
     lay_out,
     legend_height,
-    limits,
     memory_in_gib,
     memory_label,
     row_name,
     shorten,
-    spread_in_words,
     text_width,
 )
 from bench.scoring.metrics import METRICS
@@ -38,35 +41,61 @@ HEIGHT = 3.7
 CROWDED = 160  # characters in all names together, beyond which names become numbers
 KEY_WIDTH = 2.6  # largest width of the key, in inches
 PER_COLUMN = 50  # names in the key
+AVOIDED = 40  # most rows whose intervals and seeds the names avoid
 PUBLISHED_SHOWN = 4
-SHADES = ((0.95, "#08306B", "at least 95 %"), (0.5, "#4A86B8", "50 to 95 %"), (0.05, "#BCD3E6", "5 to 50 %"))
+SHADES = ((0.95, "#1A1A1A", "at least 95 %"), (0.5, "#757575", "50 to 95 %"), (0.05, "#C4C4C4", "5 to 50 %"))
 """Smallest share, colour and meaning of each fill of a marker; a marker with a smaller share is white."""
 
 
+@dataclass(frozen=True)
+class Seeds:
+    """The trials of one row, each with both quantities."""
+
+    memory: tuple[float, ...]  # GiB
+    scores: tuple[float, ...]
+
+
 def memory_accuracy(
-    board: Leaderboard, table: Table, images: Mapping[str, Mapping[str, Sequence]] | None = None
+    board: Leaderboard,
+    table: Table,
+    images: Mapping[str, Mapping[str, Sequence]] | None = None,
+    records: Mapping[str, TrialRecord] | None = None,
 ) -> Figure | None:
     """Draws peak training memory against accuracy by the main metric, with 95 % intervals and the Pareto front.
 
-    images: per-image scores by trial id, for the share of draws in which a row is on the front. If there is no room for
-    names beside the points, numbers with a key replace them. ``None`` if no row has both accuracy and memory.
+    images: per-image scores by trial id, for the share of draws in which a row is on the front; records: records by
+    trial id, for the dots of single seeds. If there is no room for names beside the points, numbers with a key replace
+    them. ``None`` if no row has both accuracy and memory.
     """
     rows = [row for row in table.rows if memory_in_gib(row, table) and accuracy(row, table)]
     if not rows:
         return None
     shares = front_shares(table, rows, images or {})
+    seeds = [_seeds(row, table, records or {}) for row in rows]
     names = [row_name(row, board) for row in rows]
     if sum(map(len, names)) <= CROWDED:
-        figure = _drawn(board, table, rows, shares, names, numbered=False)
+        figure = _drawn(board, table, rows, seeds, shares, names, numbered=False)
         if figure is not None:
             return figure
-    return _drawn(board, table, rows, shares, names, numbered=True)
+    return _drawn(board, table, rows, seeds, shares, names, numbered=True)
+
+
+def _seeds(row: Row, table: Table, records: Mapping[str, TrialRecord]) -> Seeds:
+    memory, scores = [], []
+    for record in (records[i] for i in row.trial_ids if i in records):
+        peak = getattr((record.memory or {}).get("training"), table.memory_measure, None)
+        score = (record.scores or {}).get(table.main_metric)
+        if peak is not None and score is not None:
+            memory.append(peak / GIB)
+            scores.append(score)
+    return Seeds(tuple(memory), tuple(scores))
 
 
 def _drawn(
     board: Leaderboard,
     table: Table,
     rows: Sequence[Row],
+    seeds: Sequence[Seeds],
     shares: Sequence[float] | None,
     names: Sequence[str],
     numbered: bool,
@@ -82,27 +111,38 @@ def _drawn(
         if len(board.axes) > 1:
             title += f". Names: {', '.join(fields(board))}"
         room = {"below": legend_height(1, 7), "right": widest}
-        place = canvas(board, table, max(HEIGHT, tall), title=title, note=_note(board, shares), **room)
+        x, y = _spans(rows, seeds, table)
+        cut = is_cut([memory_in_gib(row, table) for row in rows], x) or is_cut([accuracy(r, table) for r in rows], y)
+        place = canvas(board, table, max(HEIGHT, tall), title=title, note=_note(board, shares, cut), **room)
         figure = place.figure
         axes = figure.add_subplot()
         axes.set(xlabel=memory_label(table), ylabel=f"{accuracy_label(table)} on the test split")
-        axes.set_xlim(limits([memory_in_gib(row, table) for row in rows]))
-        axes.set_ylim(_with_published(limits([accuracy(row, table) for row in rows]), board, table))
+        axes.set_xlim(x)
+        axes.set_ylim(_with_published(y, board, table))
         if numbered:
-            handles = [Line2D([], [], linestyle="", label=line) for line in key]
-            look = {"handlelength": 0, "handletextpad": 0, "labelspacing": 0.4, "columnspacing": 1, "fontsize": size}
-            place.legend(handles, at_right=True, ncols=columns, **look)
-        ink = _points(axes, rows, table, shares)
+            place.key(key, columns, widest / columns, size)
+        ink = _points(axes, rows, seeds, table, shares)
         _legend(place, rows, shares)
         _published(axes, board, table)
         lay_out(figure)  # names are placed by it
-        ink += _cards(axes, table)
+        lines, texts = _cards(axes, table)
         shown = [str(number) for number in range(1, len(rows) + 1)] if numbered else names
-        placed = label(axes, shown, ink, 7 if numbered else 8, reach=len(REACHES) if numbered else 6)
+        look = {"size": 7, "reach": len(REACHES)} if numbered else {"size": 8, "reach": 6}
+        placed = label(axes, shown, ink + lines, texts=texts, **look)
     return figure if placed or numbered else None
 
 
-def _note(board: Leaderboard, shares: Sequence[float] | None) -> str:
+def _spans(rows: Sequence[Row], seeds: Sequence[Seeds], table: Table) -> tuple[Span, Span]:
+    """Returns the ends of the axes of memory and of accuracy."""
+    memory = [value for one in seeds for value in one.memory]
+    scores = [value for one in seeds for value in one.scores]
+    return (
+        limits([memory_in_gib(row, table) for row in rows], memory, memory_span(table) / GIB),
+        limits([accuracy(row, table) for row in rows], scores, score_span(table)),
+    )
+
+
+def _note(board: Leaderboard, shares: Sequence[float] | None, cut: bool) -> str:
     if shares is None:
         sure = "how sure the front is cannot be said before every row has two seeds"
     else:
@@ -110,34 +150,45 @@ def _note(board: Leaderboard, shares: Sequence[float] | None) -> str:
             "fill: share of 2,000 draws from what seeds and images leave open in which no other row is at least as "
             "accurate with at most the same memory"
         )
-    return f"{spread_in_words(board, 'bars')}; {sure}"
+    return f"{spread_in_words(board, 'bars', cut)}; {sure}"
 
 
-def _points(axes: Axes, rows: Sequence[Row], table: Table, shares: Sequence[float] | None) -> list[tuple[float, float]]:
-    """Draws a marker for each row, round on the front of the means and else square.
+def _points(
+    axes: Axes, rows: Sequence[Row], seeds: Sequence[Seeds], table: Table, shares: Sequence[float] | None
+) -> list[tuple[float, float]]:
+    """Draws a marker for each row, round on the front of the means and else square, its intervals and its seeds.
 
     Returns the places where something is drawn, markers first.
     """
-    places = [(memory_in_gib(row, table).mean, accuracy(row, table).mean) for row in rows]
+    memory, scores = [memory_in_gib(row, table) for row in rows], [accuracy(row, table) for row in rows]
+    colours = [COLOURS[i % len(COLOURS)] for i in range(len(rows))]
+    places = [(x.mean, y.mean) for x, y in zip(memory, scores)]
     front = sorted(place for place, row in zip(places, rows) if row.on_front)
-    axes.step(*zip(*front), where="post", color=VERMILLION, linestyle=(0, (4, 1.5)), linewidth=1.2, zorder=1)
+    axes.step(*zip(*front), where="post", color=GREY, linestyle=(0, (4, 1.5)), linewidth=1.0, zorder=1)
     ink: list[tuple[float, float]] = []
     for (x0, y0), (x1, y1) in zip(front, front[1:]):
         ink += _pieces((x0, y0), (x1, y0)) + _pieces((x1, y0), (x1, y1))
-    faint = 0.6 if len(rows) <= 12 else 0.25
-    for i, row in enumerate(rows):
-        x, y = places[i]
-        dx = memory_in_gib(row, table).half_width or 0
-        dy = accuracy(row, table).half_width or 0
-        colour = BLACK if row.on_front else GREY
-        axes.errorbar(x, y, xerr=dx, yerr=dy, fmt="none", ecolor=colour, elinewidth=0.6, alpha=faint, zorder=2)
-        look = {"markeredgecolor": colour, "markerfacecolor": _fill(row, shares and shares[i]), "markeredgewidth": 0.9}
-        axes.plot(x, y, "o" if row.on_front else "s", markersize=6.5 if row.on_front else 5.5, zorder=3, **look)
-        left, right = axes.get_xlim()
-        low, high = axes.get_ylim()
+    faint = 0.75 if len(rows) <= 12 else 0.3
+    reach = {"xerr": [cell.half_width or 0 for cell in memory], "yerr": [cell.half_width or 0 for cell in scores]}
+    axes.errorbar(*zip(*places), **reach, fmt="none", ecolor=colours, elinewidth=1.1, alpha=faint, zorder=2)
+    every = [(x, y, colour) for one, colour in zip(seeds, colours) for x, y in zip(one.memory, one.scores)]
+    if every:
+        dots = {"s": 9, "linewidths": 0, "alpha": faint, "zorder": 2.5}
+        axes.scatter([x for x, _, _ in every], [y for _, y, _ in every], c=[colour for _, _, colour in every], **dots)
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    fills = [_fill(row, shares and shares[i], colours[i]) for i, row in enumerate(rows)]
+    for on_front, marker, size in ((True, "o", 6.5), (False, "s", 5.5)):
+        chosen = [i for i, row in enumerate(rows) if row.on_front == on_front]
+        look = {"facecolors": [fills[i] for i in chosen], "edgecolors": [colours[i] for i in chosen]}
+        if chosen:
+            spots = zip(*(places[i] for i in chosen))
+            axes.scatter(*spots, s=size**2, marker=marker, linewidths=1.5, zorder=3, **look)
+    for (x, y), dx, dy in zip(places if len(rows) <= AVOIDED else (), *reach.values()):
         ink += _pieces((max(left, x - dx), y), (min(right, x + dx), y)) if dx else []
         ink += _pieces((x, max(low, y - dy)), (x, min(high, y + dy))) if dy else []
-    return places + ink
+    mark_cuts(axes, memory, [y for _, y in places], colours, "x")
+    mark_cuts(axes, scores, [x for x, _ in places], colours, "y")
+    return places + ink + ([(x, y) for x, y, _ in every] if len(rows) <= AVOIDED else [])
 
 
 def _pieces(start: tuple[float, float], end: tuple[float, float], count: int = 24) -> list[tuple[float, float]]:
@@ -145,16 +196,16 @@ def _pieces(start: tuple[float, float], end: tuple[float, float], count: int = 2
     return [tuple(a + (b - a) * k / count for a, b in zip(start, end)) for k in range(count + 1)]
 
 
-def _fill(row: Row, share: float | None) -> str:
+def _fill(row: Row, share: float | None, colour: str) -> str:
     if share is None:
-        return VERMILLION if row.on_front else "white"
+        return colour if row.on_front else "white"
     return next((colour for least, colour, _ in SHADES if share >= least), "white")
 
 
 def _legend(place: Canvas, rows: Sequence[Row], shares: Sequence[float] | None) -> None:
     """Adds the legend below the axes, where it covers no point."""
     plain = {"linestyle": "", "markeredgecolor": BLACK, "markeredgewidth": 0.9}
-    front = {"color": VERMILLION, "linestyle": (0, (4, 1.5)), "marker": "o", "markeredgecolor": BLACK}
+    front = {"color": GREY, "linestyle": (0, (4, 1.5)), "marker": "o", "markeredgecolor": BLACK}
     handles = [Line2D([], [], **front, markerfacecolor="white", label="Pareto front of the means")]
     if not all(row.on_front for row in rows):
         handles.append(Line2D([], [], marker="s", markerfacecolor="white", **plain, label="beaten by another"))
@@ -172,13 +223,14 @@ def _key_lines(names: Sequence[str], width: float, size: float) -> list[str]:
     return [number + shorten(name, width - text_width(number, size), size) for number, name in zip(numbers, names)]
 
 
-def _cards(axes: Axes, table: Table) -> list[tuple[float, float]]:
-    """Draws sizes of cards as lines if the memory is that of a card; returns the places of the lines and labels."""
+def _cards(axes: Axes, table: Table) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """Draws sizes of cards as lines if the memory is that of a card; returns the places of the lines and of labels."""
+    lines: list[tuple[float, float]] = []
+    texts: list[tuple[float, float]] = []
     if table.memory_measure != "nvml_device_bytes":
-        return []
+        return lines, texts
     left, right = axes.get_xlim()
     low, high = axes.get_ylim()
-    ink = []
     for card in CARDS:
         if not left < card < right:
             continue
@@ -192,10 +244,10 @@ def _cards(axes: Axes, table: Table) -> list[tuple[float, float]]:
             textcoords="offset points",
             **text,
         )
-        ink += _pieces((card, low), (card, high))
-        beside = card - 5 / 72 * (right - left) / (axes.get_window_extent().width / axes.figure.dpi)
-        ink += _pieces((beside, high), (beside, high - 0.25 * (high - low)))
-    return ink
+        lines += _pieces((card, low), (card, high))
+        beside = card - 7 / 72 * (right - left) / (axes.get_window_extent().width / axes.figure.dpi)
+        texts += _pieces((beside, high), (beside, high - 0.22 * (high - low)))
+    return lines, texts
 
 
 def _of_papers(board: Leaderboard, table: Table) -> list[tuple[float, str]]:

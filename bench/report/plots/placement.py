@@ -9,7 +9,9 @@ from matplotlib.patches import Patch, Rectangle
 
 from bench.config.trial import TrialConfig
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
+from bench.leaderboard.noise_floor import score_span
 from bench.leaderboard.results import Results
+from bench.report.plots.spans import Span, is_cut, limits, mark_cuts, spread_in_words
 from bench.report.plots.style import (
     BLACK,
     BLUE,
@@ -20,10 +22,8 @@ from bench.report.plots.style import (
     fields,
     house_style,
     legend_height,
-    limits,
     row_name,
     shorten,
-    spread_in_words,
 )
 from models.core.placement import resolve
 from models.core.registry import InvalidModel
@@ -31,6 +31,7 @@ from models.core.skeleton import skeleton
 
 ROW_HEIGHT = 0.23  # inches
 LONGEST_LABEL = 1.9
+BESIDE = 0.22  # rows between the dots of seeds and the interval, which would cover them
 UNTOUCHED = {"facecolor": "0.94", "edgecolor": "none"}
 WORDS = {"adapted": "adapter", "tuned": "block tuned"}
 PATHS = ("model.adapter.placement", "model.tuned_blocks")
@@ -60,7 +61,10 @@ def placement(results: Results, board: Leaderboard, table: Table) -> Figure | No
         return None
     with house_style():
         height = 0.6 + ROW_HEIGHT * len(found)
-        note = spread_in_words(board, "bars")
+        seeds = [_of_seeds(results, row, table.main_metric) for row, _ in found]
+        cells = [cell for row, _ in found if (cell := accuracy(row, table)) is not None]
+        span = limits(cells, [score for scores in seeds for score in scores], score_span(table)) if cells else (0, 1)
+        note = spread_in_words(board, "bars", is_cut(cells, span))
         place = canvas(board, table, height, title=_title(board), note=note, below=legend_height(1, 7.5))
         left, right = place.figure.subplots(1, 2, sharey=True, width_ratios=(2.2, 1))
         looks = {
@@ -85,7 +89,7 @@ def placement(results: Results, board: Leaderboard, table: Table) -> Figure | No
         left.grid(visible=False)
         for spine in left.spines.values():
             spine.set_visible(False)
-        _accuracies(right, [row for row, _ in found], table)
+        _accuracies(right, [row for row, _ in found], seeds, table, span)
         handles = [Patch(label=WORDS[kind], **looks[kind]) for kind in shown]
         handles.append(Patch(label="frozen, without adapter", **UNTOUCHED))
         place.legend(handles, ncols=3, fontsize=7.5, handlelength=1.4)
@@ -96,19 +100,28 @@ def _title(board: Leaderboard) -> str:
     return f"Which blocks of the encoder learn. Rows: {', '.join(fields(board))}"
 
 
-def _accuracies(axes: Axes, rows: Sequence[Row], table: Table) -> None:
-    """Draws the accuracy of each row, or the status of its trials."""
-    cells = []
-    for y, row in enumerate(rows):
+def _of_seeds(results: Results, row: Row, metric: str) -> list[float]:
+    """Returns the scores of the trials of a row."""
+    records = [results.records[i] for i in row.trial_ids if i in results.records]
+    return [record.scores[metric] for record in records if record.scores and metric in record.scores]
+
+
+def _accuracies(axes: Axes, rows: Sequence[Row], seeds: Sequence[list[float]], table: Table, span: Span) -> None:
+    """Draws the accuracy of each row and of its seeds, or the status of its trials."""
+    axes.set_xlim(span)
+    for y, (row, scores) in enumerate(zip(rows, seeds)):
         cell = accuracy(row, table)
         if cell is not None:
-            cells.append(cell)
-            axes.errorbar(cell.mean, y, xerr=cell.half_width, fmt="o", color=BLACK, markersize=4.5, elinewidth=0.8)
+            look = {"color": BLACK, "markersize": 5, "markerfacecolor": "white", "elinewidth": 1.1, "capsize": 2}
+            axes.errorbar(cell.mean, y, xerr=cell.half_width, fmt="o", zorder=3, **look)
+            axes.plot(
+                scores, [y + BESIDE] * len(scores), ".", color=BLACK, markersize=4.5, markeredgewidth=0, alpha=0.75
+            )
+            mark_cuts(axes, [cell], [y], [BLACK], "x")
         else:
             text = ", ".join(dict.fromkeys(row.statuses))
             axes.text(0.5, y, text, transform=axes.get_yaxis_transform(), ha="center", va="center", fontsize=7.5)
-    if cells:
-        axes.set_xlim(limits(cells))
+    axes.grid(axis="y", visible=False)
     axes.set_xlabel(f"{accuracy_label(table)}, test split")
     axes.locator_params(axis="x", nbins=4)
     axes.tick_params(axis="x", labelsize=8)

@@ -5,11 +5,12 @@ import io
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
 from bench.leaderboard.results import Results
-from bench.report.plots.style import GREY, SMALL_SIZE, WIDTH, accuracy, canvas, house_style, row_name, wrap
+from bench.report.plots.style import EDGE, GREY, SMALL_SIZE, WIDTH, accuracy, canvas, house_style, row_name, wrap
 from bench.scoring.metrics import METRICS
 from bench.scoring.sample_predictions import LONG_SIDE, Sample, load_samples
 
@@ -18,6 +19,8 @@ PICTURES = ("image", "mask", "prediction")
 MOST_ROWS = 12
 MOST_IMAGES = 6
 NAME_WIDTH = 1.15  # width of the rows' names, in inches
+GROUP_GAP = 0.15  # inches
+HEADING = 0.42  # height of the names of groups and pictures, in inches
 
 
 def best_samples(results: Results, board: Leaderboard, table: Table) -> Figure | None:
@@ -46,20 +49,22 @@ def trial_samples(results: Results, board: Leaderboard, trial_id: str) -> Figure
     with house_style():
         title = f"Test images that {name} did best, middling and worst on"
         note = f"trial {trial_id}; numbers: {label} of the image, this seed"
-        figure = canvas(board, table, 0.35 + 0.96 * lines, title=title, note=note).figure
-        panels = figure.subplots(lines, len(GROUPS) * len(PICTURES), squeeze=False, gridspec_kw={"wspace": 0.03})
-        for axes in panels.flat:
-            _bare(axes)
+        step = (WIDTH - 2 * EDGE - 2 * GROUP_GAP) / (len(GROUPS) * len(PICTURES))
+        side, line_height = step - 0.07, step + 0.12
+        place = canvas(board, table, HEADING + lines * line_height, title=title, note=note)
+        sheet = place.sheet()
         for g, why in enumerate(GROUPS):
             for p, picture in enumerate(PICTURES):
-                column = g * len(PICTURES) + p
-                heading = f"{why}\n{picture}" if p == 0 else picture
-                panels[0, column].set_title(heading, fontsize=8, loc="left" if p == 0 else "center")
+                left = EDGE + (g * len(PICTURES) + p) * step + g * GROUP_GAP
+                if p == 0:
+                    sheet.text(left, HEADING / 2 - 0.02, why, fontsize=8.5, weight="bold", va="bottom")
+                sheet.text(left, HEADING - 0.04, picture, fontsize=8, va="bottom")
                 for line, sample in enumerate(groups[why]):
-                    _show(panels[line, column], getattr(sample, picture))
+                    top = HEADING + line * line_height
+                    _show(sheet, getattr(sample, picture), left, top, side)
                     if p == len(PICTURES) - 1:
-                        panels[line, column].set_xlabel(f"{label} {sample.score:.3f}", fontsize=7, labelpad=2)
-    return figure
+                        _caption(sheet, left + side / 2, top + side, f"{label} {sample.score:.3f}")
+    return place.figure
 
 
 def sample_comparison(results: Results, board: Leaderboard, table: Table) -> Figure | None:
@@ -82,25 +87,25 @@ def sample_comparison(results: Results, board: Leaderboard, table: Table) -> Fig
     if len(shown) < len(found):
         note += f"; the first {len(shown)} of {len(found)} rows"
     with house_style():
-        side = (WIDTH - NAME_WIDTH - 0.2) / MOST_IMAGES
-        tallest = max(_height(sample.image) for sample in shown[0][1])
-        height = (2 + len(shown)) * (side * min(tallest, 1.0) + 0.16)
-        figure = canvas(board, table, height, title="The same test images for all rows", note=note).figure
-        panels = figure.subplots(2 + len(shown), columns, squeeze=False)
-        for axes in panels.flat:
-            _bare(axes)
-        for column, sample in enumerate(shown[0][1]):
-            _show(panels[0, column], sample.image)
-            _show(panels[1, column], sample.mask)
-            for line, (_, samples) in enumerate(shown, start=2):
-                _show(panels[line, column], samples[column].prediction)
-                panels[line, column].set_xlabel(f"{samples[column].score:.3f}", fontsize=SMALL_SIZE, labelpad=1)
-        for axes, text in zip(panels[:, 0], ("image", "mask", *(row_name(row, board) for row, _ in shown))):
+        step = (WIDTH - NAME_WIDTH - 3 * EDGE) / MOST_IMAGES
+        side = step - 0.08
+        tall = min(1.0, max(_height(sample.image) for sample in shown[0][1])) * side
+        heights = [tall + 0.08, tall + 0.12, *([tall + 0.2] * len(shown))]
+        place = canvas(board, table, sum(heights), title="The same test images for all rows", note=note)
+        sheet, top = place.sheet(), 0.0
+        names = ("image", "mask", *(row_name(row, board) for row, _ in shown))
+        for line, (text, height) in enumerate(zip(names, heights)):
             lines = wrap(text, NAME_WIDTH, 7.5)
-            look = {"rotation": 0, "ha": "right", "va": "center", "fontsize": 7.5}
-            more = "…" if len(lines) > 4 else ""
-            axes.set_ylabel("\n".join(lines[:4]) + more, **look)
-    return figure
+            words = "\n".join(lines[:4]) + ("…" if len(lines) > 4 else "")
+            sheet.text(EDGE + NAME_WIDTH, top + tall / 2, words, fontsize=7.5, ha="right", va="center")
+            for column in range(columns):
+                left = NAME_WIDTH + 2 * EDGE + column * step
+                sample = shown[max(line - 2, 0)][1][column]
+                _show(sheet, getattr(sample, PICTURES[min(line, 2)]), left, top, side, tall)
+                if line > 1:
+                    _caption(sheet, left + side / 2, top + tall, f"{sample.score:.3f}")
+            top += height
+    return place.figure
 
 
 def _samples(results: Results, trial_id: str) -> list[Sample]:
@@ -136,18 +141,21 @@ def _height(picture: bytes) -> float:
     return 1.0 if pixels is None else pixels.shape[0] / pixels.shape[1]
 
 
-def _show(axes: Axes, picture: bytes) -> None:
+def _show(sheet: Axes, picture: bytes, left: float, top: float, width: float, height: float | None = None) -> None:
+    """Draws a picture, as large as its shape allows, in the middle of a place in inches; without ``height`` it is square."""
+    height = width if height is None else height
     pixels = _pixels(picture)
     if pixels is None:
-        axes.text(0.5, 0.5, "damaged", transform=axes.transAxes, ha="center", va="center", fontsize=7, color=GREY)
-    else:
-        axes.imshow(pixels, interpolation="antialiased")
-    for spine in axes.spines.values():
-        spine.set(visible=True, linewidth=0.4, edgecolor=GREY)
+        middle = (left + width / 2, top + height / 2)
+        sheet.text(*middle, "damaged", ha="center", va="center", fontsize=7, color=GREY)
+        return
+    share = min(width / pixels.shape[1], height / pixels.shape[0])
+    w, h = share * pixels.shape[1], share * pixels.shape[0]
+    x, y = left + (width - w) / 2, top + (height - h) / 2
+    sheet.imshow(pixels, interpolation="antialiased", extent=(x, x + w, y + h, y), aspect="auto")
+    sheet.add_patch(Rectangle((x, y), w, h, fill=False, linewidth=0.4, edgecolor=GREY))
+    sheet.set(xlim=(0, WIDTH), ylim=(sheet.get_ylim()[0], 0))
 
 
-def _bare(axes: Axes) -> None:
-    axes.set(xticks=[], yticks=[])
-    axes.grid(visible=False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+def _caption(sheet: Axes, x: float, y: float, text: str) -> None:
+    sheet.text(x, y + 0.025, text, fontsize=SMALL_SIZE, ha="center", va="top")

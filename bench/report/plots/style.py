@@ -4,6 +4,7 @@ Colours are those of Okabe and Ito (Color Universal Design, 2008), which readers
 Each colour comes with its own marker, line style, hatch or shade, so that figures can be read in greyscale, too.
 """
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,16 +15,19 @@ from typing import Any
 
 import matplotlib
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 
 from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table, measured_memory
 from bench.records.memory import GIB, measure_of
+from bench.report.plots.fonts import drawable, lean_fonts, replaced_in_words
 from bench.scoring.metrics import METRICS
 from bench.system.files import write_whole
 
@@ -36,10 +40,9 @@ WARNING = "#B3261E"
 GREY = "0.35"
 
 WIDTH = 7.2  # inches: the text width of most papers
-TITLE_SIZE, WARNING_SIZE, SMALL_SIZE = 10, 8, 6.5
+TITLE_SIZE, ANSWER_SIZE, WARNING_SIZE, SMALL_SIZE = 10, 9, 8, 6.5
 LINE = 1.3  # height of a line of text in units of its size
 EDGE = 0.06  # inches between what is drawn and the edge of the figure
-WORTH_SHOWING = 1.8  # the frame cuts off intervals that are longer than this multiple of the span of the points
 
 AXIS_LABELS = {"s_measure": "S-measure", "iou": "IoU", "mean_class_iou": "mean IoU of the classes"}
 STYLE = {
@@ -86,6 +89,8 @@ def save(figure: Figure, path: Path) -> None:
     ``Figure.savefig`` draws a figure twice and lays it out each time; here the layout is final with the first file.
     """
     with house_style():
+        for text in figure.findobj(Text):
+            text.set_text(drawable(text.get_text()))
         lay_out(figure)
         metadata = METADATA[path.suffix]
         if path.suffix == ".png":
@@ -94,7 +99,8 @@ def save(figure: Figure, path: Path) -> None:
             draw = FigureCanvasSVG(figure).print_svg
         else:
             draw = FigureCanvasPdf(figure).print_pdf
-        write_whole(path, partial(draw, metadata=metadata))
+        with lean_fonts():
+            write_whole(path, partial(draw, metadata=metadata))
 
 
 @dataclass(frozen=True)
@@ -103,14 +109,33 @@ class Canvas:
 
     figure: Figure
     below: tuple[float, float]  # upper left corner of the legend below the panels, in parts of the figure
-    right: tuple[float, float]  # upper left corner of the legend at the right of the panels
+    right: tuple[float, float]  # upper left corner of the key at the right of the panels
+    height: float  # of the panels, in inches
 
-    def legend(self, handles: Sequence[Artist], *, at_right: bool = False, **look: Any) -> None:
-        """Adds a legend below the panels or at their right."""
-        corner = self.right if at_right else self.below
-        self.figure.legend(
-            handles=handles, loc="upper left", bbox_to_anchor=corner, borderaxespad=0, borderpad=0, **look
-        )
+    def legend(self, handles: Sequence[Artist], **look: Any) -> None:
+        """Adds a legend below the panels."""
+        place = {"loc": "upper left", "bbox_to_anchor": self.below, "borderaxespad": 0, "borderpad": 0}
+        self.figure.legend(handles=handles, **place, **look)
+
+    def sheet(self) -> Axes:
+        """Returns one panel without axes for pictures. Its coordinates are inches from the upper left corner.
+
+        Panels of their own for dozens of pictures would take seconds.
+        """
+        self.figure.set_layout_engine("none")
+        share = self.height / self.figure.get_figheight()
+        sheet = self.figure.add_axes((0, self.right[1] - share, 1, share))
+        sheet.set(xlim=(0, WIDTH), ylim=(self.height, 0), autoscale_on=False)
+        sheet.axis("off")
+        return sheet
+
+    def key(self, lines: Sequence[str], columns: int, width: float, size: float) -> None:
+        """Writes lines in columns of ``width`` inches at the right of the panels; a legend would take seconds."""
+        count = math.ceil(len(lines) / columns)
+        x, y = self.right
+        for column in range(columns):
+            text = "\n".join(lines[column * count : (column + 1) * count])
+            self.figure.text(x + column * width / WIDTH, y, text, fontsize=size, va="top", linespacing=1.4, gid="key")
 
 
 def canvas(
@@ -125,16 +150,19 @@ def canvas(
 ) -> Canvas:
     """Returns a figure with heading and small print; ``height`` inches between them are free for panels.
 
-    title: the subject of the figure, written under the sweep's question; note: how to read the figure, for the small
-    print; below, right: inches kept free for a legend.
+    title: the subject of the figure, written under the sweep's question and its answer; note: how to read the figure,
+    for the small print; below, right: inches kept free for a legend.
     """
     inside = WIDTH - 2 * EDGE
     heading = [(line, TITLE_SIZE, "black") for line in wrap(board.question, inside, TITLE_SIZE)]
+    if table.answer is not None:
+        heading += [(line, ANSWER_SIZE, BLUE) for line in wrap(table.answer.claim, inside, ANSWER_SIZE)]
     heading += [(line, WARNING_SIZE, GREY) for line in wrap(title, inside, WARNING_SIZE)]
     others = board.environment_heading(board.tables.index(table) + 1)
     heading += [(line, WARNING_SIZE, "black") for line in wrap(others, inside, WARNING_SIZE)]
     heading += [(line, WARNING_SIZE, WARNING) for line in wrap(board.warning, inside, WARNING_SIZE)]
     facts = [f"{board.name} ({board.profile})", board.settings, table.environment.get("device", ""), note]
+    facts.append(replaced_in_words())
     foot = [(line, SMALL_SIZE, GREY) for line in wrap("; ".join(filter(None, facts)), inside, SMALL_SIZE)]
     top, bottom = _height(heading) + 2 * EDGE, _height(foot) + EDGE
     total = top + height + below + bottom
@@ -145,7 +173,7 @@ def canvas(
         for text, size, colour in lines:
             figure.text(EDGE / WIDTH, y / total, text, fontsize=size, color=colour, va="top")
             y -= size * LINE / 72
-    return Canvas(figure, (EDGE / WIDTH, share - 0.05 / total), (1 - right / WIDTH, (total - top) / total))
+    return Canvas(figure, (EDGE / WIDTH, share - 0.05 / total), (1 - right / WIDTH, (total - top) / total), height)
 
 
 def _height(lines: Sequence[tuple[str, float, str]]) -> float:
@@ -157,7 +185,7 @@ def _height(lines: Sequence[tuple[str, float, str]]) -> float:
 
 def text_width(text: str, size: float) -> float:
     """Returns the width of a line of text in inches."""
-    return _text_width(text, size, tuple(matplotlib.rcParams["font.family"]))
+    return _text_width(drawable(text), size, tuple(matplotlib.rcParams["font.family"]))
 
 
 @lru_cache(maxsize=20_000)  # the figures of a report share their heading and names
@@ -171,7 +199,7 @@ def _text_width(text: str, size: float, families: tuple[str, ...]) -> float:
 def wrap(text: str, width: float, size: float) -> list[str]:
     """Breaks a text into lines of at most ``width`` inches; longer words are shortened. An empty text has no lines."""
     lines: list[str] = []
-    for word in text.split():
+    for word in drawable(text).split():
         joined = f"{lines[-1]} {word}" if lines else word
         if lines and text_width(joined, size) <= width:
             lines[-1] = joined
@@ -182,14 +210,16 @@ def wrap(text: str, width: float, size: float) -> list[str]:
 
 def shorten(text: str, width: float, size: float) -> str:
     """Returns the text on one line, shortened in its middle to ``width`` inches: names often differ in their ends."""
-    text = " ".join(text.split())
-    if text_width(text, size) <= width:
+    text = " ".join(drawable(text).split())
+    whole = text_width(text, size)
+    if whole <= width:
         return text
-    low, high = 0, len(text)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if text_width(_ends(text, middle), size) <= width else (low, middle - 1)
-    return _ends(text, low)
+    count = int(len(text) * width / whole)  # near the end, because each measurement of a text takes a millisecond
+    while count > 0 and text_width(_ends(text, count), size) > width:
+        count -= 1
+    while count < len(text) and text_width(_ends(text, count + 1), size) <= width:
+        count += 1
+    return _ends(text, count)
 
 
 def _ends(text: str, count: int) -> str:
@@ -206,12 +236,12 @@ def row_name(row: Row, board: Leaderboard) -> str:
     parts = []
     for field, label in zip(fields(board), row.labels):
         parts.append(f"{field} {label}" if label[:1].isdigit() else label)
-    return ", ".join(parts)
+    return drawable(", ".join(parts))
 
 
 def fields(board: Leaderboard) -> list[str]:
     """Returns the last parts of the axes' dotted paths."""
-    return [axis.rsplit(".", 1)[-1] for axis in board.axes]
+    return [drawable(axis.rsplit(".", 1)[-1]) for axis in board.axes]
 
 
 def accuracy(row: Row, table: Table) -> Cell | None:
@@ -240,26 +270,6 @@ def accuracy_label(table: Table) -> str:
 def memory_label(table: Table) -> str:
     """Returns the name of the table's measure of memory, with its unit."""
     return f"peak memory [GiB]: {measure_of(table.memory_measure).short}"
-
-
-def spread_in_words(board: Leaderboard, mark: str) -> str:
-    """Returns the meaning of bars or bands, for the small print."""
-    seeds = len(board.seeds)
-    if seeds < 2:
-        return "one seed: no spread known"
-    return f"{mark}: 95 % interval of the mean over {seeds} seeds, cut off where it leaves the frame"
-
-
-def limits(cells: Sequence[Cell]) -> tuple[float, float]:
-    """Returns both ends of an axis: around all intervals, unless these are much longer than the span of the points."""
-    low = min(c.mean - (c.deviation or 0) for c in cells)
-    high = max(c.mean + (c.deviation or 0) for c in cells)
-    whole = [c.mean - (c.half_width or 0) for c in cells], [c.mean + (c.half_width or 0) for c in cells]
-    if max(whole[1]) - min(whole[0]) <= WORTH_SHOWING * (high - low):
-        low, high = min(whole[0]), max(whole[1])
-    margin = 0.12 * (high - low) or 0.05 * abs(high) or 0.5
-    positive = min(c.mean for c in cells) >= 0
-    return max(low - margin, 0) if positive else low - margin, high + margin
 
 
 def line_look(number: int) -> dict:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -23,12 +24,14 @@ from bench.report.plots.style import (
 )
 
 LONGEST_NAME = 2.2  # inches
+MOST_ROWS = 45  # that differ in marker or line style
 
 
 def training_curves(results: Results, board: Leaderboard, table: Table) -> Figure | None:
     """Draws the loss by epoch on the training and the validation split: thin lines are seeds, thick ones their mean.
 
-    ``None`` if no trial was trained for two epochs.
+    Of more than 45 rows the first 45 are drawn, and the small print gives both numbers. ``None`` if no trial was trained
+    for two epochs.
     """
     curves = []
     for row in table.rows:
@@ -38,12 +41,15 @@ def training_curves(results: Results, board: Leaderboard, table: Table) -> Figur
             curves.append((row_name(row, board), of_seeds))
     if not curves:
         return None
+    count, curves = len(curves), curves[:MOST_ROWS]
     with_val = any(point.val_loss is not None for _, of_seeds in curves for curve in of_seeds for point in curve)
     kinds = ["train_loss", "val_loss"] if with_val else ["train_loss"]
     with house_style():
         columns = _columns([name for name, _ in curves])
         lines = math.ceil(len(curves) / columns)
         note = "thin: one seed; thick: mean over the seeds"
+        if len(curves) < count:
+            note += f"; the first {len(curves)} of {count} rows"
         title = f"Loss by epoch. Names: {', '.join(fields(board))}"
         place = canvas(board, table, 2.7, title=title, note=note, below=legend_height(lines, 7))
         panels = place.figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
@@ -52,8 +58,8 @@ def training_curves(results: Results, board: Leaderboard, table: Table) -> Figur
                 look = line_look(number)
                 points = [_points(curve, kind) for curve in of_seeds]
                 if len(points) > 1:
-                    for line in points:
-                        axes.plot(*zip(*sorted(line.items())), color=look["color"], linewidth=0.5, alpha=0.55)
+                    thin = [sorted(line.items()) for line in points if line]
+                    axes.add_collection(LineCollection(thin, linewidths=0.5, colors=look["color"], alpha=0.55))
                 mean = _mean(points)
                 if mean:
                     axes.plot(*zip(*mean), markersize=4, markerfacecolor="white", markevery=[len(mean) - 1], **look)

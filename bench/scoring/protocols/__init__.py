@@ -12,7 +12,7 @@ An entry has
 An entry imports libraries of its own only when it measures, since all commands read the names of metrics.
 """
 
-from bench.scoring.metric import Metric
+from bench.scoring.metric_types import Metric
 
 MAE = Metric("MAE", "lower", "Perazzi et al., Saliency Filters, CVPR 2012, mean absolute error of the map")
 """Metric of both protocols."""

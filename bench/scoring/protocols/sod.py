@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bench.scoring.metric import Measured, Metric
+from bench.scoring.metric_types import Measured, Metric
 from bench.scoring.protocols import MAE
 
 OBJECT_ABOVE = 128

@@ -14,7 +14,7 @@ CHOSEN = "by Optuna, from scores on the validation split"
 
 def propose(axes: Sequence[Axis], observations: Sequence[Observation], count: int, seed: int) -> list[Labels]:
     """The next batch of points."""
-    from bench.search.optuna_sampler import propose as propose_by_tpe  # an optional package
+    from bench.search.tpe import propose as propose_by_tpe  # an optional package
 
     proposed = propose_by_tpe(axes, observations, count, seed) if count else []
     known = [*observations, *(Observation(point, None) for point in proposed)]

@@ -1,11 +1,12 @@
 """The planned question of a sweep file: what may be asked, the default, and its place in files."""
 
 import json
+import math
 
 import pytest
 from small_sweep import GOOD, errors, loader  # noqa: F401
 
-from bench.config.ask import AskConfig, default_ask, scale
+from bench.config.ask import AskConfig, default_ask, scale, with_whole_size
 from bench.config.axes import Axis
 from bench.config.expand import expand
 from bench.records import sweep_json
@@ -53,6 +54,23 @@ def test_overrides(sweep):
     assert sweep(RANKS, "ask=best", "margin=0.02").ask == AskConfig(name="best", margin=0.02)
     assert sweep(RANKS, "ask={reference: 32}").ask == AskConfig(name="reference", reference="32")
     assert sweep(GOOD, "ask=trend", "model.adapter.rank=[1,2,4]").ask == AskConfig(name="trend")
+    assert sweep(RANKS, "ask.reference=32", "ask.margin=0.02").ask == AskConfig(
+        name="reference", reference="32", margin=0.02
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["ask.referenc=4"], "ask.referenc: no such setting. Give ask=trend, ask=best, ask.reference=LABEL, or margin"),
+        (["ask.reference=5"], "ask.reference: no row '5'. Rows: 4, 8, 32"),
+        (["ask.reference=4", "ask=best"], "'ask.reference=4' and 'ask=best' set the same field"),
+        (["ask.margin=0.1", "margin=0.1"], "'ask.margin=0.1' and 'margin=0.1' set the same field"),
+        (["ask.margin=0"], "margin: a number from 1e-06 to 1 is needed"),
+    ],
+)
+def test_mistakes_in_parts_of_the_question(sweep, overrides, expected):
+    assert expected in errors(sweep, RANKS, *overrides)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +132,19 @@ def test_scales():
     assert scale(axis("none", "last:2", "all")).unit == "step"
     assert scale(axis(True, False)) is None and scale(axis({}, {"a": 1})) is None and scale(axis(1, "all")) is None
     assert default_ask([axis(1, 2, 4)]).name == "trend" and default_ask([axis(0, 2, 4)]).name == "best"
+
+
+def test_all_training_images_have_a_place_once_their_number_is_known():
+    def axis(*values):
+        return Axis.over("dataset.train_images", {str(value): value for value in values})
+
+    for whole in ("all", None):
+        found = scale(axis(8, 16, whole))
+        assert found.unit == "doubling" and math.isnan(found.place(str(whole)))
+        known = scale(with_whole_size(axis(8, 16, whole), 64))
+        assert known.places == {"8": 3, "16": 4, str(whole): 6}
+    assert default_ask([axis(8, 16, "all")]).name == "trend" and scale(axis("all")) is None
+    assert with_whole_size(axis(8, "all"), None) == axis(8, "all")
 
 
 def test_a_question_is_well_formed():

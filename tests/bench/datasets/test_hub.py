@@ -126,3 +126,10 @@ def test_an_id_is_downloaded_at_its_revision(monkeypatch, snapshot):
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert len(build(revision="abc").train) == 5
     assert (asked["id"], asked["revision"], asked["repo_type"]) == ("some/set", "abc", "dataset")
+
+
+def test_some_of_the_training_images_are_used(snapshot):
+    every, some = build(local=str(snapshot)), build(local=str(snapshot), train_images=2)
+    assert len(some.train) == 2 and set(some.train.names) < set(every.train.names)
+    assert some.test.names == every.test.names and some.source_fingerprint == every.source_fingerprint
+    assert "At most 5, or all" in complaint(local=str(snapshot), train_images=6)

@@ -1,5 +1,6 @@
 """The gate against older results: what is worse beyond the noise, and what is not compared."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -42,6 +43,26 @@ def test_a_drop_beyond_the_noise_is_worse_and_a_rise_is_better(few):
 def test_a_change_within_the_noise_is_not_resolved(few):
     found = against(shifted(few, -0.001, spread=0.05), few)
     assert found.worse == [] and any(f.verdict == "not resolved" for f in found.findings)
+
+
+def test_what_is_not_resolved_has_its_interval_and_its_equivalence(few):
+    findings = against(shifted(few, -0.001, spread=0.05), few).findings
+    scores = [f for f in findings if f.quantity == "S"]
+    assert scores and all(f.note.endswith(" seeds, paired") for f in scores)
+    assert not any("within" in f.note for f in scores)  # the intervals are as wide as the spread over images
+    for finding in scores:
+        low, high = map(float, finding.note.partition(";")[0].split(" to "))
+        assert low < -0.001 < high
+    close = [f for f in against(shifted(few, -0.0001, spread=0.0001), few).findings if f.quantity == "S"]
+    assert close and all(", within 0.01; " in f.note for f in close)
+    assert not any("within" in f.note for f in findings if f.quantity == "MAE")  # the margin is that of the main metric
+
+
+def test_two_hundred_rows_are_compared_in_seconds():
+    made = synthetic(rows=200, seeds=(0, 1))
+    started = time.process_time()
+    assert against(made, made).compared
+    assert time.process_time() - started < 10
 
 
 def test_equal_code_with_other_chance_hardly_ever_fails():

@@ -10,6 +10,7 @@ from family_error import POWER, simulate
 from bench.config.ask import AskConfig
 from bench.config.axes import Axis
 from bench.leaderboard.inference.answer import answer
+from bench.leaderboard.inference.questions import compare_all
 from bench.leaderboard.inference.two_way import table_of
 from bench.leaderboard.results import load
 
@@ -52,10 +53,27 @@ def test_no_trend_becomes_a_statement():
     found = asked("trend", [0.0])
     assert not found.trend.resolved
     assert found.sentences[0].startswith("No trend of S is resolved: it changes by ")
-    assert found.sentences[0].endswith(", which is less than 0.01 from 1 to 64.")
+    assert found.sentences[0].endswith("; from 1 to 64 the line changes by less than 0.01, so its ends are equivalent.")
     assert found.sentences[1] == "Ranks 1 to 64 are within 0.01 of each other." and found.groups == ((0, 1, 2, 3),)
     wide = asked("trend", [0.0], world=POWER, margin=0.002)
+    assert found.ends_equivalent and not wide.ends_equivalent
     assert "less than" not in wide.text and len(wide.sentences) == 2
+
+
+def test_a_trend_that_is_resolved_and_small_has_equivalent_ends():
+    found = asked("trend", [0.0, 0.002, 0.004, 0.006], world={**QUIET, "by_image": 0.001})
+    assert found.trend.resolved and found.ends_equivalent
+    assert found.sentences[0].startswith("S rises by 0.00")
+    assert found.sentences[0].endswith("; from 1 to 64 the line changes by less than 0.01, so its ends are equivalent.")
+
+
+def test_pairs_that_are_known_are_not_compared_again():
+    table = simulate(np.random.default_rng(1), 4, 3, 30, **QUIET)
+    rows = [(label,) for label, _ in RANKS.points]
+    for name in ("trend", "best"):
+        known = compare_all(table)
+        found = answer(AskConfig(name=name), [RANKS], rows, table, "S", pairs=known)
+        assert all(a is b for a, b in zip(found.comparisons, known, strict=True))
 
 
 def test_rows_are_told_against_their_reference():
@@ -88,6 +106,20 @@ def test_the_best_row():
     assert "but is not resolved from any other row; its lead over the others is between -0.0" in open_.text
     some = asked("best", [0.0, 0.05, 0.05])
     assert "and is better than 2 of 3 other rows (" in some.text and "its lead over the rest is between" in some.text
+
+
+def test_rows_with_the_same_mean_are_no_best_row():
+    table = simulate(np.random.default_rng(0), 4, 3, 20, **QUIET)
+    table[:] = table[0]
+    mean = f"{table[0].mean():.4f}"
+    assert best_of(table).sentences[0] == f"4 rows have the same S, {mean}: none is the best."
+    table[2:] -= 0.2
+    assert (
+        best_of(table).sentences[0].startswith(f"1, 4 share the best S, {mean}; 1 is better than 2 of 3 other rows (")
+    )
+    table[2:] = np.nan
+    two = best_of(table).sentences[0]
+    assert two.startswith(f"Among the rows that can be tested, 2 rows have the same S, {mean}: none is the best.")
 
 
 def test_the_assumption_is_named():

@@ -36,7 +36,7 @@ def test_a_shared_card_leaves_memory_and_speed_open_and_says_why(sweep):
     (table,) = board.tables
     assert table.memory_measure == "rss_bytes", "the others keep their column"
     text = markdown(board)
-    assert "† 4: shared its card (--gpus-per-trial 0.5): memory and speed are not known" in text
+    assert "† 4: the trial shared its GPU with others (--gpus-per-trial 0.5): memory and speed are not known" in text
     (line,) = [line for line in text.splitlines() if line.startswith("| 4 |")]
     assert line.count(" – ") == 3 and "1/1 †" in line
     frame = as_frame(board).set_index("model.adapter.rank")
@@ -56,9 +56,10 @@ def test_what_nvml_did_not_show_is_said_and_is_no_number(sweep):
     board = board_of(sweep, *records)
     assert board.tables[0].memory_measure == "torch_reserved_bytes", "the first that all rows have"
     text = markdown(board)
-    assert "† 4: nobody could see who else was on the card in training: NVML says No Permission" in text
-    assert "† 8: the card's memory in use in training is not known: NVML says No Permission" in text
-    assert text.count("NVML says") == 2
+    unknown = "other processes on the GPU in training are not known"
+    assert f"† 4: {unknown} (NVML refused to list its processes: No Permission)" in text
+    assert "† 8: memory in use on the GPU in training is not known (NVML refused to read it: No Permission)" in text
+    assert text.count("NVML refused") == 2
     assert not [name for name in as_frame(board) if "denied" in name or "foreign" in name]
 
 

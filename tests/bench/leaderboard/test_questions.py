@@ -7,7 +7,8 @@ import pytest
 from family_error import POWER, WORLDS, rates, simulate
 from scipy import stats
 
-from bench.leaderboard.inference.questions import compare_all, compare_with, trend, within_margin
+from bench.leaderboard.inference.questions import compare_all, compare_with, within_margin
+from bench.leaderboard.inference.trend import trend
 from bench.leaderboard.statistics import Comparison
 
 
@@ -122,8 +123,9 @@ def test_without_two_seeds_in_common_nothing_is_said():
         assert (c.difference, c.low, c.high, c.p, c.p_adjusted, c.resolved) == (None,) * 5 + (False,)
     assert found[1, 3].p_adjusted is not None and found[2, 3].p_adjusted is not None
     assert [c.p is None for c in compare_with(table, 0)] == [True] * 3
-    assert trend(table, [0, 1, 2, 3]) is None  # rows 1 and 2 share no seed
-    assert trend(table[[1, 3, 3]], [0, 1, 1]).seeds == 2
+    assert trend(table[[1, 1, 2]], [0, 1, 2]) is None  # no seed links row 2 with the others
+    assert trend(table, [0, 1, 2, 3]).rows == (1, 2, 3)  # row 3 links rows 1 and 2
+    assert trend(table[[1, 3, 3]], [0, 1, 1]).trials == 10
 
 
 def test_equal_rows_and_constant_differences():

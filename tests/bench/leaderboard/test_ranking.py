@@ -32,7 +32,9 @@ def test_rows_that_the_data_do_not_tell_from_the_best_are_marked(sweep):
     first, second, third = (line for line in text.splitlines() if line.startswith(("| 2 |", "| 4 |", "| 8 |")))
     assert "0.800 ≈" in second and "**0.801**" in third and "≈" not in third.split("|")[2]
     assert "**Answer**: 8 has the best S" in text and "2 of 3 are resolved" in text
-    assert "| 4 − 8 |" in text and "| not resolved |" in text and "8 is better" in text
+    assert "| 4 − 8 |" in text and "8 is better" in text
+    (line,) = (line for line in text.splitlines() if line.startswith("| 4 − 8 |"))
+    assert line.endswith("| not resolved, at most 0.021 |") or line.endswith("| equivalent, within 0.01 |"), line
 
 
 def test_what_two_seeds_do_not_decide_is_not_resolved(sweep):
@@ -42,6 +44,29 @@ def test_what_two_seeds_do_not_decide_is_not_resolved(sweep):
     text = markdown(board)
     assert "is not resolved from any other row" in text and "95 % interval" in text
     assert not any(c.resolved for c in board.tables[0].comparisons["s_measure"])
+
+
+def test_pairs_are_compared_once_for_the_table_and_the_answer(sweep):
+    trials = expand(sweep)
+    levels = (0.79, 0.81, 0.80, 0.83, 0.78, 0.82)
+    board = board_of(sweep, *(record(t, s) for t, s in zip(trials, levels)), images=images_of(trials, levels))
+    (table,) = board.tables
+    found = zip(table.answer.comparisons, table.comparisons["s_measure"], strict=True)
+    assert table.answer.comparisons and all(a is b for a, b in found)
+
+
+def test_equivalence_is_written_for_the_main_metric_alone(sweep):
+    trials = expand(sweep._replace(seeds=(0, 1, 2, 3, 4)))
+    levels = [0.70] * 5 + [0.80] * 5 + [0.8001] * 5
+    board = board_of(
+        sweep._replace(seeds=(0, 1, 2, 3, 4)),
+        *(record(t, s) for t, s in zip(trials, levels)),
+        images=images_of(trials, levels),
+    )
+    frame = pandas.read_csv(io.StringIO(comparisons_csv(board)))
+    for line in frame[frame["metric"] == "s_measure"].itertuples():
+        assert line.equivalent == (-0.01 < line.low and line.high < 0.01)
+    assert frame[frame["metric"] == "mae"]["equivalent"].isna().all()
 
 
 def test_one_seed_tests_nothing(sweep):
@@ -72,3 +97,16 @@ def test_comparisons_are_written_in_full_and_alike(sweep, tmp_path):
     frame = pandas.read_csv(io.BytesIO(texts[0]))
     assert len(frame) == 2 * 3 and set(frame["metric"]) == {"s_measure", "mae"}
     assert list(frame["first"][:3]) == [2, 2, 4] and not frame["resolved"].any()
+
+
+def test_a_row_that_fits_its_training_images_worse_than_the_best_row_fits_the_test_is_underfit(sweep):
+    trials = expand(sweep)
+    found = []
+    for trial, tested, fitted in zip(trials, (0.6, 0.6, 0.8, 0.8, 0.7, 0.7), (0.79, 0.79, 0.9, 0.9, None, None)):
+        scores = None if fitted is None else {"s_measure": fitted}
+        found.append(record(trial, tested).model_copy(update={"train_scores": scores}))
+    board = board_of(sweep, *found)
+    assert [row.underfit for row in board.tables[0].rows] == [True, False, False]  # unknown is not underfit
+    text = markdown(board)
+    assert "| 2/2 (underfit) |" in text and "| train S ↑ |" in text and "Underfit: its mean score" in text
+    assert "nderfit" not in markdown(board_of(sweep, *(record(trial) for trial in trials)))

@@ -177,6 +177,12 @@ def test_hard_conditions_end_in_one_short_line_or_success(few, text):
         assert len(error.lines) == 1 and len(str(error)) < 2500 and "\n" not in str(error)
 
 
+@pytest.mark.parametrize("other", ["column_0", "_column_0", "column_1"])
+def test_names_that_the_query_gets_are_no_keys(few, other):
+    with pytest.raises(ConfigError, match=f"'{other}' names no axis, field of the configuration or quantity"):
+        select(few, [f"`model.adapter.rank` == 2 and {other} == 2"])
+
+
 def test_null_may_stand_on_either_side(few):
     assert len(select(few, ["null == model.checkpoint"]).trials) == len(few.trials)
     assert len(select(few, ["model.checkpoint == null"]).trials) == len(few.trials)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.memory.allocator import MIB, CachingAllocator, reserved_bytes, rounded
+from bench.memory.cuda.allocator import MIB, CachingAllocator, reserved_bytes, rounded
 
 
 def test_small_requests_share_a_segment_of_two_mib():

@@ -19,7 +19,7 @@ import warm
 from conftest import wait_for
 
 from bench.processes import client, fork_server
-from bench.processes.client import ForkedProcess, ForkServer, start
+from bench.processes.client import ForkServer, ForkedTrial, start
 from bench.processes.request import Request
 from bench.records import failures
 from bench.records.store import load_all
@@ -92,7 +92,7 @@ def test_what_is_not_wanted_any_more_is_dead_when_its_lines_end(server, request_
 
 
 def test_a_trial_does_not_outlive_who_asked_for_it(server, request_of, tiny_with):
-    code = "import sys; from bench.processes.client import *; f = ForkedProcess(sys.argv[1], Request.from_json(sys.argv[2])); input()"
+    code = "import sys; from bench.processes.client import *; f = ForkedTrial(sys.argv[1], Request.from_json(sys.argv[2])); input()"
     request = request_of(tiny_with({"train.epochs": 100_000})).to_json()
     asks = subprocess.Popen([sys.executable, "-c", code, server.address, request], stdin=subprocess.PIPE)
     process = started(server)
@@ -195,7 +195,7 @@ def test_asking_a_socket_that_is_not_there_ends(monkeypatch, request_of, tiny, t
     monkeypatch.setattr(client, "CONNECT_SECONDS", 0.1)
     began = time.monotonic()
     with pytest.raises(OSError, match="cannot be reached"):
-        ForkedProcess(str(tmp_path / "none"), request_of(tiny))
+        ForkedTrial(str(tmp_path / "none"), request_of(tiny))
     assert time.monotonic() - began < 5
 
 

@@ -52,7 +52,7 @@ def test_a_removed_file_and_a_damaged_one_are_no_records(tmp_path, reads):
     for _ in range(2):
         assert store.refresh() == {}
         (problem,) = store.problems
-        assert problem.startswith(f"{tmp_path / 'b.json'}: not a readable record")
+        assert problem.startswith(f"{tmp_path / 'b.json'}: not a readable record (no JSON, EOF while parsing an object")
     assert reads == ["a.json", "b.json", "b.json"]
 
 

@@ -110,6 +110,16 @@ def test_a_manifest_that_cannot_be_read_is_refused_with_the_remedy(sweep, tmp_pa
         results.load(tmp_path)
 
 
+def test_a_manifest_that_is_no_json_says_so_and_names_the_file_alone(tmp_path):
+    (tmp_path / MANIFEST).write_text("{")
+    _, problem = sweep_json.load(tmp_path)
+    expected = f"{tmp_path / MANIFEST}: cannot be read (no JSON, EOF while parsing an object at line 1 column 1). Run"
+    assert problem.startswith(expected)
+    (tmp_path / MANIFEST).write_text('{"name": 3}')
+    _, problem = sweep_json.load(tmp_path)
+    assert "(name: should be a valid string (got 3); and " in problem and " more). Run the sweep again" in problem
+
+
 def test_records_of_other_settings_are_counted_and_left_out(sweep, tmp_path):
     trials = expand(sweep)
     sweep_json.of(sweep, trials[:2]).save(tmp_path)

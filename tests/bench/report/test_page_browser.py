@@ -194,9 +194,14 @@ def test_without_decompression_the_tables_remain(browser, address):
     try:
         browser.refresh()
         wait(
-            browser, "document.querySelector('#front .waiting')?.innerText.startsWith('No plots: this browser cannot')"
+            browser,
+            "document.querySelector('#front .waiting')?.innerText.startsWith('A picture only: this browser cannot')",
         )
         assert rows(browser) == 60
+        visible = (
+            "[...document.querySelectorAll('.plot .still')].every(e => getComputedStyle(e).visibility === 'visible')"
+        )
+        assert ask(browser, visible)
     finally:
         browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
 

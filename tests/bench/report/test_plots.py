@@ -59,6 +59,16 @@ def assert_readable(figure):
 LONG = "an uncommonly long name with a $ and a % in it, number"
 
 
+def test_speed_against_memory_is_drawn_for_sweeps_that_trade_one_for_the_other(tiny):
+    ranks = sweep_of(tiny, Axis.over("model.adapter.rank", {"1": 1, "2": 2}))
+    results = results_of(ranks, spread(expand(ranks)))
+    assert "speed_memory" not in plots.figures(results, results.board())
+    blocks = sweep_of(tiny, Axis.over("model.encoder.checkpointing", {"none": False, "two": 2, "all": True}))
+    results = results_of(blocks, spread(expand(blocks)))
+    figure = plots.figures(results, results.board())["speed_memory"]
+    assert {"none", "two", "all"} <= {text.get_text() for text in figure.axes[0].texts}
+
+
 def crowd(tiny, count, words=LONG):
     axis = Axis.over("model.adapter.rank", {f"{words} {r}": r for r in range(1, count + 1)})
     return sweep_of(tiny, axis, question="Does anything overlap " + "when a question goes on and on " * 5 + "?")
@@ -209,7 +219,7 @@ def test_samples_are_those_of_the_best_row_and_rows_are_compared_on_the_same_ima
         write_samples(tmp_path, trial.trial_id)
     figures = plots.figures(results, results.board())
     assert any("rank 2, seed 0" in text.get_text() for text in figures["samples"].texts)
-    shown = [axes for axes in figures["sample_comparison"].axes if axes.images]
+    shown = [image for axes in figures["sample_comparison"].axes for image in axes.images]
     assert len(shown) == 4 * 2  # image, mask and two rows, of the two images that are shared
 
 
@@ -275,5 +285,5 @@ def test_names_that_find_no_room_in_the_figure_are_numbers_with_a_key(tiny, coun
         assert set(names) <= beside and len(figure.legends) == 1
     else:
         assert {str(number) for number in range(1, 31)} <= beside and not set(names) & beside
-        key = [text.get_text() for text in figure.legends[0].get_texts()]
+        key = [line for text in figure.texts if text.get_gid() == "key" for line in text.get_text().splitlines()]
         assert key == [f"{number}  {name}" for number, name in enumerate(names, start=1)]

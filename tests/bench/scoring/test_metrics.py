@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from bench.config.settings import PROTOCOLS, ProtocolConfig
 from bench.scoring import protocols
-from bench.scoring.metric import NotFinite
+from bench.scoring.metric_types import NotFinite
 from bench.scoring.metrics import CLASS_METRICS, MAIN_METRICS, METRICS, OF_PROTOCOL, SHOWN, collect, measure, score
 
 SOD = OF_PROTOCOL["sod"]
@@ -84,7 +84,7 @@ def test_commands_that_score_nothing_do_not_import_py_sod_metrics():
 
 
 DARK = """
-from bench.scoring.metric import Metric
+from bench.scoring.metric_types import Metric
 
 METRICS = {"darkness": Metric("dark", "higher", "this test")}
 OBJECT_ABOVE = 128

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from bench import data, plan, predict, run, score
 from bench.records import sweep_json
-from bench.report import __main__ as report
 from bench.report import page, terminal
+from bench.report import __main__ as report
 from bench.report.latex import latex
 from bench.report.tables import as_csv, comparisons_csv, markdown
 from bench.system import console

@@ -1,12 +1,21 @@
 """The comparison's script: its grid is valid, it runs on a CPU, and without a GPU it says what it would do."""
 
+import sys
+
+import pytest
 import torch
 
 from bench.config.trial import TrialConfig, with_value
 from bench.memory.predicted_peak import predict_peak
-from bench.records.memory import Memory
+from bench.records.memory import MIB, Memory
 from bench.tools import compare_memory
-from bench.tools.compare_memory import FULL, GRID, Measured, compare_on_cpu, label, main, write
+from bench.tools.compare_memory import compare_on_cpu, compare_on_gpu, main, write
+from bench.tools.memory_grid import GRID, QUICK, SMALL, label, planned
+from bench.tools.memory_record import FILE, FULL, Measured, load
+from bench.tools.memory_worker import Result, Steps, Task, batch_of, measured_alone
+from bench.training.batch_loss import batch_loss
+from bench.training.optimiser import make_optimiser
+from models import MODELS
 
 
 def test_the_grid_is_large_enough_and_valid():
@@ -34,11 +43,98 @@ def test_on_a_cpu_prediction_and_real_allocations_agree():
 
 
 def test_the_child_says_what_went_wrong(monkeypatch):
-    small = predict_peak(TrialConfig.model_validate(compare_memory.SMALL))
+    small = predict_peak(TrialConfig.model_validate(SMALL))
     monkeypatch.setattr(compare_memory, "predict_peak", lambda config, generation: small)
     monkeypatch.setattr(compare_memory.sys, "executable", "false")  # a child that fails at once
-    row = compare_memory.compare_on_gpu({})
+    (row,) = compare_on_gpu([planned({})], None, None)
     assert row.memory is None and row.off is None and row.error and "\n" not in row.error
+
+
+CHILD = """
+import pathlib, sys, time
+task, folder = sys.stdin.readline(), pathlib.Path(sys.argv[1])
+number = task.split('"number":')[1].split("}")[0]
+with open(folder / "log", "a") as log: log.write(f"built {number}\\n")
+print("ready", flush=True)
+sys.stdin.readline()
+with open(folder / "log", "a") as log: log.write(f"begins {number}\\n")
+time.sleep(0.05)
+with open(folder / "log", "a") as log: log.write(f"ends {number}\\n")
+if number == "1": sys.exit("no memory")
+print('{"memory": {"torch_allocated_bytes": ' + number + '}, "seconds": [1.0]}')
+"""
+
+
+def test_models_are_built_beside_each_other_and_measured_alone(tmp_path):
+    tasks = [Task(config={"number": number}) for number in range(4)]
+    command = [sys.executable, "-c", CHILD, str(tmp_path)]
+    answers = list(measured_alone(tasks, command, tmp_path / "lock", lambda: None))
+    assert [answer.result and answer.result.memory.torch_allocated_bytes for answer in answers] == [0, None, 2, 3]
+    assert answers[1].error == "no memory"
+    log = (tmp_path / "log").read_text().splitlines()
+    alone = [line for line in log if not line.startswith("built")]
+    assert alone == [f"{what} {number}" for number in range(4) for what in ("begins", "ends")]
+    assert log.index("built 1") < log.index("begins 2")
+
+
+def test_the_card_is_waited_for_until_the_context_is_gone(tmp_path):
+    """The lock is held until NVML shows what it showed before the process."""
+    readings = iter([5 * MIB, 700 * MIB, 600 * MIB, 5 * MIB])
+    command = [sys.executable, "-c", CHILD, str(tmp_path)]
+    list(measured_alone([Task(config={"number": 0})], command, tmp_path / "lock", lambda: next(readings)))
+    assert next(readings, None) is None
+
+
+def test_an_interrupted_comparison_is_resumed(monkeypatch, tmp_path):
+    grid = ({}, {"model.adapter.rank": 128}, {"train.unheard_of": 1})
+    monkeypatch.setattr(compare_memory, "GRID", grid)
+    done = []
+
+    def stop_after_the_first(changes):
+        if done:
+            raise KeyboardInterrupt
+        done.append(changes)
+        return compare_on_cpu(changes)
+
+    monkeypatch.setattr(compare_memory, "compare_on_cpu", stop_after_the_first)
+    arguments = ["--cpu", "--resume", "--results", str(tmp_path)]
+    with pytest.raises(KeyboardInterrupt):
+        main(arguments)
+    monkeypatch.setattr(compare_memory, "compare_on_cpu", lambda changes: compare_on_cpu(changes))
+    assert main(arguments) == 0
+    record = load(tmp_path / "memory_comparison")
+    assert [row.changes for row in record.rows] == list(grid[:2]) and record.provenance.versions["torch"]
+    assert main([*arguments[:1], "--report", str(tmp_path / "memory_comparison")]) == 0
+
+
+def test_what_a_version_does_not_know_is_skipped_loudly(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(compare_memory, "QUICK", ({}, {"train.unheard_of": 1}))
+    assert main(["--cpu", "--quick", "--results", str(tmp_path)]) == 0
+    assert "skipped unheard_of=1: this version does not know it" in capsys.readouterr().err
+
+
+def test_another_machines_result_is_not_resumed(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(compare_memory, "GRID", ({},))
+    assert main(["--cpu", "--results", str(tmp_path)]) == 0
+    path = tmp_path / "memory_comparison" / FILE
+    path.write_text(path.read_text().replace('"device": "cpu"', '"device": "another"'))
+    assert main(["--cpu", "--resume", "--results", str(tmp_path)]) == 2
+    assert "was measured with device another" in capsys.readouterr().err
+
+
+def test_the_quick_grid_names_the_speed_goals():
+    known = [row for row in map(planned, QUICK) if not row.error]
+    assert {"train.tf32": True} in [row.changes for row in known] and 10 <= len(known) <= 25
+    assert len({label(changes) for changes in QUICK}) == len(QUICK)
+
+
+def test_tensors_at_the_peak_stand_beside_predicted_ones(tmp_path):
+    prediction = predict_peak(TrialConfig.model_validate(SMALL))
+    live = [(each.bytes, "here") for each in prediction.step.live] + [(100 * MIB, "models/x.py:1 forward")]
+    result = Result(memory=Memory(), live=live)
+    compare_memory._write_differences(planned({}), result, prediction, tmp_path)
+    lines = next(tmp_path.glob("tensors_*.md")).read_text().splitlines()
+    assert lines[4:] == ["| +100.00 | 100.000 | 1 | 0 | models/x.py:1 forward | – |"]
 
 
 def test_table_and_figure(tmp_path):
@@ -74,3 +170,23 @@ def test_table_and_figure(tmp_path):
     assert (
         "predicted_allocated_bytes" in paths[0].read_text() and "measured_torch_allocated_bytes" in paths[0].read_text()
     )
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_measured_step_is_a_training_step(tiny_with, accumulate):
+    config = tiny_with({"train.accumulate": accumulate, "model.encoder.drop_path": 0.0})
+    device, models = torch.device("cpu"), []
+    batch = batch_of(config, device)
+    for _ in range(2):
+        torch.manual_seed(0)
+        models.append(MODELS.build(config.model, config.transform.size, True).train())
+    steps = Steps(models[0], config, device)
+    steps.prepare()
+    steps.take(*batch)
+    optimiser = make_optimiser(models[1], config.train)
+    for part in (slice(0, 4),) if accumulate == 1 else (slice(0, 2), slice(2, 4)):
+        loss = batch_loss(models[1], batch[0][part], batch[1][part], config.train, config.transform)
+        (loss / accumulate).backward()
+    optimiser.step()
+    for (name, measured), expected in zip(models[0].named_parameters(), models[1].parameters()):
+        assert torch.equal(measured, expected), name

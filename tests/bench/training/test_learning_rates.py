@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from bench.config.settings import TrainConfig
-from bench.training.loop import _groups
+from bench.training.optimiser import parameter_groups
 from bench.trial import run_trial
 from models import MODELS
 from models.core.encoder_decoder import part_of
@@ -21,7 +21,7 @@ def rates(train, **changes):
     model = MODELS.build(MODELS.parse({**TINY, **changes}), 32, False)
     config = TrainConfig(**train)
     names = {id(p): n for n, p in model.named_parameters()}
-    groups = _groups(model, config)
+    groups = parameter_groups(model, config)
     found = {names[id(p)]: group.get("lr", config.lr) for group in groups for p in group["params"]}
     assert len(found) == sum(len(g["params"]) for g in groups) == sum(p.requires_grad for p in model.parameters())
     assert "lr" not in groups[0]  # the curve shows the first group's rate
@@ -50,7 +50,7 @@ def test_nothing_tuned_is_one_group_and_a_network_without_encoder_too():
     assert set(rates({"lr": 1e-2, "layer_decay": 0.5}).values()) == {1e-2}
     assert set(rates({"lr": 1e-2, "layer_decay": 0.5}, adapter={"placement": "none"}).values()) == {1e-2}
     model = MODELS.build(MODELS.parse({"name": "unet", "width": 2}), 32, False)
-    assert len(_groups(model, TrainConfig(layer_decay=0.5))) == 1
+    assert len(parameter_groups(model, TrainConfig(layer_decay=0.5))) == 1
 
 
 @pytest.mark.parametrize("value", [0, -0.5, 1.01])

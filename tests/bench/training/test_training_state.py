@@ -13,8 +13,8 @@ from bench.config.trial import DATASETS, TrialConfig
 from bench.records.provenance import provenance
 from bench.scoring import sod_measures
 from bench.system import files
-from bench.training import loop as training_loop
 from bench.training import training_state
+from bench.training import loop as training_loop
 from bench.training.loop import train
 from bench.training.training_state import TrainingStates
 from bench.trial import run_trial

@@ -11,7 +11,7 @@ from bench.datasets import IGNORED, DataError
 from bench.datasets.core.transforms import resize_mask
 from bench.scoring.classes import score_classes
 from bench.scoring.metrics import measure
-from bench.training.loop import batch_loss
+from bench.training.batch_loss import batch_loss
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What describes a metric, and the types of scores."""
+"""The types of metrics and scores; the metrics themselves are in ``bench.scoring.metrics``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
