@@ -37,7 +37,7 @@ from models.core.size import height_width
 
 STEPS, TIMED = 3, 7
 BESIDE = 3
-"""Number of processes that build models while another one measures."""
+"""Number of processes that live at a time: one measures, the others build their models."""
 READY = "ready"
 CLEAN_SECONDS = 20.0
 """Longest time to wait until the card is as it was."""
@@ -73,7 +73,7 @@ def measured_alone(
     lock: Path,
     in_use: Callable[[], int | None] = lambda: bytes_in_use(),
 ) -> Iterator[Answer]:
-    """Yields the answer to each task, in order. Up to ``BESIDE`` processes build at a time, one measures.
+    """Yields the answer to each task, in order. Up to ``BESIDE`` processes live at a time; one of them measures.
 
     command: starts a process that reads a task from its first line; in_use: bytes in use on the card.
     """
