@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import pandas
@@ -151,10 +152,10 @@ def accuracy(rows: Sequence[Measured]) -> list[str]:
     """Returns one line for each measure: median and worst error of the predictions."""
     lines = []
     for measure in ("allocated", "reserved", "device"):
-        errors = sorted((row.error_of(measure) for row in rows if row.error_of(measure) is not None), key=abs)
+        errors = [error for error in (row.error_of(measure) for row in rows) if error is not None]
         if errors:
-            median = abs(errors[len(errors) // 2])
-            lines.append(f"{measure}: median {median:.2%}, worst {errors[-1]:+.2%}, of {len(errors)} rows")
+            middle, worst = median(map(abs, errors)), max(errors, key=abs)
+            lines.append(f"{measure}: median {middle:.2%}, worst {worst:+.2%}, of {len(errors)} rows")
     return lines
 
 

@@ -185,12 +185,7 @@ def _compile(state: Training, setup: _Setup) -> None:
         return
     state.model.train()
     first = np.arange(min(setup.config.batch_size, len(setup.data.train)))
-    images, masks = setup.data.train.batch(first, setup.device)
-
-    def step(part: slice) -> None:
-        batch_loss(state.model, images[part], masks[part], setup.config, setup.transform).backward()
-
-    setup.compiled.warm_up(step, len(images))
+    setup.compiled.warm_up(*setup.data.train.batch(first, setup.device), setup.transform)
 
 
 def _train_epoch(state: Training, setup: _Setup, number: int) -> float:
