@@ -75,6 +75,7 @@ class Measured(Config):
         return self.with_prediction(predict_peak(self.config(), GENERATIONS.get(generation, DEFAULT)))
 
     def with_prediction(self, prediction: PredictedPeak) -> "Measured":
+        """Returns the row with another prediction."""
         values = {name: getattr(prediction, name) for name in ("allocated", "reserved", "device")}
         return self.model_copy(update={f"predicted_{name}_bytes": value for name, value in values.items()})
 
@@ -99,6 +100,7 @@ class Comparison(Config):
     rows: list[Measured] = []
 
     def save(self, folder: Path) -> None:
+        """Writes ``comparison.json`` whole, over an older one."""
         text = self.model_dump_json(indent=1) + "\n"
         write_whole(folder / FILE, lambda file: file.write(text.encode()))
 

@@ -121,6 +121,7 @@ class Drawing:
         return limits(_cells(panel, self.groups), seeds, panel.least)
 
     def small_print(self, mark: str) -> str:
+        """Returns how to read the figure; mark: bars or bands."""
         cut = any(is_cut(_cells(panel, self.groups), self.span(panel)) for panel in self.panels)
         return self.note + spread_in_words(self.board, mark, cut)
 
