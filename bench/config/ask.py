@@ -73,6 +73,10 @@ def parse_ask(ask: Any, margin: Any, axes: Sequence[Axis], errors: list[str]) ->
         return AskConfig(name="trend", margin=margin)
     if ask != "best":
         hint = did_you_mean(ask, ["trend", "best", "reference"]) if isinstance(ask, str) else "."
+        if ask == "reference":
+            hint = " without the label of a row."
+        elif isinstance(ask, Mapping) and "margin" in ask:
+            hint = ". margin is a setting of its own, beside ask."
         allowed = "Allowed: trend, best, {reference: LABEL}"
         errors.append(f"ask: {shortened(ask)} is no question{hint} {allowed}")
     return AskConfig(margin=margin)

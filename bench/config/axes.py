@@ -68,7 +68,10 @@ def parse_axis(path: str, values: Any, errors: list[str], above: str = "axes") -
     values: a list, a mapping of labels to values, a range, or values that are coupled with those of other fields.
     """
     if is_coupled(values):
+        before = len(errors)
         axis = parse_axis(path, values["values"], errors, above)
+        if len(errors) > before:  # the coupled lists belong to values that are yet to be mended
+            return axis
         problems = list(_coupling_errors(axis, values["with"]))
         errors += [f"{above}.{path}.with: {problem}" for problem in problems]
         if problems or not axis.points:
@@ -88,6 +91,11 @@ def parse_axis(path: str, values: Any, errors: list[str], above: str = "axes") -
         except ValidationError as error:
             errors += [f"{above}.{path}: {line.removeprefix(': ')}" for line in explain(error, Range, values)]
             return Axis(path, ())
+    if isinstance(values, Mapping) and (isinstance(values.get("values"), list) or "with" in values):
+        needed = "the values of an axis and those of other fields are {values: [A, B], with: {FIELD: [C, D]}}"
+        keys = f"these two keys are needed, and no others (got {shortened(list(values))})"
+        errors.append(f"{above}.{path}: {needed}: {keys}")
+        return Axis(path, ())
     if isinstance(values, dict):
         labelled = [(str(label), value) for label, value in values.items()]
     elif isinstance(values, list):
@@ -115,9 +123,15 @@ def _coupling_errors(axis: Axis, others: Any) -> Iterator[str]:
     if axis.between is not None:
         yield "a range has no list of values to which those of other fields belong. List the values"
         return
-    for other, given in others.items():
+    for number, (other, given) in enumerate(others.items()):
+        if not isinstance(other, str):
+            yield f"{shortened(other)} is no field. Give a dotted path, as in train.epochs"
+            continue
+        same = [path for path in (*sorted(axis.paths()), *list(others)[:number]) if paths.overlap([other], [str(path)])]
         if other == axis.name:
             yield f"{other} is the axis itself"
+        elif same:
+            yield f"{other} and {same[0]} set the same field. Give one of them"
         elif not isinstance(given, list):
             yield f"{other}: needs a list with a value for each value of the axis (got {shortened(given)})"
         elif axis.points and len(given) != len(axis.points):

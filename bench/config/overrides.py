@@ -53,16 +53,30 @@ def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> list[
         values.setdefault("dataset.name", "folder")
     for key in sorted(values, key=_order):
         errors += _apply(settings, key, values[key])
-    return [*errors, *_of_tuned_fields(settings, texts)]
+    return [*errors, *_of_tuned_fields(settings, texts, values)]
 
 
-def _of_tuned_fields(settings: Mapping[str, Any], texts: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def _of_tuned_fields(
+    settings: Mapping[str, Any], texts: Mapping[str, Sequence[str]], given: Mapping[str, Any]
+) -> Iterator[str]:
     """Yields a line for each override of a field whose value the sweep chooses itself."""
-    tuned = settings["tune"] if isinstance(settings["tune"], Mapping) else {}
+    tuned: dict[str, str] = {}  # the field of tune that sets each field
+    for field, values in settings["tune"].items() if isinstance(settings["tune"], Mapping) else ():
+        coupled = values["with"] if is_coupled(values) and isinstance(values["with"], Mapping) else {}
+        tuned |= {str(path): str(field) for path in (*coupled, field)}
     for key, (text, *_) in texts.items():
-        if key in tuned and key not in settings["axes"]:
-            remedy = f"Give tune=null as well, or other values, as in 'tune.{key}=[A, B]'"
-            yield f"  {shortened(text)} would change nothing: the sweep tunes {key}. {remedy}"
+        for path in _set_by(key, given[key]) if key not in settings["axes"] else ():
+            if path in tuned:
+                remedy = f"Give tune=null as well, or other values, as in 'tune.{tuned[path]}=[A, B]'"
+                where = "" if path == key else f" at {path}"
+                yield f"  {shortened(text)} would change nothing{where}: the sweep tunes {path}. {remedy}"
+
+
+def _set_by(key: str, value: Any) -> Iterator[str]:
+    """Yields the fields that an override sets: its key, and those in its mapping, however deep."""
+    yield key
+    for inner, below in value.items() if isinstance(value, Mapping) else ():
+        yield from _set_by(f"{key}.{inner}", below)
 
 
 def _conflicts(texts: Mapping[str, Sequence[str]], axes: Mapping[str, Any]) -> Iterator[str]:
@@ -88,9 +102,13 @@ def _without_effect(values: Mapping[str, Any], settings: Mapping[str, Any]) -> I
             others = ", ".join(f"{other}: [...]" for other in coupled["with"])
             remedy = f"Give theirs, too, as in {key}='{{values: [...], with: {{{others}}}}}'"
             yield f"  {key}: its values belong to those of {', '.join(coupled['with'])}. {remedy}"
-    for axis, given in settings["axes"].items():
-        if is_coupled(given) and axis not in values and isinstance(given["with"], Mapping):
-            for other in sorted(values.keys() & given["with"].keys()):
+    given_fields = {
+        field for key, value in values.items() if key not in settings["axes"] for field in _set_by(key, value)
+    }
+    for axis, before in settings["axes"].items():
+        given = values.get(axis, before)
+        if is_coupled(given) and isinstance(given["with"], Mapping):
+            for other in sorted(given_fields & given["with"].keys()):
                 yield f"  {other}: the axis {axis} sets it at each of its values. Change the axis instead"
 
 

@@ -35,11 +35,9 @@ def parse_tune(settings: Any, errors: list[str]) -> tuple[Axis, ...]:
     tuned = []
     for field, values in settings.items():
         path, before = str(field), len(errors)
-        part = path.partition(".")[0]
-        if part in NOT_TUNED:
-            errors.append(f"tune.{path}: {part} cannot be tuned: {NOT_TUNED[part]}. Make it an axis")
-            continue
         axis = parse_axis(path, values, errors, above="tune")
+        for part in sorted({one.partition(".")[0] for one in (path, *axis.paths())} & NOT_TUNED.keys()):
+            errors.append(f"tune.{path}: {part} cannot be tuned: {NOT_TUNED[part]}. Make it an axis")
         if len(errors) > before:
             continue
         if axis.between is not None:

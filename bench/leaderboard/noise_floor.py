@@ -10,6 +10,8 @@ UNTESTED_SPAN = 0.01
 """Shortest axis of scores."""
 STEPS = 10
 """Shortest axis of memory, in steps or in noise of its measure."""
+SHOWN_BYTES = 2**20 / 20
+"""Smallest difference of memory that is not 0.0 MiB in a text."""
 LEAST_SHARE = 0.02
 """Shortest axis of memory as a share of the largest mean."""
 

@@ -277,7 +277,7 @@ def _settings(sweep: Sweep) -> str:
     shown = {
         "transform.size": f"{in_words(base.transform.size)} px",
         "train.batch_size": f"batch {base.train.batch_size}",
-        "train.epochs": f"{base.train.epochs} epochs",
+        "train.epochs": f"{base.train.epochs} epoch{'' if base.train.epochs == 1 else 's'}",
         "train.lr": f"lr {base.train.lr:g}",
         "train.loss": base.train.loss,
     }

@@ -6,7 +6,7 @@ import pandas
 
 from bench.leaderboard.columns import ARROWS, Column, columns, fit, show, status, tuned_text
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
-from bench.leaderboard.noise_floor import memory_noise_floor, unresolved
+from bench.leaderboard.noise_floor import SHOWN_BYTES, memory_noise_floor, unresolved
 from bench.leaderboard.ranking import marks
 from bench.report.legend import embedded_note, legend, sentences
 from bench.report.sections import differences, escape, external, how_chosen, published
@@ -52,7 +52,10 @@ def _measured_on(table: Table) -> list[str]:
     facts = [f"{name} {value}" for name, value in table.environment.items()]
     if table.weights:
         facts.append(f"weights {', '.join(table.weights)}")
-    facts += [f"commit {', '.join(table.commits)}", f"speeds with {at_once} trials at once on the machine"]
+    facts += [
+        f"commit {', '.join(table.commits)}",
+        f"speeds with {at_once} trial{'' if most == 1 else 's'} at once on the machine",
+    ]
     return ["", f"<sub>Measured on {escape('; '.join(facts))}</sub>", ""]
 
 
@@ -117,6 +120,8 @@ def _memory_resolution(table: Table) -> list[str]:
     if floor is None:
         return []
     pairs = [f"{', '.join(a.labels)} and {', '.join(b.labels)}" for a, b in unresolved(table, floor)]
+    if floor < SHOWN_BYTES and not pairs:
+        return []  # the repeats agree in all digits that are shown
     text = (
         f"Memory: neighbours in the order of memory closer than {floor / 2**20:.1f} MiB are not resolved by the repeats"
     )

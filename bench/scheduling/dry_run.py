@@ -59,7 +59,7 @@ def tuning_lines(sweep: Sweep, plan: next_trials.Plan) -> list[str]:
     fields = " and ".join(axis.name for axis in sweep.tune)
     first = f"tune: {candidates} trials at seed {sweep.seeds[0]} choose {fields} for {rows} rows"
     if sweep.search.first_seeds or not sweep.search.is_exhaustive:
-        return [f"{first}; each row then runs at least {fewest} seeds more with its value"]
+        return [f"{first}; each row then runs at least {fewest} more seed{'' if fewest == 1 else 's'} with its value"]
     more = rows * fewest
     return [f"{first}; then {more} trials run the rows' other seeds: {candidates + more} trials in all"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bench.config import paths
-from bench.config.axes import label
+from bench.config.axes import NOT_THERE, label
 from bench.config.expand import Candidates, Trial
 from bench.leaderboard.tuning.choice import choose, validation_score, waiting
 from bench.records.device_hours import device_hours
@@ -126,13 +126,17 @@ def _sentences(tuned: Sequence[Candidates], records: Records, rows: Collection[s
     seeds = ", ".join(map(str, sorted({trial.seed for trial in trials})))
     done = [trial for trial in trials if trial.trial_id in records]
     extra = [trial for trial in done if trial.trial_id not in rows]
-    hours = device_hours(extra, records)
+    untimed = sum(records[trial.trial_id].timing is None for trial in extra)
+    hours = f"{device_hours(extra, records):.2g} device hours"
+    if untimed:
+        known = f" ({untimed} of them failed without a known time)"
+        hours = f"at least {hours}{known}" if untimed < len(extra) else f"an unknown time{known}"
     return [
         f"Tuned rows: {chosen}, chosen for each row by {_metric(done, records)} on the validation split"
         f"{_images(done, records)}, one trial for each value at seed {seeds}. The test split had no part in the choice. The "
-        "trial that was chosen is the row's trial at that seed, and the row's other seeds ran with its value.",
+        "trial that was chosen is the row's trial at that seed, and the row's other seeds run with its value.",
         f"Cost of the choice: {len(done)} of {len(trials)} trials have run; {len(extra)} of them are in no row and took "
-        f"{hours:.2g} device hours. All validation scores: tuning.csv.",
+        f"{hours}. All validation scores: tuning.csv.",
     ]
 
 
@@ -159,8 +163,24 @@ def _words(candidates: Candidates, trial: Trial) -> str:
 
 
 def _values(candidates: Candidates, trial: Trial) -> list[tuple[str, str]]:
+    """Returns each tuned field and the text of its value. Parts of one name are told apart by the fields that differ."""
     config = trial.config.model_dump(mode="json")
-    return [(field, label(config, field)) for field in candidates.fields]
+    configs = [one.config.model_dump(mode="json") for one in candidates.trials]
+    texts = []
+    for field in candidates.fields:
+        value = paths.get(config, field)
+        found = [other for other in (paths.get(one, field) for one in configs) if isinstance(other, Mapping)]
+        if not isinstance(value, Mapping):
+            texts.append((field, label(config, field)))
+            continue
+        named = isinstance(value.get("name"), str)
+        same = [other for other in found if other.get("name") == value.get("name")]
+        inner = ", ".join(
+            f"{path} {label(value, path)}" for path in paths.varied(same) if label(value, path) != NOT_THERE
+        )
+        text = f"{label(config, field)} ({inner})" if named and inner else inner or label(config, field)
+        texts.append((field, text))
+    return texts
 
 
 def _value(trial: Trial, field: str) -> Any:

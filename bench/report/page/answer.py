@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from bench.leaderboard.leaderboard import Table, measured_memory
-from bench.leaderboard.noise_floor import memory_noise_floor, unresolved
+from bench.leaderboard.noise_floor import SHOWN_BYTES, memory_noise_floor, unresolved
 from bench.leaderboard.ranking import best_row
 from bench.records.memory import GIB, measure_of
 from bench.scoring.metrics import METRICS
@@ -50,10 +50,6 @@ def statistics(table: Table) -> list[str]:
     count = sum(c.resolved for c in compared)
     pairs = f"Of all pairs of rows, {count} of {len(compared)} are resolved, corrected for all pairs at the 5 % level."
     return [f"{table.answer.sentences[-1]} {pairs}"]
-
-
-SHOWN_BYTES = 2**20 / 20
-"""Smallest difference of memory that is not 0.0 MiB in a text."""
 
 
 def memory(table: Table, axes: Sequence[str]) -> list[str]:

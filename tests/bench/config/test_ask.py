@@ -82,8 +82,8 @@ def test_mistakes_in_parts_of_the_question(sweep, overrides, expected):
             "ask: 'tend' is no question. Did you mean 'trend'? Allowed: trend, best, {reference: LABEL}",
         ),
         (GOOD, "ask: [trend]", "ask: ['trend'] is no question. Allowed"),
-        (GOOD, "ask: {reference: 4, margin: 1}", "is no question"),
-        (GOOD, "ask: reference", "ask: 'reference' is no question"),
+        (GOOD, "ask: {reference: 4, margin: 1}", "is no question. margin is a setting of its own"),
+        (GOOD, "ask: reference", "ask: 'reference' is no question without the label of a row. Allowed"),
         (
             GOOD,
             "ask: trend",

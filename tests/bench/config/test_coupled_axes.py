@@ -35,6 +35,17 @@ def test_every_value_comes_with_its_values_of_the_other_fields(sweep):
         ("train.lr: {values: [1, 2], with: {}}", "axes.train.lr.with: needs a mapping of fields to lists"),
         ("train.lr: {values: [1, 2], with: [3, 4]}", "axes.train.lr.with: needs a mapping of fields to lists"),
         ("train.lr: {values: [1, 2], with: {train.lr: [1, 2]}}", "train.lr is the axis itself"),
+        ("train.lr: {values: [1, 2], with: {1: [1, 2]}}", "axes.train.lr.with: 1 is no field. Give a dotted path"),
+        (
+            "train.lr: {values: [1, 2], with: {train: [{lr: 3}, {lr: 4}]}}",
+            "axes.train.lr.with: train and train.lr set the same field",
+        ),
+        (
+            "train.lr: {values: [1, 2], with: {train.loss: [bce_loss, bce_loss], train: [{}, {}]}}",
+            "axes.train.lr.with: train and train.lr set the same field",
+        ),
+        ("train.lr: {values: [1, 2]}", "axes.train.lr: the values of an axis and those of other fields are {values:"),
+        ("train.lr: {values: [1, 2], with: {train.epochs: [1, 2]}, also: 3}", "(got ['values', 'with', 'also'])"),
         ("train.lr: {values: [1, 2], with: {train.epoch: [1, 2]}}", "train.epoch: no field 'epoch'. Did you mean"),
         ("train.lr: {values: [1, 2], with: {train.epochs: [1, a]}}", "train.epochs: should be a valid integer"),
         ("train.lr: {values: {low: 1, high: 2, log: true}, with: {train.epochs: [1]}}", "a range has no list"),
@@ -60,3 +71,16 @@ def test_an_override_that_the_axis_would_undo_is_refused(sweep):
     expected = "train.epochs: the axis dataset.train_images sets it at each of its values. Change the axis instead"
     assert expected in errors(sweep, COUPLED, "train.epochs=1")
     assert sweep(COUPLED, "train.batch_size=4").base.train.batch_size == 4
+
+
+def test_values_that_are_wrong_bring_no_second_error_about_coupled_lists(sweep):
+    text = errors(sweep, with_axis("train.lr: {values: [1, 1], with: {train.epochs: [1, 2]}}"))
+    assert "axes.train.lr: has a value twice" in text and "with" not in text
+
+
+@pytest.mark.parametrize("other", ["train.epochs=3", "train={epochs: 3}"])
+def test_a_coupled_field_is_not_overridden_in_vain(sweep, other):
+    expected = "train.epochs: the axis dataset.train_images sets it at each of its values. Change the axis instead"
+    axis = "dataset.train_images={values: [64, 128], with: {train.epochs: [2, 1]}}"
+    assert expected in errors(sweep, COUPLED, other)
+    assert expected in errors(sweep, with_axis("dataset.train_images: [64, 128]"), axis, other)

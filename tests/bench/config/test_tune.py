@@ -24,6 +24,10 @@ TUNED = f"{GOOD}tune: {{train.lr: [1e-3, 5e-3, 2e-2]}}\n"
         ("{model.adapter: [lora, ia3]}", "tune.model.adapter: the same field is set by axis 'model.adapter.rank'"),
         ("{dataset.side: [32, 64]}", "tune.dataset.side: dataset cannot be tuned"),
         ("{protocol.minmax: [true, false]}", "tune.protocol.minmax: protocol cannot be tuned"),
+        (
+            "{train.lr: {values: [1, 2], with: {dataset.val: [2, 4]}}}",
+            "tune.train.lr: dataset cannot be tuned: the score on the validation split would have another meaning",
+        ),
         ("{train: [{lr: 1}, {lr: 2}], train.lr: [1, 2]}", "tune: train and train.lr set the same field"),
         ("{train.lr: [1, 2, 3, 4, 5, 6], train.epochs: [1, 2, 3, 4, 5, 6]}", "multiply to 36 combinations"),
     ],
@@ -55,6 +59,11 @@ def test_overrides_replace_add_and_end_the_tuning(sweep):
 def test_an_override_that_tuning_would_undo_is_refused(sweep):
     text = errors(sweep, TUNED, "train.lr=1e-3")
     assert "'train.lr=1e-3' would change nothing: the sweep tunes train.lr. Give tune=null as well" in text
+    text = errors(sweep, TUNED, "train={epochs: 3, lr: 1e-3}")
+    assert "would change nothing at train.lr: the sweep tunes train.lr. Give tune=null as well" in text
+    coupled = f"{GOOD}tune: {{train.lr: {{values: [1, 2], with: {{train.epochs: [1, 2]}}}}}}\n"
+    text = errors(sweep, coupled, "train.epochs=3")
+    assert "would change nothing: the sweep tunes train.epochs" in text and "'tune.train.lr=[A, B]'" in text
 
 
 def test_every_value_is_a_trial_at_every_seed_with_the_labels_of_its_row(sweep):

@@ -17,6 +17,7 @@ from bench.leaderboard.merge import merge
 from bench.leaderboard.results import Results
 from bench.leaderboard.select import select
 from bench.leaderboard.tuning.choice import in_rows
+from bench.leaderboard.tuning.facts import tuning_of
 from bench.records import sweep_json
 from bench.report import bundle, tables
 from bench.report.latex import latex
@@ -252,3 +253,27 @@ def test_environments_do_not_share_a_table(tmp_path):
         for i, kept in found.records.items()
     }
     assert len(replace(found, records=records).board().tables) == 1
+
+
+def test_the_cost_of_trials_without_a_known_time_is_unknown_and_not_0(tmp_path):
+    def text(name, status):
+        return " ".join(saved(tmp_path / name, tuned_sweep(), status=status).board().tuning.sentences)
+
+    some = text("a", lambda trial: "diverged" if trial.config.train.lr == 2e-2 else "ok")
+    assert "took at least 0.0011 device hours (2 of them failed without a known time)" in some
+    assert "took an unknown time (4 of them failed without a known time)" in text("b", lambda trial: "diverged")
+
+
+def test_tuned_parts_of_one_name_are_told_apart_by_the_fields_that_differ(tmp_path):
+    points = {
+        "small": {"name": "bottleneck", "rank": 4},
+        "large": {"name": "bottleneck", "rank": 8},
+        "other": {"name": "ia3"},
+    }
+    sweep = sweep_of(ranks=1, rates=2)
+    sweep = sweep._replace(axes=sweep.axes[1:], tune=(Axis.over("model.adapter", points),))
+    first = [trial for trial in expand(sweep) if trial.seed == 0][:3]
+    found = tuning_of([Candidates(("model.adapter",), tuple(first))], {})
+    texts = [dict(candidate.values)["model.adapter"] for candidate in found.candidates]
+    assert texts == ["bottleneck (rank 4)", "bottleneck (rank 8)", "ia3"]
+    assert "model.adapter from bottleneck (rank 4), bottleneck (rank 8), ia3" in found.sentences[0]
