@@ -42,7 +42,8 @@ class Trial:
 
 
 class Candidates(NamedTuple):
-    """Trials among which the tuned values of a row are chosen: one for each combination of values, at the first seed."""
+    """Trials among which the tuned values of a row are chosen: one for each combination of values, at each seed of
+    the choice."""
 
     fields: tuple[str, ...]
     """Dotted paths of the tuned fields."""

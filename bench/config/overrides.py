@@ -7,6 +7,7 @@ from typing import Any
 from bench.config import paths
 from bench.config.axes import is_coupled
 from bench.config.errors import shortened
+from bench.config.tune import SEEDS
 from bench.config.yaml_file import BadYaml, parse
 
 KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
@@ -63,7 +64,7 @@ def _of_tuned_fields(
     tuned: dict[str, str] = {}  # the field of tune that sets each field
     for field, values in settings["tune"].items() if isinstance(settings["tune"], Mapping) else ():
         coupled = values["with"] if is_coupled(values) and isinstance(values["with"], Mapping) else {}
-        tuned |= {str(path): str(field) for path in (*coupled, field)}
+        tuned |= {str(path): str(field) for path in (*coupled, field) if field != SEEDS}
     for key, (text, *_) in texts.items():
         for path in _set_by(key, given[key]) if key not in settings["axes"] else ():
             if path in tuned:

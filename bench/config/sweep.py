@@ -17,7 +17,7 @@ from bench.config.errors import MOST_ERRORS, ConfigError, explain, shortened
 from bench.config.overrides import apply_overrides
 from bench.config.search import SearchConfig
 from bench.config.trial import TrialConfig, with_value
-from bench.config.tune import parse_tune
+from bench.config.tune import parse_tune, seeds_of_choice
 from bench.config.yaml_file import BadYaml, read
 from models.core.registry import Config, Registry, did_you_mean
 
@@ -43,6 +43,8 @@ class Sweep(NamedTuple):
     ask: AskConfig = AskConfig()
     tune: tuple[Axis, ...] = ()
     """Fields whose values are chosen for each row on the validation split, each with the values that are tried."""
+    tune_seeds: int = 1
+    """Number of first seeds at which each of these values is tried."""
 
 
 class _Profile(Config):
@@ -129,12 +131,14 @@ def _validate(settings: Mapping[str, Any], question: str, profile: str) -> Sweep
         errors += _axis_errors(base, varied, where)
     ask = parse_ask(settings["ask"], settings["margin"], list(axes.values()), errors)
     errors += _seed_errors(seeds)
+    tune_seeds = seeds_of_choice(settings["tune"], len(seeds), errors) if isinstance(seeds, list) else 1
     search = _search(settings["search"], errors)
     errors += _track_errors(settings["track"])
     if errors:
         raise ConfigError(*errors)
     track = tuple(settings["track"])
-    sweep = Sweep(name, question, profile, base, tuple(axes.values()), tuple(seeds), search, track, ask, tune)
+    varied = tuple(axes.values())
+    sweep = Sweep(name, question, profile, base, varied, tuple(seeds), search, track, ask, tune, tune_seeds)
     errors = _search_errors(sweep)
     if errors:
         raise ConfigError(*errors)
@@ -217,7 +221,11 @@ def _search_errors(sweep: Sweep) -> list[str]:
         wrong.append(f"{few}. Allowed: 2 to {count - 1}" if count > 2 else f"{few}. List at least 3 seeds")
     first = search.first_seeds or len(sweep.seeds)
     values = math.prod(len(axis.points) for axis in sweep.tune)
-    if not search.is_exhaustive and search.trials is not None and search.trials < first + values - 1:
+    if (
+        not search.is_exhaustive
+        and search.trials is not None
+        and search.trials < first + (values - 1) * sweep.tune_seeds
+    ):
         at = f"{first} seeds" if values == 1 else f"{first} seeds and {values} tuned values"
         wrong.append(f"search.trials: {search.trials} is too few for one configuration at {at}")
     if sweep.tune and search.early_stopping:

@@ -20,6 +20,24 @@ NOT_TUNED = {
 """Parts of a trial's configuration that cannot be tuned, and the reasons."""
 
 
+SEEDS = "seeds"
+"""Key of ``tune`` that is no field: the number of seeds at which each value is tried."""
+
+
+def seeds_of_choice(settings: Any, seeds: int, errors: list[str]) -> int:
+    """Returns the number of first seeds at which each value is tried, 1 by default; appends to ``errors``.
+
+    seeds: number of seeds of the sweep.
+    """
+    count = settings.get(SEEDS, 1) if isinstance(settings, Mapping) else 1
+    if type(count) is not int or not 1 <= count <= seeds:
+        errors.append(
+            f"tune.{SEEDS}: the number of seeds that choose, 1 to {seeds}, is needed (got {shortened(count)})"
+        )
+        return 1
+    return count
+
+
 def parse_tune(settings: Any, errors: list[str]) -> tuple[Axis, ...]:
     """Makes the tuned fields from the setting ``tune``, each with its values in their order; appends to ``errors``.
 
@@ -34,6 +52,8 @@ def parse_tune(settings: Any, errors: list[str]) -> tuple[Axis, ...]:
         return ()
     tuned = []
     for field, values in settings.items():
+        if field == SEEDS:
+            continue
         path, before = str(field), len(errors)
         axis = parse_axis(path, values, errors, above="tune")
         for part in sorted({one.partition(".")[0] for one in (path, *axis.paths())} & NOT_TUNED.keys()):

@@ -55,9 +55,11 @@ def tuning_lines(sweep: Sweep, plan: next_trials.Plan) -> list[str]:
     if not sweep.tune:
         return []
     rows, candidates = len(plan.candidates), sum(len(of_row.trials) for of_row in plan.candidates)
-    fewest = (sweep.search.first_seeds or len(sweep.seeds)) - 1
+    fewest = max(0, (sweep.search.first_seeds or len(sweep.seeds)) - sweep.tune_seeds)
+    at = ", ".join(map(str, sweep.seeds[: sweep.tune_seeds]))
+    seeds = "seed" if sweep.tune_seeds == 1 else "seeds"
     fields = " and ".join(axis.name for axis in sweep.tune)
-    first = f"tune: {candidates} trials at seed {sweep.seeds[0]} choose {fields} for {rows} rows"
+    first = f"tune: {candidates} trials at {seeds} {at} choose {fields} for {rows} rows"
     if sweep.search.first_seeds or not sweep.search.is_exhaustive:
         return [f"{first}; each row then runs at least {fewest} more seed{'' if fewest == 1 else 's'} with its value"]
     more = rows * fewest

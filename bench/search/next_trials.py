@@ -43,18 +43,19 @@ class _Point(NamedTuple):
     """A point of the space: for each combination of tuned values its trials, one for each seed."""
 
     options: list[tuple[Trial, ...]]
+    tune_seeds: int
 
     @property
-    def firsts(self) -> tuple[Trial, ...]:
-        """The candidates: each combination at the first seed. One if nothing is tuned."""
-        return tuple(trials[0] for trials in self.options)
+    def candidates(self) -> tuple[Trial, ...]:
+        """Each combination at the seeds of the choice."""
+        return tuple(trial for trials in self.options for trial in trials[: self.tune_seeds])
 
     def row(self, records: Mapping[str, TrialRecord], left_out: Set[str] = frozenset()) -> Sequence[Trial]:
         """Returns the trials of the row at all seeds; none while its tuned values are not chosen."""
         if len(self.options) == 1:
             return self.options[0]
-        chosen = choose(self.firsts, records, left_out)
-        return () if chosen is None else self.options[self.firsts.index(chosen)]
+        chosen = choose(self.candidates, records, left_out)
+        return next((trials for trials in self.options if trials[0] is chosen), ())
 
 
 def settled(sweep: Sweep, records: Mapping[str, TrialRecord]) -> dict[str, TrialRecord]:
@@ -89,7 +90,11 @@ def plan(
         rows: list[Trial] = []
         for labels, point in points.items():
             row = point.row(records, left_out)[: seeds[labels]]
-            wanted += _wanted(row, sweep, records) if len(point.options) == 1 else [*point.firsts, *row[1:]]
+            wanted += (
+                _wanted(row, sweep, records)
+                if len(point.options) == 1
+                else [*point.candidates, *row[point.tune_seeds :]]
+            )
             rows += row
         done = [trial for trial in wanted if trial.trial_id in records]
         to_run = [trial for trial in wanted if trial.trial_id not in records and trial.trial_id not in left_out]
@@ -111,9 +116,11 @@ def plan(
     found = Plan(wanted, upcoming)
     if sweep.tune:
         fields = tuple(axis.name for axis in sweep.tune)
-        lost = {t.trial_id for point in points.values() if point.row(records, left_out) for t in point.firsts}
+        lost = {t.trial_id for point in points.values() if point.row(records, left_out) for t in point.candidates}
         lost -= {trial.trial_id for trial in rows}
-        found = found._replace(candidates=[Candidates(fields, p.firsts) for p in points.values()], lost=frozenset(lost))
+        found = found._replace(
+            candidates=[Candidates(fields, p.candidates) for p in points.values()], lost=frozenset(lost)
+        )
     if upcoming or not to_run:
         return found
     budget = f"{search.trials} trials" if hours_left else f"{search.hours:g} hours"
@@ -146,7 +153,8 @@ def _first_seeds(sweep: Sweep) -> int:
 def _point(sweep: Sweep, labels: Labels) -> _Point:
     """Returns the point with these labels."""
     trials, seeds = expand(_at(sweep, labels)), len(sweep.seeds)
-    return _Point([tuple(trials[start : start + seeds]) for start in range(0, len(trials), seeds)])
+    options = [tuple(trials[start : start + seeds]) for start in range(0, len(trials), seeds)]
+    return _Point(options, sweep.tune_seeds)
 
 
 def _wanted(trials: Sequence[Trial], sweep: Sweep, records: Mapping[str, TrialRecord]) -> Sequence[Trial]:
@@ -165,7 +173,7 @@ def _propose(
     limits = [math.inf if search.points is None else search.points - len(points)]
     if search.trials is not None and not method.EXHAUSTIVE:
         tried = math.prod(len(axis.points) for axis in sweep.tune)
-        limits.append((search.trials - done) // (_first_seeds(sweep) + tried - 1))
+        limits.append((search.trials - done) // (_first_seeds(sweep) + (tried - 1) * sweep.tune_seeds))
     if (method.LEARNS or search.hours is not None) and not method.EXHAUSTIVE:
         limits.append(search.batch)
     observations = []

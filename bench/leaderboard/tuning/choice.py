@@ -1,4 +1,4 @@
-"""The choice of a row's tuned values: the candidate with the best main metric on the validation split.
+"""The choice of a row's tuned values: those with the best main metric on the validation split, the mean over seeds.
 
 It is a function of the records alone, so that the search, a resumed run and a report from a folder come to the same
 values. The test split plays no part in it.
@@ -6,6 +6,7 @@ values. The test split plays no part in it.
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from statistics import fmean
 
 from bench.config.expand import Candidates, Trial, row_key
 from bench.records.record import TrialRecord
@@ -27,17 +28,21 @@ def waiting(trials: Sequence[Trial], records: Mapping[str, TrialRecord], left_ou
 
 
 def choose(trials: Sequence[Trial], records: Mapping[str, TrialRecord], left_out: Collection[str] = ()) -> Trial | None:
-    """Returns the candidate with the best validation score, the first of equal ones.
+    """Returns the first trial of the values with the best mean validation score over seeds, the first of equal ones.
 
-    A trial that failed loses. Returns ``None`` while a candidate is waiting, and if all have failed.
+    Values with a trial that failed lose. Returns ``None`` while a candidate is waiting, and if all values have failed.
     """
     if waiting(trials, records, left_out):
         return None
-    best, highest = None, -math.inf
+    of_values: dict[str, list[Trial]] = {}
     for trial in trials:
-        score = validation_score(records.get(trial.trial_id))
-        if score is not None and score > highest:
-            best, highest = trial, score
+        of_values.setdefault(row_key(trial), []).append(trial)
+    best, highest = None, -math.inf
+    for same in of_values.values():
+        scores = [validation_score(records.get(trial.trial_id)) for trial in same]
+        known = [score for score in scores if score is not None]
+        if len(known) == len(scores) and fmean(known) > highest:
+            best, highest = same[0], fmean(known)
     return best
 
 

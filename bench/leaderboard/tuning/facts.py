@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from bench.config import paths
 from bench.config.axes import NOT_THERE, label
-from bench.config.expand import Candidates, Trial
+from bench.config.expand import Candidates, Trial, row_key
 from bench.leaderboard.tuning.choice import choose, validation_score, waiting
 from bench.records.device_hours import device_hours
 from bench.records.record import TrialRecord
@@ -94,11 +94,15 @@ def tuning_of(
     tuned: Sequence[Candidates], records: Records, left_out: Collection[str] = (), rows: Collection[str] = ()
 ) -> Tuning:
     """Returns the facts of the choice of all tuned values. rows: ids of the trials that are in rows."""
-    lines = [_candidate(group, t, records, left_out) for group in tuned for t in group.trials]
+    lines = []
+    for group in tuned:
+        chosen = choose(group.trials, records, left_out)
+        key = row_key(chosen) if chosen else None
+        lines += [_candidate(group, trial, records, left_out, row_key(trial) == key) for trial in group.trials]
     return Tuning(tuple(lines), tuple(_sentences(tuned, records, rows)))
 
 
-def _candidate(group: Candidates, trial: Trial, records: Records, left_out: Collection[str]) -> Candidate:
+def _candidate(group: Candidates, trial: Trial, records: Records, left_out: Collection[str], chosen: bool) -> Candidate:
     record = records.get(trial.trial_id)
     score = validation_score(record)
     return Candidate(
@@ -108,7 +112,7 @@ def _candidate(group: Candidates, trial: Trial, records: Records, left_out: Coll
         status=_status(trial, records, left_out),
         metric=main_metric(record.val_scores) if score is not None else None,
         score=score,
-        chosen=trial is choose(group.trials, records, left_out),
+        chosen=chosen,
         seconds=record.timing.total_seconds if record and record.timing else None,
         trial_id=trial.trial_id,
     )
@@ -119,11 +123,15 @@ def _sentences(tuned: Sequence[Candidates], records: Records, rows: Collection[s
         return []
     kinds: dict[tuple[str, str], None] = {}
     for group in tuned:
-        tried = ", ".join(" with ".join(text for _, text in _values(group, trial)) for trial in group.trials)
+        texts = [" with ".join(text for _, text in _values(group, trial)) for trial in group.trials]
+        tried = ", ".join(dict.fromkeys(texts))
         kinds[" with ".join(group.fields), tried] = None
     chosen = "; ".join(f"{fields} from {values}" for fields, values in kinds)
     trials = list({trial.trial_id: trial for group in tuned for trial in group.trials}.values())
-    seeds = ", ".join(map(str, sorted({trial.seed for trial in trials})))
+    numbers = list(dict.fromkeys(trial.seed for trial in trials))
+    seeds = f"seed{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+    means = "the mean " if len(numbers) > 1 else ""
+    there = "those seeds" if len(numbers) > 1 else "that seed"
     done = [trial for trial in trials if trial.trial_id in records]
     extra = [trial for trial in done if trial.trial_id not in rows]
     untimed = sum(records[trial.trial_id].timing is None for trial in extra)
@@ -132,9 +140,9 @@ def _sentences(tuned: Sequence[Candidates], records: Records, rows: Collection[s
         known = f" ({untimed} of them failed without a known time)"
         hours = f"at least {hours}{known}" if untimed < len(extra) else f"an unknown time{known}"
     return [
-        f"Tuned rows: {chosen}, chosen for each row by {_metric(done, records)} on the validation split"
-        f"{_images(done, records)}, one trial for each value at seed {seeds}. The test split had no part in the choice. The "
-        "trial that was chosen is the row's trial at that seed, and the row's other seeds run with its value.",
+        f"Tuned rows: {chosen}, chosen for each row by {means}{_metric(done, records)} on the validation split"
+        f"{_images(done, records)}, one trial for each value at {seeds}. The test split had no part in the choice. A trial "
+        f"of the chosen value is the row's trial at {there}, and the row's other seeds run with that value.",
         f"Cost of the choice: {len(done)} of {len(trials)} trials have run; {len(extra)} of them are in no row and took "
         f"{hours}. All validation scores: tuning.csv.",
     ]
