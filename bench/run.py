@@ -7,7 +7,7 @@ if __name__ == "__main__":
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from bench.leaderboard import results
 from bench.leaderboard.results import Results
 from bench.memory.sweep_predictions import keep_predictions
 from bench.records import external_scores, schema, sweep_json
-from bench.records.record import MANIFEST
+from bench.records.record import MANIFEST, TrialRecord
 from bench.records.store import RecordStore, check_writable, pending, unsaved
 from bench.report import terminal
 from bench.scheduling import dry_run
@@ -41,8 +41,6 @@ from bench.watching.display import counting, loading
 from bench.watching.live_page import LivePage
 
 GOES_ON = "finished trials are kept; run the same command to continue"
-FAILED = ("error", "diverged")
-"""Statuses that make the exit code 1. ``oom`` and ``over budget`` are answers to the question of a sweep."""
 
 
 @dataclass
@@ -183,7 +181,8 @@ def report(run: Run, interrupts: Interrupts) -> int:
             run.say(f"note: {line}")
         paths = reports.write(found, folder, run.say)
         terminal.show(found.board(), run.console)
-        if without := _without_value(found):
+        without = _without_value(found)
+        if without:
             complain(*without)
         run.say(reports.wrote(paths, folder))
     except (OSError, ConfigError) as error:
@@ -198,11 +197,20 @@ def report(run: Run, interrupts: Interrupts) -> int:
     if interrupts.stop_requested and any(trial.trial_id not in records for trial in plan.next):
         run.say(f"interrupted: {GOES_ON}")
         return INTERRUPTED
-    statuses = {records[trial.trial_id].status for trial in plan.trials if trial.trial_id in records}
-    rows = [trial.trial_id for trial in plan.trials if trial.trial_id not in plan.lost]
-    statuses -= {"diverged"} - {records[trial_id].status for trial_id in rows if trial_id in records}
     lost = rounds.tried - records.keys()
-    return 1 if problems or rounds.died or lost or statuses & set(FAILED) else 0
+    return 1 if problems or rounds.died or lost or _any_failed(plan, records) else 0
+
+
+def _any_failed(plan: next_trials.Plan, records: Mapping[str, TrialRecord]) -> bool:
+    """Returns whether a trial ended in an error, or diverged.
+
+    ``oom`` and ``over budget`` answer the question of a sweep, and so does a tuned value that diverged and lost.
+    """
+    for trial in plan.trials:
+        status = records[trial.trial_id].status if trial.trial_id in records else None
+        if status == "error" or (status == "diverged" and trial.trial_id not in plan.lost):
+            return True
+    return False
 
 
 def _without_value(found: Results) -> list[str]:

@@ -95,7 +95,7 @@ def default_ask(axes: Sequence[Axis], margin: float = MARGIN) -> AskConfig:
 def scale(axis: Axis) -> Scale | None:
     """Returns the places of an axis's values; ``None`` if they have no order.
 
-    Positive numbers have one, whatever their order in the file. Other numbers have to rise or fall in the file. Texts
+    Positive numbers have one, in any order of the file. Other numbers have to rise or fall in the file. Texts
     such as ``last:2`` and ``last:4`` are taken in the order of the file. ``all`` training images have the place NaN
     until their number is known (``with_whole_size``).
     """
@@ -105,10 +105,11 @@ def scale(axis: Axis) -> Scale | None:
     values = [changes.get(axis.name) for _, changes in axis.points]
     if axis.name == TRAIN_IMAGES:
         values = [math.nan if value in (None, ALL) else value for value in values]
-    if all(value != value for value in values):
+    known = [value for value in values if value == value]  # NaN is not equal to itself
+    if not known:
         return None
     if all(type(value) in (int, float) for value in values):
-        if min(value for value in values if value == value) > 0:
+        if min(known) > 0:
             return Scale("doubling", {name: math.log2(value) for name, value in zip(names, values)})
         steps = [after - before for before, after in zip(values, values[1:])]
         if not (all(step > 0 for step in steps) or all(step < 0 for step in steps)):

@@ -58,15 +58,14 @@ class Axis(NamedTuple):
 
 
 def is_coupled(values: Any) -> bool:
-    """Whether the values of an axis come with those of other fields: ``{values: ..., with: {path: [...]}}``."""
+    """Returns whether the values of an axis come with those of other fields: ``{values: ..., with: {path: [...]}}``."""
     return isinstance(values, Mapping) and values.keys() == {"values", "with"}
 
 
 def parse_axis(path: str, values: Any, errors: list[str], above: str = "axes") -> Axis:
-    """Makes an axis from a list of values, a mapping of labels to values, a range, or values that are coupled with those
-    of other fields; appends to ``errors``.
+    """Makes an axis from its entry in the setting ``above``; appends to ``errors``.
 
-    above: the setting that holds the axis.
+    values: a list, a mapping of labels to values, a range, or values that are coupled with those of other fields.
     """
     if is_coupled(values):
         before = len(errors)

@@ -69,7 +69,7 @@ class Config(Draw):
         return {**known, "train": self.train_images or self.train, "scenes": VERSION}
 
     def source(self) -> dict[str, Any]:
-        """Returns what is the same for all numbers of training images and all seeds of a trial."""
+        """Returns the settings that all numbers of training images and all seeds of a trial have in common."""
         known = {**self.identity(), "train": self.train, "split": self.split}
         return known if self.split == "fixed" else {**known, "seed": None}
 

@@ -1,14 +1,13 @@
 """The Pareto front of accuracy and memory, and the probability that a row lies on it.
 
 Accuracy and memory of all rows are drawn 2,000 times from their sampling distributions. The share of a row is that of
-the draws in which no other row is at least as accurate with at most the same memory. The two levels are those of
-``bench.leaderboard.statistics``: seeds by Student's distribution, because a bootstrap over two or three seeds is far too
-confident, and images resampled together for all rows. If all rows have the same seeds, the effect of a seed is drawn
-jointly for all rows, so that the difference of two rows varies as in their paired comparison. Two seeds leave a large
-uncertainty: then many rows have a share.
+the draws in which no other row is at least as accurate with at most the same memory. Seeds are drawn by Student's
+distribution, because a bootstrap over two or three seeds is far too confident; images are resampled together for all
+rows. If all rows have the same seeds, the effect of a seed is drawn jointly for all rows, so that the difference of two
+rows varies as in their paired comparison. Two seeds leave a large uncertainty: then many rows have a share.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import inf
 
@@ -31,12 +30,18 @@ def mark_front(rows: Sequence[Row], measure: str | None, metric: str) -> tuple[R
     for row in rows:
         accuracy, memory = row.cells.get(f"test.{metric}"), row.cells.get(f"training.{measure}")
         places.append((accuracy.mean, -memory.mean) if accuracy and memory else None)
-    front, least = set(), -inf
-    for place in sorted({place for place in places if place is not None}, reverse=True):
-        if place[1] > least:  # less memory than all places that are more accurate
-            front.add(place)
-            least = place[1]
+    front = pareto_front(place for place in places if place is not None)
     return tuple(replace(row, on_front=place in front) for row, place in zip(rows, places))
+
+
+def pareto_front(places: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Returns the pairs of numbers, higher is better, that no other pair beats in both; the highest first numbers first."""
+    front, highest = [], -inf
+    for place in sorted(set(places), reverse=True):
+        if place[1] > highest:
+            front.append(place)
+            highest = place[1]
+    return front
 
 
 def front_shares(table: Table, rows: Sequence[Row], images: ImageScores, seed: int = 0) -> list[float] | None:

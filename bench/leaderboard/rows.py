@@ -210,7 +210,10 @@ def _ambiguous_weights(records: Sequence[TrialRecord]) -> set[str]:
 def _environment(
     record: TrialRecord, ambiguous_weights: set[str], by_source: bool, unlike: set[str]
 ) -> Environment | None:
-    """by_source: whether the data are named by what the splits were drawn from. unlike: splits whose sizes may differ."""
+    """Returns the environment of a record; ``None`` if it failed before that was known.
+
+    by_source: whether the data are named by what the splits were drawn from; unlike: splits whose sizes may differ.
+    """
     source = record.provenance
     if source is None or source.dataset_fingerprint is None:
         return None

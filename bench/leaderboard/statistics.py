@@ -35,8 +35,7 @@ class Comparison:
         return self.p_adjusted is not None and self.p_adjusted < 1 - LEVEL
 
     def within(self, margin: float) -> bool:
-        """Whether the interval says that the two are within ``margin`` of each other: two one-sided tests (Schuirmann
-        1987)."""
+        """Returns whether the two are equivalent: the interval lies within ``margin`` (Schuirmann 1987)."""
         return self.low is not None and -margin < self.low and self.high < margin
 
 

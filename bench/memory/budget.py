@@ -17,7 +17,7 @@ from bench.system.device import device_of, is_out_of_memory
 from bench.training.data_parallel import Share
 
 FAR_ABOVE = 1.2
-"""A trial whose predicted peak exceeds the budget by this factor does not run. The prediction's error is far smaller."""
+"""Share of the budget above which a predicted peak keeps a trial from running. Predictions err by far less."""
 
 
 def predicted_bytes(config: TrialConfig, share: Share) -> int | None:
@@ -62,7 +62,7 @@ def at_failure(
 
 @contextmanager
 def noted_when_full(config: TrialConfig, share: Share, outcome: Outcome) -> Iterator[None]:
-    """If memory runs out within the context, notes in the outcome what held it, while the tensors are still there.
+    """Notes in the outcome what held the memory if it runs out within the context, while the tensors are still there.
 
     With a budget on a card, the places of allocations are recorded (``bench.memory.snapshot``).
     """

@@ -67,11 +67,13 @@ def energy_of(
     """Returns the energy of a trial; ``None`` on a CPU.
 
     train: ``None`` if nothing was trained. memory: tells by phase which other processes were on the card, whose energy
-    the counter includes. gpus: number of cards, of which only one is read.
+    the counter includes; those of the first phase are taken for those before it. gpus: number of cards, of which only
+    one is read.
     """
     if idle.began is None:
         return None
-    unknown = {"idle": idle.unknown}
+    first = memory.get("training") or memory.get("evaluation")
+    unknown = {"idle": _not_alone(first, gpus=1) or idle.unknown}
     found: dict[str, float] = {}
     for name, phase, meter in (("train", "training", train), ("inference", "evaluation", inference)):
         if meter is None:

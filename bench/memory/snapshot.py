@@ -11,6 +11,7 @@ import pickle
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +22,8 @@ LARGEST_HOLDERS = 3
 MAX_ENTRIES = 200_000
 """Number of the latest events that recording keeps, each about 1 kB."""
 UNKNOWN = "stack not recorded"
-OWN = ("/bench/", "/models/")
+ROOT = Path(__file__).resolve().parents[2]
+OWN = (f"{ROOT / 'bench'}/", f"{ROOT / 'models'}/")
 """Folders of the suite: the innermost frame in them names an allocation."""
 
 
@@ -76,32 +78,21 @@ def packed(taken: dict[str, Any]) -> bytes:
 
 def allocations_now(taken: dict[str, Any]) -> list[Live]:
     """Returns the allocations that live when the snapshot is taken."""
-    blocks = (block for segment in taken["segments"] for block in segment["blocks"])
-    return [
-        Live(rounded(block.get("requested_size", block["size"])), made_by(block.get("frames") or ()))
-        for block in blocks
-        if block["state"] == "active_allocated"
-    ]
+    return [*_living(taken).values()]
 
 
 def allocations_at_peak(taken: dict[str, Any]) -> list[Live]:
     """Returns the allocations that lived at the peak of the recorded history, and before it began."""
     events = [event for trace in taken.get("device_traces", ()) for event in trace]
     events = [event for event in events if event["action"] in ("alloc", "free_completed")]
-    now = {
-        block["address"]: Live(rounded(block.get("requested_size", block["size"])), made_by(block.get("frames") or ()))
-        for segment in taken["segments"]
-        for block in _placed(segment)
-        if block["state"] == "active_allocated"
-    }
-    total = highest = sum(live.bytes for live in now.values())
+    living = _living(taken)
+    total = highest = sum(live.bytes for live in living.values())
     peak = len(events)
     for place in range(len(events) - 1, -1, -1):  # backwards in time: the history may begin late, its end is known
         event = events[place]
         total += rounded(event["size"]) * (1 if event["action"] == "free_completed" else -1)
         if total > highest:
             highest, peak = total, place
-    living = dict(now)
     frames: dict[int, Any] = {}
     for event in reversed(events[peak:]):
         if event["action"] == "free_completed":
@@ -117,25 +108,26 @@ def allocations_at_peak(taken: dict[str, Any]) -> list[Live]:
     ]
 
 
-def _placed(segment: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields the blocks of a segment with their addresses, which older versions of torch leave out."""
-    address = segment.get("address", 0)
-    for block in segment["blocks"]:
-        yield {"address": address, **block}
-        address += block["size"]
+def _living(taken: dict[str, Any]) -> dict[int, Live]:
+    """Returns the allocations that live when the snapshot is taken, by address."""
+    living = {}
+    for segment in taken["segments"]:
+        address = segment["address"]
+        for block in segment["blocks"]:  # older versions of torch leave out their addresses
+            if block["state"] == "active_allocated":
+                size = rounded(block.get("requested_size", block["size"]))
+                living[address] = Live(size, made_by(block.get("frames") or ()))
+            address += block["size"]
+    return living
 
 
 def made_by(frames: Iterable[dict[str, Any]]) -> str:
-    """Names the innermost frame of the suite, else the innermost of all: ``models/decoders/light_unet.py:76 forward``."""
+    """Names the innermost frame of the suite, as in ``models/decoders/light_unet.py:76 forward``, else the innermost."""
     frames = [frame for frame in frames if frame.get("filename", "").endswith(".py")]
     if not frames:
         return UNKNOWN
-    own = next((frame for frame in frames if any(part in frame["filename"] for part in OWN)), frames[0])
-    path = own["filename"].replace("\\", "/")
-    for part in OWN:
-        if part in path:
-            path = f"{part.strip('/')}/{path.rsplit(part, 1)[1]}"
-    return f"{path}:{own['line']} {own['name']}"
+    own = next((frame for frame in frames if frame["filename"].startswith(OWN)), frames[0])
+    return f"{own['filename'].removeprefix(f'{ROOT}/')}:{own['line']} {own['name']}"
 
 
 def largest_holders(living: Sequence[Live], count: int = LARGEST_HOLDERS) -> list[str]:

@@ -134,11 +134,7 @@ class Tracker(TorchDispatchMode):
 
     def peak(self, *, since: int = 0) -> int:
         """Returns the largest sum of living storages, in bytes, among the events from number ``since`` on."""
-        workspaces = set(self.workspaces.values())
-        events = [event for event in self.events if event[0] not in workspaces]
-        skipped = sum(number in workspaces for number, _ in self.events[:since])
-        totals = list(accumulate(_sizes(events)))
-        return max(totals[since - skipped :], default=0)
+        return max(list(accumulate(_sizes(self.events)))[since:], default=0)
 
     def step_memory(self, *, since: int = 0, built: int | None = None) -> StepMemory:
         """Computes the peak among the events from number ``since`` on.

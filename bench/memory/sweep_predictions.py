@@ -29,7 +29,7 @@ def predictions(
     of the generation of this machine's card. A trial that cannot be predicted is left out, and ``tell`` gets the reason
     in a line.
     """
-    by_model: dict[tuple[str, bool], Predicted | None] = {}
+    by_model: dict[tuple[str, bool, bool], Predicted | None] = {}
     found = dict(known)
     for trial in trials:
         old, config = known.get(trial.trial_id, Predicted()), trial.config
@@ -37,7 +37,7 @@ def predictions(
         of_cpu = config.device == "cpu" and old.tensor_bytes is None
         if not of_card and not of_cpu:
             continue
-        key = prediction_key(config), of_cpu
+        key = prediction_key(config), of_card, of_cpu
         if key not in by_model:
             try:
                 by_model[key] = _predicted(config, of_card=of_card, of_cpu=of_cpu)
@@ -50,7 +50,7 @@ def predictions(
 
 
 def _predicted(config: TrialConfig, *, of_card: bool, of_cpu: bool) -> Predicted:
-    """Raises ``InvalidModel`` and ``Unpredictable``."""
+    """Predicts the peak on a card, on a CPU, or both. Raises ``InvalidModel`` and ``Unpredictable``."""
     made = Predicted()
     if of_card:
         generation = card_generations.here() or card_generations.DEFAULT

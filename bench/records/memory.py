@@ -61,7 +61,7 @@ MEASURES = (
         4096,
         baseline="rss_baseline_bytes",
         above_baseline="resident memory of the process above its baseline (CPU)",
-        noise_bytes=4 * MIB,  # freed memory stays resident, how much of it differs from run to run
+        noise_bytes=4 * MIB,  # freed memory stays resident, in amounts that differ from run to run
     ),
 )
 """All measures, in the order in which they say whether a card is large enough. A new measure

@@ -17,7 +17,7 @@ class Metric:
     source: str
     """Publication or script that defines it."""
     mean_of_images: bool = True
-    """Whether the score of a set is the mean over its images. Only such metrics are bootstrapped over images."""
+    """Whether the score of a set is the mean over its images. Tests and draws over images are for such metrics only."""
     shown: bool = True
     """Whether tables have a column of it; all metrics are in leaderboard.csv."""
 

@@ -96,14 +96,17 @@ def plan(
         hours_left = search.hours is None or device_hours(done, records) < search.hours
         if to_run:
             break
-        if hours_left and (proposed := _propose(sweep, points, records, len(done), left_out)):
-            for labels in proposed:
-                points[labels] = _point(sweep, labels)
-            seeds |= dict.fromkeys(proposed, _first_seeds(sweep))
-        elif search.first_seeds and (contested := undecided(sweep, rows, seeds, records, images)):
-            seeds |= {point: seeds[point] + 1 for point in contested}
-        else:
+        proposed = _propose(sweep, points, records, len(done), left_out) if hours_left else []
+        for labels in proposed:
+            points[labels] = _point(sweep, labels)
+            seeds[labels] = _first_seeds(sweep)
+        if proposed:
+            continue
+        contested = undecided(sweep, rows, seeds, records, images) if search.first_seeds else []
+        if not contested:
             break
+        for labels in contested:
+            seeds[labels] += 1
     upcoming = _within_budget(sweep, to_run, len(done), hours_left, at_once)
     found = Plan(wanted, upcoming)
     if sweep.tune:

@@ -35,16 +35,7 @@ from bench.system.device import device_of
 from bench.system.files import TargetError, check_targets, write_whole
 from bench.system.sanitize import harmless
 from bench.tools.memory_grid import CPU_SCALE, GRID, QUICK, SMALL, label, planned
-from bench.tools.memory_record import (
-    FILE,
-    Comparison,
-    Measured,
-    Origin,
-    accuracy,
-    as_frame,
-    load,
-    side_by_side,
-)
+from bench.tools.memory_record import FILE, Comparison, Measured, Origin, accuracy, as_frame, load, side_by_side
 from bench.tools.memory_worker import Answer, Result, Task, batch_of, measured_alone, work
 from bench.tools.upstream import UPSTREAM, check_upstream
 from bench.training.optimiser import make_optimiser
@@ -99,11 +90,10 @@ def _without_a_gpu(options: argparse.Namespace, paths: Sequence[Path]) -> str:
 
 def _report(folders: Sequence[Path]) -> int:
     """Prints the results of several cards side by side, with the predictions of this version of the suite."""
-    for comparison in (comparisons := [load(folder) for folder in folders]):
+    again = []
+    for comparison in [load(folder) for folder in folders]:
         if comparison.generation not in GENERATIONS:
             raise ConfigError(f"generation {comparison.generation!r}: not one of {', '.join(GENERATIONS)}")
-    again = []
-    for comparison in comparisons:
         rows = [row.predicted_again(comparison.generation) for row in comparison.rows]
         again.append(comparison.model_copy(update={"rows": rows}))
     print(harmless("\n".join(side_by_side(again))))
@@ -173,9 +163,8 @@ def compare_on_cpu(changes: dict[str, Any]) -> Measured:
     with Tracker(cuda=False) as tracker:
         model = MODELS.build(config.model, config.transform.size, True).train()
         optimiser = make_optimiser(model, config.train, foreach=False)
-        images, masks = batch_of(
-            config, torch.device("cpu")
-        )  # held here, as in a prediction, in every version of Python
+        # held here, as in a prediction, in every version of Python
+        images, masks = batch_of(config, torch.device("cpu"))
         real = follow_step(tracker, model, optimiser, images, masks, config)
     return Measured(
         label=label(changes),

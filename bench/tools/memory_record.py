@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import pandas
@@ -74,6 +75,7 @@ class Measured(Config):
         return self.with_prediction(predict_peak(self.config(), GENERATIONS.get(generation, DEFAULT)))
 
     def with_prediction(self, prediction: PredictedPeak) -> "Measured":
+        """Returns the row with another prediction."""
         values = {name: getattr(prediction, name) for name in ("allocated", "reserved", "device")}
         return self.model_copy(update={f"predicted_{name}_bytes": value for name, value in values.items()})
 
@@ -98,6 +100,7 @@ class Comparison(Config):
     rows: list[Measured] = []
 
     def save(self, folder: Path) -> None:
+        """Writes ``comparison.json`` whole, over an older one."""
         text = self.model_dump_json(indent=1) + "\n"
         write_whole(folder / FILE, lambda file: file.write(text.encode()))
 
@@ -151,10 +154,10 @@ def accuracy(rows: Sequence[Measured]) -> list[str]:
     """Returns one line for each measure: median and worst error of the predictions."""
     lines = []
     for measure in ("allocated", "reserved", "device"):
-        errors = sorted((row.error_of(measure) for row in rows if row.error_of(measure) is not None), key=abs)
+        errors = [error for error in (row.error_of(measure) for row in rows) if error is not None]
         if errors:
-            median = abs(errors[len(errors) // 2])
-            lines.append(f"{measure}: median {median:.2%}, worst {errors[-1]:+.2%}, of {len(errors)} rows")
+            middle, worst = median(map(abs, errors)), max(errors, key=abs)
+            lines.append(f"{measure}: median {middle:.2%}, worst {worst:+.2%}, of {len(errors)} rows")
     return lines
 
 

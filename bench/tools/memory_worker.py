@@ -37,7 +37,7 @@ from models.core.size import height_width
 
 STEPS, TIMED = 3, 7
 BESIDE = 3
-"""Number of processes that build models while another one measures."""
+"""Number of processes that live at a time: one measures, the others build their models."""
 READY = "ready"
 CLEAN_SECONDS = 20.0
 """Longest time to wait until the card is as it was."""
@@ -67,13 +67,21 @@ class Answer:
     error: str = ""
 
 
+def bytes_in_use() -> int | None:
+    """Returns the memory in use on all cards of this machine; ``None`` if NVML shows none."""
+    gpus = nvml.Gpus()
+    used = [gpus.observe(handle).used for handle in gpus.by_uuid().values()]
+    known = [value for value in used if value is not None]
+    return sum(known) if known else None
+
+
 def measured_alone(
     tasks: Sequence[Task],
     command: Sequence[str],
     lock: Path,
-    in_use: Callable[[], int | None] = lambda: bytes_in_use(),
+    in_use: Callable[[], int | None] = bytes_in_use,
 ) -> Iterator[Answer]:
-    """Yields the answer to each task, in order. Up to ``BESIDE`` processes build at a time, one measures.
+    """Yields the answer to each task, in order. Up to ``BESIDE`` processes live at a time; one of them measures.
 
     command: starts a process that reads a task from its first line; in_use: bytes in use on the card.
     """
@@ -115,14 +123,6 @@ def _measure_alone(child: subprocess.Popen, in_use: Callable[[], int | None]) ->
     if child.returncode == 0 and lines:
         return Answer(Result.model_validate_json(lines[-1]))
     return Answer(None, (errors.strip().splitlines() or ["no message"])[-1])
-
-
-def bytes_in_use() -> int | None:
-    """Returns the memory in use on all cards of this machine; ``None`` if NVML shows none."""
-    gpus = nvml.Gpus()
-    used = [gpus.observe(handle).used for handle in gpus.by_uuid().values()]
-    known = [value for value in used if value is not None]
-    return sum(known) if known else None
 
 
 # --- in the process ---------------------------------------------------------------------------------------------------
@@ -170,22 +170,18 @@ class Steps:
         """Makes the optimiser, and compiles the model if ``train.compile`` says so."""
         self.optimiser = make_optimiser(self.model, self.config.train)
         if self.config.train.compile:
-            images, masks = batch_of(self.config, self.device)
-            self.compiled.warm_up(lambda part: self._backward(images, masks, part, 1.0), len(images))
+            self.compiled.warm_up(*batch_of(self.config, self.device), self.config.transform)
 
     def take(self, images: Tensor, masks: Tensor) -> None:
         """Takes one training step."""
+        config = self.config
         self.optimiser.zero_grad(set_to_none=True)
-        for part, weight in Share().micro_batches(len(images), self.config.train.accumulate):
+        for part, weight in Share().micro_batches(len(images), config.train.accumulate):
             with self.compiled.for_images(part):
-                self._backward(images, masks, part, weight)
+                loss = batch_loss(self.model, images[part], masks[part], config.train, config.transform) * weight
+                self.scaler.scale(loss).backward()
         self.scaler.step(self.optimiser)
         self.scaler.update()
-
-    def _backward(self, images: Tensor, masks: Tensor, part: slice, weight: float) -> None:
-        config = self.config
-        loss = batch_loss(self.model, images[part], masks[part], config.train, config.transform) * weight
-        self.scaler.scale(loss).backward()
 
 
 def _timed(steps: Steps) -> list[float]:

@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.config.settings import TrainConfig
+from bench.config.settings import TrainConfig, TransformConfig
+from bench.datasets import Features
+from bench.training.batch_loss import batch_loss
 from bench.training.data_parallel import Share
 from models.core.activation_checkpointing import Recomputed
 
@@ -56,20 +58,21 @@ class Compiled:
         compiled = part.stop - part.start in self._sizes
         return torch.compiler.set_stance("default") if compiled else nullcontext()
 
-    def warm_up(self, step: Callable[[slice], Any], images: int) -> None:
-        """Compiles by one step for each size of a micro-batch, and measures the time. Weights, buffers and random states
-        stay as they are.
+    def warm_up(self, images: Tensor | Features, masks: Tensor, transform: TransformConfig) -> None:
+        """Compiles by one step for each size of a micro-batch, and measures the time.
 
-        step: computes gradients for a part of a batch of ``images`` images.
+        Weights, buffers and random states stay as they are. images, masks: a whole batch, as ``batch_loss`` takes it.
         """
         began = time.perf_counter()
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        parts = {part.stop - part.start: part for part, _ in self.share.micro_batches(images, self.config.accumulate)}
+        parts = {
+            part.stop - part.start: part for part, _ in self.share.micro_batches(len(images), self.config.accumulate)
+        }
         self._sizes = set(parts)
         with torch.random.fork_rng():
             for part in parts.values():
                 with self.for_images(part):
-                    step(part)
+                    batch_loss(self.model, images[part], masks[part], self.config, transform).backward()
         self.model.zero_grad(set_to_none=True)
         with torch.no_grad():
             for name, buffer in self.model.named_buffers():

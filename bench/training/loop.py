@@ -147,8 +147,8 @@ def train(
     Order and flips come from a generator of their own on the CPU. Two models with the same seed therefore get the same
     batches, and so do a GPU and a CPU. ``on_epoch`` is called for the epochs before a resumption, too. ``on_step`` is
     called after every batch, also in validation, to show progress. ``observe`` gets the first step of a whole batch in
-    which the optimiser's moments exist, unless it is compiled. Several processes, each with its ``share``, train the same model together;
-    only the first one uses the validation split.
+    which the optimiser's moments exist, unless it is compiled. Several processes, each with its ``share``, train the
+    same model together; only the first one uses the validation split.
     """
     generator = torch.Generator().manual_seed(seed)
     gradients = GradientCheck(model)
@@ -185,17 +185,12 @@ def _compile(state: Training, setup: _Setup) -> None:
         return
     state.model.train()
     first = np.arange(min(setup.config.batch_size, len(setup.data.train)))
-    images, masks = setup.data.train.batch(first, setup.device)
-
-    def step(part: slice) -> None:
-        batch_loss(state.model, images[part], masks[part], setup.config, setup.transform).backward()
-
-    setup.compiled.warm_up(step, len(images))
+    setup.compiled.warm_up(*setup.data.train.batch(first, setup.device), setup.transform)
 
 
 def _train_epoch(state: Training, setup: _Setup, number: int) -> float:
     """Takes the training steps of one epoch and returns their mean loss. Raises ``Diverged``."""
-    data, share, device = setup.data.train, setup.share, setup.device
+    data, device = setup.data.train, setup.device
     if setup.meter:
         setup.meter.start()
     started = time.perf_counter()
@@ -209,13 +204,12 @@ def _train_epoch(state: Training, setup: _Setup, number: int) -> float:
             loss = _step(state, setup, next(read))
         losses.add(loss)
         setup.on_step()
-    counted = losses.steps(len(order))
-    mean_loss = share.mean(losses.total).item() / counted if counted else math.nan
+    mean_loss = losses.mean(setup.share, len(order))
     state.seconds += time.perf_counter() - started
     if setup.meter:
         setup.meter.stop(len(data))
     if state.scaler.is_enabled() and state.scaler.get_scale() < SMALLEST_SCALE:
-        text = f"the gradients overflow float16 in every step, up to step {state.steps + len(order)}"
+        text = f"the gradients overflow float16 up to step {state.steps + len(order)}, although the loss is scaled down"
         raise Diverged(f"{text}. Set a lower train.lr or train.precision=float32", state.steps + 1, state.curve)
     if not math.isfinite(mean_loss):
         batch = int(losses.finite_steps) + 1
@@ -227,7 +221,7 @@ def _train_epoch(state: Training, setup: _Setup, number: int) -> float:
 
 
 def _observed(state: Training, setup: _Setup, images: int) -> AbstractContextManager:
-    """Returns the context of a step: ``observe``, once, in a step as all others but the first and the last are."""
+    """Returns the context of a step: ``observe`` for the first step of a whole batch with moments, else nothing."""
     usual = state.optimiser.state and images == min(setup.config.batch_size, len(setup.data.train))
     if setup.observe is None or state.observed or setup.config.compile or not usual:
         return nullcontext()

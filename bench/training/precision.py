@@ -5,8 +5,12 @@ are divided by it. Where a gradient overflows, the optimiser's step is skipped a
 ``torch.amp.GradScaler``; after 2,000 steps without overflow it is doubled.
 """
 
+import math
+
 import torch
 from torch import Tensor
+
+from bench.training.data_parallel import Share
 
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 """Types of autocast by ``train.precision``; ``float32`` runs without it."""
@@ -42,10 +46,13 @@ class MeanLoss:
 
     def add(self, loss: Tensor) -> None:
         """Adds the loss of a step."""
-        finite = loss.isfinite() if self.overflows else None
-        self.total += loss if finite is None else torch.where(finite, loss, 0.0)
-        self.finite_steps += self.total.isfinite() if finite is None else finite
+        finite = loss.isfinite()
+        self.total += torch.where(finite, loss, 0.0) if self.overflows else loss
+        self.finite_steps += finite if self.overflows else self.total.isfinite()
 
-    def steps(self, steps: int) -> int:
-        """Returns the number of steps that count, of ``steps``."""
-        return int(self.finite_steps) if self.overflows else steps
+    def mean(self, share: Share, steps: int) -> float:
+        """Returns the mean over ``steps`` steps and all processes, which must all call it; NaN if no step counts."""
+        total, counted = share.mean(self.total).item(), float(steps)
+        if self.overflows:
+            counted = share.mean(self.finite_steps.double()).item()
+        return total / counted if counted else math.nan

@@ -85,7 +85,7 @@ class Recomputed:
     def __init__(self, stage: nn.Module) -> None:
         self.stage = stage
         self.inner = stage.forward
-        """What is recomputed; ``bench.training.compiled`` replaces it."""
+        """The function that is recomputed; ``bench.training.compiled`` replaces it."""
 
     def __call__(self, *inputs: Any, **more: Any) -> Any:
         if not (self.stage.training and torch.is_grad_enabled()):

@@ -22,14 +22,15 @@ class Draw(Config):
     """Field with the seed of the draw."""
 
     train_images: Annotated[PositiveInt | None, BeforeValidator(_count)] = None
-    """Number of training images that are used; ``None``, or ``all`` in a sweep file: all of them. Fewer images are
-    among more: they are the first ones of the order that the seed of the split draws. The other splits stay the same."""
+    """Number of training images that are used; ``None``, or ``all`` in a sweep file: all of them. The images of a
+    smaller number are among those of a larger one: the seed of the split draws an order, and the first ones are used.
+    The other splits stay the same."""
     split: Literal["fixed", "by_seed"] = "fixed"
     """``fixed``: all seeds of a trial have the same images. ``by_seed``: what the suite draws is drawn anew with each
     seed of a trial: the split, the training images, or painted scenes."""
 
     def draws(self) -> bool:
-        """Whether some split is drawn; else all splits are those of the dataset."""
+        """Returns whether some split is drawn; else all splits are those of the dataset."""
         return True
 
     def split_in_words(self) -> str:

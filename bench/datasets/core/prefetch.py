@@ -4,9 +4,9 @@ On a CPU nothing is read ahead: the cores compute, and gathering a batch from th
 time of its training step (tests/benchmarks/bench_prefetch.py).
 """
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
@@ -20,8 +20,6 @@ Item, Result = TypeVar("Item"), TypeVar("Result")
 AHEAD = 2
 """Batches that are ready in memory before they are needed."""
 CPU = torch.device("cpu")
-LOOK_SECONDS = 0.1
-"""Time after which a waiting thread looks whether its reader has stopped."""
 
 
 class Batch(NamedTuple):
@@ -73,37 +71,14 @@ def batches(
 
 def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
     """Yields ``read`` of each item in their order; a thread is up to ``ahead`` results further. Raises its error."""
-    ready: queue.Queue[tuple[Result | None, BaseException | None]] = queue.Queue(ahead)
-    stopped = threading.Event()
-
-    def put(result: Result | None, error: BaseException | None) -> None:
-        while not stopped.is_set():
-            try:
-                return ready.put((result, error), timeout=LOOK_SECONDS)
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for item in items:
-                put(read(item), None)
-                if stopped.is_set():
-                    return
-        except BaseException as error:
-            put(None, error)
-        else:
-            put(None, StopIteration())
-
-    thread = threading.Thread(target=work, name="prefetch", daemon=True)
-    thread.start()
+    thread = ThreadPoolExecutor(1, "prefetch")
+    pending: deque[Future[Result]] = deque()
     try:
-        while True:
-            result, error = ready.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield result
+        for item in items:
+            pending.append(thread.submit(read, item))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
-        stopped.set()
-        thread.join()
+        thread.shutdown(cancel_futures=True)

@@ -66,7 +66,7 @@ class Reading(NamedTuple):
 
     @property
     def mask_settings(self) -> tuple[Any, ...]:
-        """The settings that decide which pixels of a mask are what; at their defaults, fingerprints leave them out."""
+        """The settings that give the pixels of a mask their meaning; at their defaults, fingerprints leave them out."""
         return self.foreground, self.ignore, self.classes
 
 

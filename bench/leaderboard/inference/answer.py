@@ -1,7 +1,8 @@
 """The answer to a sweep's planned question, as data and in one to three sentences that all outputs share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,31 @@ class Answer:
         return " ".join(self.sentences[: max(1, len(self.sentences) - 1)])
 
 
+@dataclass(frozen=True)
+class _Question:
+    """The planned question, with the scores that answer it."""
+
+    ask: AskConfig
+    metric: str  # label
+    names: Sequence[str]  # of the rows
+    table: np.ndarray  # scores [row, seed, image]
+    sign: int  # 1 if higher is better, else -1
+    looks: int
+    overlap: float | None  # ``None`` unless each seed has images of its own
+    error: Components
+
+    def answered(self, sentences: Sequence[str], error: Components | None = None, **data: Any) -> Answer:
+        """Returns the answer with these sentences, and the one about its error (by default the question's) as the last.
+
+        data: further fields of ``Answer``.
+        """
+        error = error or self.error
+        assumption = _assumption(error, self.looks)
+        if self.overlap is not None:
+            assumption += f" {_of_own_images(self.overlap)}"
+        return Answer(self.ask, self.metric, (*sentences, assumption), error, **data)
+
+
 def answer(
     ask: AskConfig,
     axes: Sequence[Axis],
@@ -61,19 +87,12 @@ def answer(
     if error is None:
         return Answer(ask, metric, (_untestable(metric, table),))
     sign = 1 if better == "higher" else -1
-    share = overlap or 0.0
+    question = _Question(ask, metric, names, table, sign, looks, overlap, error)
     if ask.name == "reference":
-        found = _of_reference(ask, names, table, metric, sign, looks, error, share)
-    else:
-        pairs = compare_all(table, looks, share) if pairs is None else pairs
-        if ask.name == "trend":
-            found = _of_trend(ask, axes, rows, table, metric, looks, error, share, pairs)
-        else:
-            found = _of_best(ask, names, table, metric, sign, looks, error, pairs)
-    if overlap is not None:
-        *said, assumption = found.sentences
-        found = replace(found, sentences=(*said, f"{assumption} {_of_own_images(overlap)}"))
-    return found
+        return _of_reference(question)
+    if pairs is None:
+        pairs = compare_all(table, looks, overlap or 0.0)
+    return _of_trend(question, axes, rows, pairs) if ask.name == "trend" else _of_best(question, pairs)
 
 
 def nothing_to_compare(ask: AskConfig, metric: str) -> Answer:
@@ -87,27 +106,19 @@ def _untestable(metric: str, table: np.ndarray) -> str:
 
 
 def _of_trend(
-    ask: AskConfig,
-    axes: Sequence[Axis],
-    rows: Sequence[tuple[str, ...]],
-    table: np.ndarray,
-    metric: str,
-    looks: int,
-    error: Components,
-    overlap: float,
-    pairs: Sequence[Comparison],
+    question: _Question, axes: Sequence[Axis], rows: Sequence[tuple[str, ...]], pairs: Sequence[Comparison]
 ) -> Answer:
     """Answers by the slope, and by the groups of neighbours on the axis that are equivalent."""
+    ask, metric = question.ask, question.metric
     found = scale(axes[0]) if len(axes) == 1 else None
+    if found is None:
+        return question.answered([f"No trend of {metric} can be tested: it needs one axis whose values are ordered."])
     labels = [row[0] for row in rows]
-    places = [found.place(label) for label in labels] if found is not None else []
-    line = trend(table, places, looks, overlap) if found is not None else None
+    places = [found.place(label) for label in labels]
+    line = trend(question.table, places, question.looks, question.overlap or 0.0)
     if line is None:
-        needed = (
-            "three rows that have two seeds in common" if found is not None else "one axis whose values are ordered"
-        )
-        text = f"No trend of {metric} can be tested: it needs {needed}."
-        return Answer(ask, metric, (text, _assumption(error, looks)), error)
+        needed = "three rows that have two seeds in common"
+        return question.answered([f"No trend of {metric} can be tested: it needs {needed}."])
     order = sorted(line.rows, key=lambda row: places[row])
     groups = within_margin(pairs, order, ask.margin)
     noun = axes[0].name.rpartition(".")[2].replace("_", " ")
@@ -127,32 +138,24 @@ def _of_trend(
         plural = noun if noun.endswith("s") else f"{noun}s"
         spans = [f"{plural} {labels[group[0]]} to {labels[group[-1]]}" for group in groups]
         sentences.append(_equivalent(spans, ask.margin))
-    sentences.append(_assumption(line.components, looks))
-    return Answer(ask, metric, tuple(sentences), line.components, line, tuple(pairs), tuple(groups), ends_equivalent)
+    data = {"comparisons": tuple(pairs), "groups": tuple(groups), "ends_equivalent": ends_equivalent}
+    return question.answered(sentences, line.components, trend=line, **data)
 
 
-def _of_reference(
-    ask: AskConfig,
-    names: Sequence[str],
-    table: np.ndarray,
-    metric: str,
-    sign: int,
-    looks: int,
-    error: Components,
-    overlap: float,
-) -> Answer:
+def _of_reference(question: _Question) -> Answer:
     """Answers which rows are better and worse than the reference, which are equivalent, and what is open."""
+    ask, metric, names = question.ask, question.metric, question.names
     reference = _quoted(ask.reference)
     if reference not in names:
         text = f"Nothing is compared with {reference}: it is not among the rows."
-        return Answer(ask, metric, (text,), error)
-    comparisons = compare_with(table, names.index(reference), looks, overlap)
+        return Answer(ask, metric, (text,), question.error)
+    comparisons = compare_with(question.table, names.index(reference), question.looks, question.overlap or 0.0)
     claims, close, still_open, untested = [], [], [], []
     for c in comparisons:
         if c.difference is None:
             untested.append(names[c.first])
         elif c.resolved:
-            word = "better" if sign * c.difference > 0 else "worse"
+            word = "better" if question.sign * c.difference > 0 else "worse"
             claims.append(f"{names[c.first]} is {word} by {_size(c.difference, c.low, c.high, c.p_adjusted)}")
         elif c.within(ask.margin):
             close.append(names[c.first])
@@ -172,22 +175,13 @@ def _of_reference(
     if rest:
         text = "; ".join(rest)
         sentences.append(f"{text[0].upper()}{text[1:]}.")
-    sentences.append(_assumption(error, looks))
     groups = tuple((c.first, c.second) for c in comparisons if names[c.first] in close)
-    return Answer(ask, metric, tuple(sentences), error, None, tuple(comparisons), groups)
+    return question.answered(sentences, comparisons=tuple(comparisons), groups=groups)
 
 
-def _of_best(
-    ask: AskConfig,
-    names: Sequence[str],
-    table: np.ndarray,
-    metric: str,
-    sign: int,
-    looks: int,
-    error: Components,
-    pairs: Sequence[Comparison],
-) -> Answer:
+def _of_best(question: _Question, pairs: Sequence[Comparison]) -> Answer:
     """Answers which row has the best mean, which rows it is better than, and which rows are equivalent."""
+    ask, metric, names, table, sign = question.ask, question.metric, question.names, question.table, question.sign
     tested = [c for c in pairs if c.difference is not None]
     if not tested:
         return Answer(ask, metric, (_untestable(metric, table),))
@@ -215,8 +209,7 @@ def _of_best(
             *before, last = _some([names[row] for row in group])
             listed.append(f"{', '.join(before)} and {last}")
         sentences.append(_equivalent(listed, ask.margin))
-    sentences.append(_assumption(error, looks))
-    return Answer(ask, metric, tuple(sentences), error, None, tuple(pairs), tuple(groups))
+    return question.answered(sentences, comparisons=tuple(pairs), groups=tuple(groups))
 
 
 def _lead(names: Sequence[str], order: Sequence[int], comparisons: Sequence[Comparison], sign: int) -> str:

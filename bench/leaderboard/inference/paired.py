@@ -25,9 +25,10 @@ class Paired(NamedTuple):
 def compare_paired(new: Mapping[int, ImageScores], old: Mapping[int, ImageScores], metric: str) -> Paired | None:
     """Compares the scores of two result sets, by seed, with the two-way error of seeds and images.
 
-    It takes the seeds that have the same images on both sides, and as most of these seeds have. If each seed has images
-    of its own, the error is that over seeds alone (``means_over_images``). ``None`` without two images. With one seed left it is a paired t test over images. That decides which of the two networks is better, not
-    which result set: the effect of another seed is unknown.
+    It takes the seeds that have the same images on both sides, and of these seeds the ones with the images that most of
+    them have. If each seed has images of its own, the error is that over seeds alone (``means_over_images``). With one
+    seed left it is a paired t test over images. That decides which of the two networks is better, not which result set:
+    the effect of another seed is unknown. Returns ``None`` without two images.
     """
     names = {}
     for seed in sorted(new.keys() & old.keys()):

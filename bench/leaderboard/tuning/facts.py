@@ -68,9 +68,11 @@ def tuned_of(candidates: Candidates, records: Records, left_out: Collection[str]
     losers = ", ".join(f"{_words(candidates, trial)} ({states[trial.trial_id]})" for trial in failed)
     chosen = choose(trials, records, left_out)
     if chosen is None:
-        reason = f"no value of {' and '.join(candidates.fields)} can be chosen, because all {len(trials)} trials of the choice failed"
+        fields = " and ".join(candidates.fields)
+        reason = f"no value of {fields} can be chosen, because all {len(trials)} trials of the choice failed"
         return Tuned("failed", errors=(f"{reason}: {losers}",))
-    notes = [note for field in candidates.fields if (note := _at_border(candidates, chosen, field))]
+    borders = [_at_border(candidates, chosen, field) for field in candidates.fields]
+    notes = [note for note in borders if note]
     if failed:
         notes.append(f"trials of the choice that failed, and so lost: {losers}")
     return Tuned("tuned", tuple(_values(candidates, chosen)), tuple(notes))

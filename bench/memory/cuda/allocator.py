@@ -119,8 +119,3 @@ def replay(events: Iterable[tuple[int, int]]) -> tuple[list[int], int]:
             if block:
                 allocator.release(block)
     return changes, allocator.reserved
-
-
-def reserved_bytes(events: Iterable[tuple[int, int]]) -> int:
-    """Returns the bytes that the allocator holds after these events (``replay``)."""
-    return replay(events)[1]

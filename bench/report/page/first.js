@@ -1,7 +1,7 @@
 // The first screen: the answer, one figure and one table of five columns.
 const FIRST_ROWS = 8;
 const LONGEST_NAME = 40;
-const LONGEST_INTERVALS = 2; // intervals may ask for an axis so many times as long as that of the means and seeds
+const LONGEST_INTERVALS = 2; // longest axis that intervals may ask for, in lengths of that of means and seeds
 
 // The rows that the first screen shows: all or the best, in the order of a trend or else best first.
 function firstRows(table) {

@@ -120,7 +120,7 @@ function route() {
   if (page.key === "" && address) document.getElementById(address)?.scrollIntoView();
 }
 
-// Print shows what a reader could unfold.
+// Print unfolds all lists.
 let unfolded = [];
 window.addEventListener("beforeprint", () => {
   unfolded = [...document.querySelectorAll("details:not(.chooser, [open])")];

@@ -18,6 +18,8 @@ from bench.records.record import TrialRecord
 from bench.report.plots.fonts import drawable
 from bench.report.plots.spans import SPEED_SHARE, Span, is_cut, limits, mark_cuts, spread_in_words
 from bench.report.plots.style import (
+    MOST_CURVES,
+    SEED,
     Canvas,
     accuracy,
     accuracy_label,
@@ -28,8 +30,10 @@ from bench.report.plots.style import (
     line_look,
     memory_in_gib,
     memory_label,
+    peak_in_gib,
     shorten,
     text_width,
+    training_speed,
     wrap,
 )
 
@@ -38,7 +42,6 @@ LONGEST_TICK = 0.45  # inches; numbers with longer labels are drawn as names
 BANDED = 2  # most curves with bands; more curves have bars, since bands would hide each other
 BAR = {"elinewidth": 1.1, "capsize": 2}  # heavier than a line of the grid, with ends
 BESIDE = 0.3  # lines between the dots of seeds and the interval, which would cover them
-MOST_CURVES = 45  # that differ in marker or line style
 LOG_FROM = 4  # ratio of the largest to the smallest value from which the axis is logarithmic
 
 
@@ -72,14 +75,14 @@ def axis_curves(results: Results, board: Leaderboard, table: Table, axis: int) -
         Panel(
             memory_label(table) if table.memory_measure else "",
             lambda row: memory_in_gib(row, table),
-            lambda record: _gib(record, table),
+            lambda record: peak_in_gib(record, table),
             memory_span(table) / GIB,
         ),
         Panel(
             "training speed [images/s]",
-            _speed,
+            training_speed,
             lambda record: record.timing and record.timing.train_images_per_second,
-            SPEED_SHARE * max((cell.mean for cell in map(_speed, rows) if cell), default=0),
+            SPEED_SHARE * max((cell.mean for cell in map(training_speed, rows) if cell), default=0),
         ),
     ]
     panels = [panel for panel in panels if any(panel.cell(row) for row in rows)]
@@ -100,7 +103,7 @@ def axis_curves(results: Results, board: Leaderboard, table: Table, axis: int) -
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is drawn: panels of curves against the places of the labels on an axis."""
+    """The content of the figure: panels of curves against the places of the labels on an axis."""
 
     results: Results
     board: Leaderboard
@@ -118,18 +121,9 @@ class Drawing:
         return limits(_cells(panel, self.groups), seeds, panel.least)
 
     def small_print(self, mark: str) -> str:
+        """Returns how to read the figure; mark: bars or bands."""
         cut = any(is_cut(_cells(panel, self.groups), self.span(panel)) for panel in self.panels)
         return self.note + spread_in_words(self.board, mark, cut)
-
-
-def _speed(row: Row) -> Cell | None:
-    return row.cells.get("timing.train_images_per_second")
-
-
-def _gib(record: TrialRecord, table: Table) -> float | None:
-    memory = (record.memory or {}).get("training")
-    value = memory and getattr(memory, table.memory_measure)
-    return None if value is None else value / GIB
 
 
 def _of_seeds(results: Results, row: Row, panel: Panel) -> list[float]:
@@ -170,11 +164,6 @@ def _seeds(
     return places, values
 
 
-def _dot(look: dict) -> dict:
-    """Returns the look of a single seed: a small dot in the colour of its curve."""
-    return {"color": look["color"], "markersize": 4.5, "markeredgewidth": 0, "alpha": 0.75, "zorder": 2.5}
-
-
 def _curves(drawing: Drawing) -> Figure:
     groups, values, panels, board = drawing.groups, drawing.values, drawing.panels, drawing.board
     banded = len(groups) <= BANDED
@@ -195,7 +184,7 @@ def _curves(drawing: Drawing) -> Figure:
             reach = np.array([cell.half_width or 0 for cell in cells])
             look = line_look(number)
             axes.plot(x, y, markersize=5, markerfacecolor="white", zorder=3, **look)
-            axes.plot(*_seeds(drawing, panel, by_label), ".", **_dot(look))
+            axes.plot(*_seeds(drawing, panel, by_label), ".", color=look["color"], **SEED)
             if banded:
                 axes.fill_between(x, y - reach, y + reach, color=look["color"], alpha=0.16, linewidth=0)
             else:
@@ -246,7 +235,8 @@ def _dots(drawing: Drawing) -> Figure:
             reach = [cell.half_width or 0 for cell in cells]
             bar = {**BAR, "markersize": 5, "markerfacecolor": "white", "zorder": 3}
             axes.errorbar([cell.mean for cell in cells], y, xerr=reach, linestyle="", **bar, **look)
-            axes.plot(*reversed(_seeds(drawing, panel, by_label, shift + BESIDE * step)), ".", **_dot(look))
+            dots = reversed(_seeds(drawing, panel, by_label, shift + BESIDE * step))
+            axes.plot(*dots, ".", color=look["color"], **SEED)
             mark_cuts(axes, cells, y, [look["color"]] * len(y), "x")
         axes.set_title("\n".join(wrap(panel.title, 4.9 / len(panels), 8)), loc="left", fontsize=8)
         axes.locator_params(axis="x", nbins=4)

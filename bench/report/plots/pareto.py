@@ -31,6 +31,7 @@ from bench.report.plots.style import (
     legend_height,
     memory_in_gib,
     memory_label,
+    peak_in_gib,
     row_name,
     shorten,
     text_width,
@@ -83,10 +84,10 @@ def memory_accuracy(
 def _seeds(row: Row, table: Table, records: Mapping[str, TrialRecord]) -> Seeds:
     memory, scores = [], []
     for record in (records[i] for i in row.trial_ids if i in records):
-        peak = getattr((record.memory or {}).get("training"), table.memory_measure, None)
+        peak = peak_in_gib(record, table)
         score = (record.scores or {}).get(table.main_metric)
         if peak is not None and score is not None:
-            memory.append(peak / GIB)
+            memory.append(peak)
             scores.append(score)
     return Seeds(tuple(memory), tuple(scores))
 

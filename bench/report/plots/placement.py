@@ -16,6 +16,7 @@ from bench.report.plots.style import (
     BLACK,
     BLUE,
     ORANGE,
+    SEED,
     accuracy,
     accuracy_label,
     canvas,
@@ -114,9 +115,7 @@ def _accuracies(axes: Axes, rows: Sequence[Row], seeds: Sequence[list[float]], t
         if cell is not None:
             look = {"color": BLACK, "markersize": 5, "markerfacecolor": "white", "elinewidth": 1.1, "capsize": 2}
             axes.errorbar(cell.mean, y, xerr=cell.half_width, fmt="o", zorder=3, **look)
-            axes.plot(
-                scores, [y + BESIDE] * len(scores), ".", color=BLACK, markersize=4.5, markeredgewidth=0, alpha=0.75
-            )
+            axes.plot(scores, [y + BESIDE] * len(scores), ".", color=BLACK, **SEED)
             mark_cuts(axes, [cell], [y], [BLACK], "x")
         else:
             text = ", ".join(dict.fromkeys(row.statuses))

@@ -9,7 +9,7 @@ from bench.leaderboard.leaderboard import Cell, Leaderboard
 WIDEST = 2.0
 """Longest axis that intervals may ask for, in spans of means and seeds; longer intervals are cut and get arrows."""
 SPEED_SHARE = 0.05
-"""Shortest axis of speed, as a share of the highest speed: other programs on the machine change speeds by so much."""
+"""Shortest axis of speed, as a share of the highest speed: other programs on the machine change speeds by as much."""
 Span = tuple[float, float]
 
 

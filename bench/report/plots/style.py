@@ -27,6 +27,7 @@ from matplotlib.textpath import text_to_path
 
 from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table, measured_memory
 from bench.records.memory import GIB, measure_of
+from bench.records.record import TrialRecord
 from bench.report.plots.fonts import drawable, lean_fonts, replaced_in_words
 from bench.scoring.metrics import METRICS
 from bench.system.files import write_whole
@@ -36,6 +37,8 @@ ORANGE, SKY, PURPLE, YELLOW = "#E69F00", "#56B4E9", "#CC79A7", "#F0E442"
 COLOURS = (BLUE, VERMILLION, GREEN, BLACK, PURPLE, ORANGE, SKY)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)))
+MOST_CURVES = len(MARKERS) * len(DASHES)  # more curves would not differ in marker or line style
+SEED = {"markersize": 4.5, "markeredgewidth": 0, "alpha": 0.75, "zorder": 2.5}  # look of the dot of a single seed
 WARNING = "#B3261E"
 GREY = "0.35"
 
@@ -255,6 +258,17 @@ def memory_in_gib(row: Row, table: Table) -> Cell | None:
     return None if cell is None else scaled(cell, 1 / GIB)
 
 
+def peak_in_gib(record: TrialRecord, table: Table) -> float | None:
+    """Returns the trial's peak memory in training, in GiB."""
+    peak = getattr((record.memory or {}).get("training"), table.memory_measure or "", None)
+    return None if peak is None else peak / GIB
+
+
+def training_speed(row: Row) -> Cell | None:
+    """Returns the row's images per second in training."""
+    return row.cells.get("timing.train_images_per_second")
+
+
 def scaled(cell: Cell, factor: float) -> Cell:
     """Returns a cell in another unit."""
     deviation = None if cell.deviation is None else cell.deviation * factor
@@ -273,10 +287,7 @@ def memory_label(table: Table) -> str:
 
 
 def line_look(number: int) -> dict:
-    """Returns colour, marker and line style of a curve by its number.
-
-    45 curves differ in marker or line style; consecutive curves differ in all three.
-    """
+    """Returns colour, marker and line style of a curve by its number; consecutive curves differ in all three."""
     return {
         "color": COLOURS[number % len(COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],

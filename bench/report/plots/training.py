@@ -13,6 +13,7 @@ from bench.leaderboard.leaderboard import Leaderboard, Table
 from bench.leaderboard.results import Results
 from bench.records.record import CurvePoint
 from bench.report.plots.style import (
+    MOST_CURVES,
     canvas,
     fields,
     house_style,
@@ -24,14 +25,13 @@ from bench.report.plots.style import (
 )
 
 LONGEST_NAME = 2.2  # inches
-MOST_ROWS = 45  # that differ in marker or line style
 
 
 def training_curves(results: Results, board: Leaderboard, table: Table) -> Figure | None:
     """Draws the loss by epoch on the training and the validation split: thin lines are seeds, thick ones their mean.
 
-    Of more than 45 rows the first 45 are drawn, and the small print gives both numbers. ``None`` if no trial was trained
-    for two epochs.
+    Of more than ``MOST_CURVES`` rows the first ones are drawn, and the small print gives both numbers. ``None`` if no
+    trial was trained for two epochs.
     """
     curves = []
     for row in table.rows:
@@ -41,7 +41,7 @@ def training_curves(results: Results, board: Leaderboard, table: Table) -> Figur
             curves.append((row_name(row, board), of_seeds))
     if not curves:
         return None
-    count, curves = len(curves), curves[:MOST_ROWS]
+    count, curves = len(curves), curves[:MOST_CURVES]
     with_val = any(point.val_loss is not None for _, of_seeds in curves for curve in of_seeds for point in curve)
     kinds = ["train_loss", "val_loss"] if with_val else ["train_loss"]
     with house_style():

@@ -1,7 +1,7 @@
 """A worker of Ray: it starts the process of a trial and reports to Tune.
 
-Ray starts a worker for every trial, and the trial waits for the worker's imports. So neither torch nor the suite is
-imported here; the trial has a process of its own.
+A worker runs one trial after another, each in a process of its own. The first trial waits for the worker's imports, so
+torch is not imported here.
 """
 
 import json

@@ -78,6 +78,12 @@ def test_energy_of_others_is_not_the_trials(others, gpus, reason):
     assert energy.idle_watts == 200 and energy.train_joules is None and "train" not in energy.unknown
 
 
+def test_idle_power_is_unknown_where_another_process_is_on_the_card():
+    memory = {"training": Memory(foreign_processes=["job77 (PID 77, 3 MiB)"]), "evaluation": Memory()}
+    energy = energy_of(meter(*GOOD), meter(*GOOD), meter(*GOOD), memory)
+    assert energy.idle_watts is None and "job77" in energy.unknown["idle"]
+
+
 def test_the_sampler_reads_the_counter_of_the_card_that_it_watches(monkeypatch):
     fake = FakeNvml({"GPU-a": [1], "GPU-b": [2], "GPU-c": [3]}, energy={"GPU-a": [7], "GPU-b": [100, 250]})
     monkeypatch.setattr(nvml, "pynvml", fake)

@@ -5,6 +5,7 @@ import pickle
 import torch
 
 from bench.memory.snapshot import (
+    ROOT,
     UNKNOWN,
     Live,
     allocations_at_peak,
@@ -27,8 +28,8 @@ class History:
 
     def allocate(self, address: int, size: int, where: str) -> None:
         frames = [
-            {"filename": "/site-packages/torch/nn/functional.py", "line": 1, "name": "gelu"},
-            {"filename": f"/home/me/project/models/{where}.py", "line": 7, "name": "forward"},
+            {"filename": "/data/models/lib/site-packages/torch/nn/functional.py", "line": 1, "name": "gelu"},
+            {"filename": str(ROOT / f"models/{where}.py"), "line": 7, "name": "forward"},
         ]
         self.living[address] = size, frames if self.recorded else []
         if self.recorded:

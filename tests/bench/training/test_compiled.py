@@ -68,13 +68,11 @@ def test_warming_up_changes_neither_weights_nor_buffers_nor_random_states(tiny_w
     model = MODELS.build(config.model, config.transform.size, False).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with Compiled(model, config.train) as compiled:
-        random, sizes = torch.get_rng_state(), []
-
-        def step(part):
-            sizes.append(part.stop - part.start)
-            model(torch.rand(sizes[-1], 3, 32, 32))[0].sum().backward()
-
-        compiled.warm_up(step, 4)
+        sizes = []
+        model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+        images = torch.randint(256, (4, 32, 32, 3), dtype=torch.uint8)
+        random = torch.get_rng_state()
+        compiled.warm_up(images, images[..., 0], config.transform)
         assert sizes == [4] and torch.equal(torch.get_rng_state(), random) and compiled.seconds > 0
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())

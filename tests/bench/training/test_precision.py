@@ -1,5 +1,7 @@
 """float16: the scale of the loss, skipped steps, what a resumption restores, and on which cards a type is possible."""
 
+import math
+
 import pytest
 import torch
 from fake_cuda import FakeCuda
@@ -8,9 +10,10 @@ from torch import nn
 from bench.config import lacking
 from bench.config.trial import DATASETS
 from bench.training import loop
+from bench.training.data_parallel import Share
 from bench.training.loop import Diverged, train
 from bench.training.optimiser import make_optimiser
-from bench.training.precision import make_scaler, skipped_steps
+from bench.training.precision import MeanLoss, make_scaler, skipped_steps
 from bench.training.training_state import TrainingStates
 from bench.trial import run_trial
 from models import MODELS
@@ -75,7 +78,7 @@ def test_a_resumed_training_has_the_scale_too(tiny_with, tmp_path, scale):
 def test_training_has_diverged_where_the_scale_falls_below_one_or_no_loss_is_finite(tiny_with, scale):
     config = tiny_with({"train.precision": "float16"})
     scale(0.9)
-    with pytest.raises(Diverged, match="overflow float16 in every step"):
+    with pytest.raises(Diverged, match="overflow float16 up to step"):
         trained(config)
     scale(2.0**16)
     model = MODELS.build(config.model, config.transform.size, True)
@@ -84,6 +87,26 @@ def test_training_has_diverged_where_the_scale_falls_below_one_or_no_loss_is_fin
     data = DATASETS.build(config.dataset, config.transform)
     with pytest.raises(Diverged, match="the loss became nan at step 1"):
         train(model, data, config.train, config.transform, CPU, seed=0)
+
+
+def test_the_mean_loss_of_processes_is_that_of_their_finite_steps_and_each_of_them_asks_for_it():
+    asked = []
+
+    class Pair(Share):
+        def mean(self, value):
+            asked.append(value)
+            return value / 2  # the other process had no finite loss
+
+    losses = MeanLoss(CPU, overflows=True)
+    for loss in (3.0, float("inf"), 1.0):
+        losses.add(torch.tensor(loss))
+    assert losses.mean(Pair(0, 2), 3) == 2 and len(asked) == 2
+    nothing = MeanLoss(CPU, overflows=True)
+    nothing.add(torch.tensor(float("inf")))
+    assert math.isnan(nothing.mean(Pair(1, 2), 1)) and len(asked) == 4
+    plain = MeanLoss(CPU, overflows=False)
+    plain.add(torch.tensor(3.0))
+    assert plain.mean(Share(), 1) == 3
 
 
 def test_the_optimiser_counts_the_steps_that_were_taken():

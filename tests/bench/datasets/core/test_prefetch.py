@@ -22,7 +22,7 @@ def split(count=10):
 
 
 def readers():
-    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3])
@@ -52,10 +52,10 @@ def test_the_thread_is_at_most_the_given_number_of_results_ahead():
     results = read_ahead(lambda i: read.append(i) or i, range(100), 2)
     assert next(results) == 0
     deadline = time.monotonic() + 5
-    while len(read) < 4 and time.monotonic() < deadline:  # two are ready, and one waits for its place
+    while len(read) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.05)
-    assert read == [0, 1, 2, 3]
+    assert read == [0, 1, 2]
     results.close()
     assert not readers()
 
