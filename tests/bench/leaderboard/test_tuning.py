@@ -22,6 +22,7 @@ from bench.records import sweep_json
 from bench.report import bundle, tables
 from bench.report.latex import latex
 from bench.report.legend import legend
+from bench.scheduling.dry_run import tuning_lines
 from bench.search.next_trials import plan
 from models.core.registry import Missing
 
@@ -277,3 +278,16 @@ def test_tuned_parts_of_one_name_are_told_apart_by_the_fields_that_differ(tmp_pa
     texts = [dict(candidate.values)["model.adapter"] for candidate in found.candidates]
     assert texts == ["bottleneck (rank 4)", "bottleneck (rank 8)", "ia3"]
     assert "model.adapter from bottleneck (rank 4), bottleneck (rank 8), ia3" in found.sentences[0]
+
+
+def test_one_of_a_kind_is_no_plural(tmp_path):
+    sweep = tuned_sweep()
+    sweep = sweep._replace(base=with_value(sweep.base, {"train.epochs": 1}))
+    found = saved(tmp_path / "a", sweep)
+    alone = {
+        i: kept.model_copy(update={"provenance": provenance(trials_at_once=1)}) for i, kept in found.records.items()
+    }
+    board = replace(found, records=alone).board()
+    assert "1 epoch," in f"{board.settings}," and "speeds with 1 trial at once" in tables.markdown(board)
+    searched = sweep._replace(search=sweep.search.model_copy(update={"first_seeds": 2}), seeds=(0, 1, 2))
+    assert "runs at least 1 more seed with" in tuning_lines(searched, plan(searched, {}))[0]
