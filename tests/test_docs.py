@@ -79,7 +79,7 @@ def test_numbers_are_those_of_the_leaderboard(page, example):
         assert [cell.strip("*") for cell in cells] == [
             interval(row, "test.s_measure"),
             interval(row, "test.mae"),
-            f"{float(row['training.rss_bytes']) / 2**30:.3f}",
+            f"{float(row['training.tensor_bytes']) / 2**20:.1f}",
             f"{float(row['parameters.trainable']) / 1e6:.3f}",
         ]
 

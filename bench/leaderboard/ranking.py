@@ -38,8 +38,8 @@ def not_distinguishable(table: Table, metric: str) -> set[int]:
     return tied
 
 
-def mark_underfit(rows: Sequence[Row], metric: str) -> tuple[Row, ...]:
-    """Marks the rows whose mean score on training images is worse than the best mean on test images.
+def mark_underfit(rows: Sequence[Row], metric: str, margin: float) -> tuple[Row, ...]:
+    """Marks the rows whose mean score on training images is worse, by more than ``margin``, than the best test mean.
 
     Such a row does not even reproduce images that it has seen: its learning rate, its number of epochs or its capacity
     limits it, not the number of images.
@@ -50,7 +50,7 @@ def mark_underfit(rows: Sequence[Row], metric: str) -> tuple[Row, ...]:
     for row in rows:
         fitted = row.cells.get(f"train.{metric}")
         if fitted is not None and tested:
-            worse = fitted.mean < max(tested) if higher else fitted.mean > min(tested)
+            worse = fitted.mean < max(tested) - margin if higher else fitted.mean > min(tested) + margin
             row = replace(row, underfit=worse)
         marked.append(row)
     return tuple(marked)

@@ -212,7 +212,7 @@ def _table(results: Results, environment: Environment, rows: Sequence[Row], imag
         commits=tuple(sorted({(s.commit or "unknown")[:10] + ("*" if s.dirty else "") for s in sources})),
         trials_at_once=tuple(sorted({source.trials_at_once for source in sources})),
         weights=tuple(sorted(weights)),
-        rows=mark_underfit(mark_front(rows, measure, metric), metric),
+        rows=mark_underfit(mark_front(rows, measure, metric), metric, results.sweep.ask.margin),
         memory_measure=measure,
         main_metric=metric,
         comparisons=comparisons,

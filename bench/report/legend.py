@@ -39,7 +39,7 @@ def legend(board: Leaderboard) -> list[Entry]:
     elif not tested:
         entries.append(Entry("sentence", "Differences are not tested for significance."))
     if any(row.underfit for table in board.tables for row in table.rows):
-        meaning = "its mean score on training images is worse than the best mean on test images"
+        meaning = "its mean score on training images is worse than the best mean on test images, by more than the margin"
         entries.append(Entry("sentence", f"Underfit: {meaning}."))
     entries.append(Entry("sentence", f"Data: {board.splits}."))
     scores = "Scores are those of the test split after the last epoch; choose by the validation split (val)."

@@ -8,6 +8,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from bench.leaderboard.columns import show
 from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table
 from bench.leaderboard.noise_floor import memory_span, score_span
 from bench.records.memory import GIB
@@ -108,7 +109,8 @@ def _map(
             colour = colours(scale(found.mean))
             axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=1))
             ink = "white" if 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < DARK else "black"
-            number, spread = f"{found.mean:.3f}", f"± {found.half_width:.3f}" if found.half_width is not None else ""
+            number, _, width = show(found, 3).partition(" ± ")
+            spread = f"± {width}" if width else ""
             size = SIZE if text_width(number, SIZE) < room else SIZE * room / text_width(number, SIZE)
             shown = number + (f"\n{spread}" if spread and text_width(spread, 0.8 * size) < room else "")
             axes.text(x, y, shown, ha="center", va="center", fontsize=size, color=ink, linespacing=1.1)
