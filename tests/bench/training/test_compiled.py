@@ -35,7 +35,6 @@ SETTINGS = {
     "bfloat16 weights and residual": LOW,
     "bfloat16, recomputed": {**LOW, **UNET, "model.encoder.checkpointing": 2, "model.checkpoint_decoder": True},
     "LoRA": {"model.adapter": {"name": "lora", "rank": 2}},
-    "Mona": {"model.adapter": {"name": "mona"}},
     "tuned blocks": {"model.tuned_blocks": "all", "model.adapter.placement": "none"},
     "timm": {"model.encoder": TIMM},
 }
@@ -199,6 +198,8 @@ def test_without_a_compiler_the_trial_says_so_before_any_work(tiny_with, monkeyp
 def test_a_model_without_blocks_and_packed_weights_are_refused(tiny_with):
     with pytest.raises(Exception, match="train.compile: impossible with model.frozen_weights=nf4"):
         tiny_with({"train.compile": "blocks", "model.frozen_weights": "nf4"})
+    with pytest.raises(Exception, match="train.compile: impossible with model.adapter.name=mona"):
+        tiny_with({"train.compile": "blocks", "model.adapter": {"name": "mona"}})
 
 
 @pytest.mark.gpu
