@@ -198,8 +198,9 @@ def test_without_a_compiler_the_trial_says_so_before_any_work(tiny_with, monkeyp
 def test_a_model_without_blocks_and_packed_weights_are_refused(tiny_with):
     with pytest.raises(Exception, match="train.compile: impossible with model.frozen_weights=nf4"):
         tiny_with({"train.compile": "blocks", "model.frozen_weights": "nf4"})
-    with pytest.raises(Exception, match="train.compile: impossible with model.adapter.name=mona"):
-        tiny_with({"train.compile": "blocks", "model.adapter": {"name": "mona"}})
+    for name in ("mona", "parallel", "ladder"):
+        with pytest.raises(Exception, match=f"train.compile: impossible with model.adapter.name={name}"):
+            tiny_with({"train.compile": "blocks", "model.adapter": {"name": name}})
 
 
 @pytest.mark.gpu
