@@ -80,6 +80,10 @@ class TrialConfig(Config):
         model = self.model
         if not (hasattr(model, "encoder") and hasattr(model, "decoder")):
             yield f"train.compile: {model.name} has no encoder blocks to compile. Set train.compile=false"
+        adapter = getattr(model, "adapter", None)
+        if not getattr(adapter, "compilable", True):
+            why = f"impossible with model.adapter.name={adapter.name}, which registers hooks in each forward pass"
+            yield f"train.compile: {why}. Set train.compile=false, or choose another adapter"
         if getattr(model, "frozen_weights", "") in frozen.PACKED:
             packed = f"model.frozen_weights={model.frozen_weights}, which is unpacked outside of compiled code"
             yield f"train.compile: impossible with {packed}. Set train.compile=false, or model.frozen_weights=bfloat16"

@@ -14,7 +14,7 @@ ladder of block inputs instead of adapters parallel to each attention and MLP.
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt
@@ -28,6 +28,8 @@ TEMPERATURE = 0.1
 
 
 class Config(adapters.Config):
+    compilable: ClassVar[bool] = False  # a hook is registered in each forward pass
+
     name: Literal["ladder"] = "ladder"
     rank: PositiveInt = 64
     """Channels of the ladder."""

@@ -7,7 +7,7 @@ as in the published code (Leiyi-Hu/mona), whose dropout of 0.1 is kept too.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt
@@ -21,6 +21,8 @@ KERNELS = (3, 5, 7)
 
 
 class Config(adapters.Config):
+    compilable: ClassVar[bool] = False  # its blocks register a hook in each forward pass
+
     name: Literal["mona"] = "mona"
     rank: PositiveInt = 64
     """Width of the bottleneck; 64 in the paper."""

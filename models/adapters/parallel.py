@@ -8,7 +8,7 @@ value before that norm by default. The sum bypasses the block's layer scale and 
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from models.core.registry import InvalidModel
 
 
 class Config(adapters.Config):
+    compilable: ClassVar[bool] = False  # a hook is registered in each forward pass
+
     name: Literal["parallel"] = "parallel"
     rank: PositiveInt = 64
     """Width of the bottleneck; 64 in the paper."""

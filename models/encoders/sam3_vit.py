@@ -5,7 +5,7 @@ single output map as in WZH0120/SAM3-UNet fdb21da, SAM3UNet.py. The neck and eve
 """
 
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -119,6 +119,8 @@ class SAM3ViT(nn.Module):
                 attention = self.trunk.blocks[i].attn
                 attention.freqs_cis = rope_table(attention.head_dim, grid, config.window)
 
+        for block in self.trunk.blocks:
+            block.attn.__class__ = _compilable(type(block.attn))
         if config.residual == "bfloat16":
             self.trunk.ln_pre.register_forward_hook(_narrow)
 
@@ -184,6 +186,33 @@ def rope_table(head_dim: int, grid: tuple[int, int], window: int) -> Tensor:
     table = partial(sam3_module("model.vitdet").compute_axial_cis, dim=head_dim, end_x=width, end_y=height)
     of_x, of_y = table(scale_pos=window / width), table(scale_pos=window / height)
     return torch.cat([of_x[:, : head_dim // 4], of_y[:, head_dim // 4 :]], dim=1)
+
+
+class _RotatesWithRealNumbers:
+    """Mixin for sam3's ``Attention``: in compiled code the rotation of queries and keys has no complex numbers, for
+    which torch's compiler generates no code. Without compilation sam3's own code runs, with the same bits as before."""
+
+    def _apply_rope(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        if not torch.compiler.is_compiling():
+            return super()._apply_rope(q, k)
+        table = torch.view_as_real(self.freqs_cis)
+        return rotated(q, table), rotated(k, table)
+
+
+@cache
+def _compilable(attention: type[nn.Module]) -> type[nn.Module]:
+    return type(attention.__name__, (_RotatesWithRealNumbers, attention), {"__module__": attention.__module__})
+
+
+def rotated(x: Tensor, table: Tensor) -> Tensor:
+    """Rotates pairs of channels of x [B, heads, H * W, C]; table [H * W, C / 2, 2] holds cosines and sines.
+
+    It is sam3's complex product in real arithmetic, in float32; the last bit may differ.
+    """
+    cos, sin = table.unbind(-1)
+    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
+    return turned.flatten(-2).type_as(x)
 
 
 def _narrow(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
