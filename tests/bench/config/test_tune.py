@@ -4,6 +4,7 @@ import pytest
 from small_sweep import GOOD, errors, loader  # noqa: F401
 
 from bench.config.expand import Candidates, expand
+from bench.config.tune import parse_tune, seeds_of_choice
 from bench.records import sweep_json
 
 TUNED = f"{GOOD}tune: {{train.lr: [1e-3, 5e-3, 2e-2]}}\n"
@@ -105,3 +106,17 @@ def test_a_sweep_json_from_before_tuning_is_read(sweep, tmp_path):
     raw = sweep_json.of(plain, expand(plain)).model_dump(mode="json", exclude={"tune", "candidates"})
     manifest = sweep_json.Manifest.model_validate(raw)
     assert sweep_json.candidates_of(manifest, {}) == [] and sweep_json.understand(manifest, {})[0].tune == ()
+
+
+@pytest.mark.parametrize("count", [0, 3, True, "two", 1.5])
+def test_the_number_of_seeds_that_choose_is_one_of_the_sweeps(count):
+    errors = []
+    assert seeds_of_choice({"train.lr": [1e-3, 2e-3], "seeds": count}, 2, errors) == 1
+    assert len(errors) == 1 and errors[0].startswith("tune.seeds: the number of seeds that choose, 1 to 2")
+
+
+def test_seeds_is_no_tuned_field():
+    errors = []
+    settings = {"train.lr": [1e-3, 2e-3], "seeds": 2}
+    assert [axis.name for axis in parse_tune(settings, errors)] == ["train.lr"]
+    assert seeds_of_choice(settings, 5, errors) == 2 and seeds_of_choice(None, 5, errors) == 1 and errors == []

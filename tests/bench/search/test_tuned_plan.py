@@ -151,3 +151,31 @@ def test_values_that_cannot_run_here_lose_and_block_nothing():
     plan = next_trials.plan(sweep, records, left_out=left_out)
     assert [(trial.config.train.lr, trial.seed) for trial in plan.next] == [(1e-3, 1), (1e-3, 2)]
     assert next_trials.plan(sweep, {}, left_out={t.trial_id for t in first}).next == []
+
+
+def test_a_rate_that_trains_at_the_first_seed_only_does_not_win_with_two_seeds():
+    def unstable(trial):
+        if trial.config.train.lr == 2e-2:
+            return 0.9 if trial.seed == 0 else 0.1
+        return val(trial) if trial.config.model.adapter.rank == 1 else 0.6
+
+    one, _, _ = play(tuned(), value=unstable)
+    assert {rate for of_row in rates(one).values() for rate, _ in of_row} == {2e-2}
+    sweep = tuned()._replace(tune_seeds=2)
+    two, records, order = play(sweep, value=unstable)
+    assert rates(two)[1] == [(5e-3, 0), (5e-3, 1), (5e-3, 2)]
+    assert {rate for rate, _ in rates(two)[2]} == {1e-3}  # the first of equal ones
+    assert len(order) == 2 * (3 * 2 + 1)  # three rates at two seeds, then the third seed of the chosen rate
+    assert all(len(of_row.trials) == 6 for of_row in two.candidates)
+    for stop in range(len(order)):
+        _, some, _ = play(sweep, value=unstable, stop_after=stop)
+        again, _, rest = play(sweep, some, value=unstable)
+        assert rates(again) == rates(two) and len(rest) == len(order) - stop
+
+
+def test_with_two_seeds_a_rate_that_fails_once_loses():
+    def status(trial):
+        return "diverged" if trial.config.train.lr in BEST.values() and trial.seed == 1 else "ok"
+
+    plan, _, _ = play(tuned()._replace(tune_seeds=2), status=status)
+    assert {rate for of_row in rates(plan).values() for rate, _ in of_row} == {1e-3}
