@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from changed_model import run_with
+from conftest import REPOSITORY
 from fake_cuda import CardInMemory, FakeCuda
 
 from bench import trial as trial_module
@@ -226,13 +227,13 @@ def test_a_trial_on_a_gpu_measures_what_a_cpu_cannot(tiny_with):
 
 def test_a_full_card_leaves_a_snapshot_and_names_its_largest_holders(monkeypatch, tiny_with, tmp_path):
     FakeCuda(monkeypatch)
-    frames = [{"filename": "/somewhere/models/decoders/unet.py", "line": 7, "name": "forward"}]
+    frames = [{"filename": str(REPOSITORY / "models/decoders/unet.py"), "line": 7, "name": "forward"}]
     block = {"state": "active_allocated", "size": 2**30, "requested_size": 2**30, "frames": frames}
     recorded = []
     record_history = lambda *arguments, **more: recorded.append((arguments, more))  # noqa: E731
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda.memory, "_record_memory_history", record_history)
-    monkeypatch.setattr(torch.cuda.memory, "_snapshot", lambda: {"segments": [{"blocks": [block]}]})
+    monkeypatch.setattr(torch.cuda.memory, "_snapshot", lambda: {"segments": [{"address": 0, "blocks": [block]}]})
 
     def fail(*arguments, **more):
         raise torch.OutOfMemoryError("CUDA out of memory.")

@@ -98,7 +98,7 @@ def test_the_leaderboard_says_not_trained_and_keeps_the_others_memory(trial, tin
     board = summarise(Results(sweep, trials, {t.trial_id: run_trial(t.config) for t in trials}))
     zero, unet = board.tables[0].rows
     assert zero.untrained and not unet.untrained and unet.on_front and not zero.on_front
-    assert board.tables[0].memory_measure == "rss_bytes"
+    assert board.tables[0].memory_measure == "tensor_bytes"
     assert "1/1 (not trained)" in markdown(board)
 
 

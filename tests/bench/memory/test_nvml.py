@@ -22,6 +22,7 @@ ABOUT_CARDS = {  # NVML's functions that are asked about a card, and what they a
     "nvmlDeviceGetUUID": "GPU-b",
     "nvmlDeviceGetMemoryInfo": "GPU-b",
     "nvmlDeviceGetComputeRunningProcesses": "GPU-b",
+    "nvmlDeviceGetTotalEnergyConsumption": "GPU-b",
 }
 
 

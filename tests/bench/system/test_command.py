@@ -27,6 +27,7 @@ COMMANDS = (
     "predict",
     "export",
     "tools/compare_memory",
+    "tools/no_effect",
     "tools/compare_speed",
     "tools/pretrain_tiny",
 )

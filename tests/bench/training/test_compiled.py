@@ -72,7 +72,7 @@ def gradients(config, compiled=True):
 
     with Compiled(model, config.train) as regional:
         if compiled:
-            regional.warm_up(step, 4)
+            regional.warm_up(images, masks, config.transform)
         torch.manual_seed(1)
         for part, weight in Share().micro_batches(4, config.train.accumulate):
             with regional.for_images(part):

@@ -2,7 +2,7 @@
 
 import csv
 
-from test_tuning import saved, tuned_sweep
+from test_tuned_rows import saved, tuned_sweep
 
 from bench.report import tables
 from bench.scheduling.dry_run import tuning_lines
