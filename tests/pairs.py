@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from bench.datasets.scenes.tasks import salient
+
 
 def write_pairs(folder: Path, count: int, size: tuple[int, int] = (40, 30), seed: int = 0) -> tuple[Path, Path]:
     """Writes ``count`` real image and mask files, a coloured box on noise each; returns the two folders."""
@@ -22,6 +24,18 @@ def write_pairs(folder: Path, count: int, size: tuple[int, int] = (40, 30), seed
         mask[box] = 255
         Image.fromarray(pixels).save(images / f"pair {i:03d}.jpg")
         Image.fromarray(mask).save(masks / f"pair {i:03d}.png")
+    return images, masks
+
+
+def write_scenes(folder: Path, count: int, side: int) -> tuple[Path, Path]:
+    """Writes painted scenes of ``side`` pixels, as photographs are kept; returns the folders of images and masks."""
+    images, masks = folder / "images", folder / "masks"
+    images.mkdir(parents=True)
+    masks.mkdir()
+    for i in range(count):
+        image, mask = salient(np.random.default_rng(i), side)
+        Image.fromarray(image).save(images / f"{i:04d}.jpg", quality=90)
+        Image.fromarray(mask).save(masks / f"{i:04d}.png")
     return images, masks
 
 

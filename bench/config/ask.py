@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from bench.config.axes import MOST_POINTS, Axis
 from bench.config.errors import shortened
 from bench.config.search import labels
+from bench.config.settings import ALL_IMAGES
 from models.core.registry import Config, did_you_mean
 
 LEAST_MARGIN, LARGEST_MARGIN = 1e-6, 1.0
@@ -18,7 +19,6 @@ FEWEST_VALUES = 3
 """Values of an axis that has a trend."""
 TRAIN_IMAGES = "dataset.train_images"
 """Axis whose value ``all`` has the place of the number that it stands for."""
-ALL = "all"
 MOST_NAMED = 12
 """Rows that an error lists."""
 
@@ -104,7 +104,7 @@ def scale(axis: Axis) -> Scale | None:
     names = [label for label, _ in axis.points]
     values = [changes.get(axis.name) for _, changes in axis.points]
     if axis.name == TRAIN_IMAGES:
-        values = [math.nan if value in (None, ALL) else value for value in values]
+        values = [math.nan if value in (None, ALL_IMAGES) else value for value in values]
     known = [value for value in values if value == value]  # NaN is not equal to itself
     if not known:
         return None
@@ -125,7 +125,7 @@ def with_whole_size(axis: Axis, count: int | None) -> Axis:
         return axis
     points = []
     for label, changes in axis.points:
-        whole = axis.name in changes and changes[axis.name] in (None, ALL)
+        whole = axis.name in changes and changes[axis.name] in (None, ALL_IMAGES)
         points.append((label, {**changes, axis.name: count} if whole else changes))
     return axis._replace(points=tuple(points))
 

@@ -27,6 +27,8 @@ class ProtocolConfig(Config):
     """Interpolation of logits to the size of the mask, before the sigmoid. Maps from files are not resized."""
 
 
+ALL_IMAGES = "all"
+"""Value of ``dataset.train_images`` in a sweep file for all training images."""
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -73,6 +73,11 @@ def _cells(states: Sequence[TrialState]) -> dict[str, Cell]:
     return cells
 
 
+def records_of(row: Row, records: Mapping[str, TrialRecord]) -> list[TrialRecord]:
+    """Returns the records of a row's trials, of those that have one, in the order of its seeds."""
+    return [records[trial_id] for trial_id in row.trial_ids if trial_id in records]
+
+
 def quantities(record: TrialRecord) -> dict[str, float]:
     """Returns all measured numbers of a record by dotted name.
 

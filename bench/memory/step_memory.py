@@ -124,6 +124,19 @@ class Tracker(TorchDispatchMode):
         elif part is not None:
             self.storages[self._known[address]].part = part
 
+    def track_model(self, model: nn.Module) -> None:
+        """Tracks weights and buffers."""
+        for parameter in model.parameters():
+            self.track(parameter, "trainable" if parameter.requires_grad else "frozen")
+        for buffer in model.buffers():
+            self.track(buffer, "frozen")
+
+    def track_moments(self, optimiser: torch.optim.Optimizer) -> None:
+        """Tracks the state of the optimiser."""
+        for moments in optimiser.state.values():
+            for value in moments.values():
+                self.track(value, "optimiser")
+
     def _released(self, address: int, number: int) -> None:
         if self._known.get(address) == number:
             del self._known[address]
@@ -225,18 +238,13 @@ def follow_step(
     images uint8 [B, H, W, 3] and masks uint8 [B, H, W], both on the model's device.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
-    for parameter in model.parameters():
-        tracker.track(parameter, "trainable" if parameter.requires_grad else "frozen")
-    for buffer in model.buffers():
-        tracker.track(buffer, "frozen")
+    tracker.track_model(model)
     built = len(tracker.events)
     for parameter in trainable:
         parameter.grad = torch.zeros_like(parameter)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
-    for state in optimiser.state.values():
-        for value in state.values():
-            tracker.track(value, "optimiser")
+    tracker.track_moments(optimiser)
     start = len(tracker.events)
     tracker.enter("forward")  # flips belong to it
     draws = torch.Generator().manual_seed(0)

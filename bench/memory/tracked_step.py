@@ -24,11 +24,8 @@ class TrackedStep:
     def __call__(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> Iterator[None]:
         """Tracks the step that runs in this context. It costs about as much time as the step itself."""
         tracker = Tracker(cuda=False)
-        for tensor in (*model.parameters(), *model.buffers()):
-            tracker.track(tensor)
-        for moments in optimiser.state.values():
-            for value in moments.values():
-                tracker.track(value)
+        tracker.track_model(model)
+        tracker.track_moments(optimiser)
         start = len(tracker.events)
         with tracker:
             yield

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +20,7 @@ import numpy as np
 from bench.config.settings import ProtocolConfig
 from bench.scoring import metrics
 from bench.scoring.metric_types import Measured, Scores
+from bench.system.in_order import in_order
 
 Triple = tuple[str, np.ndarray, np.ndarray]
 """Name, prediction and mask of an image."""
@@ -59,13 +59,7 @@ class ScoringWorkers:
         return metrics.collect(names, measured, protocol)
 
     def _beside(self, triples: Iterator[Triple], protocol: ProtocolConfig) -> Iterator[Measured]:
-        pending: deque[Future[Measured]] = deque()
-        for triple in triples:
-            pending.append(self._submit(triple, protocol))
-            if len(pending) >= AHEAD * self.count:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        return in_order((self._submit(triple, protocol) for triple in triples), AHEAD * self.count - 1)
 
     def _in_turns(self, triples: Iterator[Triple], protocol: ProtocolConfig) -> Iterator[Measured]:
         while turn := list(islice(triples, self.turns_of)):

@@ -26,9 +26,7 @@ from bench.memory.snapshot import allocations_at_peak, recording, snapshot
 from bench.records.memory import MIB, Memory
 from bench.system.device import device_of, float32_products
 from bench.tools.upstream import upstream_network
-from bench.training.batch_loss import batch_loss
 from bench.training.compiled import Compiled
-from bench.training.data_parallel import Share
 from bench.training.optimiser import make_optimiser
 from bench.training.precision import make_scaler
 from models import MODELS
@@ -174,12 +172,8 @@ class Steps:
 
     def take(self, images: Tensor, masks: Tensor) -> None:
         """Takes one training step."""
-        config = self.config
         self.optimiser.zero_grad(set_to_none=True)
-        for part, weight in Share().micro_batches(len(images), config.train.accumulate):
-            with self.compiled.for_images(part):
-                loss = batch_loss(self.model, images[part], masks[part], config.train, config.transform) * weight
-                self.scaler.scale(loss).backward()
+        self.compiled.gradients(self.model, images, masks, self.config.transform, self.scaler)
         self.scaler.step(self.optimiser)
         self.scaler.update()
 

@@ -58,6 +58,27 @@ class Compiled:
         compiled = part.stop - part.start in self._sizes
         return torch.compiler.set_stance("default") if compiled else nullcontext()
 
+    def gradients(
+        self,
+        model: nn.Module,
+        images: Tensor | Features,
+        masks: Tensor,
+        transform: TransformConfig,
+        scaler: torch.amp.GradScaler,
+    ) -> Tensor:
+        """Computes the gradients of a batch in micro-batches, and returns its loss.
+
+        model: this model, or its data-parallel wrapper; images, masks: a whole batch, as ``batch_loss`` takes it;
+        scaler: enlarges the gradients in float16.
+        """
+        total = torch.zeros((), device=masks.device)
+        for part, weight in self.share.micro_batches(len(images), self.config.accumulate):
+            with self.for_images(part):
+                loss = batch_loss(model, images[part], masks[part], self.config, transform) * weight
+                scaler.scale(loss).backward()
+            total += loss.detach()
+        return total
+
     def warm_up(self, images: Tensor | Features, masks: Tensor, transform: TransformConfig) -> None:
         """Compiles by one step for each size of a micro-batch, and measures the time.
 

@@ -15,7 +15,7 @@ from bench.config.settings import LOSSES, TrainConfig, TransformConfig
 from bench.datasets import Data, Split
 from bench.datasets.core.prefetch import Batch, batches
 from bench.datasets.core.transforms import flip, to_input
-from bench.training.batch_loss import batch_loss, targets_of
+from bench.training.batch_loss import targets_of
 from bench.training.checks import GradientCheck
 from bench.training.compiled import Compiled
 from bench.training.data_parallel import Share, check_processes_agree, distribute
@@ -232,16 +232,11 @@ def _observed(state: Training, setup: _Setup, images: int) -> AbstractContextMan
 def _step(state: Training, setup: _Setup, batch: Batch) -> Tensor:
     """Takes a training step on a batch of the training split, and returns its loss."""
     images, masks = flip(batch.images, batch.masks, setup.transform, state.generator)
-    total = torch.zeros((), device=setup.device)
-    for part, weight in setup.share.micro_batches(len(images), setup.config.accumulate):
-        with setup.compiled.for_images(part):
-            loss = batch_loss(setup.parallel_model, images[part], masks[part], setup.config, setup.transform) * weight
-            state.scaler.scale(loss).backward()
-        total += loss.detach()
+    loss = setup.compiled.gradients(setup.parallel_model, images, masks, setup.transform, state.scaler)
     state.gradients.update()
     state.scaler.step(state.optimiser)
     state.scaler.update()
-    return total
+    return loss
 
 
 def _validate_epoch(state: Training, setup: _Setup, number: int) -> float | None:

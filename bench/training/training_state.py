@@ -41,6 +41,7 @@ CODE = (
     "models",
     "bench/datasets",
     "bench/system/device.py",
+    "bench/system/in_order.py",
     "bench/training/feature_cache.py",
     "bench/training/losses",
     "bench/training/data_parallel.py",

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pairs import write_scenes
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode, ToTensor
@@ -20,7 +21,6 @@ from bench.config.settings import TransformConfig
 from bench.config.trial import DATASETS
 from bench.datasets.core.pairing import pairs_of
 from bench.datasets.core.transforms import NORMALISATIONS, flip, to_input, to_target
-from bench.datasets.scenes.tasks import salient
 
 COUNT, SIDE, BATCH = 48, 400, 12
 CPU = torch.device("cpu")
@@ -34,14 +34,7 @@ def files(tmp_path_factory):
     if "SAM3_BENCH_PAIRS" in os.environ:
         root = Path(os.environ["SAM3_BENCH_PAIRS"])
         return root / "images", root / "masks"
-    root = tmp_path_factory.mktemp("pairs")
-    for side in ("images", "masks"):
-        (root / side).mkdir()
-    for i in range(COUNT):
-        image, mask = salient(np.random.default_rng(i), SIDE)
-        Image.fromarray(image).save(root / "images" / f"{i:04d}.jpg", quality=90)
-        Image.fromarray(mask).save(root / "masks" / f"{i:04d}.png")
-    return root / "images", root / "masks"
+    return write_scenes(tmp_path_factory.mktemp("pairs"), COUNT, SIDE)
 
 
 @pytest.fixture(autouse=True)

@@ -10,12 +10,11 @@ import time
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from pairs import write_scenes
 
 from bench.config.settings import TransformConfig
 from bench.config.trial import DATASETS
 from bench.datasets.core.prefetch import AHEAD, batches
-from bench.datasets.scenes.tasks import salient
 
 COUNT, SIDE, BATCH, EPOCHS = 48, 400, 12, 4
 CPU = torch.device("cpu")
@@ -25,14 +24,8 @@ STEP_SECONDS = 0.09
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
-    root = tmp_path_factory.mktemp("pairs")
-    for side in ("images", "masks"):
-        (root / side).mkdir()
-    for i in range(COUNT):
-        image, mask = salient(np.random.default_rng(i), SIDE)
-        Image.fromarray(image).save(root / "images" / f"{i:04d}.jpg", quality=90)
-        Image.fromarray(mask).save(root / "masks" / f"{i:04d}.png")
-    folders = {"images": str(root / "images"), "masks": str(root / "masks")}
+    images, masks = write_scenes(tmp_path_factory.mktemp("pairs"), COUNT, SIDE)
+    folders = {"images": str(images), "masks": str(masks)}
     shares = {"val": 0.0, "test": 0.01, "single_value_masks": "allow"}
     return DATASETS.build(DATASETS.parse({"name": "folder", **folders, **shares}), TransformConfig()).train
 

@@ -4,15 +4,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, PositiveInt
 
+from bench.config.settings import ALL_IMAGES
 from models.core.registry import Config
-
-ALL = "all"
 
 
 def _count(raw: Any) -> Any:
-    if isinstance(raw, str) and raw != ALL:
-        raise ValueError(f"a number of images is needed, or {ALL}")
-    return None if raw == ALL else raw
+    if isinstance(raw, str) and raw != ALL_IMAGES:
+        raise ValueError(f"a number of images is needed, or {ALL_IMAGES}")
+    return None if raw == ALL_IMAGES else raw
 
 
 class Draw(Config):

@@ -4,9 +4,8 @@ On a CPU nothing is read ahead: the cores compute, and gathering a batch from th
 time of its training step (tests/benchmarks/bench_prefetch.py).
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.datasets import Features, Split
+from bench.system.in_order import in_order
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 AHEAD = 2
@@ -72,13 +72,7 @@ def batches(
 def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
     """Yields ``read`` of each item in their order; a thread is up to ``ahead`` results further. Raises its error."""
     thread = ThreadPoolExecutor(1, "prefetch")
-    pending: deque[Future[Result]] = deque()
     try:
-        for item in items:
-            pending.append(thread.submit(read, item))
-            if len(pending) > ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        yield from in_order((thread.submit(read, item) for item in items), ahead)
     finally:
         thread.shutdown(cancel_futures=True)

@@ -13,6 +13,7 @@ from matplotlib.ticker import NullLocator
 from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table
 from bench.leaderboard.noise_floor import memory_span, score_span
 from bench.leaderboard.results import Results
+from bench.leaderboard.rows import records_of
 from bench.records.memory import GIB
 from bench.records.record import TrialRecord
 from bench.report.plots.fonts import drawable
@@ -128,8 +129,7 @@ class Drawing:
 
 def _of_seeds(results: Results, row: Row, panel: Panel) -> list[float]:
     """Returns the values of the trials of a row."""
-    records = [results.records[i] for i in row.trial_ids if i in results.records]
-    values = [panel.of_record(record) for record in records if record.scores]
+    values = [panel.of_record(record) for record in records_of(row, results.records) if record.scores]
     return [value for value in values if value is not None]
 
 

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from bench.leaderboard.front import front_shares
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
 from bench.leaderboard.noise_floor import memory_span, score_span
+from bench.leaderboard.rows import records_of
 from bench.memory.cards import CARDS
 from bench.records.memory import GIB
 from bench.records.record import TrialRecord
@@ -83,7 +84,7 @@ def memory_accuracy(
 
 def _seeds(row: Row, table: Table, records: Mapping[str, TrialRecord]) -> Seeds:
     memory, scores = [], []
-    for record in (records[i] for i in row.trial_ids if i in records):
+    for record in records_of(row, records):
         peak = peak_in_gib(record, table)
         score = (record.scores or {}).get(table.main_metric)
         if peak is not None and score is not None:

@@ -11,6 +11,7 @@ from bench.config.trial import TrialConfig
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
 from bench.leaderboard.noise_floor import score_span
 from bench.leaderboard.results import Results
+from bench.leaderboard.rows import records_of
 from bench.report.plots.spans import Span, is_cut, limits, mark_cuts, spread_in_words
 from bench.report.plots.style import (
     BLACK,
@@ -103,7 +104,7 @@ def _title(board: Leaderboard) -> str:
 
 def _of_seeds(results: Results, row: Row, metric: str) -> list[float]:
     """Returns the scores of the trials of a row."""
-    records = [results.records[i] for i in row.trial_ids if i in results.records]
+    records = records_of(row, results.records)
     return [record.scores[metric] for record in records if record.scores and metric in record.scores]
 
 

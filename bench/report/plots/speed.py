@@ -7,6 +7,7 @@ from bench.leaderboard.front import pareto_front
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
 from bench.leaderboard.noise_floor import memory_span
 from bench.leaderboard.results import Results
+from bench.leaderboard.rows import records_of
 from bench.records.memory import GIB
 from bench.report.plots.labels import label
 from bench.report.plots.spans import SPEED_SHARE, is_cut, limits, mark_cuts, spread_in_words
@@ -79,7 +80,7 @@ def speed_memory(results: Results, board: Leaderboard, table: Table) -> Figure |
 def _seeds(results: Results, row: Row, table: Table) -> list[tuple[float, float]]:
     """Returns memory and speed of the trials of a row that have both."""
     found = []
-    for record in (results.records[i] for i in row.trial_ids if i in results.records):
+    for record in records_of(row, results.records):
         memory, speed = peak_in_gib(record, table), record.timing and record.timing.train_images_per_second
         if record.status == "ok" and memory is not None and speed is not None:
             found.append((memory, speed))

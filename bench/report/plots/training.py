@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from bench.leaderboard.leaderboard import Leaderboard, Table
 from bench.leaderboard.results import Results
+from bench.leaderboard.rows import records_of
 from bench.records.record import CurvePoint
 from bench.report.plots.style import (
     MOST_CURVES,
@@ -35,8 +36,7 @@ def training_curves(results: Results, board: Leaderboard, table: Table) -> Figur
     """
     curves = []
     for row in table.rows:
-        of_seeds = [results.records[i].curve for i in row.trial_ids if i in results.records]
-        of_seeds = [curve for curve in of_seeds if len(curve) > 1]
+        of_seeds = [record.curve for record in records_of(row, results.records) if len(record.curve) > 1]
         if of_seeds:
             curves.append((row_name(row, board), of_seeds))
     if not curves:

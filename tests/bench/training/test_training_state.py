@@ -14,7 +14,6 @@ from bench.records.provenance import provenance
 from bench.scoring import sod_measures
 from bench.system import files
 from bench.training import training_state
-from bench.training import loop as training_loop
 from bench.training.loop import train
 from bench.training.training_state import TrainingStates
 from bench.trial import run_trial
@@ -169,7 +168,7 @@ def test_when_scoring_fails_only_scoring_is_repeated(config, tmp_path, monkeypat
     def no_step(*arguments, **more):
         raise AssertionError("it trains again")
 
-    monkeypatch.setattr(training_loop, "batch_loss", no_step)
+    monkeypatch.setattr("bench.training.compiled.batch_loss", no_step)
     record = run_trial(config, checkpoints=TrainingStates(tmp_path, 1e9))
     assert (record.status, record.resumed_from_epochs, record.notes) == ("ok", [EPOCHS], [])
     assert record.scores == whole.scores and record.curve == whole.curve
