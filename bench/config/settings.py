@@ -79,9 +79,10 @@ class TrainConfig(Config):
     loss: LOSSES.name_field() = "structure_loss"
     """``structure_loss`` is upstream's loss, in which the weights of the cross-entropy cancel out;
     ``weighted_structure_loss`` corrects that. ``cross_entropy`` is for classes, the others for one object."""
-    compile: Literal[False, "blocks"] = False
+    compile: Literal[False, "blocks", "step"] = False
     """``blocks`` compiles the encoder's blocks and the decoder with torch.compile, for training steps with whole batches
-    only (``bench.training.compiled``). Evaluation is not compiled."""
+    only (``bench.training.compiled``). ``step`` also records forward and backward pass as a CUDA graph, which runs
+    without Python; it needs a GPU. Evaluation is not compiled."""
     validate_every: NonNegativeInt = 1
     """Number of epochs between two validations; 0 turns validation off. Validation selects nothing."""
 

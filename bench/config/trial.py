@@ -87,6 +87,13 @@ class TrialConfig(Config):
         if getattr(model, "frozen_weights", "") in frozen.PACKED:
             packed = f"model.frozen_weights={model.frozen_weights}, which is unpacked outside of compiled code"
             yield f"train.compile: impossible with {packed}. Set train.compile=false, or model.frozen_weights=bfloat16"
+        if self.train.compile != "step":
+            return
+        if self.device == "cpu":
+            yield "train.compile: step is a CUDA graph, and device=cpu has none. Set train.compile=blocks"
+        if getattr(model, "checkpoint_decoder", False) and getattr(model.decoder, "dropout", 0):
+            drawn = f"model.decoder.dropout={model.decoder.dropout}, which model.checkpoint_decoder would have to draw again"
+            yield f"train.compile: step is impossible with {drawn}. Set train.compile=blocks, or model.decoder.dropout=0"
 
     @property
     def num_classes(self) -> int:

@@ -168,7 +168,7 @@ class Steps:
         """Makes the optimiser, and compiles the model if ``train.compile`` says so."""
         self.optimiser = make_optimiser(self.model, self.config.train)
         if self.config.train.compile:
-            self.compiled.warm_up(*batch_of(self.config, self.device), self.config.transform)
+            self.compiled.warm_up(*batch_of(self.config, self.device), self.config.transform, self.scaler)
 
     def take(self, images: Tensor, masks: Tensor) -> None:
         """Takes one training step."""

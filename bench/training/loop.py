@@ -185,7 +185,7 @@ def _compile(state: Training, setup: _Setup) -> None:
         return
     state.model.train()
     first = np.arange(min(setup.config.batch_size, len(setup.data.train)))
-    setup.compiled.warm_up(*setup.data.train.batch(first, setup.device), setup.transform)
+    setup.compiled.warm_up(*setup.data.train.batch(first, setup.device), setup.transform, state.scaler)
 
 
 def _train_epoch(state: Training, setup: _Setup, number: int) -> float:

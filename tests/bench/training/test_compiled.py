@@ -8,15 +8,16 @@ import shutil
 
 import pytest
 import torch
+from timm.layers import DropPath
+from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
 
 from bench.config import lacking
 from bench.config.trial import DATASETS, TrialConfig, with_value
-from bench.training.batch_loss import batch_loss
-from bench.training.compiled import Compiled, _DropPath, regions
-from bench.training.data_parallel import Share
+from bench.training.compiled import Compiled, _DropPath, _StochasticDepth, regions
 from bench.training.loop import train
+from bench.training.precision import make_scaler
 from models import MODELS
 
 COMPILER = pytest.mark.skipif(bool(list(lacking.compiler("cpu"))), reason="no C++ compiler")
@@ -66,17 +67,12 @@ def gradients(config, compiled=True):
         for parameter in trained:
             parameter.add_(0.05 * torch.randn_like(parameter))
     images, masks = torch.randint(255, (4, 32, 32, 3)).byte(), torch.randint(2, (4, 32, 32)).byte()
-
-    def step(part, weight=1.0):
-        (weight * batch_loss(model, images[part], masks[part], config.train, config.transform)).backward()
-
+    scaler = make_scaler(torch.device("cpu"), config.train.precision)
     with Compiled(model, config.train) as regional:
         if compiled:
-            regional.warm_up(images, masks, config.transform)
+            regional.warm_up(images, masks, config.transform, scaler)
         torch.manual_seed(1)
-        for part, weight in Share().micro_batches(4, config.train.accumulate):
-            with regional.for_images(part):
-                step(part, weight)
+        regional.gradients(model, images, masks, config.transform, scaler)
     return torch.cat([p.grad.flatten() for p in trained])
 
 
@@ -118,7 +114,7 @@ def test_generated_code_computes_the_same_gradients(small, changes):
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_stochastic_depth_has_one_graph_for_all_probabilities(small, monkeypatch, checkpointing):
-    use(monkeypatch, "aot_eager")  # which draws the numbers of the uncompiled ``_DropPath``
+    use(monkeypatch, "aot_eager")
     changes = {"model.encoder.drop_path": 0.5, "model.encoder.checkpointing": checkpointing}
     config = with_value(small, {**changes, "train.compile": "blocks"})
     counters.clear()
@@ -128,11 +124,19 @@ def test_stochastic_depth_has_one_graph_for_all_probabilities(small, monkeypatch
 
 
 def test_stochastic_depth_keeps_the_mean_and_drops_nothing_in_evaluation():
-    layer, x = _DropPath(), torch.ones(4000, 2, 3)
-    layer.keep = torch.tensor(0.75)
-    kept = layer(x)[:, 0, 0]
-    assert set(kept.tolist()) == {0.0, torch.tensor(1 / 0.75).item()} and abs(kept.mean() - 1) < 0.05
-    assert layer.eval()(x) is x
+    model = nn.Module()
+    model.encoder = nn.Sequential(DropPath(0.25), nn.Linear(1, 1), DropPath(0.0))
+    with _StochasticDepth(model) as depth:
+        depth.draw(4000)
+        depth.choose(slice(1000, 4000))
+        layer, never, x = model.encoder[0], model.encoder[2], torch.ones(3000, 2, 3)
+        kept = layer(x)[:, 0, 0]
+        assert set(kept.tolist()) == {0.0, torch.tensor(1 / 0.75).item()} and abs(kept.mean() - 1) < 0.05
+        assert torch.equal(never(x), x) and layer.eval()(x) is x
+        depth.draw(4000)
+        depth.choose(slice(1000, 4000))
+        assert not torch.equal(layer.train()(x)[:, 0, 0], kept)
+    assert type(layer) is DropPath and not dict(model.named_buffers())
 
 
 def test_compiled_blocks_contain_no_complex_arithmetic(small, monkeypatch):
@@ -165,7 +169,7 @@ def test_training_leaves_nothing_behind(small, monkeypatch):
     assert counters["stats"]["unique_graphs"] == 4
     MODELS.build(config.model, config.transform.size, False).load_state_dict(model.state_dict())
     assert all(region._compiled_call_impl is None for region in regions(model))
-    assert not any(name.endswith(".keep") for name, _ in model.named_buffers())
+    assert not any(name.endswith(".factor") for name, _ in model.named_buffers())
     assert not any(isinstance(module, _DropPath) for module in model.modules())
 
 
@@ -180,7 +184,7 @@ def test_warming_up_changes_neither_weights_nor_buffers_nor_random_states(tiny_w
         model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
         images = torch.randint(256, (4, 32, 32, 3), dtype=torch.uint8)
         random = torch.get_rng_state()
-        compiled.warm_up(images, images[..., 0], config.transform)
+        compiled.warm_up(images, images[..., 0], config.transform, make_scaler(images.device, "float32"))
         assert sizes == [4] and torch.equal(torch.get_rng_state(), random) and compiled.seconds > 0
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())

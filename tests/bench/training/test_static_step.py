@@ -1,0 +1,136 @@
+"""``train.compile: step``: a step that is recorded once and replayed computes what the usual step computes.
+
+On a CPU the recording is replaced by one that runs the step again and writes its results to the first run's places, as
+a CUDA graph does. The tests with a real graph need a GPU.
+"""
+
+import pytest
+import torch
+
+from bench.config.trial import DATASETS, TrialConfig, with_value
+from bench.training import compiled as compiled_module
+from bench.training import static_step
+from bench.training.compiled import Compiled
+from bench.training.data_parallel import Share
+from bench.training.loop import train
+from bench.training.precision import make_scaler
+from models import MODELS
+from models.core.registry import InvalidModel
+
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture
+def replayed(monkeypatch):
+    """Replaces the graph. Returns the list of replays, each with the addresses of the step's results."""
+    replays = []
+
+    def capture(compute, parameters):
+        def results():
+            return [p.grad for p in parameters if p.grad is not None]
+
+        loss = compute()
+        first = results()
+
+        def replay():
+            again = compute()
+            for place, value in zip(first, results(), strict=True):
+                place.copy_(value)
+            loss.copy_(again)
+            replays.append([loss.data_ptr(), *(place.data_ptr() for place in first)])
+
+        return replay, loss
+
+    class OnCpu(static_step.StaticStep):
+        def __init__(self, compute, images, masks, trained):
+            super().__init__(compute, images, masks, trained, lambda run: capture(run, trained))
+
+    monkeypatch.setattr(compiled_module, "StaticStep", OnCpu)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **options: None)
+    return replays
+
+
+def on_cpu(config):
+    """The step on a CPU, where a configuration may not ask for it."""
+    return config.model_copy(update={"train": config.train.model_copy(update={"compile": "step"})})
+
+
+def curve_and_weights(config, device="cpu"):
+    data = DATASETS.build(config.dataset, config.transform)
+    torch.manual_seed(5)
+    model = MODELS.build(config.model, config.transform.size, False).to(device)
+    result = train(model, data, config.train, config.transform, torch.device(device), seed=0)
+    return [epoch.train_loss for epoch in result.curve], model.state_dict(), result
+
+
+@pytest.mark.parametrize("changes", [{}, {"train.accumulate": 2}, {"train.precision": "bfloat16"}])
+def test_training_with_a_recorded_step_is_training_to_the_bit(tiny_with, replayed, changes):
+    task = {"train.epochs": 2, "dataset.train": 10, "train.batch_size": 4, "model.encoder.drop_path": 0.0}
+    config = tiny_with({**task, **changes})
+    expected, weights, _ = curve_and_weights(config)
+    found, same_weights, result = curve_and_weights(on_cpu(config))
+    assert found == expected and result.compile_seconds > 0
+    assert all(torch.equal(value, same_weights[name]) for name, value in weights.items())
+    assert len(replayed) == 4  # two whole batches in each epoch; the last, smaller one is not recorded
+    assert all(places == replayed[0] for places in replayed)
+
+
+def test_each_step_has_its_own_images_and_its_own_stochastic_depth(tiny_with, replayed):
+    config = on_cpu(tiny_with({"model.encoder.drop_path": 0.9}))
+    model = MODELS.build(config.model, config.transform.size, False).train()
+    scaler = make_scaler(torch.device("cpu"), "float32")
+    with Compiled(model, config.train) as compiled:
+        images = torch.randint(256, (2, 4, 32, 32, 3), dtype=torch.uint8)
+        masks = torch.randint(2, (2, 4, 32, 32), dtype=torch.uint8) * 255
+        compiled.warm_up(images[0], masks[0], config.transform, scaler)
+        losses = [
+            compiled.gradients(model, images[i], masks[i], config.transform, scaler).item() for i in (0, 0, 0, 1, 1)
+        ]
+    assert len(set(losses)) == 5, losses
+
+
+def test_several_processes_and_cached_features_are_refused(tiny_with, replayed):
+    config = on_cpu(tiny_with({}))
+    model = MODELS.build(config.model, config.transform.size, False).train()
+    images = torch.zeros((4, 32, 32, 3), dtype=torch.uint8)
+    with Compiled(model, config.train, Share(0, 2)) as compiled:
+        with pytest.raises(InvalidModel, match="step is for one process.*train.compile=blocks"):
+            compiled.warm_up(images, images[..., 0], config.transform, make_scaler(images.device, "float32"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"device": "cpu"}, "train.compile: step is a CUDA graph, and device=cpu has none. Set train.compile=blocks"),
+        (
+            {"device": "cuda", "model.decoder": {"name": "fpn", "width": 64}, "model.checkpoint_decoder": True},
+            "step is impossible with model.decoder.dropout=0.2.*or model.decoder.dropout=0",
+        ),
+        ({"device": "cuda", "model.adapter": {"name": "mona"}}, "impossible with model.adapter.name=mona"),
+    ],
+)
+def test_where_a_step_cannot_be_recorded_the_configuration_says_so(tiny_with, changes, reason):
+    with pytest.raises(Exception, match=reason):
+        tiny_with({**changes, "train.compile": "step"})
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"train.accumulate": 2, "model.encoder.checkpointing": 2},
+        {"train.precision": "bfloat16", "model.frozen_weights": "bfloat16", "model.encoder.residual": "bfloat16"},
+        {"train.precision": "float16", "model.encoder.checkpointing": True, "model.checkpoint_decoder": True},
+    ],
+    ids=["float32", "micro-batches", "bfloat16", "float16, recomputed"],
+)
+def test_a_cuda_graph_trains_as_the_usual_step(tiny_with, changes):
+    task = {"device": "cuda", "train.epochs": 3, "dataset.train": 10, "train.batch_size": 4}
+    config: TrialConfig = tiny_with({**task, "model.encoder.drop_path": 0.0, "train.tf32": False, **changes})
+    expected, _, _ = curve_and_weights(config, CUDA)
+    found, _, result = curve_and_weights(with_value(config, {"train.compile": "step"}), CUDA)
+    assert result.compile_seconds > 0 and found[-1] < found[0]
+    tolerance = 1e-3 if config.train.precision == "float32" else 2e-2
+    assert found == pytest.approx(expected, rel=tolerance)
