@@ -144,7 +144,9 @@ class Compiled:
         trained: Sequence[nn.Parameter],
     ) -> None:
         if self.share.of > 1:
-            raise InvalidModel("train.compile: step is for one process. Set train.compile=blocks, or --gpus-per-trial 1")
+            raise InvalidModel(
+                "train.compile: step is for one process. Set train.compile=blocks, or --gpus-per-trial 1"
+            )
         if isinstance(images, Features):
             raise InvalidModel(
                 "train.compile: step reads images from a fixed place. Set train.compile=blocks, or --feature-cache off"

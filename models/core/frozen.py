@@ -58,6 +58,8 @@ class StoredLinear(nn.Module):
         for name, part in parts.items():
             self.register_parameter(name, nn.Parameter(part, requires_grad=False))
         self.bias = linear.bias
+        narrow = None if linear.bias is None else linear.bias.detach().bfloat16()
+        self.register_buffer("bias_in_bfloat16", narrow, persistent=False)  # not cast again in every step
 
     @property
     def weight(self) -> Tensor:
@@ -72,6 +74,12 @@ class StoredLinear(nn.Module):
         packed = getattr(_torchao(), self.storage).__tensor_unflatten__(parts, self.layout, None, None)
         return packed.dequantize(dtype) if self.storage == "int8" else packed.get_original_weight().to(dtype)
 
+    def bias_as(self, dtype: torch.dtype) -> Tensor | None:
+        """Returns the bias [out] in the type of the computation."""
+        if dtype == torch.bfloat16 or self.bias is None:
+            return self.bias_in_bfloat16
+        return self.bias.to(dtype)
+
     def forward(self, x: Tensor) -> Tensor:
         return _multiply(x, self)
 
@@ -81,6 +89,9 @@ class FrozenLinear(nn.Linear):
 
     def unpacked(self, dtype: torch.dtype) -> Tensor:
         return self.weight.to(dtype)
+
+    def bias_as(self, dtype: torch.dtype) -> Tensor | None:
+        return None if self.bias is None else self.bias.to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         trains = self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad)
@@ -102,8 +113,7 @@ class _Multiply(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: StoredLinear | FrozenLinear) -> Tensor:
         ctx.layer = layer
-        bias = None if layer.bias is None else layer.bias.to(x.dtype)
-        return F.linear(x, layer.unpacked(x.dtype), bias)
+        return F.linear(x, layer.unpacked(x.dtype), layer.bias_as(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:

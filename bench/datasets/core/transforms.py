@@ -1,5 +1,7 @@
 """Resizing, flips and normalisation of images and masks; the defaults are those of upstream's dataset.py."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from PIL import Image
@@ -63,9 +65,17 @@ def to_input(images: Tensor | Features, normalisation: str) -> Tensor | tuple[Te
     """
     if isinstance(images, Features):
         return images.read()
-    mean, deviation = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in NORMALISATIONS[normalisation])
+    mean, deviation = (_filled(values, images.device).view(3, 1, 1) for values in NORMALISATIONS[normalisation])
     pixels = images.permute(0, 3, 1, 2).contiguous().float()
     return pixels.div_(255).sub_(mean).div_(deviation)
+
+
+def _filled(values: Sequence[float], device: torch.device) -> Tensor:
+    """Makes a tensor on the device. It is not copied from the CPU, which a GPU would wait for in every step."""
+    tensor = torch.empty(len(values), device=device)
+    for place, value in zip(tensor, values, strict=True):
+        place.fill_(value)
+    return tensor
 
 
 def to_target(masks: Tensor, classes: bool = False) -> Tensor:

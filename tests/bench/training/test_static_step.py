@@ -6,10 +6,15 @@ a CUDA graph does. The tests with a real graph need a GPU.
 
 import pytest
 import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from bench.config.trial import DATASETS, TrialConfig, with_value
 from bench.training import compiled as compiled_module
 from bench.training import static_step
+from bench.training.batch_loss import batch_loss
 from bench.training.compiled import Compiled
 from bench.training.data_parallel import Share
 from bench.training.loop import train
@@ -126,7 +131,9 @@ def test_where_a_step_cannot_be_recorded_the_configuration_says_so(tiny_with, ch
     ],
     ids=["float32", "micro-batches", "bfloat16", "float16, recomputed"],
 )
-def test_a_cuda_graph_trains_as_the_usual_step(tiny_with, changes):
+def test_a_cuda_graph_trains_as_the_usual_step(tiny_with, monkeypatch, changes):
+    compile_fast = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda *a, **more: compile_fast(*a, **{**more, "backend": "aot_eager"}))
     task = {"device": "cuda", "train.epochs": 3, "dataset.train": 10, "train.batch_size": 4}
     config: TrialConfig = tiny_with({**task, "model.encoder.drop_path": 0.0, "train.tf32": False, **changes})
     expected, _, _ = curve_and_weights(config, CUDA)
@@ -134,3 +141,52 @@ def test_a_cuda_graph_trains_as_the_usual_step(tiny_with, changes):
     assert result.compile_seconds > 0 and found[-1] < found[0]
     tolerance = 1e-3 if config.train.precision == "float32" else 2e-2
     assert found == pytest.approx(expected, rel=tolerance)
+
+
+class CopiesFromTheCpu(TorchDispatchMode):
+    """Collects the operations between tensors of a CPU and of a GPU, which no graph can record."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        tensors = [value for value in tree_leaves((args, kwargs, result)) if isinstance(value, torch.Tensor)]
+        if len({tensor.device.type for tensor in tensors}) > 1:
+            self.found.append(str(func))
+        return result
+
+
+def moved_to_a_fake_gpu(model):
+    for module in model.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    fake = torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
+                    tensors[name] = nn.Parameter(fake, tensor.requires_grad) if tensors is module._parameters else fake
+    return model
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model.encoder.checkpointing": True},
+        {"train.precision": "bfloat16", "model.frozen_weights": "bfloat16", "model.encoder.residual": "bfloat16"},
+        {"model.adapter": {"name": "lora"}, "model.decoder": {"name": "rfb_unet"}},
+        {"train.loss": "weighted_structure_loss", "model.decoder": {"name": "upernet", "width": 64}},
+    ],
+    ids=["plain", "bfloat16", "LoRA", "other decoder and loss"],
+)
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+def test_a_forward_pass_on_a_gpu_neither_copies_from_the_cpu_nor_waits(tiny_with, monkeypatch, changes):
+    """On tensors without contents, which refuse to give a value to Python."""
+    config = tiny_with({"device": "cuda", **changes})
+    model = MODELS.build(config.model, config.transform.size, False).train()
+    monkeypatch.setattr(torch.utils.checkpoint, "get_device_states", lambda *inputs: ([], []))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        moved_to_a_fake_gpu(model)
+        images = torch.empty((2, 32, 32, 3), dtype=torch.uint8, device="cuda")
+        with CopiesFromTheCpu() as copies:
+            loss = batch_loss(model, images, images[..., 0], config.train, config.transform)
+    assert loss.device.type == "cuda" and copies.found == []

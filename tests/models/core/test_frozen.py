@@ -62,7 +62,9 @@ def test_it_takes_the_bytes_that_it_promises(linear, storage):
     without = 0 if hasattr(layer, "zero_point") or storage != "int8" else ROWS  # torchao 0.16 has no zero point
     parts = [part for name, part in layer.named_parameters() if name != "bias"]
     assert sum(part.untyped_storage().nbytes() for part in parts) == BYTES[storage] - without
-    assert not [p for p in layer.parameters() if p.requires_grad] and not list(layer.buffers())
+    assert not [p for p in layer.parameters() if p.requires_grad]
+    assert [(b.dtype, len(b)) for b in layer.buffers()] == [(torch.bfloat16, ROWS)]  # the bias once more
+    assert "bias_in_bfloat16" not in layer.state_dict()
 
 
 def half_step(weight, storage):
