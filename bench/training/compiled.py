@@ -1,9 +1,9 @@
 """Compilation of the repeated parts of a model with torch.compile, for training steps (``train.compile``).
 
-``blocks``: each block of the encoder is a region, and so is the decoder (with ``model.checkpoint_decoder`` each of its
-stages). torch.compile keeps one graph for all blocks with the same code, shapes and constants; weights are inputs of
-the graph. Modules are compiled in place: the names of parameters stay. Recomputation (activation checkpointing) stays
-outside of the regions.
+``blocks``: each block of the encoder is a region, together with its recomputation (activation checkpointing). In the
+decoder its ``compiled_parts`` are regions, or else the whole of it (with ``model.checkpoint_decoder`` each stage).
+torch.compile keeps one graph for all blocks with the same code, shapes and constants; weights are inputs of the graph.
+Modules are compiled in place: the names of parameters stay.
 
 ``step``: the same regions, and the whole forward and backward pass is a CUDA graph (``bench.training.static_step``).
 
@@ -15,10 +15,13 @@ are an input of the blocks, so that blocks share a graph and recomputation needs
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from bench.config.settings import TrainConfig, TransformConfig
 from bench.datasets import Features
@@ -160,18 +163,31 @@ class Compiled:
 
 def regions(model: nn.Module) -> list[nn.Module]:
     """Returns the modules that are compiled, each on its own."""
-    stages = [module for module in model.decoder.modules() if isinstance(module.__dict__.get("forward"), Recomputed)]
-    return [*model.encoder.blocks, *(stages or [model.decoder])]
+    decoder = model.decoder
+    parts = getattr(decoder, "compiled_parts", None)
+    if parts is None:
+        stages = [module for module in decoder.modules() if isinstance(module.__dict__.get("forward"), Recomputed)]
+        parts = stages or [decoder]
+    return [*model.encoder.blocks, *parts]
 
 
 def _compile(module: nn.Module) -> Callable[[], None]:
     """Compiles a module in place; returns a function that takes it back."""
     forward = module.__dict__.get("forward")
+    if isinstance(forward, Recomputed) and not forward.has_statistics:
+        forward.whole = torch.compile(_recomputing, dynamic=False)
+        return lambda: setattr(forward, "whole", None)
     if isinstance(forward, Recomputed):
         plain, forward.inner = forward.inner, torch.compile(forward.inner, dynamic=False)
         return lambda: setattr(forward, "inner", plain)
     module.compile(dynamic=False)
     return lambda: setattr(module, "_compiled_call_impl", None)
+
+
+def _recomputing(stage: nn.Module, *inputs: Tensor) -> Any:
+    """Compiled together with its recomputation: the backward pass then leaves out what it does not need, which in a
+    frozen block is the last matrix product."""
+    return checkpoint(partial(type(stage).forward, stage), *inputs, use_reentrant=False)
 
 
 class _StochasticDepth:

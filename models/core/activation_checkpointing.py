@@ -1,6 +1,6 @@
 """Activation checkpointing: activations are recomputed in the backward pass instead of being saved."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Annotated, Any
@@ -65,13 +65,13 @@ def checkpoint_stages(module: nn.Module) -> None:
 
 
 def checkpoint_blocks(encoder: nn.Module, checkpointing: bool | int) -> None:
-    """Recomputes the first ``checkpointing`` blocks of an encoder, with the adapters in them; call it at the end.
+    """Recomputes all blocks of an encoder or the first ``checkpointing``, with their adapters; call it at the end.
 
-    ``True`` and ``False`` are the encoder's own business. The first blocks are chosen, because the activations of the
-    others are gone when the backward pass reaches them. Raises ``InvalidModel`` if there are fewer blocks.
+    An encoder with ``recomputes_itself`` does it for all blocks. The first blocks are chosen, because the activations
+    of the others are gone when the backward pass reaches them. Raises ``InvalidModel`` if there are fewer blocks.
     """
-    if isinstance(checkpointing, bool):
-        return
+    if checkpointing is True:
+        checkpointing = 0 if getattr(encoder, "recomputes_itself", False) else len(encoder.blocks)
     if checkpointing > len(encoder.blocks):
         blocks = f"the encoder has {len(encoder.blocks)} blocks"
         raise InvalidModel(f"encoder.checkpointing: {checkpointing}, but {blocks}. Set it to true for all of them")
@@ -86,18 +86,28 @@ class Recomputed:
         self.stage = stage
         self.inner = stage.forward
         """The function that is recomputed; ``bench.training.compiled`` replaces it."""
+        self.whole: Callable[..., Any] | None = None
+        """Runs the stage on its inputs and recomputes it, if ``bench.training.compiled`` has set it."""
+        self.has_statistics = bool(_with_statistics(stage))
 
     def __call__(self, *inputs: Any, **more: Any) -> Any:
         if not (self.stage.training and torch.is_grad_enabled()):
             return self.inner(*inputs, **more)
-        contexts = lambda: (nullcontext(), _statistics_kept(self.stage))  # noqa: E731
-        return checkpoint(self.inner, *inputs, use_reentrant=False, context_fn=contexts, **more)
+        if self.whole is not None:
+            return self.whole(self.stage, *inputs)
+        if self.has_statistics:
+            more["context_fn"] = lambda: (nullcontext(), _statistics_kept(self.stage))
+        return checkpoint(self.inner, *inputs, use_reentrant=False, **more)
+
+
+def _with_statistics(stage: nn.Module) -> list[_BatchNorm]:
+    return [m for m in stage.modules() if isinstance(m, _BatchNorm) and m.num_batches_tracked is not None]
 
 
 @contextmanager
 def _statistics_kept(stage: nn.Module) -> Iterator[None]:
     """Keeps running statistics of batch norms unchanged in the recomputation: each batch counts once."""
-    norms = [m for m in stage.modules() if isinstance(m, _BatchNorm) and m.num_batches_tracked is not None]
+    norms = _with_statistics(stage)
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None

@@ -89,6 +89,12 @@ class LightUNet(nn.Module):
         self.up = nn.ModuleList(Up(inputs, width, config) for inputs in (2 * width, 2 * width, 2 * width, width))
         self.head = nn.Conv2d(width, num_classes, 1)
 
+    @property
+    def compiled_parts(self) -> list[nn.Module]:
+        """Without the resizes: torch's compiler makes their gradients of atomic additions, five times as slow (on an
+        H200, batch 12, 336 px: 5.8 ms of a step of 66 ms)."""
+        return [up.conv for up in self.up]
+
     def forward(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> tuple[Tensor]:
         """features: one map for all levels, or four from fine to coarse; size (H, W) -> (logits [B, K, H, W],)."""
         height, width = size

@@ -86,6 +86,11 @@ class RFBUNet(nn.Module):
         self.side2 = nn.Conv2d(width, num_classes, 1)
         self.head = nn.Conv2d(width, num_classes, 1)
 
+    @property
+    def compiled_parts(self) -> list[nn.Module]:
+        """Without the resizes, as in ``models.decoders.light_unet``."""
+        return [*self.rfb, *self.up]
+
     def forward(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """features: one map for all levels, or four from fine to coarse; size (H, W) -> logits [B, num_classes, H, W].
 

@@ -94,6 +94,7 @@ class SAM2Hiera(nn.Module):
         self.channels = tuple(self.trunk.blocks[i].dim_out for i in self.trunk.stage_ends)
         self.block_dims = tuple(block.dim for block in self.trunk.blocks)
         self.prefix_tokens = 0
+        self.recomputes_itself = True
 
     @property
     def blocks(self) -> nn.Sequential:

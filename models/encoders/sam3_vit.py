@@ -13,7 +13,6 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from models.core import weights
 from models.core.activation_checkpointing import Checkpointing
@@ -98,7 +97,7 @@ class SAM3ViT(nn.Module):
             drop_path_rate=config.drop_path,
             global_att_blocks=config.global_blocks,
             window_size=config.window,
-            use_act_checkpoint=config.checkpointing is True,
+            use_act_checkpoint=False,  # the same by models.core.activation_checkpointing, which may be compiled
             norm_layer="LayerNorm",
             qkv_bias=True,
             use_abs_pos=True,
@@ -158,11 +157,7 @@ class SAM3ViT(nn.Module):
             return hidden
         x, *maps = hidden
         for i in range(start, min(stop, last + 1)):
-            block = self.trunk.blocks[i]
-            if self.trunk.use_act_checkpoint and self.trunk.training:
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
+            x = self.trunk.blocks[i](x)
             if i == last or (self.config.features == "global" and i in self.config.global_blocks):
                 maps.append(x.permute(0, 3, 1, 2))
         return tuple(maps) if stop > last else (x, *maps)
@@ -207,12 +202,14 @@ def _compilable(attention: type[nn.Module]) -> type[nn.Module]:
 def rotated(x: Tensor, table: Tensor) -> Tensor:
     """Rotates pairs of channels of x [B, heads, H * W, C]; table [H * W, C / 2, 2] holds cosines and sines.
 
-    It is sam3's complex product in real arithmetic, in float32; the last bit may differ.
+    It is sam3's complex product in real arithmetic, in float32; the last bit may differ. Each channel is multiplied by
+    the cosine, and its partner by the sine: the generated code then reads and writes neighbours together.
     """
     cos, sin = table.unbind(-1)
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
-    return turned.flatten(-2).type_as(x)
+    of_own, of_partner = torch.stack((cos, cos), -1).flatten(-2), torch.stack((-sin, sin), -1).flatten(-2)
+    x32 = x.float()
+    partner = x32.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return (x32 * of_own + partner * of_partner).type_as(x)
 
 
 def _narrow(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:

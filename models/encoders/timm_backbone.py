@@ -111,6 +111,7 @@ class TimmBackbone(nn.Module):
         trunk.set_grad_checkpointing(self.config.checkpointing is True)
         info = trunk.feature_info
         self.trunk = trunk
+        self.recomputes_itself = True
         self.prefix_tokens = getattr(trunk, "num_prefix_tokens", 0) if self.family.layout == "tokens" else 0
         if self.family.stages:
             groups = [stage.blocks for stage in getattr(trunk, self.family.stages)]

@@ -129,7 +129,7 @@ def test_answers_are_upstreams(name):
 def test_a_training_step_is_upstreams_with_and_without_checkpointing(name, checkpointing):
     model, names = build(name, checkpointing=checkpointing)
     calls = []
-    model.encoder.blocks[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    model.encoder.blocks[0].adapter.register_forward_pre_hook(lambda *_: calls.append(1))
     found = step(model, name, names)
     assert len(calls) == 1 + checkpointing, "each block runs once more in the backward pass"
     golden = load_file(GOLDEN / f"{name}.safetensors")
