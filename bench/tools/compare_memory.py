@@ -122,8 +122,10 @@ def _begin(options: argparse.Namespace, folder: Path) -> Comparison:
 def _compare(options: argparse.Namespace, done: Sequence[Measured], folder: Path) -> Iterator[Measured]:
     """Yields a row for each configuration that is not among those ``done``."""
     plan = [planned(changes) for changes in (QUICK if options.quick else GRID)]
-    if options.upstream and not options.cpu:
-        plan.append(Measured(label="upstream's own code", code="upstream"))
+    if options.cpu:
+        plan = [row for row in plan if "train.compile" not in row.changes]  # it would compile nothing there
+    elif options.upstream:
+        plan.insert(0, Measured(label="upstream's own code", code="upstream"))
     finished = {(row.label, row.code) for row in done}
     plan = [row for row in plan if (row.label, row.code) not in finished]
     for row in plan:
@@ -230,27 +232,34 @@ def _write_differences(row: Measured, result: Result, prediction: PredictedPeak,
 
 
 def _line(row: Measured) -> str:
-    if row.off is None:
-        return f"{row.label}: predicted {row.predicted_allocated_bytes / GIB:.3f} GiB, not measured: {row.error}"
-    measured = row.memory.torch_allocated_bytes / GIB
-    predicted = row.predicted_allocated_bytes / GIB
-    speed = row.images_per_second if row.step_seconds_median else None
-    tail = f", {speed:.1f} images/s" if speed else ""
-    return f"{row.label}: predicted {predicted:.3f}, measured {measured:.3f} GiB ({row.off:+.1%}){tail}"
+    speed = row.images_per_second
+    parts = [
+        f"predicted {_gib(row.predicted_allocated_bytes)} GiB",
+        f"measured {_gib(row.measured('allocated'))} GiB",
+        "" if row.off is None else f"{row.off:+.1%}",
+        f"{speed:.1f} images/s" if speed else "",
+        f"not measured: {row.error}" if row.error else "",
+    ]
+    return f"{row.label}: {', '.join(filter(None, parts))}"
+
+
+def _gib(count: int | None, digits: int = 3) -> str:
+    return "–" if count is None else f"{count / GIB:.{digits}f}"
 
 
 def write(rows: Sequence[Measured], where: str, paths: Sequence[Path]) -> None:
     """Writes table and plot; ``paths`` are the CSV, the Markdown page and the figures."""
     table = ["| configuration | predicted GiB | measured GiB | off |", "| :-- | --: | --: | --: |"]
     for row in rows:
-        measured, off = "–", row.error or "–"
-        if row.off is not None:
-            measured, off = f"{row.memory.torch_allocated_bytes / GIB:.4f}", f"{row.off:+.2%}"
-        table.append(f"| {row.label} | {row.predicted_allocated_bytes / GIB:.4f} | {measured} | {off} |")
+        predicted, measured = _gib(row.predicted_allocated_bytes, 4), _gib(row.measured("allocated"), 4)
+        off = row.error or ("–" if row.off is None else f"{row.off:+.2%}")
+        table.append(f"| {row.label} | {predicted} | {measured} | {off} |")
     known = [abs(row.off) for row in rows if row.off is not None]
     within = sum(off <= GOAL for off in known)
-    facts = f"{len(known)} of {len(rows)} measured on {where}"
-    facts += f"; {within} within {GOAL:.0%} of the measured peak allocated."
+    facts = (
+        f"{sum(row.memory is not None for row in rows)} of {len(rows)} measured on {where}, {len(known)} predicted, too"
+    )
+    facts += f"; {within} of them within {GOAL:.0%} of the measured peak allocated."
     csv, page, *figures = paths
     write_whole(csv, lambda file: file.write(as_frame(rows).to_csv(index=False).encode()))
     text = "\n".join(["# Memory: predicted and measured", "", facts, "", *table, ""])

@@ -75,7 +75,9 @@ class Measured(Config):
         return self.with_prediction(predict_peak(self.config(), GENERATIONS.get(generation, DEFAULT)))
 
     def with_prediction(self, prediction: PredictedPeak) -> "Measured":
-        """Returns the row with another prediction."""
+        """Returns the row with another prediction. A compiled step has none: predictions are of uncompiled ones."""
+        if "train.compile" in self.changes:
+            return self
         values = {name: getattr(prediction, name) for name in ("allocated", "reserved", "device")}
         return self.model_copy(update={f"predicted_{name}_bytes": value for name, value in values.items()})
 
