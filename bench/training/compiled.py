@@ -50,6 +50,7 @@ class Compiled:
                 torch.compiler.reset()  # graphs of an earlier trial in this process count towards torch's limit
                 stack.enter_context(torch._dynamo.config.patch(fail_on_recompile_limit_hit=True))
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
+                stack.enter_context(_attention_is_not_random())
                 for region in regions(self.model):
                     stack.callback(_compile(region))
                 self._depth = stack.enter_context(_StochasticDepth(self.model))
@@ -174,7 +175,8 @@ def regions(model: nn.Module) -> list[nn.Module]:
 def _compile(module: nn.Module) -> Callable[[], None]:
     """Compiles a module in place; returns a function that takes it back."""
     forward = module.__dict__.get("forward")
-    if isinstance(forward, Recomputed) and not forward.has_statistics:
+    drops = any(isinstance(part, nn.Dropout) and part.p > 0 for part in module.modules())
+    if isinstance(forward, Recomputed) and not forward.has_statistics and not drops:
         forward.whole = torch.compile(_recomputing, dynamic=False)
         return lambda: setattr(forward, "whole", None)
     if isinstance(forward, Recomputed):
@@ -188,6 +190,23 @@ def _recomputing(stage: nn.Module, *inputs: Tensor) -> Any:
     """Compiled together with its recomputation: the backward pass then leaves out what it does not need, which in a
     frozen block is the last matrix product."""
     return checkpoint(partial(type(stage).forward, stage), *inputs, use_reentrant=False)
+
+
+@contextmanager
+def _attention_is_not_random() -> Iterator[None]:
+    """Some versions of torch (2.11) store the state of the random numbers for recomputed attention, which might drop
+    weights, and a CUDA graph cannot do that. Here nothing in a recomputed region is random."""
+    from torch._functorch import partitioners  # takes two seconds, and every command loads this file
+
+    name = "functionalize_rng_ops"
+    stored = getattr(partitioners, name, None)
+    if stored is not None:
+        setattr(partitioners, name, lambda joint, forward, backward, symbols: (forward, backward))
+    try:
+        yield
+    finally:
+        if stored is not None:
+            setattr(partitioners, name, stored)
 
 
 class _StochasticDepth:

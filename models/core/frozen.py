@@ -81,6 +81,9 @@ class StoredLinear(nn.Module):
         return self.bias.to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():  # as in FrozenLinear; recomputation, too, needs plain operators
+            dtype = _type_of_products(x)
+            return F.linear(x.to(dtype), self.unpacked(dtype), self.bias_as(dtype))
         return _multiply(x, self)
 
 
@@ -102,9 +105,12 @@ class FrozenLinear(nn.Linear):
 
 
 def _multiply(x: Tensor, layer: StoredLinear | FrozenLinear) -> Tensor:
+    return _Multiply.apply(x.to(_type_of_products(x)), layer)
+
+
+def _type_of_products(x: Tensor) -> torch.dtype:
     kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-    return _Multiply.apply(x.to(dtype), layer)
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 class _Multiply(torch.autograd.Function):
