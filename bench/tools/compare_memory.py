@@ -96,9 +96,10 @@ def _report(folders: Sequence[Path]) -> int:
             raise ConfigError(f"generation {comparison.generation!r}: not one of {', '.join(GENERATIONS)}")
         rows = [row.predicted_again(comparison.generation) for row in comparison.rows]
         again.append(comparison.model_copy(update={"rows": rows}))
-    print(harmless("\n".join(side_by_side(again))))
+    lines = side_by_side(again)
     for comparison in again:
-        print(harmless("\n".join(["", comparison.provenance.device, *accuracy(comparison.rows)])))
+        lines += ["", comparison.provenance.device, *accuracy(comparison.rows)]
+    print("\n".join(map(harmless, lines)))
     return 0
 
 

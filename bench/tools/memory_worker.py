@@ -1,19 +1,23 @@
 """Processes of ``compare_memory``: they build models beside each other, and are measured alone on the card.
 
 A process builds its model on the CPU, writes ``ready`` and waits for a line on its standard input. The parent lets one
-process at a time continue. It holds a lock file until that process has ended and NVML shows no more memory in use than
-before it, because a CUDA context outlives the last line that its process writes.
+process at a time continue. Before its steps are timed it writes ``timing`` and waits again; the others, which may be
+building models, are stopped meanwhile, because launches from a busy CPU are slower. The parent holds a lock file until
+the process has ended and NVML shows no more memory in use than before it, because a CUDA context outlives the last line
+that its process writes.
 """
 
 import json
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from filelock import FileLock
@@ -36,7 +40,7 @@ from models.core.size import height_width
 STEPS, TIMED = 3, 7
 BESIDE = 3
 """Number of processes that live at a time: one measures, the others build their models."""
-READY = "ready"
+READY, TIMING = "ready", "timing"
 CLEAN_SECONDS = 20.0
 """Longest time to wait until the card is as it was."""
 
@@ -65,6 +69,39 @@ class Answer:
     error: str = ""
 
 
+@dataclass
+class _Child:
+    """A process, and the file with its errors: a pipe that is not read would block it."""
+
+    process: subprocess.Popen
+    errors: IO[bytes]
+
+    def reaches(self, word: str) -> bool:
+        """Waits until the process writes this line; false if it ends before. A package may print lines on import."""
+        return any(line.strip() == word for line in iter(self.process.stdout.readline, ""))
+
+    def send(self, line: str) -> None:
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:  # it has ended; its errors say why
+            pass
+
+    def signal(self, number: int) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def answer(self) -> Answer:
+        """Waits for the end of the process, and returns its answer."""
+        out, _ = self.process.communicate()
+        lines = out.strip().splitlines()
+        if self.process.returncode == 0 and lines:
+            return Answer(Result.model_validate_json(lines[-1]))
+        self.errors.seek(0)
+        said = self.errors.read().decode(errors="replace").strip().splitlines()
+        return Answer(None, (said or ["no message"])[-1])
+
+
 def bytes_in_use() -> int | None:
     """Returns the memory in use on all cards of this machine; ``None`` if NVML shows none."""
     gpus = nvml.Gpus()
@@ -83,44 +120,46 @@ def measured_alone(
 
     command: starts a process that reads a task from its first line; in_use: bytes in use on the card.
     """
-    children: list[subprocess.Popen] = []
+    children: list[_Child] = []
     try:
         for number in range(len(tasks)):
             for task in tasks[len(children) : number + BESIDE]:
                 children.append(_start(task, command))
             with FileLock(lock):
-                yield _measure_alone(children[number], in_use)
+                yield _measure_alone(children[number], children[number + 1 :], in_use)
     finally:
         for child in children:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
+            child.signal(signal.SIGKILL)
+            child.process.wait()
+            child.errors.close()
 
 
-def _start(task: Task, command: Sequence[str]) -> subprocess.Popen:
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    child = subprocess.Popen(command, text=True, **pipes)
-    try:
-        child.stdin.write(task.model_dump_json() + "\n")
-        child.stdin.flush()
-    except BrokenPipeError:  # it has ended; its errors say why
-        pass
+def _start(task: Task, command: Sequence[str]) -> _Child:
+    errors = tempfile.TemporaryFile()
+    process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
+    child = _Child(process, errors)
+    child.send(task.model_dump_json())
     return child
 
 
-def _measure_alone(child: subprocess.Popen, in_use: Callable[[], int | None]) -> Answer:
+def _measure_alone(child: _Child, others: Sequence[_Child], in_use: Callable[[], int | None]) -> Answer:
     """Lets a process measure, and returns once it has ended and its context is gone."""
-    while (line := child.stdout.readline()) and line.strip() != READY:
-        pass  # a package may print on import
+    child.reaches(READY)
     before = in_use()
-    out, errors = child.communicate("go\n" if child.poll() is None else None)
+    child.send("go")
+    try:
+        if child.reaches(TIMING):
+            for other in others:
+                other.signal(signal.SIGSTOP)
+            child.send("go")
+        answer = child.answer()
+    finally:
+        for other in others:
+            other.signal(signal.SIGCONT)
     deadline = time.monotonic() + CLEAN_SECONDS
     while before is not None and (in_use() or 0) > before + 2 * MIB and time.monotonic() < deadline:
         time.sleep(0.05)
-    lines = out.strip().splitlines()
-    if child.returncode == 0 and lines:
-        return Answer(Result.model_validate_json(lines[-1]))
-    return Answer(None, (errors.strip().splitlines() or ["no message"])[-1])
+    return answer
 
 
 # --- in the process ---------------------------------------------------------------------------------------------------
@@ -134,10 +173,15 @@ def work() -> Result:
         model: nn.Module = _AsTuple(upstream_network(Path(task.upstream), config.transform.size))
     else:
         model = MODELS.build(config.model, config.transform.size, True)
-    print(READY, flush=True)
+    _wait_after(READY)
+    return _measure(task, config, model)
+
+
+def _wait_after(word: str) -> None:
+    """Writes a line, and waits for the parent."""
+    print(word, flush=True)
     if not sys.stdin.readline():
         sys.exit("the parent has ended")
-    return _measure(task, config, model)
 
 
 def _measure(task: Task, config: TrialConfig, model: nn.Module) -> Result:
@@ -151,6 +195,7 @@ def _measure(task: Task, config: TrialConfig, model: nn.Module) -> Result:
                 for _ in range(STEPS):
                     steps.take(*batch_of(config, device))
             live = allocations_at_peak(snapshot()) if task.snapshot else []
+            _wait_after(TIMING)
             seconds = [] if task.snapshot else _timed(steps)  # recording takes time
     return Result(memory=peaks[0], seconds=seconds, live=[(each.bytes, each.made_by) for each in live])
 

@@ -51,15 +51,20 @@ def test_the_child_says_what_went_wrong(monkeypatch):
 
 
 CHILD = """
-import pathlib, sys, time
+import os, pathlib, psutil, sys, time
 task, folder = sys.stdin.readline(), pathlib.Path(sys.argv[1])
 number = task.split('"number":')[1].split("}")[0]
 with open(folder / "log", "a") as log: log.write(f"built {number}\\n")
 print("ready", flush=True)
 sys.stdin.readline()
 with open(folder / "log", "a") as log: log.write(f"begins {number}\\n")
-time.sleep(0.05)
-with open(folder / "log", "a") as log: log.write(f"ends {number}\\n")
+sys.stderr.write("a warning\\n" * 20000)  # more than a pipe holds
+print("timing", flush=True)
+sys.stdin.readline()
+time.sleep(0.3)
+running = [child.pid for child in psutil.Process(os.getppid()).children() if child.status() != "stopped"]
+others = [pid for pid in running if pid != os.getpid() and psutil.Process(pid).status() != "zombie"]
+with open(folder / "log", "a") as log: log.write(f"ends {number} beside {len(others)}\\n")
 if number == "1": sys.exit("no memory")
 print('{"memory": {"torch_allocated_bytes": ' + number + '}, "seconds": [1.0]}')
 """
@@ -73,7 +78,7 @@ def test_models_are_built_beside_each_other_and_measured_alone(tmp_path):
     assert answers[1].error == "no memory"
     log = (tmp_path / "log").read_text().splitlines()
     alone = [line for line in log if not line.startswith("built")]
-    assert alone == [f"{what} {number}" for number in range(4) for what in ("begins", "ends")]
+    assert alone == [line for n in range(4) for line in (f"begins {n}", f"ends {n} beside 0")]
     assert log.index("built 1") < log.index("begins 2")
 
 
@@ -85,7 +90,7 @@ def test_the_card_is_waited_for_until_the_context_is_gone(tmp_path):
     assert next(readings, None) is None
 
 
-def test_an_interrupted_comparison_is_resumed(monkeypatch, tmp_path):
+def test_an_interrupted_comparison_is_resumed(monkeypatch, tmp_path, capsys):
     grid = ({}, {"model.adapter.rank": 128}, {"train.unheard_of": 1})
     monkeypatch.setattr(compare_memory, "GRID", grid)
     done = []
@@ -104,7 +109,10 @@ def test_an_interrupted_comparison_is_resumed(monkeypatch, tmp_path):
     assert main(arguments) == 0
     record = load(tmp_path / "memory_comparison")
     assert [row.changes for row in record.rows] == list(grid[:2]) and record.provenance.versions["torch"]
+    capsys.readouterr()
     assert main([*arguments[:1], "--report", str(tmp_path / "memory_comparison")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("| configuration |") and said[3].startswith("| rank=128 |") and "cpu" in said
 
 
 def test_what_a_version_does_not_know_is_skipped_loudly(monkeypatch, tmp_path, capsys):
