@@ -60,3 +60,18 @@ def test_several_cards_stand_side_by_side():
     assert any("placement=none" in line and line.count("3.577") == 2 for line in table)
     assert any("upstream's own code" in line and line.endswith("| – | – | – |") for line in table)
     assert len(accuracy(SUITE)) == 3
+
+
+def test_the_speeds_in_the_docs_are_the_record_s():
+    record = load(ROOT / "results" / "measured" / "h200")
+    lines = (ROOT / "docs" / "performance.md").read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("| training step | images/s |"))
+    upstream = record.rows[0]
+    for line, row in zip(lines[start + 2 :], record.rows, strict=False):
+        ratio = upstream.step_seconds_median / row.step_seconds_median
+        at_most = "at most " if row.setting else ""
+        cells = f"{row.images_per_second:.1f} | {ratio:.2f} | {at_most}{row.measured('allocated') / 2**30:.2f} |"
+        assert line.endswith(f"| {cells}"), row.label
+    fastest = [f"{upstream.step_seconds_min / row.step_seconds_min:.2f}" for row in record.rows[1:]]
+    page = " ".join("\n".join(lines).split())
+    assert f"gives ratios of {', '.join(fastest[:-1])} and {fastest[-1]}" in page
