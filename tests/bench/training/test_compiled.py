@@ -24,6 +24,7 @@ COMPILER = pytest.mark.skipif(bool(list(lacking.compiler("cpu"))), reason="no C+
 LOW = {"train.precision": "bfloat16", "model.frozen_weights": "bfloat16", "model.encoder.residual": "bfloat16"}
 UNET = {"model.decoder": {"name": "light_unet", "width": 8}}
 TIMM = {"name": "timm_backbone", "model": "vit_tiny_patch16_224", "weights": "random", "checkpointing": True}
+PRODUCTS = ("aten.mm.default", "aten.addmm.default")
 SETTINGS = {
     "plain": {},
     "micro-batches": {"train.accumulate": 2},
@@ -156,6 +157,39 @@ def test_compiled_blocks_contain_no_complex_arithmetic(small, monkeypatch):
     )
     gradients(config)
     assert complex_ops == []
+
+
+def products_of_a_block(monkeypatch, config):
+    """Matrix products in the forward and in the backward graph of a block, and the tensors that the first one keeps."""
+    graphs = {"forward": [], "backward": []}
+
+    def look(kind):
+        def keep(graph, inputs):
+            graphs[kind].append(graph.graph)
+            return graph
+
+        return keep
+
+    with monkeypatch.context() as patch:
+        use(patch, aot_autograd(fw_compiler=look("forward"), bw_compiler=look("backward")))
+        gradients(config)
+    counted = []
+    for kind in graphs:
+        products = [[n for n in graph.nodes if str(n.target) in PRODUCTS] for graph in graphs[kind]]
+        counted.append(max(map(len, products)))  # the decoder has fewer
+    (output,) = [node for node in graphs["forward"][0].nodes if node.op == "output"]
+    made = [node for node in output.args[0] if getattr(node, "op", "") == "call_function"]
+    return *counted, len(made) - 1  # the first one is the block's result
+
+
+def test_a_recomputed_block_keeps_nothing_and_leaves_out_its_last_product(small, monkeypatch):
+    """It is frozen, so that the backward pass needs the input of its last layer no more."""
+    one = {"model.encoder.depth": 1, "model.encoder.global_blocks": [0], "train.compile": "blocks", **LOW}
+    plain = with_value(small, one)
+    forward, backward, kept = products_of_a_block(monkeypatch, plain)
+    assert kept > 3
+    recomputed = with_value(small, {**one, "model.encoder.checkpointing": True})
+    assert products_of_a_block(monkeypatch, recomputed) == (forward, backward + forward - 1, 0)
 
 
 @pytest.mark.slow
