@@ -97,7 +97,7 @@ def _parameters(config: TrialConfig) -> dict[str, Value]:
 
 
 def _final_metrics(record: TrialRecord) -> dict[str, float]:
-    """Scores, peak memory and speed of a finished trial, without those that were not measured."""
+    """Scores, peak memory, speed and energy of a finished trial, without those that were not measured."""
     found: dict[str, Any] = {}
     for split, scores in (("test", record.scores), ("val", record.val_scores), ("train", record.train_scores)):
         for name, value in (scores or {}).items():
@@ -109,4 +109,7 @@ def _final_metrics(record: TrialRecord) -> dict[str, float]:
     if record.timing:
         for name, value in record.timing.model_dump().items():
             found[f"timing.{name}"] = value
+    if record.energy:
+        for name, value in record.energy.model_dump(exclude={"unknown"}).items():
+            found[f"energy.{name}"] = value
     return {name: float(value) for name, value in found.items() if value is not None}

@@ -12,6 +12,7 @@ from bench import run
 from bench.config.errors import ConfigError
 from bench.config.expand import expand
 from bench.config.sweep import TRACKERS, load_sweep
+from bench.records.energy import Energy
 from bench.training.loop import Epoch
 from bench.watching import tracking
 from bench.watching.tracking import Tracking, check_trackers
@@ -112,7 +113,8 @@ def test_a_tracker_gets_every_event_of_the_trials_that_run_here(sweep, tmp_path,
     calls = watcher.trackers["mlflow"].calls
     watcher.started(0)
     watcher.epoch(0, Epoch(1, 0.9, 0.8, 0.1))
-    watcher.finished(0, record(trials[0]))
+    energy = Energy(train_joules_per_image=2.5, unknown={"inference": "the window was too short"})
+    watcher.finished(0, record(trials[0]).model_copy(update={"energy": energy}))
     assert ("close",) not in calls
     watcher.finished(1, record(trials[1], "error"))  # another driver ran it, and it never started here
     assert calls[:3] == [
@@ -120,7 +122,10 @@ def test_a_tracker_gets_every_event_of_the_trials_that_run_here(sweep, tmp_path,
         ("start", "2 seed 0", 2),
         ("log", 1, {"train_loss": 0.9, "val_loss": 0.8, "lr": 0.1}),
     ]
-    assert calls[3][2]["test.s_measure"] == 0.7 and calls[4] == ("end", "2 seed 0", False)
+    final = calls[3][2]
+    assert final["test.s_measure"] == 0.7 and final["energy.train_joules_per_image"] == 2.5
+    assert [name for name in final if name.startswith("energy.")] == ["energy.train_joules_per_image"]
+    assert calls[4] == ("end", "2 seed 0", False)
     assert calls[5:] == [("close",)]
 
 
