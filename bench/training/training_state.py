@@ -50,6 +50,7 @@ CODE = (
     "bench/training/batch_loss.py",
     "bench/training/optimiser.py",
     "bench/training/compiled.py",
+    "bench/training/static_step.py",
     "bench/training/precision.py",
 )
 """Code on which the rest of a training run depends; other code may change before it resumes."""
