@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.checkpoint import checkpoint
 
 from bench.config.settings import TrainConfig, TransformConfig
@@ -155,6 +156,8 @@ class Compiled:
             raise InvalidModel(
                 "train.compile: step reads images from a fixed place. Set train.compile=blocks, or --feature-cache off"
             )
+        if any(_drops(part) for part in self.model.modules() if isinstance(part.__dict__.get("forward"), Recomputed)):
+            raise InvalidModel("train.compile: a step with recomputed dropout cannot be recorded. Set it to blocks")
 
         def compute(images: Tensor, masks: Tensor) -> Tensor:
             return self._compute(self.model, images, masks, transform, scaler)
@@ -175,8 +178,7 @@ def regions(model: nn.Module) -> list[nn.Module]:
 def _compile(module: nn.Module) -> Callable[[], None]:
     """Compiles a module in place; returns a function that takes it back."""
     forward = module.__dict__.get("forward")
-    drops = any(isinstance(part, nn.Dropout) and part.p > 0 for part in module.modules())
-    if isinstance(forward, Recomputed) and not forward.has_statistics and not drops:
+    if isinstance(forward, Recomputed) and not forward.has_statistics and not _drops(module):
         forward.whole = torch.compile(_recomputing, dynamic=False)
         return lambda: setattr(forward, "whole", None)
     if isinstance(forward, Recomputed):
@@ -184,6 +186,10 @@ def _compile(module: nn.Module) -> Callable[[], None]:
         return lambda: setattr(forward, "inner", plain)
     module.compile(dynamic=False)
     return lambda: setattr(module, "_compiled_call_impl", None)
+
+
+def _drops(module: nn.Module) -> bool:
+    return any(isinstance(part, _DropoutNd) and part.p > 0 for part in module.modules())
 
 
 def _recomputing(stage: nn.Module, *inputs: Tensor) -> Any:

@@ -103,6 +103,17 @@ def test_several_processes_and_cached_features_are_refused(tiny_with, replayed):
             compiled.warm_up(images, images[..., 0], config.transform, make_scaler(images.device, "float32"))
 
 
+def test_recomputed_dropout_is_refused(tiny_with, replayed):
+    """Recomputation would drop other values, because a graph cannot restore the state of the random numbers."""
+    config = on_cpu(tiny_with({"model.encoder.checkpointing": 2}))
+    model = MODELS.build(config.model, config.transform.size, False).train()
+    images = torch.zeros((4, 32, 32, 3), dtype=torch.uint8)
+    model.encoder.blocks[1].register_module("more", nn.Dropout2d(0.1))
+    with Compiled(model, config.train) as compiled:
+        with pytest.raises(InvalidModel, match="a step with recomputed dropout cannot be recorded"):
+            compiled.warm_up(images, images[..., 0], config.transform, make_scaler(images.device, "float32"))
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
