@@ -32,6 +32,14 @@ def memory_noise_floor(table: Table) -> float | None:
     return max(2 * (2 * pooled / fewest) ** 0.5, measure_of(table.memory_measure).step_bytes)
 
 
+def floor_in_words(floor: float, pairs: str) -> str:
+    """Returns a sentence about the pairs of rows, given as a text, that ``unresolved`` found."""
+    if floor <= 1:
+        return f"Memory: equal to the byte: {pairs}."
+    size = f"{floor / 2**20:.1f} MiB" if floor >= SHOWN_BYTES else f"{floor:.0f} bytes"
+    return f"Memory: neighbours in the order of memory closer than {size} are not resolved by the repeats: {pairs}."
+
+
 def score_span(table: Table) -> float:
     """Returns the shortest axis of the main metric: the smallest difference that the tests of pairs resolve.
 

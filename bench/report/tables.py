@@ -6,7 +6,7 @@ import pandas
 
 from bench.leaderboard.columns import ARROWS, Column, columns, fit, show, status, tuned_text
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
-from bench.leaderboard.noise_floor import SHOWN_BYTES, memory_noise_floor, unresolved
+from bench.leaderboard.noise_floor import SHOWN_BYTES, floor_in_words, memory_noise_floor, unresolved
 from bench.leaderboard.ranking import marks
 from bench.report.legend import embedded_note, legend, sentences
 from bench.report.sections import differences, escape, external, how_chosen, published
@@ -122,10 +122,7 @@ def _memory_resolution(table: Table) -> list[str]:
     pairs = [f"{', '.join(a.labels)} and {', '.join(b.labels)}" for a, b in unresolved(table, floor)]
     if floor < SHOWN_BYTES and not pairs:
         return []  # the repeats agree in all digits that are shown
-    text = (
-        f"Memory: neighbours in the order of memory closer than {floor / 2**20:.1f} MiB are not resolved by the repeats"
-    )
-    return ["", escape(f"{text}: {'; '.join(pairs) or 'none here'}."), ""]
+    return ["", escape(floor_in_words(floor, "; ".join(pairs) or "none here")), ""]
 
 
 # --- CSV --------------------------------------------------------------------------------------------------------------

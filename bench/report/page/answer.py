@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from bench.leaderboard.leaderboard import Table, measured_memory
-from bench.leaderboard.noise_floor import SHOWN_BYTES, memory_noise_floor, unresolved
+from bench.leaderboard.noise_floor import SHOWN_BYTES, floor_in_words, memory_noise_floor, unresolved
 from bench.leaderboard.ranking import best_row
 from bench.records.memory import GIB, measure_of
 from bench.scoring.metrics import METRICS
@@ -71,7 +71,7 @@ def memory(table: Table, axes: Sequence[str]) -> list[str]:
         return [text]  # the repeats agree in all digits that are shown
     pairs = "; ".join(f"{name(a.labels, axes)} and {name(b.labels, axes)}" for a, b in near[:NAMED]) or "none here"
     more = f"; and {len(near) - NAMED} more pairs" if len(near) > NAMED else ""
-    return [f"{text} Neighbours closer than {floor / 2**20:.1f} MiB are not resolved by the repeats: {pairs}{more}."]
+    return [f"{text} {floor_in_words(floor, pairs + more)}"]
 
 
 def states(table: Table) -> list[str]:

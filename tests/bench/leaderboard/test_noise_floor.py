@@ -8,7 +8,7 @@ from synthetic import record
 from bench.config.axes import Axis
 from bench.config.expand import expand
 from bench.config.sweep import Sweep
-from bench.leaderboard.noise_floor import memory_noise_floor, unresolved
+from bench.leaderboard.noise_floor import floor_in_words, memory_noise_floor, unresolved
 from bench.leaderboard.results import Results, summarise
 from bench.report.tables import markdown
 
@@ -39,6 +39,16 @@ def test_repeats_that_agree_to_the_byte_leave_the_measures_own_step(sweep):
     board = summarise(Results(sweep, trials, with_memory(trials, [100, 100, 200, 200, 300, 300])))
     assert memory_noise_floor(board.tables[0]) == 4096 and unresolved(board.tables[0], 4096) == []
     assert "closer than 0.0 MiB" not in markdown(board)
+
+
+def test_rows_with_equal_memory_are_named():
+    assert floor_in_words(1, "2 and 4") == "Memory: equal to the byte: 2 and 4."
+
+
+def test_a_floor_of_some_bytes_is_told_in_bytes(sweep):
+    trials = expand(sweep)
+    board = summarise(Results(sweep, trials, with_memory(trials, [100, 100, 100, 100, 300, 300])))
+    assert "closer than 4096 bytes are not resolved by the repeats: 2 and 4." in markdown(board)
 
 
 def test_one_seed_has_no_noise_floor(sweep):

@@ -52,6 +52,19 @@ def test_many_rows_are_compared_by_tukey_and_the_pairs_own_seeds():
     assert [c.resolved for c in found] == [True, False, True, True, False, True]
 
 
+def test_rows_with_equal_scores_everywhere_have_a_point_as_interval_whatever_the_others_do():
+    """Such as with and without activation checkpointing. Equal means alone are no proof."""
+    table = simulate(np.random.default_rng(3), 4, 5, 60, **POWER, gains=[0.1])
+    table[1] = table[0]
+    table[2] += np.array([0.1, -0.1, 0.1, -0.1, 0.1])[:, None]  # a restless row, so that nothing is pooled
+    table[3] = table[0] + np.array([0.01, -0.01] * 30)  # the same means over images
+    for same in (compare_all(table)[0], compare_with(table, 1)[0]):
+        assert {same.first, same.second} == {0, 1}
+        assert (same.low, same.high, same.p_adjusted) == (0, 0, 1) and same.within(0.01)
+    means = compare_all(table)[2]
+    assert (means.first, means.second) == (0, 3) and means.low < -0.001 < 0.001 < means.high
+
+
 def test_comparisons_with_a_reference_are_dunnetts():
     rng = np.random.default_rng(2)
     table = simulate(rng, 5, 4, 60, **POWER, gains=[0, 0.02])
