@@ -1,10 +1,13 @@
 """Made-up results for tests of figures: records with chosen accuracy and memory, memory series and samples."""
 
 import io
+import itertools
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Annotation, Text
 from PIL import Image
 from synthetic import provenance
 
@@ -105,3 +108,41 @@ def four(tiny, accuracies, memories, seeds=(0, 1, 2)):
     )
     values = [place for a, m in zip(accuracies, memories) for place in zip(a, m)]
     return results_of(sweep, [record(t, *place) for t, place in zip(expand(sweep), values)])
+
+
+def visible_texts(figure):
+    """All texts that a reader sees, with their boxes in pixels."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    found, hidden = [], set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            beyond = [tick for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high]
+            hidden |= {label for tick in beyond for label in (tick.label1, tick.label2)}
+    for text in figure.findobj(Text):
+        axes = text.axes
+        if text in hidden or not text.get_text().strip() or not text.get_visible():
+            continue
+        if axes is not None and not axes.get_visible():
+            continue
+        box = (
+            Text.get_window_extent(text, renderer) if isinstance(text, Annotation) else text.get_window_extent(renderer)
+        )
+        found.append((text.get_text(), box))
+    return found
+
+
+def assert_readable(figure):
+    """No two texts overlap by more than the air in their boxes, and none leaves the figure."""
+    texts = visible_texts(figure)
+    width, height = figure.bbox.width, figure.bbox.height
+    out = [t for t, b in texts if b.x0 < -1 or b.y0 < -1 or b.x1 > width + 1 or b.y1 > height + 1]
+    assert out == []
+    clashes = []
+    for (a, x), (b, y) in itertools.combinations(texts, 2):
+        across = min(x.x1, y.x1) - max(x.x0, y.x0)
+        down = min(x.y1, y.y1) - max(x.y0, y.y0)
+        if across > 1.5 and down > 1.5:
+            clashes.append((a, b, round(across), round(down)))
+    assert clashes == []

@@ -63,6 +63,11 @@ def label(
     return True
 
 
+def pieces(start: tuple[float, float], end: tuple[float, float], count: int = 24) -> list[tuple[float, float]]:
+    """Returns places along a line, as ink for ``label``."""
+    return [tuple(a + (b - a) * k / count for a, b in zip(start, end)) for k in range(count + 1)]
+
+
 def _room(points: np.ndarray, i: int) -> float:
     """Returns the distance to the nearest other point; points with the least room get their names first."""
     others = np.delete(points, i, axis=0)

@@ -15,7 +15,7 @@ from bench.leaderboard.rows import records_of
 from bench.memory.cards import CARDS
 from bench.records.memory import GIB
 from bench.records.record import TrialRecord
-from bench.report.plots.labels import REACHES, label
+from bench.report.plots.labels import REACHES, label, pieces
 from bench.report.plots.spans import Span, is_cut, limits, mark_cuts, spread_in_words
 from bench.report.plots.style import (
     BLACK,
@@ -169,7 +169,7 @@ def _points(
     axes.step(*zip(*front), where="post", color=GREY, linestyle=(0, (4, 1.5)), linewidth=1.0, zorder=1)
     ink: list[tuple[float, float]] = []
     for (x0, y0), (x1, y1) in zip(front, front[1:]):
-        ink += _pieces((x0, y0), (x1, y0)) + _pieces((x1, y0), (x1, y1))
+        ink += pieces((x0, y0), (x1, y0)) + pieces((x1, y0), (x1, y1))
     faint = 0.75 if len(rows) <= 12 else 0.3
     reach = {"xerr": [cell.half_width or 0 for cell in memory], "yerr": [cell.half_width or 0 for cell in scores]}
     axes.errorbar(*zip(*places), **reach, fmt="none", ecolor=colours, elinewidth=1.1, alpha=faint, zorder=2)
@@ -186,16 +186,11 @@ def _points(
             spots = zip(*(places[i] for i in chosen))
             axes.scatter(*spots, s=size**2, marker=marker, linewidths=1.5, zorder=3, **look)
     for (x, y), dx, dy in zip(places if len(rows) <= AVOIDED else (), *reach.values()):
-        ink += _pieces((max(left, x - dx), y), (min(right, x + dx), y)) if dx else []
-        ink += _pieces((x, max(low, y - dy)), (x, min(high, y + dy))) if dy else []
+        ink += pieces((max(left, x - dx), y), (min(right, x + dx), y)) if dx else []
+        ink += pieces((x, max(low, y - dy)), (x, min(high, y + dy))) if dy else []
     mark_cuts(axes, memory, [y for _, y in places], colours, "x")
     mark_cuts(axes, scores, [x for x, _ in places], colours, "y")
     return places + ink + ([(x, y) for x, y, _ in every] if len(rows) <= AVOIDED else [])
-
-
-def _pieces(start: tuple[float, float], end: tuple[float, float], count: int = 24) -> list[tuple[float, float]]:
-    """Returns places along a line."""
-    return [tuple(a + (b - a) * k / count for a, b in zip(start, end)) for k in range(count + 1)]
 
 
 def _fill(row: Row, share: float | None, colour: str) -> str:
@@ -246,9 +241,9 @@ def _cards(axes: Axes, table: Table) -> tuple[list[tuple[float, float]], list[tu
             textcoords="offset points",
             **text,
         )
-        lines += _pieces((card, low), (card, high))
+        lines += pieces((card, low), (card, high))
         beside = card - 7 / 72 * (right - left) / (axes.get_window_extent().width / axes.figure.dpi)
-        texts += _pieces((beside, high), (beside, high - 0.22 * (high - low)))
+        texts += pieces((beside, high), (beside, high - 0.22 * (high - low)))
     return lines, texts
 
 

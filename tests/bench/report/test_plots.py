@@ -1,13 +1,9 @@
 """Figures: nothing overlaps or leaves the page, greys differ, and what is drawn is what was measured."""
 
-import itertools
-
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
-from matplotlib.text import Annotation, Text
-from plot_data import four, record, results_of, spread, sweep_of, write_samples, write_series
+from plot_data import assert_readable, four, record, results_of, spread, sweep_of, write_samples, write_series
 
 from bench.config.axes import Axis
 from bench.config.expand import expand
@@ -18,57 +14,7 @@ from bench.report.plots.heat_map import heat_map
 from bench.report.plots.placement import placement
 
 
-def visible_texts(figure):
-    """All texts that a reader sees, with their boxes in pixels."""
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw(renderer)
-    found, hidden = [], set()
-    for axes in figure.axes:
-        for axis in (axes.xaxis, axes.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            beyond = [tick for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high]
-            hidden |= {label for tick in beyond for label in (tick.label1, tick.label2)}
-    for text in figure.findobj(Text):
-        axes = text.axes
-        if text in hidden or not text.get_text().strip() or not text.get_visible():
-            continue
-        if axes is not None and not axes.get_visible():
-            continue
-        box = (
-            Text.get_window_extent(text, renderer) if isinstance(text, Annotation) else text.get_window_extent(renderer)
-        )
-        found.append((text.get_text(), box))
-    return found
-
-
-def assert_readable(figure):
-    """No two texts overlap by more than the air in their boxes, and none leaves the figure."""
-    texts = visible_texts(figure)
-    width, height = figure.bbox.width, figure.bbox.height
-    out = [t for t, b in texts if b.x0 < -1 or b.y0 < -1 or b.x1 > width + 1 or b.y1 > height + 1]
-    assert out == []
-    clashes = []
-    for (a, x), (b, y) in itertools.combinations(texts, 2):
-        across = min(x.x1, y.x1) - max(x.x0, y.x0)
-        down = min(x.y1, y.y1) - max(x.y0, y.y0)
-        if across > 1.5 and down > 1.5:
-            clashes.append((a, b, round(across), round(down)))
-    assert clashes == []
-
-
 LONG = "an uncommonly long name with a $ and a % in it, number"
-
-
-def test_speed_against_memory_is_drawn_for_sweeps_that_trade_one_for_the_other(tiny):
-    ranks = sweep_of(tiny, Axis.over("model.adapter.rank", {"1": 1, "2": 2}))
-    results = results_of(ranks, spread(expand(ranks)))
-    assert "speed_memory" not in plots.figures(results, results.board())
-    blocks = sweep_of(tiny, Axis.over("model.encoder.checkpointing", {"none": False, "two": 2, "all": True}))
-    results = results_of(blocks, spread(expand(blocks)))
-    figure = plots.figures(results, results.board())["speed_memory"]
-    assert {"none", "two", "all"} <= {text.get_text() for text in figure.axes[0].texts}
-    dots = [line for line in figure.axes[0].lines if line.get_marker() == "."]
-    assert len(dots) == len(results.trials)  # the small print names them
 
 
 def crowd(tiny, count, words=LONG):
