@@ -206,7 +206,8 @@ def _row(row: Measured, answer: Answer) -> Measured:
     if answer.result is None:
         return row.model_copy(update={"error": answer.error})
     seconds = answer.result.seconds
-    values = {"memory": answer.result.memory, "steps": len(seconds)}
+    result = answer.result
+    values = {"memory": result.memory, "steps": len(seconds), "joules_per_image": result.joules_per_image}
     if seconds:
         values |= {"step_seconds_median": median(seconds), "step_seconds_min": min(seconds)}
     return row.model_copy(update=values)
@@ -239,6 +240,7 @@ def _line(row: Measured) -> str:
         f"measured {_gib(row.measured('allocated'))} GiB",
         "" if row.off is None else f"{row.off:+.1%}",
         f"{speed:.1f} images/s" if speed else "",
+        "" if row.joules_per_image is None else f"{row.joules_per_image:.2f} J/image",
         f"not measured: {row.error}" if row.error else "",
     ]
     return f"{row.label}: {', '.join(filter(None, parts))}"

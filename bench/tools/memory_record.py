@@ -51,6 +51,8 @@ class Measured(Config):
     step_seconds_min: float | None = None
     steps: int = 0
     """Number of timed steps."""
+    joules_per_image: float | None = None
+    """Energy of the card for an image of the timed steps (``bench.memory.energy``)."""
     error: str = ""
 
     @property

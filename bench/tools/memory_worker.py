@@ -7,6 +7,7 @@ the process has ended and NVML shows no more memory in use than before it, becau
 that its process writes.
 """
 
+import ctypes
 import json
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from bench.config.trial import TrialConfig
 from bench.memory import nvml
+from bench.memory.energy import SHORTEST_SECONDS, Meter
 from bench.memory.measure import MemoryMonitor
 from bench.memory.snapshot import allocations_at_peak, recording, snapshot
 from bench.records.memory import MIB, Memory
@@ -38,6 +40,8 @@ from models.core.registry import Config
 from models.core.size import height_width
 
 STEPS, TIMED = 3, 7
+"""Numbers of steps whose memory is measured, and of steps that are timed at least. Energy needs a longer window than a
+second, so more of the fast ones are timed."""
 BESIDE = 3
 """Number of processes that live at a time: one measures, the others build their models."""
 READY, TIMING = "ready", "timing"
@@ -58,6 +62,7 @@ class Result(Config):
 
     memory: Memory
     seconds: list[float] = []
+    joules_per_image: float | None = None
     live: list[tuple[int, str]] = []
 
 
@@ -165,8 +170,18 @@ def _measure_alone(child: _Child, others: Sequence[_Child], in_use: Callable[[],
 # --- in the process ---------------------------------------------------------------------------------------------------
 
 
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def end_with_parent() -> None:
+    """Ends this process when its parent ends. A process that is stopped at that moment would never continue."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def work() -> Result:
     """Reads a task, builds the model on the CPU, waits for its turn, and measures."""
+    end_with_parent()
     task = Task.model_validate_json(sys.stdin.readline())
     config = TrialConfig.model_validate_json(json.dumps(task.config))
     if task.upstream:
@@ -196,8 +211,11 @@ def _measure(task: Task, config: TrialConfig, model: nn.Module) -> Result:
                     steps.take(*batch_of(config, device))
             live = allocations_at_peak(snapshot()) if task.snapshot else []
             _wait_after(TIMING)
-            seconds = [] if task.snapshot else _timed(steps)  # recording takes time
-    return Result(memory=peaks[0], seconds=seconds, live=[(each.bytes, each.made_by) for each in live])
+            meter = Meter(monitor.counters)
+            seconds = [] if task.snapshot else timed(steps, meter)  # recording takes time
+    joules = None if meter.unknown or peaks[0].foreign_processes != [] else meter.joules / meter.images
+    live_tensors = [(each.bytes, each.made_by) for each in live]
+    return Result(memory=peaks[0], seconds=seconds, joules_per_image=joules, live=live_tensors)
 
 
 class Steps:
@@ -223,16 +241,18 @@ class Steps:
         self.scaler.update()
 
 
-def _timed(steps: Steps) -> list[float]:
-    """Returns the seconds of each of ``TIMED`` steps on one batch."""
+def timed(steps: Steps, meter: Meter) -> list[float]:
+    """Returns the seconds of each of at least ``TIMED`` steps on one batch; the meter measures their energy."""
     images, masks = batch_of(steps.config, steps.device)
-    seconds = []
-    for _ in range(TIMED):
+    seconds: list[float] = []
+    meter.start()
+    while len(seconds) < TIMED or sum(seconds) < SHORTEST_SECONDS:
         torch.cuda.synchronize(steps.device)
         started = time.perf_counter()
         steps.take(images, masks)
         torch.cuda.synchronize(steps.device)
         seconds.append(time.perf_counter() - started)
+    meter.stop(len(seconds) * len(images))
     return seconds
 
 

@@ -1,21 +1,27 @@
 """The comparison's script: its grid is valid, it runs on a CPU, and without a GPU it says what it would do."""
 
+import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 import torch
 
 from bench.config.trial import TrialConfig, with_value
+from bench.memory.energy import SHORTEST_SECONDS, Meter, Reading
 from bench.memory.predicted_peak import predict_peak
 from bench.records.memory import MIB, Memory
 from bench.tools import compare_memory
 from bench.tools.compare_memory import compare_on_cpu, compare_on_gpu, main, write
 from bench.tools.memory_grid import GRID, QUICK, SMALL, label, planned
 from bench.tools.memory_record import FILE, FULL, Measured, load
-from bench.tools.memory_worker import Result, Steps, Task, batch_of, measured_alone
+from bench.tools.memory_worker import TIMED, Result, Steps, Task, batch_of, measured_alone, timed
 from bench.training.batch_loss import batch_loss
 from bench.training.optimiser import make_optimiser
 from models import MODELS
+
+CPU = torch.device("cpu")
 
 
 def test_the_grid_is_large_enough_and_valid():
@@ -199,3 +205,36 @@ def test_the_measured_step_is_a_training_step(tiny_with, accumulate):
     optimiser.step()
     for (name, measured), expected in zip(models[0].named_parameters(), models[1].parameters()):
         assert torch.equal(measured, expected), name
+
+
+def test_fast_steps_are_timed_until_their_energy_can_be_measured(monkeypatch, tiny_with):
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    steps = Steps(MODELS.build(tiny_with({}).model, tiny_with({}).transform.size, True).train(), tiny_with({}), CPU)
+    steps.prepare()
+    started = time.monotonic()
+    meter = Meter(lambda: Reading(int(1000 * (time.monotonic() - started)), time.monotonic()))  # one watt
+    seconds = timed(steps, meter)
+    assert len(seconds) >= TIMED and sum(seconds) >= SHORTEST_SECONDS and not meter.unknown
+    assert meter.images == len(seconds) * tiny_with({}).train.batch_size
+    assert meter.joules == pytest.approx(sum(seconds), rel=0.2)
+
+
+STOPPED = """
+import os, signal
+from bench.tools.memory_worker import end_with_parent
+end_with_parent()
+print(os.getpid(), flush=True)
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+PARENT = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', sys.argv[1]]); time.sleep(100)"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has ended")
+def test_a_stopped_process_ends_with_its_parent():
+    with subprocess.Popen([sys.executable, "-c", PARENT, STOPPED], stdout=subprocess.PIPE, text=True) as parent:
+        child = psutil.Process(int(parent.stdout.readline()))
+        while child.status() != psutil.STATUS_STOPPED:
+            time.sleep(0.02)
+        parent.kill()
+    psutil.wait_procs([child], timeout=20)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
