@@ -15,7 +15,7 @@ from torch import nn
 from bench.config.trial import DATASETS, TrialConfig
 from bench.datasets import Data, DataError, Split
 from bench.memory.budget import at_failure, clean_card, limit_allocator, noted_when_full, over_budget, predicted_bytes
-from bench.memory.energy import Meter, energy_of
+from bench.memory.energy import Meter, busy_share, energy_of
 from bench.memory.latency import latency
 from bench.memory.measure import MeasurementSpoiled, MemoryMonitor, conditions
 from bench.memory.tracked_step import TrackedStep
@@ -132,7 +132,7 @@ class _Trial:
                 return
             limit_allocator(device, budget)
         monitor = stack.enter_context(MemoryMonitor(device, self.config.memory))
-        idle = Meter(monitor.energy)
+        idle = Meter(monitor.counters)
         idle.start()
         inputs = self._build(device, idle)
         trained = self._train(inputs, monitor)
@@ -185,7 +185,7 @@ class _Trial:
         config, checkpoints = self.config, self.checkpoints
         if not self.outcome.parameters["trainable"]:
             return _Trained(None, {}, None)
-        tracked, meter = TrackedStep(), Meter(monitor.energy)
+        tracked, meter = TrackedStep(), Meter(monitor.counters)
         with monitor.phase("training") as training:
             result = train(
                 inputs.trained_part,
@@ -216,7 +216,7 @@ class _Trial:
         device, data, its_data, trained_part = inputs.device, inputs.data, inputs.its_data, inputs.trained_part
         learnt = trained_weights.pack(inputs.model, config, inputs.frozen) if result else None
         spent: list[float] = []
-        meter = Meter(monitor.energy)
+        meter = Meter(monitor.counters)
         with self._workers(data, device) as workers:
             val = self._score(trained_part, its_data.val, device, [], workers) if len(data.val) else None
             if result:
@@ -252,6 +252,8 @@ class _Trial:
             inference_images_per_second=sum(map(len, data.tests.values())) / sum(spent),
             total_seconds=time.perf_counter() - self.started + earlier,
             latency_seconds=one_image,
+            train_busy_share=busy_share(trained.energy, outcome.memory.get("training")),
+            inference_busy_share=busy_share(meter, outcome.memory["evaluation"]),
         )
 
     def _predict(

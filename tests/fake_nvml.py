@@ -12,16 +12,16 @@ class FakeNvml(types.ModuleType):
     """Cards by UUID, in NVML's order, each with scripted readings; an exception among them is raised.
 
     ``instances`` are the MIG instances that a card is cut into. ``energy`` are scripted readings of the counter in
-    millijoules; a card without them does not support it.
+    millijoules; a card without them does not support it. So are ``busy``, in per cent.
     """
 
     class NVMLError(Exception):
         pass
 
-    def __init__(self, used, processes=(), instances=None, energy=None):
+    def __init__(self, used, processes=(), instances=None, energy=None, busy=None):
         super().__init__("pynvml")
         self.used, self.processes, self.instances = used, list(processes), instances or {}
-        self.energy = energy or {}
+        self.energy, self.busy = energy or {}, busy or {}
 
     def refuse(self, function, handle, reason="Unknown Error"):
         """From now on a function fails for one card or instance, as where a card is lost or a container may not ask."""
@@ -72,6 +72,12 @@ class FakeNvml(types.ModuleType):
             raise self.NVMLError("Not Supported")
         readings = self.energy[handle]
         return readings.pop(0) if len(readings) > 1 else readings[0]
+
+    def nvmlDeviceGetUtilizationRates(self, handle):
+        if handle not in self.busy:
+            raise self.NVMLError("Not Supported")
+        readings = self.busy[handle]
+        return types.SimpleNamespace(gpu=readings.pop(0) if len(readings) > 1 else readings[0], memory=0)
 
     def nvmlSystemGetProcessName(self, pid):
         return f"/usr/bin/job{pid}"

@@ -115,6 +115,9 @@ def _cost_columns(table: Table) -> list[Column]:
         if _known(table, f"energy.{phase}_joules_per_image"):
             joules = _means(f"energy.{phase}_joules_per_image", 2)
             found.append(Column(title, joules, "cost", "lower", dropped=6))
+    for title, phase in (("train busy", "train"), ("infer busy", "inference")):
+        if _known(table, f"timing.{phase}_busy_share"):
+            found.append(Column(title, _means(f"timing.{phase}_busy_share", 2), "cost", "higher", dropped=6))
     if _known(table, "timing.compile_seconds"):
         found.append(Column("compile s", _means("timing.compile_seconds", 1), "cost", "lower", dropped=6))
     return found

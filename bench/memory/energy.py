@@ -1,4 +1,5 @@
-"""Energy of the card in parts of a trial, from NVML's counter of millijoules (Volta and newer cards)."""
+"""Energy of the card in parts of a trial, from NVML's counter of millijoules (Volta and newer cards), and the share of
+the time in which it computes, from NVML's utilisation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,10 @@ class Reading:
     seconds: float
     problem: str = ""
     """NVML's reason if it cannot be read."""
+    busy_percent: float = 0.0
+    """Sum of NVML's readings of utilisation until this moment: per cent of the time in which a kernel ran."""
+    busy_readings: int = 0
+    """Number of these readings; it stays 0 where NVML refuses them."""
 
 
 @dataclass
@@ -31,6 +36,8 @@ class Meter:
     joules: float = 0.0
     seconds: float = 0.0
     images: int = 0
+    busy_percent: float = 0.0
+    busy_readings: int = 0
     problem: str = ""
     """Why a window could not be measured: what was measured in others is then not the whole."""
     began: Reading | None = field(default=None, repr=False)
@@ -44,13 +51,17 @@ class Meter:
         began, ended = self.began, self.read()
         if began is None or ended is None:
             return
+        counts = ended.seconds - began.seconds >= SHORTEST_SECONDS
+        if counts:
+            self.busy_percent += ended.busy_percent - began.busy_percent
+            self.busy_readings += ended.busy_readings - began.busy_readings
         if began.millijoules is None or ended.millijoules is None:
             self.problem = f"NVML says {began.problem or ended.problem}"
             return
         if ended.millijoules < began.millijoules:
             self.problem = "NVML's counter of energy went back, as after a reset of the card"
             return
-        if ended.seconds - began.seconds >= SHORTEST_SECONDS:
+        if counts:
             self.joules += (ended.millijoules - began.millijoules) / 1000
             self.seconds += ended.seconds - began.seconds
             self.images += images
@@ -59,6 +70,16 @@ class Meter:
     def unknown(self) -> str:
         """Why there is no result; empty if there is one."""
         return self.problem or ("" if self.seconds else SHORT)
+
+
+def busy_share(meter: Meter | None, memory: Memory | None) -> float | None:
+    """Returns the share of a phase in which the card computed, from 0 to 1.
+
+    ``None`` where nothing was measured, or where another process used the card.
+    """
+    if meter is None or not meter.busy_readings or _not_alone(memory, gpus=1):
+        return None
+    return meter.busy_percent / 100 / meter.busy_readings
 
 
 def energy_of(

@@ -154,9 +154,9 @@ class MemoryMonitor:
             )
         )
 
-    def energy(self) -> Reading | None:
-        """Reads the card's counter of energy; ``None`` on a CPU."""
-        return Reading(**self._request("energy")) if self.device.type == "cuda" else None
+    def counters(self) -> Reading | None:
+        """Reads the card's counters of energy and utilisation; ``None`` on a CPU."""
+        return Reading(**self._request("counters")) if self.device.type == "cuda" else None
 
     def series_table(self) -> dict[str, list]:
         """Returns readings of all phases so far as columns: phase, seconds since its start, bytes of each measure."""

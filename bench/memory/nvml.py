@@ -149,6 +149,14 @@ class Gpus:
         except pynvml.NVMLError as error:
             return None, str(error)
 
+    def utilisation(self, handle: Any) -> int | None:
+        """Returns the per cent of NVML's last period (a sixth of a second to a second) in which a kernel ran; ``None``
+        where NVML refuses it, as for MIG instances."""
+        try:
+            return int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+        except pynvml.NVMLError:
+            return None
+
     def name(self, pid: int) -> str:
         """Returns the name of a process according to NVML, else to the operating system, else ``unknown``."""
         with suppress(pynvml.NVMLError):

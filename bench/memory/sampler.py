@@ -7,7 +7,8 @@ takes commands on its standard input, one a line, and answers each with a line o
                  its use when the sampler started, and the processes on it other than the observed one
 ``present``      answers with the present use of that GPU, and the processes on it
 ``reset``        clear peaks and series; answers with the present readings
-``energy``       answers with the energy in millijoules that the GPU has taken since the driver was loaded
+``counters``     answers with the energy in millijoules that the GPU has taken since the driver was loaded, and with the
+                 sum and number of the readings of its utilisation since ``watch``
 ``peaks``        answers with the highest readings and the series since the last reset
 
 A quantity that NVML refuses to show is ``null`` in an answer, never empty or 0, and ``denied`` gives the reason.
@@ -28,6 +29,8 @@ from bench.memory.nvml import Gpus, Observation, is_same
 
 INTERVAL_SECONDS = 0.01
 SERIES_POINTS = 500
+BUSY_EVERY = 10
+"""Samples between two readings of utilisation, which NVML renews several times a second at most."""
 
 Readings = dict[str, int | None]
 """Bytes by the name of their measure (``bench.records.memory.MEASURES``)."""
@@ -76,6 +79,7 @@ class Sampler:
         """Highest use in bytes of each foreign process, by PID."""
         self.newcomer: int | None = None
         """PID that is taken for the observed process, where NVML reports PIDs of the host."""
+        self.busy_percent, self.busy_readings = 0, 0
         self.reset()
 
     def read(self) -> Readings:
@@ -131,6 +135,11 @@ class Sampler:
         self.highest = _highest(self.highest, readings)
         self.series.add(now - self.started, readings)
         self.samples += 1
+        if self.handle is not None and self.samples % BUSY_EVERY == 0:
+            busy = self.gpus.utilisation(self.handle)
+            if busy is not None:
+                self.busy_percent += busy
+                self.busy_readings += 1
 
     def watch(self, identifiers: Iterable[str]) -> dict[str, Any]:
         """Observes the first of these devices that NVML knows. Returns its state from when the sampler started."""
@@ -149,12 +158,13 @@ class Sampler:
         """Returns use of the card and processes on it, before the observed process has used it."""
         return self._baseline(self.gpus.observe(self.handle))
 
-    def energy(self) -> dict[str, Any]:
-        """Returns the counter of energy and the time of its reading."""
+    def counters(self) -> dict[str, Any]:
+        """Returns the counter of energy, the time of its reading, and the readings of utilisation until then."""
         millijoules, problem = None, "the card is not known"
         if self.handle is not None:
             millijoules, problem = self.gpus.energy(self.handle)
-        return {"millijoules": millijoules, "seconds": self.clock(), "problem": problem}
+        busy = {"busy_percent": self.busy_percent, "busy_readings": self.busy_readings}
+        return {"millijoules": millijoules, "seconds": self.clock(), "problem": problem, **busy}
 
     def _baseline(self, observation: Observation) -> dict[str, Any]:
         """Takes an observation for the state before the trial; ``foreign`` is ``None`` where NVML refuses the list."""
@@ -175,8 +185,8 @@ class Sampler:
             return self.watch(arguments)
         if word == "present":
             return self.present()
-        if word == "energy":
-            return self.energy()
+        if word == "counters":
+            return self.counters()
         if word == "reset":
             return dict(self.reset())
         self.sample()

@@ -35,6 +35,11 @@ class Timing(Config):
     compile_seconds: float | None = None
     """Duration of compilation, which is not part of ``train_seconds``; of the last part if training resumed. ``None``
     without ``train.compile``."""
+    train_busy_share: float | None = None
+    """Share of the training steps' time in which a kernel ran on the card, from 0 to 1, by NVML's utilisation; ``None``
+    on a CPU, where NVML refuses it, where another process used the card, and in older records."""
+    inference_busy_share: float | None = None
+    """The same while test images are predicted and scored."""
 
 
 class CurvePoint(Config):

@@ -148,7 +148,7 @@ class Monitor:
     def phase(self, name):
         yield []
 
-    def energy(self):
+    def counters(self):
         pass
 
 

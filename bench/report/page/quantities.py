@@ -13,6 +13,8 @@ TIMINGS = {
     "train_images_per_second": ("train img/s", "higher", 1, 1),
     "inference_images_per_second": ("infer img/s", "higher", 1, 1),
     "latency_seconds": ("latency ms", "lower", 1e-3, 1),
+    "train_busy_share": ("train busy", "higher", 1, 2),
+    "inference_busy_share": ("infer busy", "higher", 1, 2),
     "compile_seconds": ("compile s", "lower", 1, 1),
 }
 """Titles of timings, which end is better, their units in seconds, and decimal digits."""

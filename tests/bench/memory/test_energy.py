@@ -12,7 +12,7 @@ from bench.leaderboard.columns import columns
 from bench.leaderboard.rows import quantities
 from bench.leaderboard.select import select
 from bench.memory import nvml
-from bench.memory.energy import Meter, Reading, energy_of
+from bench.memory.energy import Meter, Reading, busy_share, energy_of
 from bench.memory.measure import MemoryMonitor
 from bench.memory.sampler import Sampler
 from bench.records.energy import Energy
@@ -88,19 +88,44 @@ def test_the_sampler_reads_the_counter_of_the_card_that_it_watches(monkeypatch):
     fake = FakeNvml({"GPU-a": [1], "GPU-b": [2], "GPU-c": [3]}, energy={"GPU-a": [7], "GPU-b": [100, 250]})
     monkeypatch.setattr(nvml, "pynvml", fake)
     sampler = Sampler(psutil.Process().pid, clock=lambda: 4.0)
-    assert sampler.answer("energy")["millijoules"] is None
+    assert sampler.answer("counters")["millijoules"] is None
     sampler.answer("watch GPU-b")
-    expected = [{"millijoules": value, "seconds": 4.0, "problem": ""} for value in (100, 250)]
-    assert [sampler.answer("energy"), sampler.answer("energy")] == expected
+    rest = {"seconds": 4.0, "busy_percent": 0, "busy_readings": 0}
+    expected = [{"millijoules": value, "problem": "", **rest} for value in (100, 250)]
+    assert [sampler.answer("counters"), sampler.answer("counters")] == expected
     sampler.answer("watch GPU-c")
-    assert sampler.answer("energy") == {"millijoules": None, "seconds": 4.0, "problem": "Not Supported"}
+    assert sampler.answer("counters") == {"millijoules": None, "problem": "Not Supported", **rest}
+
+
+def test_the_sampler_reads_utilisation_at_every_tenth_sample(monkeypatch):
+    fake = FakeNvml({"GPU-a": [1], "GPU-b": [2]}, busy={"GPU-a": [90, 60, 99]})
+    monkeypatch.setattr(nvml, "pynvml", fake)
+    for uuid, expected in (("GPU-a", (150, 2)), ("GPU-b", (0, 0))):
+        sampler = Sampler(psutil.Process().pid)
+        sampler.answer(f"watch {uuid}")
+        sampler.answer("reset")
+        for _ in range(25):
+            sampler.sample()
+        answer = sampler.answer("counters")
+        assert (answer["busy_percent"], answer["busy_readings"]) == expected
+
+
+def test_the_busy_share_is_the_mean_of_the_readings_within_the_windows():
+    readings = [(0, 0.0, "", 500, 5), (0, 2.0, "", 680, 7), (0, 3.0, "", 780, 8), (0, 3.5, "", 790, 9)]
+    measured = meter(*readings)  # the second window is too short
+    assert busy_share(measured, Memory()) == pytest.approx(0.9)
+    assert busy_share(measured, Memory(foreign_processes=["job77 (PID 77, 3 MiB)"])) is None
+    refused = meter((None, 0.0, "Not Supported", 0, 4), (None, 2.0, "Not Supported", 80, 6))
+    assert busy_share(refused, Memory()) == pytest.approx(0.4)  # the counter of energy is another matter
+    assert busy_share(meter(*GOOD), Memory()) is None and busy_share(None, Memory()) is None
 
 
 def test_a_cpu_has_no_energy_and_old_records_have_none(tiny):
     record = run_trial(tiny)
-    assert record.status == "ok" and record.energy is None
+    assert record.status == "ok" and record.energy is None and record.timing.train_busy_share is None
     old = record.model_dump(mode="json")
     del old["energy"]
+    del old["timing"]["train_busy_share"]
     assert TrialRecord.model_validate(old).energy is None
 
 
@@ -108,7 +133,12 @@ def test_a_trial_on_a_card_measures_its_training_steps_and_its_predictions(monke
     """The counter rises by 8 J and the clock by 2 s between two readings, of which two lie around each part."""
     FakeCuda(monkeypatch)
     times = iter(range(100))
-    monkeypatch.setattr(MemoryMonitor, "energy", lambda monitor: (lambda i: Reading(8000 * i, 2.0 * i))(next(times)))
+
+    def counters(monitor):
+        number = next(times)
+        return Reading(8000 * number, 2.0 * number, busy_percent=150 * number, busy_readings=2 * number)
+
+    monkeypatch.setattr(MemoryMonitor, "counters", counters)
     monkeypatch.setattr("bench.memory.energy._not_alone", lambda memory, gpus: "")  # there is no NVML here
     with CardInMemory():
         record = run_trial(tiny_with({"device": "cuda", "memory.foreign_process": "note", "train.epochs": 2}))
@@ -118,6 +148,7 @@ def test_a_trial_on_a_card_measures_its_training_steps_and_its_predictions(monke
     assert energy.inference_joules_per_image == pytest.approx(8 / 3) and energy.idle_watts == 4
     assert next(times) == 8, "one window each for idling, two epochs and the test set"
     assert quantities(record)["energy.train_joules_per_image"] == 1
+    assert record.timing.train_busy_share == record.timing.inference_busy_share == 0.75
     assert TrialRecord.model_validate_json(record.model_dump_json()).energy == energy
 
 

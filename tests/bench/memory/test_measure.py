@@ -72,6 +72,7 @@ def nvmlDeviceGetMaxMigDeviceCount(handle): raise NVMLError("Not Supported")
 def _ask(what):
     reason = _state().get("denied", {}).get(what)
     if reason: raise NVMLError(reason)
+def nvmlDeviceGetUtilizationRates(handle): raise NVMLError("Not Supported")
 def nvmlDeviceGetMemoryInfo(handle):
     _ask("memory")
     return types.SimpleNamespace(used=_state()["used"])

@@ -23,6 +23,7 @@ ABOUT_CARDS = {  # NVML's functions that are asked about a card, and what they a
     "nvmlDeviceGetMemoryInfo": "GPU-b",
     "nvmlDeviceGetComputeRunningProcesses": "GPU-b",
     "nvmlDeviceGetTotalEnergyConsumption": "GPU-b",
+    "nvmlDeviceGetUtilizationRates": "GPU-b",
 }
 
 
