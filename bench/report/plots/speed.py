@@ -140,7 +140,12 @@ def _draw(axes: Axes, panel: Panel, x_label: str) -> list[Place]:
         axes.plot(x, y, "o" if (x, y) in front else "s", color=colours[number], markersize=5, zorder=3)
     mark_cuts(axes, panel.memory, [y for _, y in places], colours, "x")
     mark_cuts(axes, panel.values, [x for x, _ in places], colours, "y")
-    ink = list(places)
+    ink = [*places, *(of_seed for of_row in panel.seeds for of_seed in of_row)]
     for (x0, y0), (x1, y1) in zip(front, front[1:]):
         ink += pieces((x0, y0), (x1, y0)) + pieces((x1, y0), (x1, y1))
+    for (x, y), across, along in zip(places, panel.memory, panel.values):
+        dx, dy = across.half_width or 0, along.half_width or 0
+        (left, right), (low, high) = panel.x_span, panel.y_span
+        ink += pieces((max(left, x - dx), y), (min(right, x + dx), y)) if dx else []
+        ink += pieces((x, max(low, y - dy)), (x, min(high, y + dy))) if dy else []
     return ink
