@@ -87,7 +87,7 @@ def _on_front(accuracy: np.ndarray, memory: np.ndarray) -> np.ndarray:
 def _drawn(cells: Sequence[Cell], rng: np.random.Generator) -> np.ndarray:
     """Draws means over all seeds, [REPLICATES, rows]."""
     means = np.array([cell.mean for cell in cells])
-    errors = np.array([cell.deviation / np.sqrt(cell.count) for cell in cells])
+    errors = np.array([cell.standard_error for cell in cells])
     freedom = np.array([cell.count - 1 for cell in cells])
     return means + errors * stdtrit(freedom, rng.uniform(size=(REPLICATES, len(cells))))
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import sqrt
 
 from bench.config.search import SearchConfig
 from bench.leaderboard.inference.answer import Answer
+from bench.leaderboard.inference.two_way import effective_seeds
 from bench.leaderboard.published_rows import Beside
 from bench.leaderboard.statistics import Comparison, half_width
 from bench.leaderboard.tuning.facts import Tuned, Tuning
@@ -18,11 +20,17 @@ class Cell:
     mean: float
     deviation: float | None  # sample standard deviation; None with one seed
     count: int  # number of seeds
+    overlap: float = 0.0  # share of images that two seeds have in common, where each seed has images of its own
+
+    @property
+    def standard_error(self) -> float | None:
+        """Standard error of the mean; ``None`` with one seed."""
+        return None if self.deviation is None else self.deviation / sqrt(effective_seeds(self.count, self.overlap))
 
     @property
     def half_width(self) -> float | None:
         """Half of the 95 % interval of the mean over seeds; ``None`` with one seed."""
-        return half_width(self.deviation, self.count)
+        return half_width(self.deviation, self.count, effective_seeds(self.count, self.overlap))
 
 
 @dataclass(frozen=True)

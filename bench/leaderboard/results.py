@@ -15,7 +15,7 @@ from bench.leaderboard.inference.answer import Answer, answer, nothing_to_compar
 from bench.leaderboard.leaderboard import Leaderboard, Row, Table
 from bench.leaderboard.published_rows import beside
 from bench.leaderboard.ranking import Compared, ImageScores, compare_rows, mark_underfit, score_table, usual_images
-from bench.leaderboard.rows import Environment, TrialState, environments, row_of
+from bench.leaderboard.rows import Environment, TrialState, environments, row_of, with_overlap
 from bench.leaderboard.statistics import Comparison
 from bench.leaderboard.tuning.choice import by_row, in_rows
 from bench.leaderboard.tuning.facts import tuned_of, tuning_of
@@ -206,6 +206,7 @@ def _table(results: Results, environment: Environment, rows: Sequence[Row], imag
     looks = results.sweep.search.looks(len(results.sweep.seeds))
     compared = usual_images(rows, images, redrawn=_is_redrawn(results.trials))
     comparisons = compare_rows(rows, compared, looks)
+    rows = with_overlap(rows, compared.overlap)
     weights = {f"{name} {digest[:12]}" for source in sources for name, digest in source.weights.items()}
     return Table(
         environment=dict(environment),

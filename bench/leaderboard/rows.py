@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -71,6 +71,21 @@ def _cells(states: Sequence[TrialState]) -> dict[str, Cell]:
     for name, found in values.items():
         cells[name] = Cell(fmean(found), stdev(found) if len(found) > 1 else None, len(found))
     return cells
+
+
+def with_overlap(rows: Sequence[Row], overlap: float | None) -> list[Row]:
+    """Returns the rows with this share of test images that two seeds have in common; ``None``: all seeds have the same
+    images, and nothing changes."""
+    if not overlap:
+        return list(rows)
+    found = []
+    for row in rows:
+        cells = dict(row.cells)
+        for name, cell in cells.items():
+            if name.startswith(("test.", "test[")):
+                cells[name] = replace(cell, overlap=overlap)
+        found.append(replace(row, cells=cells))
+    return found
 
 
 def records_of(row: Row, records: Mapping[str, TrialRecord]) -> list[TrialRecord]:

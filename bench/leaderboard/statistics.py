@@ -39,14 +39,15 @@ class Comparison:
         return self.low is not None and -margin < self.low and self.high < margin
 
 
-def half_width(deviation: float | None, count: int) -> float | None:
+def half_width(deviation: float | None, count: int, independent: float | None = None) -> float | None:
     """Returns half of the 95 % Student interval of a mean of ``count`` values with this sample deviation.
 
-    ``None`` for fewer than two values.
+    independent: number of independent values whose mean is as uncertain, if it is not ``count``. ``None`` for fewer than
+    two values.
     """
     if deviation is None or count < 2:
         return None
-    return float(stdtrit(count - 1, (1 + LEVEL) / 2) * deviation / np.sqrt(count))
+    return float(stdtrit(count - 1, (1 + LEVEL) / 2) * deviation / np.sqrt(independent or count))
 
 
 def t_test(difference: float, deviation: float, freedom: int, share: float) -> tuple[float, float]:

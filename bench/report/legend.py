@@ -25,7 +25,9 @@ def legend(board: Leaderboard) -> list[Entry]:
     if seeds > 1:
         first = board.search.first_seeds
         count = f"{first} to {seeds}" if first else f"{seeds}"
-        entries.append(Entry("spread", f"half of the 95 % interval over {count} seeds"))
+        shared = ", enlarged on the test split for images that seeds share"
+        enlarged = shared if any(table.overlap for table in board.tables) else ""
+        entries.append(Entry("spread", f"half of the 95 % interval over {count} seeds{enlarged}"))
     entries += [Entry("best", "best mean"), Entry("second", "second-best mean")]
     tested = any(table.tested(metric) for table in board.tables for metric in table.comparisons)
     if tested:

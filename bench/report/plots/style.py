@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -272,7 +272,7 @@ def training_speed(row: Row) -> Cell | None:
 def scaled(cell: Cell, factor: float) -> Cell:
     """Returns a cell in another unit."""
     deviation = None if cell.deviation is None else cell.deviation * factor
-    return Cell(cell.mean * factor, deviation, cell.count)
+    return replace(cell, mean=cell.mean * factor, deviation=deviation)
 
 
 def accuracy_label(table: Table) -> str:

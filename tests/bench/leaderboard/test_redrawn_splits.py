@@ -13,6 +13,7 @@ from bench.config.trial import with_value
 from bench.leaderboard.inference.questions import compare_all, compare_with
 from bench.leaderboard.inference.trend import trend
 from bench.leaderboard.inference.two_way import LARGEST_OVERLAP, effective_seeds, means_over_images
+from bench.report.legend import legend
 from bench.report.tables import markdown
 
 
@@ -155,12 +156,22 @@ def test_the_error_is_wider_the_more_images_seeds_share(by_seed):
     trials = expand(by_seed)
     gains = np.repeat([0.0, 0.01, 0.05], 3)
 
-    def width(names):
-        found = board_of(by_seed, *of_seeds(trials), images=scores_of(trials, gains, names)).tables[0]
-        return found.comparisons["s_measure"][0].high - found.comparisons["s_measure"][0].low
+    records = []
+    for each in of_seeds(trials):
+        scores = {name: value + 0.01 * len(records) for name, value in each.scores.items()}
+        records.append(each.model_copy(update={"scores": scores, "val_scores": scores}))
 
-    fresh = width(lambda seed: [f"seed {seed} {i}" for i in range(40)])
-    assert width(own) == pytest.approx(fresh * np.sqrt(1 + 3 * 0.5 / 0.5), rel=1e-6)
+    def widths(names):
+        board = board_of(by_seed, *records, images=scores_of(trials, gains, names))
+        pair, cells = board.tables[0].comparisons["s_measure"][0], board.tables[0].rows[0].cells
+        mean, other = cells["test.s_measure"].half_width, cells["val.s_measure"].half_width
+        return pair.high - pair.low, mean, cells["test.s_measure"].standard_error, other, legend(board)[0].text
+
+    fresh = widths(lambda seed: [f"seed {seed} {i}" for i in range(40)])
+    shared = widths(own)
+    enlarged = np.array(fresh[:3]) * np.sqrt(1 + 3 * 0.5 / 0.5)
+    assert np.allclose(shared[:3], enlarged, rtol=1e-6) and shared[3] == fresh[3]
+    assert "enlarged on the test split" in shared[4] and "enlarged" not in fresh[4]
 
 
 def test_the_same_images_in_another_order_resolve_nothing(by_seed):
