@@ -59,7 +59,9 @@ def main(arguments: list[str]) -> int:
         complain(error)
         return 2
     console.print(_terminal(sweep, rows, card))
-    console.print(f"{assumptions(generation)}\nThe generation of the card is {generation.name}: {why}", markup=False)
+    console.print(
+        f"{assumptions(generation, rows)}\nThe generation of the card is {generation.name}: {why}", markup=False
+    )
     frame = as_frame(sweep, rows, card)
     texts = {folder / "plan.md": markdown(sweep, rows, card, generation), folder / "plan.csv": csv(frame)}
     for path, text in texts.items():
@@ -138,7 +140,7 @@ def card_generation(name: str | None) -> tuple[Generation, str]:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def assumptions(generation: Generation) -> str:
+def assumptions(generation: Generation, rows: Sequence[PlanRow] = ()) -> str:
     """Words the assumptions behind the figures."""
     most, least = (f"{generation.outside(handles) / MIB:.0f}" for handles in (2, 0))
     context = f"context of {most} MiB"
@@ -148,12 +150,19 @@ def assumptions(generation: Generation) -> str:
         context = f"a {context}, measured on {generation.measured_on}"
     else:
         context = f"an assumed {context}"
+    modes = {row.config.train.compile for row in rows}
+    compiled = "" if modes <= {False} else " Compilation is not counted: on an H200 it needed less."
+    if "step" in modes:
+        compiled += (
+            " A recorded step keeps its memory while the last, smaller batch of an epoch runs, so its reserved memory and "
+            "nvidia-smi are upper bounds with a second batch."
+        )
     return (
         "Predicted, not measured: fake tensors through one training step (forward, backward, AdamW), sizes rounded to "
         "512 bytes as torch's CUDA allocator does; attention in flash or memory-efficient kernels. nvidia-smi = memory "
         f"that this allocator would reserve + {context}. Counted for a card of the generation {generation.name}: "
         f"cuBLAS's two workspaces of {generation.workspace_bytes / MIB:.3g} MiB. Not counted: cuDNN's workspaces. A card "
-        f"fits if the total and a margin of {MARGIN:.0%} are at most {USABLE:.0%} of its size."
+        f"fits if the total and a margin of {MARGIN:.0%} are at most {USABLE:.0%} of its size.{compiled}"
     )
 
 
@@ -197,7 +206,7 @@ def markdown(sweep: Sweep, rows: Sequence[PlanRow], card: float | None, generati
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return (
         f"# {sweep.name}: predicted memory in training, GiB\n\n{escape(sweep.question)}\n\n{table}\n\n"
-        f"{assumptions(generation)}\n"
+        f"{assumptions(generation, rows)}\n"
     )
 
 

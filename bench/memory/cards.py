@@ -8,7 +8,7 @@ less on cards with error correction."""
 
 MARGIN = 0.07
 """Share by which a prediction is raised before it is compared with a card. On an H100 the largest excess of a
-measurement was 6.2 % (a U-Net in float32, whose convolutions take workspaces within one operator); with SAM3's encoder
+measurement was 6.3 % (a U-Net in float32, whose convolutions take workspaces within one operator); with SAM3's encoder
 2.8 % (``results/measured``)."""
 
 

@@ -20,6 +20,8 @@ from models.core.size import height_width
 from models.core.skeleton import skeleton
 
 FLASH_HEAD_DIM = 256
+PARTS_OF_A_BATCH = ("gradients", "activations", "temporaries")
+"""Parts of the peak that a step takes anew."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class PredictedPeak:
     step: StepMemory
     generation: Generation = DEFAULT
     """Generation of the card."""
+    recorded: bool = False
+    """Whether the step is recorded (``train.compile: step``): a CUDA graph keeps its memory, and the last, smaller batch
+    of an epoch runs beside it. That batch is taken to be as large as the others, so the figure is an upper bound."""
 
     @property
     def allocated(self) -> int:
@@ -42,8 +47,9 @@ class PredictedPeak:
 
     @property
     def reserved(self) -> int:
-        """Prediction of ``torch.cuda.max_memory_reserved``."""
-        return self.step.reserved
+        """Prediction of ``torch.cuda.max_memory_reserved`` in a training."""
+        beside = sum(self.parts[part] for part in PARTS_OF_A_BATCH) if self.recorded else 0
+        return self.step.reserved + beside
 
     @property
     def device(self) -> int:
@@ -53,7 +59,8 @@ class PredictedPeak:
 
 def prediction_key(config: TrialConfig) -> str:
     """Returns a key that is equal for trials with equal predictions."""
-    return json.dumps([part.model_dump(mode="json") for part in (config.model, config.transform, config.train)])
+    model, transform, train = (part.model_dump(mode="json") for part in (config.model, config.transform, config.train))
+    return json.dumps([model, transform, {**train, "compile": config.train.compile == "step"}])
 
 
 class Unpredictable(Exception):
@@ -61,13 +68,13 @@ class Unpredictable(Exception):
 
 
 def predict_peak(config: TrialConfig, generation: Generation = DEFAULT) -> PredictedPeak:
-    """Predicts the peak of a training step on a card of this generation.
+    """Predicts the peak of a training step on a card of this generation. Compilation is not counted.
 
     Raises ``InvalidModel`` for a model that cannot be built, and ``Unpredictable`` for one that trains nothing or that
     fake tensors cannot execute.
     """
     step = _predicted(config, cuda=True, workspace_bytes=generation.workspace_bytes)
-    return PredictedPeak(step, generation)
+    return PredictedPeak(step, generation, config.train.compile == "step")
 
 
 def predict_tensors(config: TrialConfig) -> int:

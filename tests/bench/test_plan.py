@@ -14,10 +14,10 @@ from bench.config.trial import TrialConfig, with_value
 from bench.memory import sweep_plan
 from bench.memory.card_generations import GENERATIONS
 from bench.memory.cards import CARDS, USABLE, fits, with_margin
-from bench.memory.predicted_peak import PredictedPeak, Unpredictable, predict_peak
+from bench.memory.predicted_peak import PredictedPeak, Unpredictable, predict_peak, prediction_key
 from bench.memory.step_memory import PARTS, StepMemory
-from bench.memory.sweep_plan import largest_batch
-from bench.plan import card_size, main
+from bench.memory.sweep_plan import PlanRow, largest_batch
+from bench.plan import assumptions, card_size, main
 
 GIB = 2**30
 SWEEP = """
@@ -282,3 +282,17 @@ def test_a_plan_replaces_nothing_that_is_no_file(sweep_file, tmp_path, monkeypat
     (tmp_path / "mine-full" / "plan.md").mkdir(parents=True)
     assert main([str(sweep_file), "--results", str(tmp_path)]) == 2
     assert "plan.md: is a folder, which no file may replace" in capsys.readouterr().err
+
+
+def test_a_recorded_step_keeps_its_memory_while_the_last_batch_runs(tiny):
+    modes = (False, "blocks", "step")
+    configs = [with_value(tiny, {"device": "cuda", "train.compile": mode}) for mode in modes]
+    plain, blocks, step = map(predict_peak, configs)
+    batch = sum(plain.parts[part] for part in ("gradients", "activations", "temporaries"))
+    assert blocks == plain and step.allocated == plain.allocated
+    assert step.reserved == plain.reserved + batch and step.device == plain.device + batch
+    keys = [prediction_key(config) for config in configs]
+    assert keys[0] == keys[1] != keys[2]  # equal predictions are made once
+    recorded = PlanRow(("a",), configs[2], step)
+    assert "a second batch" in assumptions(GENERATIONS["ampere"], [recorded])
+    assert "ompil" not in assumptions(GENERATIONS["ampere"], [PlanRow(("a",), tiny, plain)])
