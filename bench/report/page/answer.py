@@ -10,6 +10,8 @@ from bench.records.memory import GIB, measure_of
 from bench.scoring.metrics import METRICS
 
 NAMED = 6  # most rows that a sentence names; the others are counted
+MEANINGLESS = ("none", "all", "true", "false")
+"""Labels that say nothing without the name of their axis."""
 
 
 def verdict(table: Table, axes: Sequence[str]) -> tuple[str, str]:
@@ -28,17 +30,20 @@ def verdict(table: Table, axes: Sequence[str]) -> tuple[str, str]:
     if found.error is None:
         return "Not tested.", found.text
     if found.trend is not None:
-        resolved = [found.trend.resolved]
+        resolved, close = [found.trend.resolved], [found.ends_equivalent]
     else:
         asked = found.comparisons
         if found.ask.name == "best":
             best = best_row(table, metric)
             asked = [c for c in asked if best in (c.first, c.second)]
-        resolved = [c.resolved for c in asked if c.p_adjusted is not None]
+        tested = [c for c in asked if c.p_adjusted is not None]
+        resolved, close = [c.resolved for c in tested], [c.within(found.ask.margin) for c in tested]
     if any(resolved):
         words = "Resolved." if all(resolved) else "Partly resolved."
+    elif any(close) or found.groups:
+        words = "Equivalent." if all(close) else "Partly equivalent."
     else:
-        words = "Equivalent." if found.groups or found.ends_equivalent else "Not resolved."
+        words = "Not resolved."
     return words, found.claim
 
 
@@ -82,10 +87,12 @@ def states(table: Table) -> list[str]:
 
 
 def name(labels: Sequence[str], axes: Sequence[str]) -> str:
-    """Returns the name of a row: its labels, each after the short name of its axis, as in "rank 64, width 16"."""
+    """Returns the name of a row: its labels, as in "rank 64, LoRA, adapter none". Numbers and ``MEANINGLESS`` labels are
+    preceded by the short name of their axis."""
     parts = []
     for axis, label in zip(axes, labels):
-        parts.append(label if axis == "variant" else f"{_short(axis)} {label}")
+        says_it_all = axis == "variant" or not (label[:1].isdigit() or label in MEANINGLESS)
+        parts.append(label if says_it_all else f"{_short(axis)} {label}")
     return ", ".join(parts)
 
 

@@ -46,6 +46,13 @@ function cellText(column, cell) {
   return cell ? fixed(inUnit(column, cell[0]), column.digits) + spread(column, cell) : "–";
 }
 
+// Names often differ in their ends, so a long one loses its middle.
+function shortened(text, most) {
+  if (text.length <= most) return text;
+  const last = Math.floor((most - 1) / 2);
+  return `${text.slice(0, most - 1 - last).trimEnd()}…${text.slice(-last).trimStart()}`;
+}
+
 function rowName(row) {
   return row.name;
 }
@@ -87,7 +94,7 @@ function breakable(text) {
 
 function select(text, options, chosen, change) {
   const entries = options.map(([value, title]) =>
-    el("option", { value, selected: value === chosen }, title.length > 90 ? `${title.slice(0, 89)}…` : title));
+    el("option", { value, selected: value === chosen }, shortened(title, 90)));
   const control = el("select", { change: () => change(control.value) }, entries);
   return labelled(text, control);
 }

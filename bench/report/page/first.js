@@ -73,8 +73,7 @@ function firstTable(table, rows) {
 
 // Long names would leave no room for the figure and the other rows; the leaderboard has them whole.
 function shortLink(row) {
-  const name = rowName(row);
-  return trialLink(row.trials[0], name.length > LONGEST_NAME ? `${name.slice(0, LONGEST_NAME - 1)}…` : name);
+  return trialLink(row.trials[0], shortened(rowName(row), LONGEST_NAME));
 }
 
 function shortCell(row, column) {

@@ -17,8 +17,7 @@ function plotly() {
 
 // plotly reads some tags and entities in texts: they are shown as they are, and cut where they are long.
 function plotText(text, most = 44) {
-  const cut = text.length > most ? `${text.slice(0, most - 1)}…` : text;
-  return cut.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll("$", "&#36;");
+  return shortened(text, most).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll("$", "&#36;");
 }
 
 function narrow() {

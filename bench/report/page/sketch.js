@@ -28,7 +28,7 @@ function roundTicks(low, high, count) {
   const digits = Math.max(0, -Math.floor(Math.log10(step)) + (Number.isInteger(Math.round(step / power * 10) / 10) ? 0 : 1));
   const ticks = [];
   for (let k = Math.ceil(low / step); k * step <= high; k += 1) ticks.push([k * step, fixed(k * step, Math.min(digits, 8))]);
-  return ticks;
+  return ticks.length < 2 && count < 20 ? roundTicks(low, high, 2 * count) : ticks; // one tick shows no scale
 }
 
 function endsOf(traces, name, axis) {

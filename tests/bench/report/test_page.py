@@ -212,6 +212,17 @@ def test_noise_is_not_an_answer():
     assert words == "Not resolved." and "not resolved from any other row" in text and "95 % interval" in text
 
 
+def test_all_or_only_some_rows_are_equivalent():
+    table = with_levels([0.70, 0.7001, 0.7002]).board().tables[0]
+    assert answer.verdict(table, ("rank",))[0] == "Equivalent."
+    pairs = list(table.answer.comparisons)
+    best = max(table.rows, key=lambda row: row.cells["test.s_measure"].mean)
+    of_best = [i for i, pair in enumerate(pairs) if table.rows.index(best) in (pair.first, pair.second)]
+    pairs[of_best[0]] = replace(pairs[of_best[0]], low=-0.02, high=0.02)  # wider than the margin
+    partly = replace(table, answer=replace(table.answer, comparisons=tuple(pairs)))
+    assert answer.verdict(partly, ("rank",))[0] == "Partly equivalent."
+
+
 def test_one_seed_decides_nothing():
     words, text = answer_of(with_levels([0.5, 0.9], seeds=(0,)))
     assert words == "Not tested." and "no two rows have two seeds in common" in text
@@ -220,6 +231,7 @@ def test_one_seed_decides_nothing():
 def test_rows_are_named_by_their_axes():
     names = answer.name(["64", "none", "LoRA"], ["model.adapter.rank", "model.adapter.name", "variant"])
     assert names == "rank 64, adapter none, LoRA"
+    assert answer.name(["eager", "true"], ["train.compile", "train.tf32"]) == "eager, tf32 true"
 
 
 # --- colours ----------------------------------------------------------------------------------------------------------

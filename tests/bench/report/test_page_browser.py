@@ -105,7 +105,7 @@ def test_a_point_leads_to_its_trial(browser):
 def test_the_explorer_draws_what_was_chosen(browser):
     drawn(browser)
     ticks = ask(browser, "[...document.querySelectorAll('#explore .xtick text')].map(t => t.textContent)")
-    assert ticks[0].startswith("<img src=x onerror=") and ticks[0].endswith("…") and ticks[1] == "2"
+    assert ticks[0].startswith("<img src=x onerror=") and "…" in ticks[0] and ticks[1] == "2"
     selects = browser.find_elements("css selector", "#explore select")
     for select, value in zip(selects, ("parameters.trainable", "timing.train_images_per_second", "axis 1")):
         chosen = "(arguments[0].value = arguments[1], arguments[0].dispatchEvent(new Event('change')))"
