@@ -1,4 +1,4 @@
-"""Masks for a folder of images, from the trained weights of a trial: ``python -m bench.predict FILE IMAGES OUT``."""
+"""Maps for a folder of images, from the trained weights of a trial: ``python -m bench.predict FILE IMAGES OUT``."""
 
 from bench.system import command
 
@@ -36,7 +36,9 @@ def main(arguments: list[str]) -> int:
     parser = ArgumentParser(prog="python -m bench.predict", description=__doc__.split(":")[0])
     parser.add_argument("checkpoint", type=expanded, help="<trial_id>.safetensors, next to the trial's record")
     parser.add_argument("images", type=expanded, help="a folder of images")
-    parser.add_argument("out", type=expanded, help="folder for the masks: <stem>.png, 0..255 or classes")
+    parser.add_argument(
+        "out", type=expanded, help="folder for the maps: <stem>.png, 0..255 (not thresholded) or classes"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: 8")
     options = parser.parse_args(arguments)

@@ -40,7 +40,7 @@ from bench.watching import tracking
 from bench.watching.display import counting, loading
 from bench.watching.live_page import LivePage
 
-GOES_ON = "finished trials are kept; run the same command to continue"
+GOES_ON = "finished trials and training states are kept; run the same command to continue"
 
 
 @dataclass

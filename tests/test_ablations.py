@@ -56,6 +56,10 @@ def test_a_full_run_without_weights_data_and_gpu_says_what_to_do(tmp_path):
     command = [sys.executable, "-m", "bench.run", str(FILES[0]), "--profile", "full"]
     done = warm.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    for part in ("weights/sam3.pt does not exist", "hf download facebook/sam3", "DUTS-TR", "unpack it into data/"):
+    for part in (
+        "weights/sam3.pt does not exist",
+        "hf download facebook/sam3",
+        "python -m bench.data fetch DUTS-TR --to data",
+    ):
         assert part in done.stderr
     assert not (tmp_path / "results").exists()

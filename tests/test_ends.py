@@ -162,7 +162,7 @@ def test_the_death_of_ray_is_said_and_the_same_command_goes_on(here, start, run,
     victim.send_signal(signal.SIGKILL)
     out, err = drill.ends()
     assert drill.driver.returncode == 1 and not trial.is_running()
-    goes_on = "no trials can run; finished trials are kept; run the same command to continue"
+    goes_on = "no trials can run; finished trials and training states are kept; run the same command to continue"
     assert err == f"Ray's {words} (process {victim.pid}) was killed by SIGKILL: {goes_on}\n"
     assert "(raylet)" not in out and "(1 pending)" in (drill.results / "leaderboard.md").read_text()
     drill.goes_on(run)

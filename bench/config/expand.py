@@ -78,7 +78,8 @@ def expand(sweep: Sweep) -> list[Trial]:
         first = seen.setdefault(trial.trial_id, trial)
         if first is not trial:
             names = [", ".join((*of.point, *of.tried)) for of in (first, trial)]
-            errors.append(f"  {names[0]} and {names[1]} are the same configuration")
+            cause = "An override may have replaced what tells them apart. Leave one of them, or the override, out"
+            errors.append(f"  {names[0]} and {names[1]} are the same configuration. {cause}")
     if errors:
         raise ConfigError(f"{sweep.name}:", *list(dict.fromkeys(errors))[:MOST_ERRORS])
     return trials

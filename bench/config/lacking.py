@@ -15,14 +15,21 @@ TENSOR_CORES = {"float16": (7, 0), "bfloat16": (8, 0)}
 
 def tensor_cores(device: str, precision: str) -> Iterator[Missing]:
     """Yields the card if it has no tensor cores for the type of ``train.precision``; CPUs compute in all types."""
-    if device != "cuda" or precision not in TENSOR_CORES:
-        return
-    needed, here = TENSOR_CORES[precision], torch.cuda.get_device_capability()
-    if here < needed:
-        has = f"compute capability {here[0]}.{here[1]}, and tensor cores for {precision} exist from {needed[0]}.0 on"
-        best = "float16" if here >= TENSOR_CORES["float16"] else "float32"
-        what = f"{torch.cuda.get_device_name()} has {has}"
-        yield Missing("device", "train.precision", what, f"set train.precision={best}")
+    if device == "cuda" and precision in TENSOR_CORES:
+        what, remedy = without_tensor_cores(torch.cuda.get_device_capability(), precision)
+        if what:
+            yield Missing("device", "train.precision", f"{torch.cuda.get_device_name()} has {what}", remedy)
+
+
+def without_tensor_cores(capability: tuple[int, int], precision: str) -> tuple[str, str]:
+    """Returns why a card of this compute capability cannot train in a ``train.precision``, and the remedy; empty texts
+    if it can."""
+    needed = TENSOR_CORES.get(precision, (0, 0))
+    if capability >= needed:
+        return "", ""
+    best = "float16" if capability >= TENSOR_CORES["float16"] else "float32"
+    has = f"compute capability {capability[0]}.{capability[1]}"
+    return f"{has}, and tensor cores for {precision} exist from {needed[0]}.0 on", f"set train.precision={best}"
 
 
 def compiler(device: str) -> Iterator[Missing]:

@@ -20,8 +20,8 @@ class Config(folder.Config):
     val: Fraction = 0.0
 
     def how_to_get(self, field: str) -> str:
-        archive, prefix = ("DUTS-TE.zip", "test_") if field.startswith("test_") else ("DUTS-TR.zip", "")
+        name, prefix = ("DUTS-TE", "test_") if field.startswith("test_") else ("DUTS-TR", "")
         return (
-            f"download {archive} from http://saliencydetection.net/duts/ and unpack it into data/, "
+            f"python -m bench.data fetch {name} --to data gets it, "
             f"or give your folders: dataset.{prefix}images=DIR dataset.{prefix}masks=DIR"
         )

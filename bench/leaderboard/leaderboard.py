@@ -67,7 +67,7 @@ class Table:
     """Rows that may be compared: they have the same device, versions, weights and data."""
 
     environment: Mapping[str, str]
-    commits: tuple[str, ...]  # of the code, with an asterisk for uncommitted changes; rows may differ in it
+    commits: tuple[str, ...]  # of the code, with "-dirty" where there were uncommitted changes; rows may differ in it
     trials_at_once: tuple[int, ...]  # numbers of trials that ran at the same time; rows may differ in it
     weights: tuple[str, ...]  # names of the loaded weight files, and their digests
     rows: tuple[Row, ...]

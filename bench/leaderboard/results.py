@@ -210,7 +210,7 @@ def _table(results: Results, environment: Environment, rows: Sequence[Row], imag
     weights = {f"{name} {digest[:12]}" for source in sources for name, digest in source.weights.items()}
     return Table(
         environment=dict(environment),
-        commits=tuple(sorted({(s.commit or "unknown")[:10] + ("*" if s.dirty else "") for s in sources})),
+        commits=tuple(sorted({(s.commit or "unknown")[:10] + ("-dirty" if s.dirty else "") for s in sources})),
         trials_at_once=tuple(sorted({source.trials_at_once for source in sources})),
         weights=tuple(sorted(weights)),
         rows=mark_underfit(mark_front(rows, measure, metric), metric, results.sweep.ask.margin),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from bench.config.errors import ConfigError
 from bench.config.expand import Trial
+from bench.config.lacking import without_tensor_cores
 from bench.config.trial import TrialConfig, with_value
 from bench.memory.card_generations import DEFAULT, Generation
 from bench.memory.cards import USABLE, fits, with_margin
@@ -51,14 +52,20 @@ def plan(
             continue
         config = trial.config
         key = prediction_key(config)
+        lacks, remedy = without_tensor_cores(generation.since, config.train.precision)
+        if lacks:
+            reason = f"{generation.name} has {lacks}; {remedy}"
+            report(f"{', '.join(trial.point)}: not predicted, {reason}")
+            rows[trial.point] = PlanRow(trial.point, config, None, reason=reason)
+            continue
         try:
             known[key] = known.get(key) or predict_peak(config, generation)
             batch = None if card is None else largest_batch(config, card, generation)
         except Unpredictable as error:
-            report(f"  {', '.join(trial.point)}: not predicted, {error}")
+            report(f"{', '.join(trial.point)}: not predicted, {error}")
             rows[trial.point] = PlanRow(trial.point, config, None, reason=str(error))
             continue
-        report(f"  {', '.join(trial.point)}: {known[key].allocated / GIB:.2f} GiB")
+        report(f"predicted {', '.join(trial.point)}: {known[key].allocated / GIB:.2f} GiB")
         rows[trial.point] = PlanRow(trial.point, config, known[key], batch)
     return list(rows.values())
 

@@ -83,7 +83,7 @@ def _lines(board: Leaderboard, width: int) -> Iterator[RenderableType]:
                 yield Text(harmless(f"† {', '.join(row.labels)}: {line}"))
         yield Text("; ".join(f"{name} {value}" for name, value in table.environment.items()), style="dim")
         if dropped:
-            yield Text(f"no room for: {', '.join(dropped)}", style="dim")
+            yield Text(f"columns without room here: {', '.join(dropped)}", style="dim")
     yield from _published(board)
     for sentence in sentences(legend(board), BEST, SECOND):
         yield Text(sentence)

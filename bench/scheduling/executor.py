@@ -12,7 +12,7 @@ from bench.scheduling import serial
 from bench.scheduling.cluster import Preflight
 from bench.scheduling.preflight import absent_of, prepare_data, prepare_weights
 from bench.scheduling.resources import Resources, check_parallel
-from bench.scheduling.run_order import longest_first
+from bench.scheduling.run_order import longest_first, seed_by_seed
 from bench.scheduling.trial_queue import TrialQueue
 from bench.system.interrupt import Interrupts
 from bench.system.process_tree import ProcessTree
@@ -84,8 +84,8 @@ class Executor(ExitStack):
         return [*notes, *prepare_data(trials, progress, self.validated_by)]
 
     def in_order(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Sorts the trials by their start. Ray starts the longest first, so that none of them runs alone at the end."""
-        return longest_first(trials, self.counts) if self.by_ray else list(trials)
+        """Sorts the trials by their start (``bench.scheduling.run_order``)."""
+        return longest_first(trials, self.counts) if self.by_ray else seed_by_seed(trials)
 
     def run(self, queue: TrialQueue, interrupts: Interrupts) -> None:
         """Runs the queue's trials; leaves one record for each trial that no other driver runs."""

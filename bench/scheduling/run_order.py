@@ -1,5 +1,6 @@
-"""Sorts trials by their predicted run time, so that the longest start first and none of them runs alone at the end."""
+"""The order in which trials start: clearly longer ones first, and within these seed by seed."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from bench.config.expand import Trial
@@ -18,6 +19,21 @@ def predicted_cost(trial: Trial, counts: Mapping[str, int]) -> float:
     return trial.config.train.epochs * height * width * weights
 
 
+def seed_by_seed(trials: Sequence[Trial]) -> list[Trial]:
+    """Sorts trials by the order of the seeds, and equal ones by the sweep's order.
+
+    All rows then meet the same drift of the machine's speed, and an interrupted sweep has the same seeds of all rows.
+    """
+    seeds = list(dict.fromkeys(trial.seed for trial in trials))
+    return sorted(trials, key=lambda trial: seeds.index(trial.seed))
+
+
 def longest_first(trials: Sequence[Trial], counts: Mapping[str, Mapping[str, int]]) -> list[Trial]:
-    """Sorts trials by falling cost, and equal ones by the sweep's order. counts: numbers of parameters by trial id."""
-    return sorted(trials, key=lambda trial: -predicted_cost(trial, counts.get(trial.trial_id, {})))
+    """Sorts trials by falling cost, in steps of a factor of two, so that no long one runs alone at the end; equal ones
+    seed by seed. counts: numbers of parameters by trial id."""
+
+    def step(trial: Trial) -> int:
+        cost = predicted_cost(trial, counts.get(trial.trial_id, {}))
+        return round(math.log2(cost)) if cost else 0
+
+    return sorted(seed_by_seed(trials), key=step, reverse=True)

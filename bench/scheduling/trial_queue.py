@@ -141,7 +141,9 @@ class TrialQueue:
         self.time_limits.tick()
         if self.stop_requested():
             names = "; ".join(self._name(index) for index in self.time_limits.running) or "none"
-            self._say_once(f"stopping: no more trials start, these are finished: {names}. Ctrl-C again stops at once")
+            self._say_once(
+                f"stopping: no more trials start. Still running to their end: {names}. Ctrl-C again stops them"
+            )
 
     def kill_reason(self, index: int) -> str | None:
         """Returns why a running trial has to be killed now, in words for its record; ``None`` if it may go on."""

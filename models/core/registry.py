@@ -121,7 +121,15 @@ class Registry:
                 "the {noun} is chosen by its name, as in {example}. Available: {names}",
                 {"noun": self.noun, "example": f"{{name: {self.names()[0]}}}", "names": ", ".join(self.names())},
             )
-        return self.module(value["name"]).Config.model_validate(value)
+        module = self.module(value["name"])
+        found = getattr(module, "Config", None)
+        if not (isinstance(found, type) and issubclass(found, Config)):
+            raise PydanticCustomError(
+                "no_config",
+                "the file {file} needs a class Config that inherits from models.core.registry.Config",
+                {"file": str(module.__file__)},
+            )
+        return found.model_validate(value)
 
     def field(self) -> Any:
         """Returns the type of a field that holds the configuration of an entry."""

@@ -11,6 +11,7 @@ from bench.config.axes import Axis
 from bench.leaderboard.inference.questions import compare_all, compare_with, within_margin
 from bench.leaderboard.inference.trend import Trend, trend
 from bench.leaderboard.inference.two_way import LIMIT, Components, components
+from bench.leaderboard.row_names import row_name
 from bench.leaderboard.statistics import Comparison
 
 MOST_NAMED = 5
@@ -82,14 +83,14 @@ def answer(
     or "lower"; looks: how often results could end the sweep; overlap: share of images that two seeds have in common,
     for a table of ``means_over_images``, else ``None``; pairs: ``compare_all`` of the table, if it is known.
     """
-    names = [_quoted(", ".join(labels)) for labels in rows]
+    names = [_named(labels, axes) for labels in rows]
     error = components(table)
     if error is None:
         return Answer(ask, metric, (_untestable(metric, table),))
     sign = 1 if better == "higher" else -1
     question = _Question(ask, metric, names, table, sign, looks, overlap, error)
     if ask.name == "reference":
-        return _of_reference(question)
+        return _of_reference(question, [", ".join(labels) for labels in rows])
     if pairs is None:
         pairs = compare_all(table, looks, overlap or 0.0)
     return _of_trend(question, axes, rows, pairs) if ask.name == "trend" else _of_best(question, pairs)
@@ -142,14 +143,18 @@ def _of_trend(
     return question.answered(sentences, line.components, trend=line, **data)
 
 
-def _of_reference(question: _Question) -> Answer:
-    """Answers which rows are better and worse than the reference, which are equivalent, and what is open."""
+def _of_reference(question: _Question, labels: Sequence[str]) -> Answer:
+    """Answers which rows are better and worse than the reference, which are equivalent, and what is open.
+
+    labels: of the rows, as ``ask.reference`` gives them.
+    """
     ask, metric, names = question.ask, question.metric, question.names
-    reference = _quoted(ask.reference)
-    if reference not in names:
-        text = f"Nothing is compared with {reference}: it is not among the rows."
+    if ask.reference not in labels:
+        text = f"Nothing is compared with '{ask.reference}': it is not among the rows."
         return Answer(ask, metric, (text,), question.error)
-    comparisons = compare_with(question.table, names.index(reference), question.looks, question.overlap or 0.0)
+    number = labels.index(ask.reference)
+    reference = names[number]
+    comparisons = compare_with(question.table, number, question.looks, question.overlap or 0.0)
     claims, close, still_open, untested = [], [], [], []
     for c in comparisons:
         if c.difference is None:
@@ -278,9 +283,10 @@ def _p(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def _quoted(name: str) -> str:
-    """Returns a row's name, in quotes where it has several words."""
-    return f"'{name}'" if " " in name else name
+def _named(labels: Sequence[str], axes: Sequence[Axis]) -> str:
+    """Returns a row's name, in quotes where its labels have several words."""
+    name = row_name(labels, [axis.name for axis in axes])
+    return f"'{name}'" if " " in ", ".join(labels) else name
 
 
 def _some(texts: Sequence[str]) -> list[str]:

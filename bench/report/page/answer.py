@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from bench.leaderboard.leaderboard import Table, measured_memory
 from bench.leaderboard.noise_floor import SHOWN_BYTES, floor_in_words, memory_noise_floor, unresolved
 from bench.leaderboard.ranking import best_row
+from bench.leaderboard.row_names import row_name
 from bench.records.memory import GIB, measure_of
 from bench.scoring.metrics import METRICS
 
 NAMED = 6  # most rows that a sentence names; the others are counted
-MEANINGLESS = ("none", "all", "true", "false")
-"""Labels that say nothing without the name of their axis."""
 
 
 def verdict(table: Table, axes: Sequence[str]) -> tuple[str, str]:
@@ -22,7 +21,7 @@ def verdict(table: Table, axes: Sequence[str]) -> tuple[str, str]:
         return "No answer yet.", "No row has a score."
     if len(scored) == 1:
         value = scored[0].cells[f"test.{metric}"].mean
-        only = f"Only {name(scored[0].labels, axes)} has a score: {label} {value:.3f}."
+        only = f"Only {row_name(scored[0].labels, axes)} has a score: {label} {value:.3f}."
         return "One row.", f"{only} There is nothing to compare it with."
     found = table.answer
     if found is None:
@@ -65,7 +64,9 @@ def memory(table: Table, axes: Sequence[str]) -> list[str]:
     measure = measure_of(table.memory_measure).short
     least = min(rows, key=lambda row: measured_memory(row, table).mean)
     front = [i for i, row in enumerate(table.rows) if row.on_front]
-    text = f"Least memory in training: {name(least.labels, axes)}, {measured_memory(least, table).mean / GIB:.3f} GiB "
+    text = (
+        f"Least memory in training: {row_name(least.labels, axes)}, {measured_memory(least, table).mean / GIB:.3f} GiB "
+    )
     label = METRICS[table.main_metric].label
     text += f"({measure}). On the Pareto front of {label} and memory: {_count(front, table, axes)}."
     floor = memory_noise_floor(table)
@@ -74,7 +75,9 @@ def memory(table: Table, axes: Sequence[str]) -> list[str]:
     near = unresolved(table, floor)
     if floor < SHOWN_BYTES and not near:
         return [text]  # the repeats agree in all digits that are shown
-    pairs = "; ".join(f"{name(a.labels, axes)} and {name(b.labels, axes)}" for a, b in near[:NAMED]) or "none here"
+    pairs = (
+        "; ".join(f"{row_name(a.labels, axes)} and {row_name(b.labels, axes)}" for a, b in near[:NAMED]) or "none here"
+    )
     more = f"; and {len(near) - NAMED} more pairs" if len(near) > NAMED else ""
     return [f"{text} {floor_in_words(floor, pairs + more)}"]
 
@@ -86,23 +89,7 @@ def states(table: Table) -> list[str]:
     return [f"Of {counts.total()} trials {counts['ok']} are ok; {', '.join(others)}."] if others else []
 
 
-def name(labels: Sequence[str], axes: Sequence[str]) -> str:
-    """Returns the name of a row: its labels, as in "rank 64, LoRA, adapter none". Numbers and ``MEANINGLESS`` labels are
-    preceded by the short name of their axis."""
-    parts = []
-    for axis, label in zip(axes, labels):
-        says_it_all = axis == "variant" or not (label[:1].isdigit() or label in MEANINGLESS)
-        parts.append(label if says_it_all else f"{_short(axis)} {label}")
-    return ", ".join(parts)
-
-
-def _short(axis: str) -> str:
-    """Returns the last part of a dotted path; the last but one for a path that ends in ``name``."""
-    *parents, last = axis.split(".")
-    return parents[-1] if last == "name" and parents else last
-
-
 def _count(numbers: Iterable[int], table: Table, axes: Sequence[str]) -> str:
-    names = [name(table.rows[i].labels, axes) for i in sorted(numbers)]
+    names = [row_name(table.rows[i].labels, axes) for i in sorted(numbers)]
     more = f"; and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ("; ".join(names[:NAMED]) or "no row") + more

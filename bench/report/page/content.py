@@ -13,6 +13,7 @@ from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table
 from bench.leaderboard.noise_floor import memory_span, score_span
 from bench.leaderboard.ranking import marks
 from bench.leaderboard.results import Results
+from bench.leaderboard.row_names import row_name
 from bench.records.memory import GIB
 from bench.report.latex import latex
 from bench.report.legend import embedded_note, legend, sentences
@@ -120,7 +121,7 @@ def _marks(table: Table, columns: Sequence[Quantity]) -> list[dict[str, str]]:
 def _row(row: Row, columns: Sequence[Quantity], marked: dict[str, str], board: Leaderboard) -> dict[str, Any]:
     fits = fit(row)
     return {
-        "name": answer.name(row.labels, board.axes),
+        "name": row_name(row.labels, board.axes),
         "labels": list(row.labels),
         "cells": [_cell(row.cells.get(column.key)) for column in columns],
         "marks": marked,

@@ -10,8 +10,8 @@ import numpy as np
 from bench.config.expand import Trial
 from bench.config.paths import flatten
 from bench.leaderboard.results import Results
+from bench.leaderboard.row_names import row_name
 from bench.records.record import TrialRecord
-from bench.report.page import answer
 from bench.report.page.series import memory_series
 
 IMAGE_SCORES_BYTES = 2_000_000
@@ -56,7 +56,7 @@ def _trial(
     paths = [*base, *(path for path in here if path not in base)]
     both = [(path, base.get(path, _ABSENT), here.get(path, _ABSENT)) for path in paths]
     found: dict[str, Any] = {
-        "name": answer.name(trial.point, [axis.name for axis in results.sweep.axes]),
+        "name": row_name(trial.point, [axis.name for axis in results.sweep.axes]),
         "labels": list(trial.point),
         "seed": trial.seed,
         "state": states[trial_id],

@@ -25,6 +25,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 
+from bench.leaderboard import row_names
 from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table, measured_memory
 from bench.records.memory import GIB, measure_of
 from bench.records.record import TrialRecord
@@ -235,11 +236,8 @@ def _ends(text: str, count: int) -> str:
 
 
 def row_name(row: Row, board: Leaderboard) -> str:
-    """Returns the name of a row as ``rank 8, last:2``: numbers are preceded by the field of their axis."""
-    parts = []
-    for field, label in zip(fields(board), row.labels):
-        parts.append(f"{field} {label}" if label[:1].isdigit() else label)
-    return drawable(", ".join(parts))
+    """Returns the name of a row, as ``rank 8, last:2``, in characters that can be drawn."""
+    return drawable(row_names.row_name(row.labels, board.axes))
 
 
 def fields(board: Leaderboard) -> list[str]:

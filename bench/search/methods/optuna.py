@@ -6,7 +6,7 @@ from bench.config.axes import Axis
 from bench.search.methods import Labels, Observation, random
 
 PACKAGE = "optuna"
-INSTALL = "pip install 'sam3-bench[search]'"
+INSTALL = "pip install -e '.[search]'"
 LEARNS = True
 EXHAUSTIVE = False
 CHOSEN = "by Optuna, from scores on the validation split"

@@ -16,7 +16,7 @@ from bench.leaderboard.results import load
 
 RANKS = Axis.over("model.adapter.rank", {"1": 1, "4": 4, "16": 16, "64": 64})
 BLOCKS = Axis.over("model.tuned_blocks", {"none": "none", "last:2": "last:2", "last:4": "last:4", "all": "all"})
-ORDERS = list(permutations(["1", "16", "64"]))
+ORDERS = list(permutations(["rank 1", "rank 16", "rank 64"]))
 QUIET = {"by_seed": 0.0005, "by_image": 0.003, "noise": 0.003}
 POOLED = (
     "The error is pooled over rows, which assumes that all vary alike over seeds: the largest deviation over seeds is"
@@ -79,8 +79,8 @@ def test_pairs_that_are_known_are_not_compared_again():
 def test_rows_are_told_against_their_reference():
     found = asked("reference", [0.0, 0.03, -0.05], reference="1")
     first, second, third = found.sentences
-    assert first.startswith("Against 1, in S: 4 is better by 0.0") and "; 16 is worse by 0.0" in first
-    assert second == "Within 0.01 of it: 64." and third.startswith(POOLED)
+    assert first.startswith("Against rank 1, in S: rank 4 is better by 0.0") and "; rank 16 is worse by 0.0" in first
+    assert second == "Within 0.01 of it: rank 64." and third.startswith(POOLED)
     assert [c.second for c in found.comparisons] == [0, 0, 0] and found.groups == ((3, 0),)
     lower = asked("reference", [0.0, 0.03, -0.05], reference="1", better="lower")
     assert "4 is worse by" in lower.sentences[0] and "16 is better by" in lower.sentences[0]
@@ -88,20 +88,20 @@ def test_rows_are_told_against_their_reference():
 
 def test_what_is_open_against_the_reference_has_its_interval():
     found = asked("reference", [0.0], world=POWER, seeds=2, reference="16", margin=0.001)
-    assert found.sentences[0] == "No row differs certainly from 16 in S."
-    assert found.sentences[1].startswith("Not resolved: 1 (") and found.sentences[1].count("95 % interval") == 3
+    assert found.sentences[0] == "No row differs certainly from rank 16 in S."
+    assert found.sentences[1].startswith("Not resolved: rank 1 (") and found.sentences[1].count("95 % interval") == 3
     gone = asked("reference", [0.0], reference="32")
-    assert gone.sentences == ("Nothing is compared with 32: it is not among the rows.",)
+    assert gone.sentences == ("Nothing is compared with '32': it is not among the rows.",)
 
 
 def test_the_best_row():
     found = asked("best", [0.0, 0.05])
-    assert found.sentences[0].startswith("4 has the best S, 0.")
+    assert found.sentences[0].startswith("rank 4 has the best S, 0.")
     assert found.sentences[0].endswith(", and is better than all 3 other rows.")
-    assert found.sentences[1] in [f"{a}, {b} and {c} are within 0.01 of each other." for a, b, c in ORDERS]
+    assert found.sentences[1] in [f"{a.capitalize()}, {b} and {c} are within 0.01 of each other." for a, b, c in ORDERS]
     assert len(found.groups[0]) == 3
     lowest = asked("best", [0.0, 0.05, -0.05], better="lower")
-    assert lowest.sentences[0].startswith("16 has the best S")
+    assert lowest.sentences[0].startswith("rank 16 has the best S")
     open_ = asked("best", [0.0], world=POWER, seeds=2)
     assert "but is not resolved from any other row; its lead over the others is between -0.0" in open_.text
     some = asked("best", [0.0, 0.05, 0.05])
@@ -115,7 +115,9 @@ def test_rows_with_the_same_mean_are_no_best_row():
     assert best_of(table).sentences[0] == f"4 rows have the same S, {mean}: none is the best."
     table[2:] -= 0.2
     assert (
-        best_of(table).sentences[0].startswith(f"1, 4 share the best S, {mean}; 1 is better than 2 of 3 other rows (")
+        best_of(table)
+        .sentences[0]
+        .startswith(f"rank 1, rank 4 share the best S, {mean}; rank 1 is better than 2 of 3 other rows (")
     )
     table[2:] = np.nan
     two = best_of(table).sentences[0]
@@ -139,8 +141,10 @@ def test_nothing_to_test_is_said():
     found = answer(AskConfig(name="trend"), [RANKS], [(label,) for label, _ in RANKS.points], table, "S")
     assert found.sentences[0] == "No trend of S can be tested: it needs three rows that have two seeds in common."
     found = answer(AskConfig(name="best"), [RANKS], [(label,) for label, _ in RANKS.points], table, "S")
-    assert found.sentences[0].startswith(tuple(f"Among the rows that can be tested, {row} has" for row in (16, 64)))
-    assert found.sentences[0].endswith("Not tested, for want of two seeds in common: 1, 4.")
+    assert found.sentences[0].startswith(
+        tuple(f"Among the rows that can be tested, rank {row} has" for row in (16, 64))
+    )
+    assert found.sentences[0].endswith("Not tested, for want of two seeds in common: rank 1, rank 4.")
 
 
 def test_long_lists_are_cut_and_names_of_several_words_quoted():
@@ -190,7 +194,7 @@ def test_only_rows_that_were_compared_are_counted():
 def test_a_row_that_cannot_be_tested_is_named():
     found = best_of(without([[1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 0, 0, 0, 0]]))
     assert found.text.startswith("Among the rows that can be tested, ")
-    assert "Not tested, for want of two seeds in common: 64." in found.text
+    assert "Not tested, for want of two seeds in common: rank 64." in found.text
 
 
 def test_a_trend_over_values_without_an_order_says_why():

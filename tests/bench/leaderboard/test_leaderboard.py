@@ -44,7 +44,7 @@ def test_different_environments_never_share_a_table(sweep):
 def test_a_changed_checkout_is_marked(sweep):
     trials = expand(sweep)
     board = board_of(sweep, record(trials[0]), record(trials[1], dirty=True))
-    assert board.tables[0].commits == ("0123456789", "0123456789*")
+    assert board.tables[0].commits == ("0123456789", "0123456789-dirty")
 
 
 def test_embedded_runs_are_labelled_and_others_are_not(sweep, tiny_with):

@@ -31,7 +31,7 @@ def test_rows_that_the_data_do_not_tell_from_the_best_are_marked(sweep):
     text = markdown(board)
     first, second, third = (line for line in text.splitlines() if line.startswith(("| 2 |", "| 4 |", "| 8 |")))
     assert "0.800 ≈" in second and "**0.801**" in third and "≈" not in third.split("|")[2]
-    assert "**Answer**: 8 has the best S" in text and "2 of 3 are resolved" in text
+    assert "**Answer**: rank 8 has the best S" in text and "2 of 3 are resolved" in text
     assert "| 4 − 8 |" in text and "8 is better" in text
     (line,) = (line for line in text.splitlines() if line.startswith("| 4 − 8 |"))
     assert line.endswith("| not resolved, at most 0.021 |") or line.endswith("| equivalent, within 0.01 |"), line

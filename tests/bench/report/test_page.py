@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from synthetic import HOSTILE, IMAGES, synthetic
 
+from bench.leaderboard.row_names import row_name
 from bench.records.tables import write_table
 from bench.report import page
 from bench.report.page import answer
@@ -204,7 +205,7 @@ def test_a_clear_winner_is_named():
 
 def test_a_tie_with_the_best_is_said():
     words, text = answer_of(with_levels([0.5, 0.9, 0.9005]))
-    assert words == "Partly resolved." and "is better than 1 of 2 other rows (1)" in text and "within 0.01" in text
+    assert words == "Partly resolved." and "is better than 1 of 2 other rows (rank 1)" in text and "within 0.01" in text
 
 
 def test_noise_is_not_an_answer():
@@ -229,9 +230,9 @@ def test_one_seed_decides_nothing():
 
 
 def test_rows_are_named_by_their_axes():
-    names = answer.name(["64", "none", "LoRA"], ["model.adapter.rank", "model.adapter.name", "variant"])
+    names = row_name(["64", "none", "LoRA"], ["model.adapter.rank", "model.adapter.name", "variant"])
     assert names == "rank 64, adapter none, LoRA"
-    assert answer.name(["eager", "true"], ["train.compile", "train.tf32"]) == "eager, tf32 true"
+    assert row_name(["eager", "true"], ["train.compile", "train.tf32"]) == "eager, tf32 true"
 
 
 # --- colours ----------------------------------------------------------------------------------------------------------

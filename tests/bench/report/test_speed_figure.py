@@ -15,7 +15,7 @@ def test_speed_against_memory_is_drawn_for_sweeps_that_trade_one_for_the_other(t
     blocks = sweep_of(tiny, Axis.over("model.encoder.checkpointing", {"none": False, "two": 2, "all": True}))
     results = results_of(blocks, spread(expand(blocks)))
     figure = plots.figures(results, results.board())["speed_memory"]
-    assert {"none", "two", "all"} <= {text.get_text() for text in figure.axes[0].texts}
+    assert {"checkpointing none", "two", "checkpointing all"} <= {text.get_text() for text in figure.axes[0].texts}
     dots = [line for line in figure.axes[0].lines if line.get_marker() == "."]
     assert len(dots) == len(results.trials)  # the small print names them
     assert len(figure.axes) == 1  # no energy was measured

@@ -27,7 +27,7 @@ def test_rows_are_grouped_marked_and_explained():
 @pytest.mark.parametrize("width", [60, 100, 160])
 def test_what_has_no_room_is_named_and_numbers_are_whole(width):
     text = shown(synthetic(rows=8, seeds=(0, 1, 2)).board(), width)
-    assert "no room for: " in text and "train img/s" in text
+    assert "columns without room here: " in text and "train img/s" in text
     assert " ± " in text and "0.…" not in text
 
 

@@ -114,7 +114,7 @@ def test_once_asked_to_stop_nothing_more_starts_and_what_runs_is_named(trials, t
     queue.start(queue.take())
     asked[0] = True
     assert queue.take() is None and queue.exhausted
-    assert said == ["stopping: no more trials start, these are finished: point seed 0. Ctrl-C again stops at once"]
+    assert said == ["stopping: no more trials start. Still running to their end: point seed 0. Ctrl-C again stops them"]
     queue.tick()
     assert len(said) == 1
 

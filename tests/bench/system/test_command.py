@@ -178,7 +178,7 @@ def test_a_signal_while_it_imports_or_writes_the_report_is_one_line_and_leaves_n
     for killed in (".page.html.abcdefgh", "figures/.pareto.png.01234567"):
         (folder / killed).write_text("half")
     code, said = run(here, "train.epochs: [1]", "--executor", "serial", **customise(here, REPORTS.format(name=name)))
-    goes_on = "finished trials are kept; run the same command to continue"
+    goes_on = "finished trials and training states are kept; run the same command to continue"
     assert code == 130 and said.splitlines()[1:] == [f"{word}: {goes_on}"], said
     assert (folder / "leaderboard.md").exists() and not (folder / "leaderboard.csv").exists()
     assert not [path for path in folder.rglob(".*") if path.is_file()] and len(finished(folder)) == 1
@@ -198,7 +198,9 @@ subprocess.Popen.terminate = terminate
     (trial,) = wait_for(lambda: children_named(process, "trial-"))
     driver.send_signal(signal.SIGTERM)
     out, err = driver.communicate(timeout=60)
-    assert (driver.returncode, err) == (130, "") and out.count("terminated: finished trials are kept") == 1
+    assert (driver.returncode, err) == (130, "") and out.count(
+        "terminated: finished trials and training states are kept"
+    ) == 1
     wait_for(lambda: not trial.is_running())
 
 

@@ -1,0 +1,26 @@
+"""Names of rows in sentences, figures and the page: "rank 64", "LoRA, placement none"."""
+
+from collections.abc import Sequence
+
+MEANINGLESS = ("none", "all", "true", "false")
+"""Labels that say nothing without the name of their axis."""
+
+
+def row_name(labels: Sequence[str], axes: Sequence[str]) -> str:
+    """Returns the labels of a row on its axes, joined by commas. Numbers and ``MEANINGLESS`` labels are preceded by the
+    short name of their axis.
+
+    >>> row_name(["64", "none", "LoRA"], ["model.adapter.rank", "model.adapter.name", "variant"])
+    'rank 64, adapter none, LoRA'
+    """
+    parts = []
+    for axis, label in zip(axes, labels):
+        says_it_all = axis == "variant" or not (label[:1].isdigit() or label in MEANINGLESS)
+        parts.append(label if says_it_all else f"{short_name(axis)} {label}")
+    return ", ".join(parts)
+
+
+def short_name(axis: str) -> str:
+    """Returns the last part of a dotted path; the last but one for a path that ends in ``name``."""
+    *parents, last = axis.split(".")
+    return parents[-1] if last == "name" and parents else last
