@@ -40,7 +40,7 @@ FILES = ("plan.md", "plan.csv", *(f"{name}.{kind}" for name in ("plan", "plan_cu
 
 def main(arguments: list[str]) -> int:
     """Predicts, prints and writes. Exit code: 0, 1 if no point could be predicted, 2 if the input is wrong."""
-    options = _parser().parse_intermixed_args(arguments)
+    options = parser().parse_intermixed_args(arguments)
     console = console_of_command()
     try:
         card = None if options.card is None else card_size(options.card)
@@ -97,7 +97,8 @@ def _draw(
     return paths
 
 
-def _parser() -> ArgumentParser:
+def parser() -> ArgumentParser:
+    """Returns the parser of the command line."""
     parser = ArgumentParser(prog="python -m bench.plan", description="Predict a sweep's training memory.")
     parser.add_argument("sweep", type=expanded, help="a sweep file, e.g. ablations/adapter_rank.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.batch_size=4")

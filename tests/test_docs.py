@@ -3,11 +3,15 @@
 import ast
 import csv
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+
+from bench import plan, run
+from bench.config.sweep import load_sweep
 
 README = REPOSITORY / "README.md"
 INDEX = REPOSITORY / "docs" / "README.md"
@@ -53,6 +57,28 @@ def test_paragraphs_are_short_and_their_words_definite(page):
     for paragraph in paragraphs(page.read_text()):
         assert len(paragraph.split()) <= LONGEST_PARAGRAPH, f"{page}: {paragraph}"
         assert not INDEFINITE.findall(paragraph), f"{page}: {paragraph}"
+
+
+PARSERS = {"bench.run": run.parser(), "bench.plan": plan.parser()}
+SWEEP_COMMAND = re.compile(r"python3? -m bench\.(?:run|plan) (?:\\\n|[^`\n])*")
+
+
+def sweep_commands():
+    """The commands of all pages that name a sweep file of this repository."""
+    found = []
+    for page in [*PAGES, *sorted((REPOSITORY / "ablations").glob("*.yaml"))]:
+        for text in SWEEP_COMMAND.findall(page.read_text()):
+            words = shlex.split(text.replace("\\\n", " "), comments=True)
+            if "ablations/" in text and "..." not in words:
+                found.append(pytest.param(words[2], words[3:], id=f"{page.stem}: {' '.join(words[3:])}"))
+    return found
+
+
+@pytest.mark.parametrize(("module", "arguments"), sweep_commands())
+def test_the_sweep_of_each_command_is_valid(module, arguments):
+    options = PARSERS[module].parse_intermixed_args(arguments)
+    overrides = [*options.overrides, *(["ask=best"] if module == "bench.plan" else [])]
+    assert load_sweep(REPOSITORY / options.sweep, options.profile, overrides).seeds
 
 
 def test_the_readme_takes_five_minutes():

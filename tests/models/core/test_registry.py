@@ -1,8 +1,12 @@
+import sys
+
 import pytest
 from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 
 from models import MODELS
 from models.core.encoder_decoder import DECODERS
+from models.core.registry import Registry
 from models.core.skeleton import skeleton
 
 
@@ -19,6 +23,18 @@ def test_unknown_name_suggests_the_nearest():
 def test_entry_without_name_says_how():
     with pytest.raises(Exception, match="chosen by its name, as in {name: fpn}"):
         DECODERS.parse({"width": 8})
+
+
+@pytest.mark.parametrize("content", ["", "import pydantic\nclass Config(pydantic.BaseModel):\n    width: int = 1\n"])
+def test_a_file_whose_config_is_of_another_kind_is_told_what_it_needs(monkeypatch, tmp_path, content):
+    (tmp_path / "own_decoders").mkdir()
+    (tmp_path / "own_decoders" / "mine.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    expected = r"own_decoders/mine.py needs a class Config that inherits from models.core.registry.Config"
+    with pytest.raises(PydanticCustomError, match=expected):
+        Registry("own_decoders", "decoder").parse("mine")
+    for name in [name for name in sys.modules if name.startswith("own_decoders")]:
+        del sys.modules[name]
 
 
 def test_mapping_without_name_changes_the_default_entry():
