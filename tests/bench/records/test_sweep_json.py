@@ -143,7 +143,8 @@ def test_many_records_with_one_fault_are_one_line_and_many_faults_are_cut(sweep,
     sweep_json.of(sweep, trials).save(tmp_path)
     for number in range(60):
         (tmp_path / f"same{number:02d}.json").write_text("{")
-        (tmp_path / f"x{number:02d}.json").write_text('{"trial_id": "of-%d", "status": "oom", "config": {}}' % number)
+        other = TrialRecord(trial_id=f"of-{number}", status="oom", config={})
+        (tmp_path / f"x{number:02d}.json").write_text(other.model_dump_json(include={"trial_id", "status", "config"}))
     _, notes = results.load(tmp_path)
     assert notes[0].startswith(f"{tmp_path}: 60 files (same00.json, ") and "not a readable record (no JSON" in notes[0]
     assert len(notes) == 21 and notes[-1] == "and 41 more lines"
