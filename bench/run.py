@@ -35,6 +35,7 @@ from bench.search import next_trials, requirements
 from bench.system.console import complain, console_of_command
 from bench.system.files import TargetError, check_targets, remove_unfinished
 from bench.system.interrupt import INTERRUPTED, Interrupts, Terminated
+from bench.system.wording import first_lines
 from bench.training import feature_cache, training_state
 from bench.watching import tracking
 from bench.watching.display import counting, loading
@@ -118,7 +119,7 @@ def check(run: Run, options: argparse.Namespace) -> None:
         raise ConfigError(*newer)
     sweep_json.check_owner(run.folder, run.sweep)
     run.store.refresh()
-    for line in run.store.problems:
+    for line in first_lines(run.store.problems):
         run.say(f"note: {line}")
     if options.dry_run:
         return

@@ -28,6 +28,7 @@ from bench.records.sweep_json import Predicted
 from bench.records.tables import read_images, read_series
 from bench.scoring.metrics import MAIN_METRICS, METRICS, main_metric
 from bench.scoring.sample_predictions import read_samples
+from bench.system.wording import first_lines
 from models.core.registry import Missing
 from models.core.size import in_words
 
@@ -64,7 +65,7 @@ class Results:
 
 
 def load(folder: Path) -> tuple[Results, list[str]]:
-    """Returns the results in the folder of a sweep, and a line for everything in it that cannot be used.
+    """Returns the results in the folder of a sweep, and lines for everything in it that cannot be used, at most 21.
 
     The same content gives the same results, wherever the folder is. Raises ``ConfigError`` if the folder or its
     ``sweep.json`` is missing or cannot be read, or if no trial can be shown.
@@ -81,8 +82,9 @@ def load(folder: Path) -> tuple[Results, list[str]]:
     sweep, trials, unread = sweep_json.understand(manifest, records)
     tuned = sweep_json.candidates_of(manifest, records)
     ids = {trial.trial_id for trial in (*trials, *(trial for group in tuned for trial in group.trials))}
-    if other := len(records.keys() - ids):
-        notes.append(f"{folder}: {other} records belong to other settings of the sweep and are left out")
+    if other := len(records.keys() - ids - manifest.trial_ids):
+        belong = "1 record belongs" if other == 1 else f"{other} records belong"
+        notes.append(f"{folder}: {belong} to other settings of the sweep, left out")
     kept = {trial_id: record for trial_id, record in records.items() if trial_id in ids}
     absent = _absent(folder, manifest, ids - kept.keys())
     trials = in_rows(trials, tuned, kept, absent.keys())
@@ -103,7 +105,7 @@ def load(folder: Path) -> tuple[Results, list[str]]:
         remarks=list(dict.fromkeys([*manifest.remarks, *unread])),
         tuned=tuned,
     )
-    return results, [*notes, *(f"{line}; left out" for line in [*unusable, *unreadable])]
+    return results, first_lines([*notes, *(f"{line}; left out" for line in [*unusable, *unreadable])])
 
 
 def _without_manifest(folder: Path) -> str:

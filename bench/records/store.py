@@ -67,7 +67,7 @@ def _damaged(paths: Mapping[str, Path]) -> tuple[Path, str] | None:
         return None
     try:
         record = load(paths[".json"])
-    except (ValidationError, OSError):
+    except (ValueError, OSError):
         return paths[".json"], "not a readable record"
     odd = next((path for path in paths.values() if path.exists() and not path.is_file()), None)
     if odd is not None:  # opening a pipe may block for ever
@@ -90,9 +90,17 @@ def _damaged(paths: Mapping[str, Path]) -> tuple[Path, str] | None:
     return None
 
 
+class OtherTrial(ValueError):
+    """The record in a file says that it is of another trial than the file's name."""
+
+
 def load(path: Path) -> TrialRecord:
-    """Reads a record. Raises ``ValidationError``, ``NewerVersion`` and ``OSError``."""
-    return TrialRecord.model_validate_json(schema.read(path))
+    """Reads a record. Raises ``ValidationError`` and ``OtherTrial``, which are ``ValueError``s, ``NewerVersion`` and
+    ``OSError``."""
+    record = TrialRecord.model_validate_json(schema.read(path))
+    if record.trial_id != path.stem:
+        raise OtherTrial(f"it says that it is of trial {record.trial_id!r}")
+    return record
 
 
 def adopt(trial_ids: Iterable[str], folder: Path) -> list[Path]:
@@ -119,7 +127,7 @@ def adopt(trial_ids: Iterable[str], folder: Path) -> list[Path]:
 def _status(path: Path) -> str | None:
     try:
         return load(path).status
-    except (ValidationError, OSError, NewerVersion):
+    except (ValueError, OSError, NewerVersion):
         return None
 
 
@@ -163,15 +171,12 @@ def _version(path: Path) -> tuple[int, ...]:
 def _read(path: Path) -> TrialRecord | str:
     """Reads a record; returns a line where the file holds none that this version can read."""
     try:
-        record = load(path)
-    except (ValidationError, OSError) as error:
+        return load(path)
+    except (ValueError, OSError) as error:
         reason = schema.unreadable(error, TrialRecord) if isinstance(error, ValidationError) else error
         return f"{path}: not a readable record ({reason})"
     except NewerVersion as error:
         return str(error)
-    if record.trial_id != path.stem:
-        return f"{path}: not a readable record (it says that it is of trial {record.trial_id!r})"
-    return record
 
 
 def load_all(folder: Path) -> tuple[dict[str, TrialRecord], list[str]]:

@@ -118,6 +118,11 @@ class Manifest(Config):
                 raise ValueError(f"there are {count}")
         return self
 
+    @property
+    def trial_ids(self) -> set[str]:
+        """Ids of the trials of the rows and of all candidates, also of those that this version cannot read."""
+        return {trial.trial_id for trial in [*self.trials, *(t for entry in self.candidates for t in entry.trials)]}
+
     def save(self, folder: Path) -> Path:
         """Writes ``sweep.json`` as a whole."""
         text = self.model_dump_json(indent=1)

@@ -1,12 +1,13 @@
 """Checks before any trial starts: weights, data, devices and caches."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
 from bench.config.errors import ConfigError
 from bench.config.expand import Trial, data_key, model_key
-from bench.config.settings import PROTOCOLS
+from bench.config.settings import ALL_IMAGES, PROTOCOLS
 from bench.config.trial import DATASETS, TrialConfig
 from bench.datasets import Data, DataError
 from bench.datasets.core import cache
@@ -68,12 +69,14 @@ def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by:
     """Reads, checks and caches each distinct dataset once; returns notes for the user.
 
     validated_by: the setting that needs a validation split. Raises ``ConfigError`` with every error of the data, for a
-    batch that is larger than the training split, and for an empty validation split if one is needed.
+    batch that is larger than the training split, for two numbers of training images that are the same images, and for
+    an empty validation split if one is needed.
     """
     distinct: dict[str, list[TrialConfig]] = {}
     for trial in trials:
         distinct.setdefault(data_key(trial.config), []).append(trial.config)
     notes, errors = [], []
+    counts: dict[str, int | None] = {}  # train_images of the first of the trials that differ in nothing else
     for configs in distinct.values():
         try:
             data = DATASETS.build(configs[0].drawn_dataset, configs[0].transform, progress)
@@ -90,10 +93,24 @@ def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by:
             )
         most = len(data.train)
         batches = {config.train.batch_size for config in configs if config.train.batch_size > most}
-        errors += [f"train.batch_size: {n} is more than there are training pairs. At most {most}" for n in batches]
+        count = getattr(configs[0].dataset, "train_images", None)
+        pairs = "training pairs" if count is None else f"training pairs with dataset.train_images={count}"
+        errors += [f"train.batch_size: {n} is more than there are {pairs}. At most {most}" for n in batches]
+        for config in configs:
+            first = counts.setdefault(_key_without_count(config, data), count)
+            if first != count:
+                names = " and ".join(ALL_IMAGES if n is None else str(n) for n in (first, count))
+                errors.append(f"dataset.train_images: {names} are the same {most} images here. Leave one of them out")
     if errors:
         raise ConfigError("the data cannot be used:", *(f"  {line}" for line in first_lines(errors)))
     return list(dict.fromkeys(notes))
+
+
+def _key_without_count(config: TrialConfig, data: Data) -> str:
+    """Returns a key that is equal for trials with the same images and the same settings except ``train_images``."""
+    settings = config.model_dump(mode="json")
+    settings["dataset"].pop("train_images", None)
+    return json.dumps([settings, data.fingerprint])
 
 
 def _almost_white_notes(data: Data, protocol: str) -> Iterator[str]:

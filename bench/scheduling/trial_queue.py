@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from bench.config.expand import Trial
 from bench.records.record import TrialRecord
 from bench.records.schema import NewerVersion
@@ -198,7 +196,7 @@ class TrialQueue:
                 return load(path)
             except NewerVersion as error:  # another driver of a newer version has saved it
                 return _unreadable(trial, error)
-            except (ValidationError, OSError) as error:
+            except (ValueError, OSError) as error:
                 reason = f"{reason}\nits record cannot be read: {error}"
                 with suppress(OSError):
                     set_aside(path)
@@ -221,7 +219,7 @@ class TrialQueue:
             record = load(path)
         except NewerVersion as error:
             return _unreadable(self.trials[index], error)
-        except (ValidationError, OSError):
+        except (ValueError, OSError):
             return None
         return record if record.status != "error" or self.has_record(index) else None
 

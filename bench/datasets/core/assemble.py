@@ -47,7 +47,9 @@ def split(
         test = TEST_FRACTION
     n_val, n_test = _count(val, pairs), _count(test, pairs)
     if n_val + n_test >= pairs:
-        raise DataError([f"{where}: {pairs} pairs cannot be split into train, {n_val} val and {n_test} test"])
+        remedy = "Lower dataset.val" if held_out else "Lower dataset.val or dataset.test"
+        line = f"{where}: {pairs} pairs cannot be split into train, {n_val} val and {n_test} test. {remedy}"
+        raise DataError([line])
     if not n_test and not held_out:
         raise DataError(["dataset.test: 0 leaves nothing to score. Give a share or test_images and test_masks"])
     order = np.random.default_rng(seed).permutation(pairs)

@@ -58,12 +58,25 @@ def in_rows(
     records: Mapping[str, TrialRecord],
     left_out: Collection[str] = (),
 ) -> list[Trial]:
-    """Selects the trials that are in rows: at a point that is tuned, those with the configuration that is shown."""
+    """Selects the trials that are in rows: at a point that is tuned, those with the configuration that is shown.
+
+    While a candidate is waiting, the row has only trials without a record. The value that is shown may lose, and then its
+    scores are not those of the row.
+    """
     keys: dict[tuple[str, ...], set[str]] = {}
+    open_keys = set()
     for candidates in tuned:
         one = shown(candidates, records, left_out)
         keys.setdefault(one.point, set()).add(row_key(one))
-    return [trial for trial in trials if trial.point not in keys or row_key(trial) in keys[trial.point]]
+        if waiting(candidates.trials, records, left_out):
+            open_keys.add(row_key(one))
+    found = []
+    for trial in trials:
+        key = row_key(trial)
+        if trial.point not in keys or key in keys[trial.point]:
+            if key not in open_keys or trial.trial_id not in records:
+                found.append(trial)
+    return found
 
 
 def by_row(

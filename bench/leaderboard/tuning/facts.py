@@ -23,13 +23,16 @@ class Tuned:
     values: tuple[tuple[str, str], ...] = ()  # field and text of the chosen value; empty while nothing is chosen
     notes: tuple[str, ...] = ()  # caveats of the choice
     errors: tuple[str, ...] = ()  # the reason why nothing can be chosen
+    to_run: str = ""  # how many trials of the choice have no record, as "1 of 4"; empty after the choice
 
     @property
     def text(self) -> str:
         """The cell of the row in tables."""
         if self.state == "tuned":
             return f"{', '.join(f'{field} {value}' for field, value in self.values)} (tuned)"
-        return "not chosen yet" if self.state == "waiting" else "none: all failed"
+        if self.state == "waiting":
+            return f"not chosen: no record of {self.to_run} trials"
+        return "none: all failed"
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ def tuned_of(candidates: Candidates, records: Records, left_out: Collection[str]
     trials = candidates.trials
     states = {trial.trial_id: _status(trial, records, left_out) for trial in trials}
     if waiting(trials, records, left_out) or set(states.values()) == {"missing"}:
-        return Tuned("waiting")
+        without = sum(trial.trial_id not in records for trial in trials)
+        return Tuned("waiting", to_run=f"{without} of {len(trials)}")
     failed = [t for t in trials if validation_score(records.get(t.trial_id)) is None]
     losers = ", ".join(f"{_words(candidates, trial)} ({states[trial.trial_id]})" for trial in failed)
     chosen = choose(trials, records, left_out)

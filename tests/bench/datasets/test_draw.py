@@ -100,6 +100,31 @@ def test_the_error_comes_before_any_image_is_read(folder, tiny, monkeypatch):
         prepare_data([Trial(config, ())])
 
 
+@pytest.mark.parametrize("dataset", ["folder", "sets", "procedural"])
+@pytest.mark.parametrize("split", ["fixed", "by_seed"])
+def test_a_number_that_is_all_images_beside_all_is_an_error(dataset, split, tiny, request):
+    config = PROCEDURAL if dataset == "procedural" else request.getfixturevalue(dataset)
+    whole = {"folder": 14, "sets": 9, "procedural": 9}[dataset]
+
+    def trials(*counts, **more):
+        for count in counts:
+            changes = {"dataset": {**config, "split": split, "train_images": count}, "train.batch_size": 2, **more}
+            yield Trial(with_value(tiny, changes), (str(count),))
+
+    expected = f"train_images: {whole} and all are the same {whole} images here. Leave one of them out"
+    with pytest.raises(ConfigError, match=expected):
+        prepare_data([*trials(4, whole, "all")])
+    prepare_data([*trials(4, whole - 1, "all")])
+    prepare_data([*trials(whole), *trials("all", **{"train.epochs": 3})])  # they differ in something else
+
+
+def test_a_batch_that_is_too_large_names_the_number_of_images(tiny):
+    config = with_value(tiny, {"dataset": {**PROCEDURAL, "train_images": 3}, "train.batch_size": 4})
+    expected = r"batch_size: 4 is more than there are training pairs with dataset.train_images=3. At most 3"
+    with pytest.raises(ConfigError, match=expected):
+        prepare_data([Trial(config, ())])
+
+
 def test_ids_and_fingerprints_are_those_without_the_settings(tiny):
     assert with_value(tiny, {"dataset.train_images": "all", "dataset.split": "fixed"}).trial_id == tiny.trial_id
     full = TrialConfig.model_validate({"model": "sam3_unet", "dataset": {"name": "duts", "train_images": "all"}})

@@ -159,7 +159,7 @@ def test_a_row_that_cannot_run_here_is_missing_and_has_not_failed():
     found = Results(sweep, in_rows(done.trials, done.candidates, {}, absent), absent=absent, tuned=done.candidates)
     (row,) = rows(found).values()
     assert row.statuses == ("missing",) and row.errors == ("missing weights: not there; get it",)
-    assert row.tuned.text == "not chosen yet"
+    assert row.tuned.text == "not chosen: no record of 3 of 3 trials"
 
 
 def test_while_the_choice_is_open_no_candidate_is_scored_in_a_row(tmp_path):
@@ -171,7 +171,8 @@ def test_while_the_choice_is_open_no_candidate_is_scored_in_a_row(tmp_path):
     for number, trial in enumerate(found.trials):
         loaded = results.load(folder)[0]
         (row,) = rows(loaded).values()
-        assert row.statuses == ("pending",) and row.tuned.text == "not chosen yet" and not row.cells
+        assert row.statuses == ("pending",) and not row.cells
+        assert row.tuned.text == f"not chosen: no record of {len(found.trials) - number} of {len(found.trials)} trials"
         assert row.trial_ids == (found.trials[number].trial_id,)
         made(trial, middle).save(folder)
     (row,) = rows(results.load(folder)[0]).values()

@@ -2,8 +2,11 @@
 
 import csv
 
-from test_tuned_rows import saved, tuned_sweep
+import pytest
+from test_tuned_rows import rows, saved, tuned_sweep
 
+from bench.config.expand import expand
+from bench.leaderboard import results
 from bench.report import tables
 from bench.scheduling.dry_run import tuning_lines
 from bench.search.next_trials import plan
@@ -19,3 +22,15 @@ def test_two_seeds_of_the_choice_are_said_and_all_their_trials_are_marked(tmp_pa
     assert len(lines) == 2 * 3 * 2 and [line["seed"] for line in lines if line["chosen"] == "True"] == ["0", "1"] * 2
     assert "at seeds 0, 1 choose" in tuning_lines(sweep, plan(sweep, {}))[0]
     assert [row.statuses for row in board.tables[0].rows] == [("ok",) * 3] * 2
+
+
+@pytest.mark.parametrize("rate", [1e-3, 5e-3], ids=["a value that lost", "the chosen value"])
+def test_without_the_record_of_a_candidate_the_row_has_no_scores_and_says_why(tmp_path, rate):
+    folder, sweep = tmp_path / "a", tuned_sweep(seeds=(0, 1, 2))._replace(tune_seeds=2)
+    saved(folder, sweep)
+    lost = next(t for t in expand(sweep) if t.point == ("1",) and t.config.train.lr == rate and t.seed == 0)
+    (folder / f"{lost.trial_id}.json").unlink()
+    found = rows(results.load(folder)[0])
+    assert found["1",].tuned.text == "not chosen: no record of 1 of 6 trials"
+    assert found["1",].trial_ids == (lost.trial_id,) and not found["1",].cells
+    assert found["2",].statuses == ("ok",) * 3 and found["2",].cells["test.s_measure"].count == 3

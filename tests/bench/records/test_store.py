@@ -6,7 +6,7 @@ import pytest
 
 from bench.records import store as module
 from bench.records.record import TrialRecord
-from bench.records.store import RecordStore
+from bench.records.store import RecordStore, adopt, set_aside_damaged
 
 
 def save(folder, trial_id, status="oom"):
@@ -54,6 +54,20 @@ def test_a_removed_file_and_a_damaged_one_are_no_records(tmp_path, reads):
         (problem,) = store.problems
         assert problem.startswith(f"{tmp_path / 'b.json'}: not a readable record (no JSON, EOF while parsing an object")
     assert reads == ["a.json", "b.json", "b.json"]
+
+
+def test_a_record_under_the_name_of_another_trial_is_damaged_and_is_not_taken_over(tmp_path):
+    here, beside = tmp_path / "here", tmp_path / "beside"
+    for folder in (here, beside):
+        folder.mkdir()
+        save(folder, "a")
+        os.rename(folder / "a.json", folder / "b.json")
+    store = RecordStore(here)
+    assert store.refresh() == {}
+    assert store.problems == [f"{here / 'b.json'}: not a readable record (it says that it is of trial 'a')"]
+    (line,) = set_aside_damaged(["a", "b"], here)
+    assert line.startswith(f"{here / 'b.json'}: not a readable record; set aside as b.json.corrupt-1")
+    assert adopt(["b"], here) == [] and not (here / "b.json").exists()
 
 
 def test_a_folder_that_does_not_exist_has_no_records(tmp_path):

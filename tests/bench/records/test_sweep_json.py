@@ -129,6 +129,27 @@ def test_records_of_other_settings_are_counted_and_left_out(sweep, tmp_path):
     assert len(loaded.records) == 2 and "6 records belong to other settings" in notes[0]
 
 
+def test_a_record_whose_configuration_cannot_be_read_is_not_of_other_settings(sweep, tmp_path):
+    trials = expand(sweep)
+    sweep_json.of(sweep, trials).save(tmp_path)
+    for trial, record in zip(trials, records_of(trials).values()):
+        record.model_copy(update={"config": {}} if trial is trials[0] else {}).save(tmp_path)
+    loaded, notes = results.load(tmp_path)
+    assert notes == [] and loaded.remarks[0].startswith(f"trial {trials[0].trial_id} is left out: this version cannot")
+
+
+def test_many_records_with_one_fault_are_one_line_and_many_faults_are_cut(sweep, tmp_path):
+    trials = expand(sweep)
+    sweep_json.of(sweep, trials).save(tmp_path)
+    for number in range(60):
+        (tmp_path / f"same{number:02d}.json").write_text("{")
+        other = TrialRecord(trial_id=f"of-{number}", status="oom", config={})
+        (tmp_path / f"x{number:02d}.json").write_text(other.model_dump_json(include={"trial_id", "status", "config"}))
+    _, notes = results.load(tmp_path)
+    assert notes[0].startswith(f"{tmp_path}: 60 files (same00.json, ") and "not a readable record (no JSON" in notes[0]
+    assert len(notes) == 21 and notes[-1] == "and 41 more lines"
+
+
 def test_the_folders_name_does_not_matter(sweep, tmp_path):
     trials = expand(sweep)
     sweep_json.of(sweep, trials).save(tmp_path)

@@ -184,6 +184,14 @@ def test_a_record_that_cannot_be_read_is_set_aside_and_its_trial_is_an_error(tri
     assert path.with_name(f"{path.name}.corrupt-1").read_text() == '{"status": "ok"'
 
 
+def test_a_record_of_another_trial_is_not_taken_for_the_result_of_another_driver(trials, tmp_path):
+    path = tmp_path / f"{trials[0].trial_id}.json"
+    leave(trials[1], tmp_path, "oom", "why")
+    path.with_stem(trials[1].trial_id).rename(path)
+    queue, _ = driver(trials[:1], tmp_path)
+    assert queue.take() == 0 and not path.exists(), "else the trial is neither run nor recorded"
+
+
 @pytest.fixture
 def full(monkeypatch, tmp_path):
     """``full(folder)`` makes the disk below a folder full; nothing else of the cache is touched."""
