@@ -8,15 +8,17 @@ MEANINGLESS = ("none", "all", "true", "false")
 
 def row_name(labels: Sequence[str], axes: Sequence[str]) -> str:
     """Returns the labels of a row on its axes, joined by commas. Numbers and ``MEANINGLESS`` labels are preceded by the
-    short name of their axis.
+    short name of their axis; among several axes places such as ``last:2``, too.
 
     >>> row_name(["64", "none", "LoRA"], ["model.adapter.rank", "model.adapter.name", "variant"])
     'rank 64, adapter none, LoRA'
+    >>> row_name(["all", "last:2"], ["model.adapter.placement", "model.tuned_blocks"])
+    'placement all, tuned_blocks last:2'
     """
     parts = []
     for axis, label in zip(axes, labels):
-        says_it_all = axis == "variant" or not (label[:1].isdigit() or label in MEANINGLESS)
-        parts.append(label if says_it_all else f"{short_name(axis)} {label}")
+        unclear = label[:1].isdigit() or label in MEANINGLESS or (":" in label and len(axes) > 1)
+        parts.append(f"{short_name(axis)} {label}" if unclear and axis != "variant" else label)
     return ", ".join(parts)
 
 

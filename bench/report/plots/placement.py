@@ -32,7 +32,7 @@ from models.core.registry import InvalidModel
 from models.core.skeleton import skeleton
 
 ROW_HEIGHT = 0.23  # inches
-LONGEST_LABEL = 1.9
+LONGEST_LABEL = 2.2
 BESIDE = 0.22  # rows between the dots of seeds and the interval, which would cover them
 UNTOUCHED = {"facecolor": "0.94", "edgecolor": "none"}
 WORDS = {"adapted": "adapter", "tuned": "block tuned"}
