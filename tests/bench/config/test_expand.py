@@ -50,6 +50,13 @@ def test_models_that_cannot_be_built_are_all_named_before_anything_runs(sweep):
     assert len(error.value.lines) == 2
 
 
+def test_a_number_of_recomputed_blocks_is_checked_in_each_row(sweep):
+    """Rows that differ in it have equal shapes, and one of them may still ask for too many blocks."""
+    numbers = Axis.over("model.encoder.checkpointing", {"all": True, "some": 8, "too many": 9, "none": False})
+    with pytest.raises(ConfigError, match=r"checkpointing: 9, but the encoder has 8 blocks.*\(at too many\)"):
+        sizes(expand(sweep._replace(axes=(numbers,))))
+
+
 def test_sizes_are_of_each_trial(sweep):
     trials = expand(sweep)
     counts = sizes(trials)
