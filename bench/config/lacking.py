@@ -49,7 +49,7 @@ def compiler(device: str) -> Iterator[Missing]:
         )
     folder = os.environ.get(COMPILED)
     if folder and not os.access(folder, os.W_OK):
-        what = f"torch.compile cannot write to ${COMPILED}={shortened(folder)}"
+        what = f"torch.compile cannot write to ${COMPILED}={folder}"
         yield Missing("folder", "train.compile", what, f"name a folder that can be written, {remedy}")
 
 

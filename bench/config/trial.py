@@ -193,7 +193,10 @@ def with_value(base: TrialConfig, changes: Mapping[str, Any]) -> TrialConfig:
     """Returns ``base`` with other values at some dotted paths, validated. Raises ``ConfigError``."""
     raw = base.model_dump()
     for path, value in changes.items():
-        paths.put(raw, path, value)
+        try:
+            paths.put(raw, path, value)
+        except (AttributeError, TypeError):
+            raise ConfigError(f"{path}: no such field, because a part of its path has no fields") from None
     try:
         return TrialConfig.model_validate(raw)
     except ValidationError as error:

@@ -12,10 +12,11 @@ from bench.config.trial import TrialConfig, with_value
 from bench.memory.energy import SHORTEST_SECONDS, Meter, Reading
 from bench.memory.predicted_peak import predict_peak
 from bench.records.memory import MIB, Memory
+from bench.records.provenance import provenance
 from bench.tools import compare_memory
 from bench.tools.compare_memory import compare_on_cpu, compare_on_gpu, main, write
 from bench.tools.memory_grid import GRID, QUICK, SMALL, label, planned
-from bench.tools.memory_record import FILE, FULL, Measured, load
+from bench.tools.memory_record import FILE, FULL, Comparison, Measured, Origin, load
 from bench.tools.memory_worker import TIMED, Result, Steps, Task, batch_of, measured_alone, timed
 from bench.training.batch_loss import batch_loss
 from bench.training.optimiser import make_optimiser
@@ -238,3 +239,48 @@ def test_a_stopped_process_ends_with_its_parent():
         parent.kill()
     psutil.wait_procs([child], timeout=20)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def record_of(folder, device, *rows, generation="hopper"):
+    origin = Origin(**provenance(CPU, 1).model_dump()).model_copy(update={"device": device})
+    Comparison(generation=generation, provenance=origin, rows=list(rows)).save(folder)
+    return folder
+
+
+UNKNOWN = (
+    {"train.unheard_of": 1},
+    {"model.adapter.placement": "last:99"},
+    {"model": {"name": "nope"}},
+    {"model.encoder.name.x": 1},
+)
+
+
+@pytest.mark.parametrize("changes", UNKNOWN)
+def test_what_this_version_does_not_know_keeps_its_measurements_in_a_report(changes, tmp_path, capsys):
+    memory = Memory(torch_allocated_bytes=2**30)
+    row = Measured(label="a|b\nc", changes=changes, memory=memory, predicted_allocated_bytes=1, step_seconds_median=2.0)
+    assert main(["--report", str(record_of(tmp_path, "a | card", row))]) == 0
+    head, _, line, *_ = capsys.readouterr().out.splitlines()
+    assert head.startswith("| configuration | a \\| card (torch")
+    assert line.startswith("| a\\|b c | – | 1.000 | ")
+
+
+def test_the_small_models_of_a_cpu_keep_their_predictions(tmp_path, capsys):
+    row = Measured(label="paper's setting", memory=Memory(torch_allocated_bytes=100), predicted_allocated_bytes=101)
+    assert main(["--report", str(record_of(tmp_path, "cpu", row))]) == 0
+    assert "allocated: median 1.00%, worst +1.00%, of 1 rows" in capsys.readouterr().out
+
+
+def test_a_wrong_record_says_what_is_wrong_and_where(tmp_path, capsys):
+    path = record_of(tmp_path, "cpu", Measured(label="a")) / FILE
+    text = path.read_text()
+    for old, new, expected in (
+        ('"schema_version": 1', '"schema_version": 2', "schema_version: should be 1 (got 2)"),
+        ('"label"', '"lable"', "rows.0.label: is missing"),
+        (text, "", "no JSON"),
+        ("hopper", "x", "generation 'x' is not one of turing"),
+    ):
+        path.write_text(text.replace(old, new))
+        assert main(["--report", str(tmp_path)]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"{path}: ") and expected in said and said.count("\n") == 1
