@@ -97,6 +97,23 @@ def test_a_batch_that_the_data_cannot_fill_is_an_error(sweep, tiny_with):
         prepare_data(expand(sweep._replace(base=tiny_with({"train.batch_size": 9}))))
 
 
+@pytest.mark.parametrize(
+    ("batch", "accumulate", "remedy"),
+    [(7, 1, "Set train.batch_size=6"), (8, 8, "Set train.accumulate=1"), (4, 2, None), (1, 1, "Set train.batch_size=2")],
+)
+def test_an_image_alone_is_refused_where_a_batch_norm_needs_two(batch, accumulate, remedy, sweep, tiny_with):
+    changes = {"train.batch_size": batch, "train.accumulate": accumulate}
+    prepare_data(expand(sweep._replace(base=tiny_with(changes))))  # no batch norm behind global pooling
+    pooled = tiny_with({**changes, "model.decoder": {"name": "upernet"}})
+    trials = expand(sweep._replace(base=pooled))
+    if remedy is None:
+        prepare_data(trials)
+        return
+    with pytest.raises(ConfigError, match="leaves one of 8 images alone, and a batch norm of sam3_unet") as error:
+        prepare_data(trials)
+    assert len(error.value.lines) == 2 and error.value.lines[1].endswith(remedy)
+
+
 def test_results_that_cannot_be_written_are_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot write results there .*--results DIR"):
