@@ -80,6 +80,7 @@ class TrialConfig(Config):
         model = self.model
         if not (hasattr(model, "encoder") and hasattr(model, "decoder")):
             yield f"train.compile: {model.name} has no encoder blocks to compile. Set train.compile=false"
+            return
         adapter = getattr(model, "adapter", None)
         if not getattr(adapter, "compilable", True):
             why = f"impossible with model.adapter.name={adapter.name}, which registers hooks in each forward pass"

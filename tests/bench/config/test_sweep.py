@@ -238,3 +238,9 @@ def test_errors_name_whole_paths_and_values_as_yaml_writes_them(sweep):
     assert "base.train.compile: should be false, 'blocks' or 'step' (got 'all')" in errors(sweep, GOOD, "train.compile=all")
     said = errors(sweep, GOOD, "train.accumulate=4", "train.batch_size=2")
     assert "base.train.accumulate: 4 micro-batches are too many" in said and "At most 2" in said
+
+
+def test_a_model_without_blocks_has_one_remedy(sweep):
+    text = GOOD.replace("model.adapter.rank: [4, 8]", "train.epochs: [1, 2]")
+    said = errors(sweep, text, "model={name: unet}", "train.compile=step")
+    assert "unet has no encoder blocks to compile. Set train.compile=false" in said and "CUDA graph" not in said
