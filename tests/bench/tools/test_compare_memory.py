@@ -1,5 +1,6 @@
 """The comparison's script: its grid is valid, it runs on a CPU, and without a GPU it says what it would do."""
 
+import re
 import subprocess
 import sys
 import time
@@ -222,12 +223,16 @@ def test_fast_steps_are_timed_until_their_energy_can_be_measured(monkeypatch, ti
 
 STOPPED = """
 import os, signal
-from bench.tools.memory_worker import end_with_parent
-end_with_parent()
 print(os.getpid(), flush=True)
-os.kill(os.getpid(), signal.SIGSTOP)
+os.kill(os.getpid(), signal.SIGSTOP)  # at once, as during the imports
 """
-PARENT = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', sys.argv[1]]); time.sleep(100)"
+PARENT = """
+import sys, time
+from bench.tools.memory_worker import Task, _start
+child = _start(Task(config={}), [sys.executable, "-c", sys.argv[1]])
+print(child.process.stdout.readline(), flush=True)
+time.sleep(100)
+"""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has ended")
@@ -284,3 +289,35 @@ def test_a_wrong_record_says_what_is_wrong_and_where(tmp_path, capsys):
         assert main(["--report", str(tmp_path)]) == 2
         said = capsys.readouterr().err
         assert said.startswith(f"{path}: ") and expected in said and said.count("\n") == 1
+
+
+ENDS = """
+import os, sys
+print("ready", flush=True)
+sys.stdin.readline(), sys.stdin.readline()
+print("timing", flush=True)
+sys.stdin.readline()
+print('{"memory": {"torch_allocated_bytes": 5}}')
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('print("ready"', "sys.exit('early'); print('ready'", "early"),
+        ('print("timing"', "os.kill(os.getpid(), 9); print('timing'", "it ended by signal 9 and without a result"),
+        ('print("timing"', "sys.exit(0); print('timing'", "it ended with exit code 0 and without a result"),
+        ("print('{", "print('[3]'); sys.exit(0); print('{", "it ended with exit code 0 and without a result"),
+        ("print('{", "print('{'); sys.exit('no memory'); print('{", "no memory"),
+        ("print('{", "os.write(1, bytes([255, 10])); print('{", ""),
+        ("5}}')", "5}}'); print('goodbye')", ""),
+    ],
+)
+def test_whatever_a_process_prints_and_wherever_it_ends_the_others_are_measured(old, new, expected, tmp_path):
+    assert old in ENDS
+    code = ENDS.replace(old, new, 1)
+    tasks = [Task(config={})] * 2
+    answers = list(measured_alone(tasks, [sys.executable, "-c", code], tmp_path / "lock", lambda: None))
+    assert len(answers) == 2
+    for answer in answers:
+        assert bool(answer.result) == (not expected) and re.fullmatch(expected, answer.error)
