@@ -196,7 +196,7 @@ def _lost(changes: Mapping[str, Any]) -> Iterator[str]:
             if above not in changes:
                 continue
             if not isinstance(changes[above], Mapping) or given.index(above) > given.index(path):
-                field = path.removeprefix(f"{above}.")
+                field = path.removeprefix(f"{above}.").split(".")[0]
                 remedy = f"Give one mapping, as in {above}: {{name: ..., {field}: ...}}"
                 yield f"{above}: {shortened(changes[above])} and {path} set the same field. {remedy}"
 
