@@ -153,6 +153,12 @@ def test_the_largest_batch_fits_and_the_next_does_not(monkeypatch, fixed, each, 
     assert len(tried) == len(set(tried)) <= 20
 
 
+def test_the_size_of_a_card_may_be_a_fraction_in_a_title(sweep_file):
+    sweep = load_sweep(sweep_file, "full")
+    titles = [column.header for column in planner._terminal(sweep, [], 10.5).columns]
+    assert titles[0] == "rank" and titles[-1] == "largest batch on 10.5 GB"
+
+
 @pytest.mark.parametrize(("each", "expected"), [(0.5, 14), (1.7, 4), (1.9, 0)])
 def test_the_largest_batch_has_an_image_for_each_micro_batch(monkeypatch, each, expected):
     tried = made_up(monkeypatch, 0.1 * GIB, each * GIB)
