@@ -35,7 +35,17 @@ from bench.system.device import device_of
 from bench.system.files import TargetError, check_targets, write_whole
 from bench.system.sanitize import harmless
 from bench.tools.memory_grid import CPU_SCALE, GRID, QUICK, SMALL, label, planned
-from bench.tools.memory_record import FILE, Comparison, Measured, Origin, accuracy, as_cell, as_frame, load, side_by_side
+from bench.tools.memory_record import (
+    FILE,
+    Comparison,
+    Measured,
+    Origin,
+    accuracy,
+    as_cell,
+    as_frame,
+    load,
+    side_by_side,
+)
 from bench.tools.memory_worker import Answer, Result, Task, batch_of, measured_alone, work
 from bench.tools.upstream import UPSTREAM, check_upstream
 from bench.training.optimiser import make_optimiser
