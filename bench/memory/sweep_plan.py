@@ -64,8 +64,8 @@ def plan(
 
 
 def largest_batch(config: TrialConfig, card: float, generation: Generation = DEFAULT) -> int:
-    """Finds the largest batch, up to 4096, whose predicted total fits a card of ``card`` GB; 0 if none does. The smallest
-    batch has one image for each micro-batch.
+    """Finds the largest batch, up to 4096, whose predicted total fits a card of ``card`` GB; 0 if none does. The
+    smallest batch has one image for each micro-batch.
 
     Memory grows almost linearly with the batch, so the search first interpolates between a batch that fits and one that
     does not. The steps of the allocator disturb the line, so that bisection ends the search.

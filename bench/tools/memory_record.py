@@ -95,7 +95,7 @@ class Measured(Config):
 
     @property
     def images_per_second(self) -> float | None:
-        """Speed of the median step; ``None`` if it was not timed, or if this version does not know the configuration."""
+        """Speed of the median step; ``None`` if it was not timed, or the configuration is unknown to this version."""
         seconds = self.step_seconds_median
         try:
             return self.config().train.batch_size / seconds if seconds else None

@@ -99,7 +99,12 @@ def test_a_batch_that_the_data_cannot_fill_is_an_error(sweep, tiny_with):
 
 @pytest.mark.parametrize(
     ("batch", "accumulate", "remedy"),
-    [(7, 1, "Set train.batch_size=6"), (8, 8, "Set train.accumulate=1"), (4, 2, None), (1, 1, "Set train.batch_size=2")],
+    [
+        (7, 1, "Set train.batch_size=6"),
+        (8, 8, "Set train.accumulate=1"),
+        (4, 2, None),
+        (1, 1, "Set train.batch_size=2"),
+    ],
 )
 def test_an_image_alone_is_refused_where_a_batch_norm_needs_two(batch, accumulate, remedy, sweep, tiny_with):
     changes = {"train.batch_size": batch, "train.accumulate": accumulate}
