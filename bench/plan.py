@@ -195,7 +195,9 @@ def _cells(row: PlanRow, card: float | None) -> list[str]:
 
 def _terminal(sweep: Sweep, rows: Sequence[PlanRow], card: float | None) -> Table:
     title = f"{sweep.name} ({sweep.profile}): predicted peak in training, GiB"
-    table = Table(*(t.rsplit(".", 1)[-1] for t in _titles(sweep, card)), title=title)
+    axes = len(sweep.axes)
+    titles = _titles(sweep, card)
+    table = Table(*(t.rsplit(".", 1)[-1] for t in titles[:axes]), *titles[axes:], title=title)
     for row in rows:
         table.add_row(*map(rich_escape, _cells(row, card)))
     return table

@@ -1,5 +1,6 @@
 """Errors in the input of a user, and the lines that describe them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,10 @@ def _line(found: Any, cls: type[Config], raw: Any) -> str:
     if kind == "json_invalid":
         return f"{head}no JSON, {context['error']}"
     text = found["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    if kind == "literal_error":
+        text = re.sub(r"\b(False|True)\b", lambda found: found[0].lower(), text)  # as YAML writes them
+    if kind == "value_error" and re.split(r"[:.]", text)[0] in _fields_at(cls, raw, location):
+        head = f"{where}." if where else ""  # a validator of the whole part names the field itself
     if kind == "multiple_of" and isinstance(found["input"], int):
         step = int(context["multiple_of"])
         low = found["input"] // step * step

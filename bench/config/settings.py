@@ -90,7 +90,8 @@ class TrainConfig(Config):
     def _has_an_image_for_each_micro_batch(self) -> "TrainConfig":
         if self.accumulate > self.batch_size:
             images = f"a step has batch_size={self.batch_size} images"
-            raise ValueError(f"accumulate: {self.accumulate} micro-batches are too many, since {images}")
+            remedy = f"At most {self.batch_size}"
+            raise ValueError(f"accumulate: {self.accumulate} micro-batches are too many, since {images}. {remedy}")
         return self
 
 

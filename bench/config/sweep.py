@@ -176,11 +176,29 @@ def _axis_errors(base: TrialConfig, axes: Mapping[str, Axis], where: str) -> Ite
     for label, changes in axis.points:
         if unknown & changes.keys():
             continue
+        lost = list(_lost(changes))
+        yield from (f"{where} = {label}: {line}" for line in lost)
+        if lost:
+            continue
         try:
             with_value(base, changes)
         except ConfigError as error:
             for line in error.lines:
                 yield f"{where} = {label}: {line}"
+
+
+def _lost(changes: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a line for each field of a point beside a value of the whole part, which has no place for the field or
+    replaces it. Fields after a mapping change the mapping."""
+    given = list(changes)
+    for path in given:
+        for above in paths.prefixes(path):
+            if above not in changes:
+                continue
+            if not isinstance(changes[above], Mapping) or given.index(above) > given.index(path):
+                field = path.removeprefix(f"{above}.").split(".")[0]
+                remedy = f"Give one mapping, as in {above}: {{name: ..., {field}: ...}}"
+                yield f"{above}: {shortened(changes[above])} and {path} set the same field. {remedy}"
 
 
 def _seed_errors(seeds: Any) -> Iterator[str]:

@@ -80,6 +80,7 @@ class TrialConfig(Config):
         model = self.model
         if not (hasattr(model, "encoder") and hasattr(model, "decoder")):
             yield f"train.compile: {model.name} has no encoder blocks to compile. Set train.compile=false"
+            return
         adapter = getattr(model, "adapter", None)
         if not getattr(adapter, "compilable", True):
             why = f"impossible with model.adapter.name={adapter.name}, which registers hooks in each forward pass"
@@ -193,7 +194,10 @@ def with_value(base: TrialConfig, changes: Mapping[str, Any]) -> TrialConfig:
     """Returns ``base`` with other values at some dotted paths, validated. Raises ``ConfigError``."""
     raw = base.model_dump()
     for path, value in changes.items():
-        paths.put(raw, path, value)
+        try:
+            paths.put(raw, path, value)
+        except (AttributeError, TypeError):
+            raise ConfigError(f"{path}: no such field, because a part of its path has no fields") from None
     try:
         return TrialConfig.model_validate(raw)
     except ValidationError as error:

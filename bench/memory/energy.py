@@ -61,6 +61,9 @@ class Meter:
         if ended.millijoules < began.millijoules:
             self.problem = "NVML's counter of energy went back, as after a reset of the card"
             return
+        if counts and ended.millijoules == began.millijoules:
+            self.problem = "NVML's counter of energy did not move"
+            return
         if counts:
             self.joules += (ended.millijoules - began.millijoules) / 1000
             self.seconds += ended.seconds - began.seconds

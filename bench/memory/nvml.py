@@ -65,6 +65,21 @@ class Observation:
     """NVML's reason by refused quantity: ``memory``, ``processes``."""
 
 
+class NoNumber(Exception):
+    """An answer of NVML that is no number, as some drivers give for a quantity that a card does not have."""
+
+
+def _whole(value: Any) -> int:
+    """Returns a whole number from 0 on. Raises ``NoNumber``."""
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = -1
+    if number < 0:
+        raise NoNumber(f"the answer {value!r} is no number")
+    return number
+
+
 class Gpus:
     """The cards and MIG instances that NVML knows. Without a driver there are none, and ``problem`` gives the reason.
 
@@ -132,8 +147,8 @@ class Gpus:
         """Queries each quantity separately, since a container may refuse one and show the other."""
         observation = Observation()
         try:
-            observation.used = int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
-        except pynvml.NVMLError as error:
+            observation.used = _whole(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+        except (pynvml.NVMLError, NoNumber) as error:
             observation.denied["memory"] = str(error)
         try:
             processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
@@ -145,17 +160,18 @@ class Gpus:
     def energy(self, handle: Any) -> tuple[int | None, str]:
         """Returns the millijoules that the card has taken since the driver was loaded; else ``None`` and the reason."""
         try:
-            return int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)), ""
-        except pynvml.NVMLError as error:
+            return _whole(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)), ""
+        except (pynvml.NVMLError, NoNumber) as error:
             return None, str(error)
 
     def utilisation(self, handle: Any) -> int | None:
         """Returns the per cent of NVML's last period (a sixth of a second to a second) in which a kernel ran; ``None``
-        where NVML refuses it, as for MIG instances."""
+        where NVML refuses it, as for MIG instances, or answers something else."""
         try:
-            return int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
-        except pynvml.NVMLError:
+            percent = _whole(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+        except (pynvml.NVMLError, NoNumber):
             return None
+        return percent if percent <= 100 else None
 
     def name(self, pid: int) -> str:
         """Returns the name of a process according to NVML, else to the operating system, else ``unknown``."""

@@ -16,6 +16,7 @@ from bench.memory.card_generations import DEFAULT, Generation
 from bench.memory.cuda.autocast import cuda_autocast
 from bench.memory.step_memory import StepMemory, Tracker, follow_step
 from bench.training.optimiser import make_optimiser
+from models.core.registry import InvalidModel
 from models.core.size import height_width
 from models.core.skeleton import skeleton
 
@@ -85,7 +86,9 @@ def predict_tensors(config: TrialConfig) -> int:
 def _predicted(config: TrialConfig, *, cuda: bool, workspace_bytes: int = 0) -> StepMemory:
     try:
         return fake_step_memory(config, cuda=cuda, workspace_bytes=workspace_bytes)
-    except RuntimeError as error:  # torch's fake tensors raise it for every reason
+    except InvalidModel:
+        raise
+    except (RuntimeError, ValueError) as error:  # the reasons of fake tensors; a batch norm with a single value
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise Unpredictable(f"its step cannot be executed on fake tensors ({reason})") from error
 

@@ -71,20 +71,22 @@ def plan(
 
 
 def largest_batch(config: TrialConfig, card: float, generation: Generation = DEFAULT) -> int:
-    """Finds the largest batch, up to 4096, whose predicted total fits a card of ``card`` GB; 0 if one image does not.
+    """Finds the largest batch, up to 4096, whose predicted total fits a card of ``card`` GB; 0 if none does. The
+    smallest batch has one image for each micro-batch.
 
     Memory grows almost linearly with the batch, so the search first interpolates between a batch that fits and one that
     does not. The steps of the allocator disturb the line, so that bisection ends the search.
     """
     totals: dict[int, float] = {}
+    least = config.train.accumulate
     low, high = 0, LARGEST_BATCH + 1  # low fits, high does not
     guess, interpolations = min(config.train.batch_size, LARGEST_BATCH), 0
-    while high - low > 1:
+    while high > max(low + 1, least):
         peak = predict_peak(with_value(config, {"train.batch_size": guess}), generation)
         totals[guess] = with_margin(peak.device)
         low, high = (guess, high) if fits(totals[guess], card) else (low, guess)
         if low == 0:
-            guess = max(1, high // 2)
+            guess = max(least, high // 2)
         elif high not in totals:
             guess = min(2 * low, LARGEST_BATCH)
         elif interpolations < 4:
@@ -97,11 +99,14 @@ def largest_batch(config: TrialConfig, card: float, generation: Generation = DEF
 
 
 def curves(base: TrialConfig, generation: Generation = DEFAULT) -> dict[str, list[tuple[str, PredictedPeak]]]:
-    """Predicts peaks around ``base``, one field varied at a time; fields that it lacks are left out."""
+    """Predicts peaks around ``base``, one field varied at a time; fields that it lacks are left out, and so are values
+    that it cannot have."""
     peaks: dict[str, list[tuple[str, PredictedPeak]]] = {}
     for path, values in CURVES.items():
-        try:
-            peaks[path] = [(str(v), predict_peak(with_value(base, {path: v}), generation)) for v in values]
-        except (ConfigError, InvalidModel, Unpredictable, KeyError):  # KeyError: the model has no such part
-            continue
+        for value in values:
+            try:
+                peak = predict_peak(with_value(base, {path: value}), generation)
+            except (ConfigError, InvalidModel, Unpredictable, KeyError):  # KeyError: the model has no such part
+                continue
+            peaks.setdefault(path, []).append((str(value), peak))
     return peaks

@@ -8,13 +8,15 @@ import torch
 from bench.config.errors import ConfigError
 from bench.config.expand import Trial, data_key, model_key
 from bench.config.settings import ALL_IMAGES, PROTOCOLS
-from bench.config.trial import DATASETS, TrialConfig
+from bench.config.trial import DATASETS, TrialConfig, with_value
 from bench.datasets import Data, DataError
 from bench.datasets.core import cache
 from bench.datasets.masks.stored import OBJECT
 from bench.memory.nvml import nvml_missing, nvml_problem
+from bench.memory.predicted_peak import Unpredictable, predict_tensors
 from bench.system.progress import Progress, silent
 from bench.system.wording import first_lines, some
+from bench.training.data_parallel import Share
 from models.core.registry import Missing
 from models.core.skeleton import skeleton
 from models.core.weights import WeightsError
@@ -101,6 +103,8 @@ def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by:
             if first != count:
                 names = " and ".join(ALL_IMAGES if n is None else str(n) for n in (first, count))
                 errors.append(f"dataset.train_images: {names} are the same {most} images here. Leave one of them out")
+        if not batches:
+            errors += _single_images(configs, most)
     if errors:
         raise ConfigError("the data cannot be used:", *(f"  {line}" for line in first_lines(errors)))
     return list(dict.fromkeys(notes))
@@ -111,6 +115,34 @@ def _key_without_count(config: TrialConfig, data: Data) -> str:
     settings = config.model_dump(mode="json")
     settings["dataset"].pop("train_images", None)
     return json.dumps([settings, data.fingerprint])
+
+
+def _single_images(configs: Sequence[TrialConfig], images: int) -> Iterator[str]:
+    """Yields a line for each batch size that leaves one image alone, with a model that cannot train on it: a batch norm
+    behind global pooling needs two values for each channel."""
+    asked: dict[str, TrialConfig] = {}
+    for config in configs:
+        if _leaves_one(config.train.batch_size, config.train.accumulate, images):
+            asked.setdefault(f"{model_key(config)} {config.train.batch_size} {config.train.accumulate}", config)
+    for config in asked.values():
+        size, parts = config.train.batch_size, config.train.accumulate
+        try:
+            predict_tensors(with_value(config, {"train.batch_size": 1, "train.accumulate": 1}))
+        except Unpredictable as error:
+            if not isinstance(error.__cause__, ValueError):
+                continue
+            near = sorted(range(max(2, parts), images + 1), key=lambda n: abs(n - size))
+            other = next((n for n in near if not _leaves_one(n, parts, images)), None)
+            remedy = "Set train.accumulate=1" if other is None else f"Set train.batch_size={other}"
+            split = f", with train.accumulate={parts}," if parts > 1 else ""
+            why = f"a batch norm of {config.model.name} needs more ({error.__cause__})"
+            yield f"train.batch_size: {size}{split} leaves one of {images} images alone, and {why}. {remedy}"
+
+
+def _leaves_one(batch: int, parts: int, images: int) -> bool:
+    """Whether a batch of an epoch, or a micro-batch, has one image only."""
+    counts = {min(batch, images), images % batch} - {0}
+    return any(part.stop - part.start == 1 for n in counts for part, _ in Share().micro_batches(n, parts))
 
 
 def _almost_white_notes(data: Data, protocol: str) -> Iterator[str]:

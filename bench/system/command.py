@@ -15,11 +15,15 @@ from typing import Any, TextIO
 
 from bench.system.interrupt import INTERRUPTED, Interrupts, Terminated
 
+COMPILED = "TORCHINDUCTOR_CACHE_DIR"
+"""Environment variable with the folder of compiled code, which torch makes when it is imported, even without need."""
+
 
 def begin() -> None:
     """Makes Ctrl-C and SIGTERM end the process at once during the imports, which take seconds.
 
-    An exception would be raised within some library. There is nothing to clean up yet.
+    An exception would be raised within some library. There is nothing to clean up yet. So is an environment that makes
+    the imports fail one line here, with exit code 2.
     """
     for descriptor in range(3):
         try:
@@ -28,6 +32,15 @@ def begin() -> None:
             os.open(os.devnull, os.O_RDWR)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _exit)
+    folder = os.environ.get(COMPILED)
+    try:
+        if folder:
+            os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        remedy = "Name a folder that can be made and written, or unset the variable"
+        with suppress(OSError):
+            os.write(2, f"{COMPILED}={folder}: torch cannot make this folder ({error.strerror}). {remedy}\n".encode())
+        os._exit(2)
 
 
 def _exit(number: int, frame: FrameType | None) -> None:

@@ -22,7 +22,7 @@ import torch
 from bench.config.errors import ConfigError
 from bench.config.trial import TrialConfig, with_value
 from bench.datasets.core import cache
-from bench.memory.card_generations import DEFAULT, GENERATIONS, here
+from bench.memory.card_generations import DEFAULT, here
 from bench.memory.predicted_peak import PredictedPeak, fake_step_memory, predict_peak
 from bench.memory.snapshot import Live, differences
 from bench.memory.step_memory import Tracker, follow_step
@@ -35,7 +35,17 @@ from bench.system.device import device_of
 from bench.system.files import TargetError, check_targets, write_whole
 from bench.system.sanitize import harmless
 from bench.tools.memory_grid import CPU_SCALE, GRID, QUICK, SMALL, label, planned
-from bench.tools.memory_record import FILE, Comparison, Measured, Origin, accuracy, as_frame, load, side_by_side
+from bench.tools.memory_record import (
+    FILE,
+    Comparison,
+    Measured,
+    Origin,
+    accuracy,
+    as_cell,
+    as_frame,
+    load,
+    side_by_side,
+)
 from bench.tools.memory_worker import Answer, Result, Task, batch_of, measured_alone, work
 from bench.tools.upstream import UPSTREAM, check_upstream
 from bench.training.optimiser import make_optimiser
@@ -89,12 +99,15 @@ def _without_a_gpu(options: argparse.Namespace, paths: Sequence[Path]) -> str:
 
 
 def _report(folders: Sequence[Path]) -> int:
-    """Prints the results of several cards side by side, with the predictions of this version of the suite."""
+    """Prints the results of several cards side by side, with the predictions of this version of the suite.
+
+    The small models of ``--cpu`` keep the predictions of their record: a row's configuration is that of a card.
+    """
     again = []
     for comparison in [load(folder) for folder in folders]:
-        if comparison.generation not in GENERATIONS:
-            raise ConfigError(f"generation {comparison.generation!r}: not one of {', '.join(GENERATIONS)}")
-        rows = [row.predicted_again(comparison.generation) for row in comparison.rows]
+        rows = comparison.rows
+        if comparison.provenance.device != "cpu":
+            rows = [row.predicted_again(comparison.generation) for row in rows]
         again.append(comparison.model_copy(update={"rows": rows}))
     lines = side_by_side(again)
     for comparison in again:
@@ -256,7 +269,7 @@ def write(rows: Sequence[Measured], where: str, paths: Sequence[Path]) -> None:
     for row in rows:
         predicted, measured = _gib(row.predicted_allocated_bytes, 4), _gib(row.measured("allocated"), 4)
         off = row.error or ("–" if row.off is None else f"{row.off:+.2%}")
-        table.append(f"| {row.label} | {predicted} | {measured} | {off} |")
+        table.append(f"| {' | '.join(map(as_cell, [row.label, predicted, measured, off]))} |")
     known = [abs(row.off) for row in rows if row.off is not None]
     within = sum(off <= GOAL for off in known)
     facts = (

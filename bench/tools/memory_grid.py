@@ -74,6 +74,6 @@ def planned(changes: dict[str, Any]) -> Measured:
     row = Measured(label=label(changes), changes=changes)
     try:
         row.config()
-    except (ConfigError, KeyError, TypeError) as error:
+    except ConfigError as error:
         return row.model_copy(update={"error": f"this version does not know it ({str(error).splitlines()[0]})"})
     return row

@@ -9,16 +9,18 @@ from typing import Any, Literal
 import pandas
 from pydantic import ValidationError
 
-from bench.config.errors import ConfigError
+from bench.config.errors import ConfigError, explain
 from bench.config.trial import TrialConfig, with_value
 from bench.memory.card_generations import DEFAULT, GENERATIONS
-from bench.memory.predicted_peak import PredictedPeak, predict_peak
+from bench.memory.predicted_peak import PredictedPeak, Unpredictable, predict_peak
 from bench.records.memory import GIB, Memory
 from bench.records.record import Provenance
 from bench.system.files import write_whole
-from models.core.registry import Config
+from models.core.registry import Config, InvalidModel
 
 FILE = "comparison.json"
+PREDICTED = ("allocated", "reserved", "device")
+"""Measures that are predicted and measured."""
 FULL = {"model": {"name": "sam3_unet", "encoder": {"weights": "random"}}, "dataset": "procedural"}
 """Configuration to which the changes of a row apply."""
 
@@ -71,16 +73,20 @@ class Measured(Config):
         return getattr(self.memory, field) if self.memory else None
 
     def predicted_again(self, generation: str) -> "Measured":
-        """Returns the row with the predictions of this version of the suite; upstream's code has none."""
+        """Returns the row with the predictions of this version of the suite; upstream's code has none, and neither has
+        a configuration that this version does not know or cannot execute."""
         if self.code == "upstream":
             return self
-        return self.with_prediction(predict_peak(self.config(), GENERATIONS.get(generation, DEFAULT)))
+        try:
+            return self.with_prediction(predict_peak(self.config(), GENERATIONS.get(generation, DEFAULT)))
+        except (ConfigError, InvalidModel, Unpredictable):
+            return self.model_copy(update={f"predicted_{name}_bytes": None for name in PREDICTED})
 
     def with_prediction(self, prediction: PredictedPeak) -> "Measured":
         """Returns the row with another prediction. A compiled step has none: predictions are of uncompiled ones."""
         if "train.compile" in self.changes:
             return self
-        values = {name: getattr(prediction, name) for name in ("allocated", "reserved", "device")}
+        values = {name: getattr(prediction, name) for name in PREDICTED}
         return self.model_copy(update={f"predicted_{name}_bytes": value for name, value in values.items()})
 
     def config(self) -> TrialConfig:
@@ -89,9 +95,12 @@ class Measured(Config):
 
     @property
     def images_per_second(self) -> float | None:
-        """Speed of the median step."""
+        """Speed of the median step; ``None`` if it was not timed, or the configuration is unknown to this version."""
         seconds = self.step_seconds_median
-        return self.config().train.batch_size / seconds if seconds else None
+        try:
+            return self.config().train.batch_size / seconds if seconds else None
+        except ConfigError:
+            return None
 
 
 class Comparison(Config):
@@ -113,18 +122,21 @@ def load(folder: Path) -> Comparison:
     """Reads the record of a folder, or a record's file. Raises ``ConfigError`` if it is none."""
     path = folder / FILE if folder.is_dir() else folder
     try:
-        return Comparison.model_validate_json(path.read_text())
+        comparison = Comparison.model_validate_json(path.read_text())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}. Give a folder with the {FILE} of a comparison") from None
-    except (ValidationError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except ValueError as error:  # among them pydantic's ``ValidationError``
+        reason = explain(error, Comparison, {})[0] if isinstance(error, ValidationError) else error
         raise ConfigError(f"{path}: is no result of compare_memory ({reason})") from None
+    if comparison.generation not in GENERATIONS:
+        raise ConfigError(f"{path}: generation {comparison.generation!r} is not one of {', '.join(GENERATIONS)}")
+    return comparison
 
 
 def side_by_side(comparisons: Sequence[Comparison]) -> list[str]:
     """Returns a Markdown table: a line for each configuration, three columns for each card."""
     names = [f"{c.provenance.device} (torch {c.provenance.versions.get('torch', '?')})" for c in comparisons]
-    head = [f"{name}: {what}" for name in names for what in ("predicted GiB", "measured GiB", "images/s")]
+    head = [f"{as_cell(name)}: {what}" for name in names for what in ("predicted GiB", "measured GiB", "images/s")]
     lines = [f"| configuration | {' | '.join(head)} |", "| :-- |" + " --: |" * len(head)]
     found = [{_key(row): row for row in comparison.rows} for comparison in comparisons]
     firsts: dict[str, Measured] = {}
@@ -136,8 +148,13 @@ def side_by_side(comparisons: Sequence[Comparison]) -> list[str]:
             row = keys.get(key)
             cells += ["–"] * 3 if row is None else _cells(row)
         named = ", ".join(filter(None, (first.label, first.setting)))
-        lines.append(f"| {named} | {' | '.join(cells)} |")
+        lines.append(f"| {' | '.join(map(as_cell, [named, *cells]))} |")
     return lines
+
+
+def as_cell(text: str) -> str:
+    """Returns a text for a cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _key(row: Measured) -> str:
@@ -157,7 +174,7 @@ def _cells(row: Measured) -> list[str]:
 def accuracy(rows: Sequence[Measured]) -> list[str]:
     """Returns one line for each measure: median and worst error of the predictions."""
     lines = []
-    for measure in ("allocated", "reserved", "device"):
+    for measure in PREDICTED:
         errors = [error for error in (row.error_of(measure) for row in rows) if error is not None]
         if errors:
             middle, worst = median(map(abs, errors)), max(errors, key=abs)

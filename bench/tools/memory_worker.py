@@ -15,13 +15,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 from filelock import FileLock
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from bench.config.trial import TrialConfig
@@ -97,14 +98,16 @@ class _Child:
             self.process.send_signal(number)
 
     def answer(self) -> Answer:
-        """Waits for the end of the process, and returns its answer."""
+        """Waits for the end of the process, and returns its answer. A package may print lines at the end, too."""
         out, _ = self.process.communicate()
-        lines = out.strip().splitlines()
-        if self.process.returncode == 0 and lines:
-            return Answer(Result.model_validate_json(lines[-1]))
+        code = self.process.returncode
+        for line in reversed(out.splitlines() if code == 0 else []):
+            with suppress(ValidationError):
+                return Answer(Result.model_validate_json(line))
         self.errors.seek(0)
         said = self.errors.read().decode(errors="replace").strip().splitlines()
-        return Answer(None, (said or ["no message"])[-1])
+        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        return Answer(None, said[-1] if said and code > 0 else f"it ended {how} and without a result")
 
 
 def bytes_in_use() -> int | None:
@@ -139,9 +142,21 @@ def measured_alone(
             child.errors.close()
 
 
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def end_with_parent() -> None:
+    """Ends this process when its parent ends. A process that is stopped at that moment would never continue."""
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _start(task: Task, command: Sequence[str]) -> _Child:
     errors = tempfile.TemporaryFile()
-    process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
+    # from its first moment on: it may be stopped during its imports, which take seconds
+    process = subprocess.Popen(command, text=True, errors="replace", preexec_fn=end_with_parent, **pipes)
     child = _Child(process, errors)
     child.send(task.model_dump_json())
     return child
@@ -170,18 +185,8 @@ def _measure_alone(child: _Child, others: Sequence[_Child], in_use: Callable[[],
 # --- in the process ---------------------------------------------------------------------------------------------------
 
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-
-def end_with_parent() -> None:
-    """Ends this process when its parent ends. A process that is stopped at that moment would never continue."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def work() -> Result:
     """Reads a task, builds the model on the CPU, waits for its turn, and measures."""
-    end_with_parent()
     task = Task.model_validate_json(sys.stdin.readline())
     config = TrialConfig.model_validate_json(json.dumps(task.config))
     if task.upstream:

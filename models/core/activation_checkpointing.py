@@ -6,7 +6,8 @@ from functools import cache
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -14,7 +15,16 @@ from torch.utils.checkpoint import checkpoint
 
 from models.core.registry import InvalidModel
 
-Checkpointing = bool | Annotated[int, Field(ge=1)]
+
+def _allowed(value: Any) -> Any:
+    """Returns a value of ``checkpointing``. One error for it is clearer than pydantic's, one for each type."""
+    if isinstance(value, bool) or (isinstance(value, int) and value >= 1):
+        return value
+    allowed = "true (all blocks), false, or a number of the first blocks, from 1 on"
+    raise PydanticCustomError("checkpointing", "should be {allowed}", {"allowed": allowed})
+
+
+Checkpointing = Annotated[bool | int, BeforeValidator(_allowed)]
 """Whether the activations of all blocks of an encoder are recomputed, or the number of the first blocks for which they
 are."""
 FACTORS = ("DropPath", "LayerScale")

@@ -61,6 +61,11 @@ class Config(Base):
             raise ValueError("checkpoint: nothing was released for this model. Give the path of a file")
         return self
 
+    def shape(self) -> dict[str, Any]:
+        """Adds a number of recomputed blocks, because a model cannot be built if its encoder has fewer."""
+        recomputed = getattr(self.encoder, "checkpointing", False)
+        return super().shape() | ({} if isinstance(recomputed, bool) else {"checkpointing": recomputed})
+
     def checkpoint_path(self) -> Path | None:
         """Returns the file that ``checkpoint`` means, which need not exist."""
         if self.checkpoint != "released" or self.upstream is None:

@@ -24,7 +24,7 @@ class InvalidModel(ValueError):
 class Missing(NamedTuple):
     """An item that a trial needs and this machine lacks."""
 
-    kind: str  # "weights", "data", "device", "package", "NVML" or "version"
+    kind: str  # "weights", "data", "device", "package", "folder", "NVML" or "version"
     field: str  # dotted path of the config field that asks for it
     what: str  # what is not there, and where it was looked for
     remedy: str  # how to get it and where to put it

@@ -153,6 +153,20 @@ def test_the_largest_batch_fits_and_the_next_does_not(monkeypatch, fixed, each, 
     assert len(tried) == len(set(tried)) <= 20
 
 
+def test_the_size_of_a_card_may_be_a_fraction_in_a_title(sweep_file):
+    sweep = load_sweep(sweep_file, "full")
+    titles = [column.header for column in planner._terminal(sweep, [], 10.5).columns]
+    assert titles[0] == "rank" and titles[-1] == "largest batch on 10.5 GB"
+
+
+@pytest.mark.parametrize(("each", "expected"), [(0.5, 14), (1.7, 4), (1.9, 0)])
+def test_the_largest_batch_has_an_image_for_each_micro_batch(monkeypatch, each, expected):
+    tried = made_up(monkeypatch, 0.1 * GIB, each * GIB)
+    train = {"batch_size": 12, "accumulate": 4}
+    config = TrialConfig.model_validate({"model": "unet", "dataset": "procedural", "train": train, "device": "cpu"})
+    assert largest_batch(config, 8) == expected and min(tried) >= 4
+
+
 ABLATIONS = sorted((REPOSITORY / "ablations").glob("*.yaml"))
 
 
@@ -220,6 +234,8 @@ def test_curves_leave_out_what_a_model_lacks(monkeypatch, sweep_file):
     )
     assert set(found) == {"transform.size", "train.batch_size"}
     assert set(sweep_plan.curves(base)) == set(sweep_plan.CURVES)
+    of_batches = sweep_plan.curves(with_value(base, {"train.accumulate": 2}))["train.batch_size"]
+    assert [label for label, _ in of_batches] == ["4", "8", "12", "16", "24"]  # one image cannot be split
 
 
 @pytest.mark.parametrize(

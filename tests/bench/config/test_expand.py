@@ -50,6 +50,13 @@ def test_models_that_cannot_be_built_are_all_named_before_anything_runs(sweep):
     assert len(error.value.lines) == 2
 
 
+def test_a_number_of_recomputed_blocks_is_checked_in_each_row(sweep):
+    """Rows that differ in it have equal shapes, and one of them may still ask for too many blocks."""
+    numbers = Axis.over("model.encoder.checkpointing", {"all": True, "some": 8, "too many": 9, "none": False})
+    with pytest.raises(ConfigError, match=r"checkpointing: 9, but the encoder has 8 blocks.*\(at too many\)"):
+        sizes(expand(sweep._replace(axes=(numbers,))))
+
+
 def test_sizes_are_of_each_trial(sweep):
     trials = expand(sweep)
     counts = sizes(trials)
@@ -88,6 +95,28 @@ def test_data_errors_are_the_users(sweep, tiny_with, tmp_path):
 def test_a_batch_that_the_data_cannot_fill_is_an_error(sweep, tiny_with):
     with pytest.raises(ConfigError, match="train.batch_size: 9 is more than there are training pairs. At most 8"):
         prepare_data(expand(sweep._replace(base=tiny_with({"train.batch_size": 9}))))
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulate", "remedy"),
+    [
+        (7, 1, "Set train.batch_size=6"),
+        (8, 8, "Set train.accumulate=1"),
+        (4, 2, None),
+        (1, 1, "Set train.batch_size=2"),
+    ],
+)
+def test_an_image_alone_is_refused_where_a_batch_norm_needs_two(batch, accumulate, remedy, sweep, tiny_with):
+    changes = {"train.batch_size": batch, "train.accumulate": accumulate}
+    prepare_data(expand(sweep._replace(base=tiny_with(changes))))  # no batch norm behind global pooling
+    pooled = tiny_with({**changes, "model.decoder": {"name": "upernet"}})
+    trials = expand(sweep._replace(base=pooled))
+    if remedy is None:
+        prepare_data(trials)
+        return
+    with pytest.raises(ConfigError, match="leaves one of 8 images alone, and a batch norm of sam3_unet") as error:
+        prepare_data(trials)
+    assert len(error.value.lines) == 2 and error.value.lines[1].endswith(remedy)
 
 
 def test_results_that_cannot_be_written_are_an_error(tmp_path):

@@ -1,9 +1,11 @@
 """Rows that this machine cannot run: they are said and shown, and the rest of the sweep goes on."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from bench.config import lacking
 from bench.records.store import load_all
 from bench.run import main
 
@@ -79,3 +81,41 @@ def test_a_package_that_is_not_there_leaves_the_size_unknown(sweep, capsys, monk
     said = capsys.readouterr().out
     (line,) = (line for line in said.splitlines() if "│ zero" in line)
     assert "–" in line and "missing package" in line
+
+
+@pytest.mark.parametrize(
+    ("device", "variable", "value", "programs", "expected"),
+    [
+        ("cpu", "CXX", None, ["g++", "clang++"], None),
+        ("cpu", "CXX", None, [], "a C\\+\\+ compiler, and .* not in"),
+        ("cpu", "CXX", "nothere", ["g++", "clang++"], "a C\\+\\+ compiler, and \\$CXX='nothere' names none"),
+        ("cpu", "CXX", "", ["g++", "clang++"], "\\$CXX='' names none"),
+        ("cpu", "CXX", 'g++ "', ["g++", "clang++"], "names none"),
+        ("cpu", "CXX", "ccache other", ["ccache"], None),
+        ("cuda", "CC", "nothere", ["gcc"], "a C compiler, and \\$CC='nothere' names none"),
+        ("cuda", "CC", None, ["clang"], None),
+    ],
+)
+def test_the_compiler_is_the_one_that_torch_would_start(
+    device, variable, value, programs, expected, tmp_path, monkeypatch
+):
+    for name in programs:
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(lacking, "find_spec", lambda name: name)
+    monkeypatch.delenv(variable, raising=False)
+    if value is not None:
+        monkeypatch.setenv(variable, value)
+    found = [item.what for item in lacking.compiler(device)]
+    assert bool(found) == bool(expected)
+    assert not found or re.search(expected, *found)
+
+
+def test_compiled_code_needs_a_folder_that_can_be_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    before = list(lacking.compiler("cpu"))
+    access = lacking.os.access
+    monkeypatch.setattr(lacking.os, "access", lambda path, *more: path != str(tmp_path) and access(path, *more))
+    (item,) = [item for item in lacking.compiler("cpu") if item not in before]
+    assert item.kind == "folder" and f"cannot write to $TORCHINDUCTOR_CACHE_DIR={tmp_path}" in item.what

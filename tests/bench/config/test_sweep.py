@@ -139,6 +139,17 @@ def test_variants_are_an_axis_whose_points_set_what_they_like(sweep):
         ),
         ("{}", "3", "variants.as it is: should be a valid dictionary (got 3)"),
         (
+            "{}",
+            "{model: unet, model.encoder.checkpointing: 1}",
+            "variants = as it is: model: 'unet' and model.encoder.checkpointing set the same field. Give one mapping",
+        ),
+        (
+            "{}",
+            "{model.encoder.checkpointing: 1, model.encoder: {name: sam3_vit_tiny}}",
+            "variants = as it is: model.encoder: {'name': 'sam3_vit_tiny'} and model.encoder.checkpointing set",
+        ),
+        ("{}", "{train: 3, train.lr: 1e-3}", "variants = as it is: train: 3 and train.lr set the same field"),
+        (
             "model.adapter.rank: [4, 8]",
             "train.epochs: [1, 2]",
             "variants: the same field is set by axis 'train.epochs'",
@@ -214,3 +225,23 @@ def test_a_sum_in_bfloat16_without_autocast_would_change_nothing(sweep):
     assert "Set train.precision=bfloat16, or model.encoder.residual=float32" in said and said.count("\n") == 1
     both = sweep(GOOD, "model.encoder.residual=bfloat16", "train.precision=bfloat16").base
     assert both.model.encoder.residual == both.train.precision == "bfloat16"
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "2.0", "null", "[1, 2]"])
+def test_a_wrong_number_of_recomputed_blocks_is_one_line(sweep, value):
+    said = errors(sweep, GOOD, f"model.encoder.checkpointing={value}")
+    allowed = "should be true (all blocks), false, or a number of the first blocks, from 1 on"
+    assert f"base.model.encoder.checkpointing: {allowed} (got " in said and said.count("\n") == 1
+
+
+def test_errors_name_whole_paths_and_values_as_yaml_writes_them(sweep):
+    said = errors(sweep, GOOD, "train.compile=all")
+    assert "base.train.compile: should be false, 'blocks' or 'step' (got 'all')" in said
+    said = errors(sweep, GOOD, "train.accumulate=4", "train.batch_size=2")
+    assert "base.train.accumulate: 4 micro-batches are too many" in said and "At most 2" in said
+
+
+def test_a_model_without_blocks_has_one_remedy(sweep):
+    text = GOOD.replace("model.adapter.rank: [4, 8]", "train.epochs: [1, 2]")
+    said = errors(sweep, text, "model={name: unet}", "train.compile=step")
+    assert "unet has no encoder blocks to compile. Set train.compile=false" in said and "CUDA graph" not in said

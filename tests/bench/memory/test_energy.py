@@ -58,6 +58,7 @@ def test_a_window_below_a_second_does_not_count_and_neither_do_its_images():
         ([(None, 0.0, "Not Supported"), (None, 2.0, "Not Supported")], "NVML says Not Supported"),
         ([(5_000, 0.0), (None, 2.0, "GPU is lost")], "NVML says GPU is lost"),
         ([(5_000, 0.0), (100, 2.0)], "went back"),
+        ([(5_000, 0.0), (5_000, 2.0)], "did not move"),
         ([*GOOD, (5_000, 3.0), (100, 5.0)], "went back"),
     ],
 )
@@ -108,6 +109,22 @@ def test_the_sampler_reads_utilisation_at_every_tenth_sample(monkeypatch):
             sampler.sample()
         answer = sampler.answer("counters")
         assert (answer["busy_percent"], answer["busy_readings"]) == expected
+
+
+@pytest.mark.parametrize("garbage", [None, "N/A", -1, 255])
+def test_an_answer_that_is_no_number_is_unknown_and_does_not_end_the_sampler(monkeypatch, garbage):
+    fake = FakeNvml({"GPU-a": [garbage]}, energy={"GPU-a": [garbage]}, busy={"GPU-a": [garbage]})
+    monkeypatch.setattr(nvml, "pynvml", fake)
+    sampler = Sampler(psutil.Process().pid)
+    sampler.answer("watch GPU-a")
+    sampler.answer("reset")
+    for _ in range(25):
+        sampler.sample()
+    counters, peaks = sampler.answer("counters"), sampler.answer("peaks")
+    assert (counters["busy_percent"], counters["busy_readings"]) == (0, 0)
+    if garbage != 255:  # a possible number of bytes and of millijoules
+        assert counters["millijoules"] is None and "is no number" in counters["problem"]
+        assert peaks["nvml_device_bytes"] is None and "is no number" in peaks["denied"]["memory"]
 
 
 def test_the_busy_share_is_the_mean_of_the_readings_within_the_windows():

@@ -210,3 +210,15 @@ def test_a_recipe_that_does_not_arrive_is_no_success(here):
             [sys.executable, "-m", "bench.data", "recipe", "salient"], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert done.returncode == 1 and re.fullmatch("note: standard output cannot be written .*\n", done.stderr)
+
+
+def test_an_impossible_folder_for_compiled_code_is_one_line(tmp_path):
+    """torch makes it when it is imported, and every command imports torch."""
+    file = tmp_path / "file"
+    file.touch()
+    place = str(file / "below")
+    command = [sys.executable, "-m", "bench.plan", "no.yaml"]
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": place}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 2 and ended.stdout == "" and ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith(f"TORCHINDUCTOR_CACHE_DIR={place}: torch cannot make this folder (Not a directory)")

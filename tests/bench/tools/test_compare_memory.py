@@ -1,10 +1,7 @@
 """The comparison's script: its grid is valid, it runs on a CPU, and without a GPU it says what it would do."""
 
-import subprocess
-import sys
 import time
 
-import psutil
 import pytest
 import torch
 
@@ -12,11 +9,12 @@ from bench.config.trial import TrialConfig, with_value
 from bench.memory.energy import SHORTEST_SECONDS, Meter, Reading
 from bench.memory.predicted_peak import predict_peak
 from bench.records.memory import MIB, Memory
+from bench.records.provenance import provenance
 from bench.tools import compare_memory
 from bench.tools.compare_memory import compare_on_cpu, compare_on_gpu, main, write
 from bench.tools.memory_grid import GRID, QUICK, SMALL, label, planned
-from bench.tools.memory_record import FILE, FULL, Measured, load
-from bench.tools.memory_worker import TIMED, Result, Steps, Task, batch_of, measured_alone, timed
+from bench.tools.memory_record import FILE, FULL, Comparison, Measured, Origin, load
+from bench.tools.memory_worker import TIMED, Result, Steps, batch_of, timed
 from bench.training.batch_loss import batch_loss
 from bench.training.optimiser import make_optimiser
 from models import MODELS
@@ -54,47 +52,6 @@ def test_the_child_says_what_went_wrong(monkeypatch):
     monkeypatch.setattr(compare_memory.sys, "executable", "false")  # a child that fails at once
     (row,) = compare_on_gpu([planned({})], None, None)
     assert row.memory is None and row.off is None and row.error and "\n" not in row.error
-
-
-CHILD = """
-import pathlib, psutil, sys, time
-task, folder = sys.stdin.readline(), pathlib.Path(sys.argv[1])
-number = task.split('"number":')[1].split("}")[0]
-with open(folder / "log", "a") as log: log.write(f"built {number}\\n")
-print("ready", flush=True)
-sys.stdin.readline()
-with open(folder / "log", "a") as log: log.write(f"begins {number}\\n")
-sys.stderr.write("a warning\\n" * 20000)  # more than a pipe holds
-print("timing", flush=True)
-sys.stdin.readline()
-time.sleep(0.3)
-me = psutil.Process()
-alike = [c for c in me.parent().children() if c.pid != me.pid and c.status() not in ("stopped", "zombie")]
-others = [child for child in alike if child.cmdline() == me.cmdline()]
-with open(folder / "log", "a") as log: log.write(f"ends {number} beside {len(others)}\\n")
-if number == "1": sys.exit("no memory")
-print('{"memory": {"torch_allocated_bytes": ' + number + '}, "seconds": [1.0]}')
-"""
-
-
-def test_models_are_built_beside_each_other_and_measured_alone(tmp_path):
-    tasks = [Task(config={"number": number}) for number in range(4)]
-    command = [sys.executable, "-c", CHILD, str(tmp_path)]
-    answers = list(measured_alone(tasks, command, tmp_path / "lock", lambda: None))
-    assert [answer.result and answer.result.memory.torch_allocated_bytes for answer in answers] == [0, None, 2, 3]
-    assert answers[1].error == "no memory"
-    log = (tmp_path / "log").read_text().splitlines()
-    alone = [line for line in log if not line.startswith("built")]
-    assert alone == [line for n in range(4) for line in (f"begins {n}", f"ends {n} beside 0")]
-    assert log.index("built 1") < log.index("begins 2")
-
-
-def test_the_card_is_waited_for_until_the_context_is_gone(tmp_path):
-    """The lock is held until NVML shows what it showed before the process."""
-    readings = iter([5 * MIB, 700 * MIB, 600 * MIB, 5 * MIB])
-    command = [sys.executable, "-c", CHILD, str(tmp_path)]
-    list(measured_alone([Task(config={"number": 0})], command, tmp_path / "lock", lambda: next(readings)))
-    assert next(readings, None) is None
 
 
 def test_an_interrupted_comparison_is_resumed(monkeypatch, tmp_path, capsys):
@@ -219,22 +176,46 @@ def test_fast_steps_are_timed_until_their_energy_can_be_measured(monkeypatch, ti
     assert meter.joules == pytest.approx(sum(seconds), rel=0.2)
 
 
-STOPPED = """
-import os, signal
-from bench.tools.memory_worker import end_with_parent
-end_with_parent()
-print(os.getpid(), flush=True)
-os.kill(os.getpid(), signal.SIGSTOP)
-"""
-PARENT = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', sys.argv[1]]); time.sleep(100)"
+def record_of(folder, device, *rows, generation="hopper"):
+    origin = Origin(**provenance(CPU, 1).model_dump()).model_copy(update={"device": device})
+    Comparison(generation=generation, provenance=origin, rows=list(rows)).save(folder)
+    return folder
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has ended")
-def test_a_stopped_process_ends_with_its_parent():
-    with subprocess.Popen([sys.executable, "-c", PARENT, STOPPED], stdout=subprocess.PIPE, text=True) as parent:
-        child = psutil.Process(int(parent.stdout.readline()))
-        while child.status() != psutil.STATUS_STOPPED:
-            time.sleep(0.02)
-        parent.kill()
-    psutil.wait_procs([child], timeout=20)
-    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+UNKNOWN = (
+    {"train.unheard_of": 1},
+    {"model.adapter.placement": "last:99"},
+    {"model": {"name": "nope"}},
+    {"model.encoder.name.x": 1},
+)
+
+
+@pytest.mark.parametrize("changes", UNKNOWN)
+def test_what_this_version_does_not_know_keeps_its_measurements_in_a_report(changes, tmp_path, capsys):
+    memory = Memory(torch_allocated_bytes=2**30)
+    row = Measured(label="a|b\nc", changes=changes, memory=memory, predicted_allocated_bytes=1, step_seconds_median=2.0)
+    assert main(["--report", str(record_of(tmp_path, "a | card", row))]) == 0
+    head, _, line, *_ = capsys.readouterr().out.splitlines()
+    assert head.startswith("| configuration | a \\| card (torch")
+    assert line.startswith("| a\\|b c | – | 1.000 | ")
+
+
+def test_the_small_models_of_a_cpu_keep_their_predictions(tmp_path, capsys):
+    row = Measured(label="paper's setting", memory=Memory(torch_allocated_bytes=100), predicted_allocated_bytes=101)
+    assert main(["--report", str(record_of(tmp_path, "cpu", row))]) == 0
+    assert "allocated: median 1.00%, worst +1.00%, of 1 rows" in capsys.readouterr().out
+
+
+def test_a_wrong_record_says_what_is_wrong_and_where(tmp_path, capsys):
+    path = record_of(tmp_path, "cpu", Measured(label="a")) / FILE
+    text = path.read_text()
+    for old, new, expected in (
+        ('"schema_version": 1', '"schema_version": 2', "schema_version: should be 1 (got 2)"),
+        ('"label"', '"lable"', "rows.0.label: is missing"),
+        (text, "", "no JSON"),
+        ("hopper", "x", "generation 'x' is not one of turing"),
+    ):
+        path.write_text(text.replace(old, new))
+        assert main(["--report", str(tmp_path)]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"{path}: ") and expected in said and said.count("\n") == 1
