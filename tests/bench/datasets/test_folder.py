@@ -184,7 +184,10 @@ def test_missing_folders_are_found_before_anything_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"val": 0.6, "test": 0.5}, r"10 pairs cannot be split into train, 6 val and 5 test. Lower dataset.val or dataset.test"),
+        (
+            {"val": 0.6, "test": 0.5},
+            r"10 pairs cannot be split into train, 6 val and 5 test. Lower dataset.val or dataset.test",
+        ),
         ({"test": 0.0}, "leaves nothing to score"),
     ],
 )

@@ -117,7 +117,7 @@ def test_without_optuna_it_says_what_to_install(monkeypatch):
     sweep = sweep_of(name="optuna", points=2)
     trials = expand(sweep)
     monkeypatch.setattr(requirements.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'sam3-bench\[search\]', or take random"):
+    with pytest.raises(ConfigError, match=r"pip install -e '.\[search\]', or take random"):
         requirements.check(sweep, trials)
 
 

@@ -18,7 +18,7 @@ base:
   model: {name: unet, width: 4}
   dataset: {name: folder, images: images, masks: masks}
   transform: {size: 16}
-  train: {epochs: 1, batch_size: 2}
+  train: {epochs: 1, batch_size: 3}
   device: cpu
 axes: {train.epochs: [1]}
 seeds: [0]
