@@ -76,7 +76,7 @@ class Executor(ExitStack):
 
     def prepare(self, trials: Sequence[Trial], progress: Progress) -> list[str]:
         """Reads, checks and caches weights and data; returns notes about them for the user."""
-        check_parallel(self.resources, {t.config.train.batch_size: ", ".join(t.point) for t in trials})
+        check_parallel(self.resources, trials)
         if self.preflight is not None:
             return self.preflight.notes
         self._start_server(trials)  # it imports meanwhile

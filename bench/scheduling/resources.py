@@ -1,11 +1,13 @@
 """GPUs and cores of a run and of each trial, from the command line; checked against this machine before any work."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from bench.config.errors import ConfigError
+from bench.config.expand import Trial
 from bench.config.sweep import Sweep
 from bench.system.machine import cores, cores_in_words
 
@@ -113,10 +115,16 @@ def _gpus_per_trial(options: argparse.Namespace, sweep: Sweep) -> int:
     return int(wanted)
 
 
-def check_parallel(resources: Resources, batch_sizes: dict[int, str]) -> None:
-    """Raises ``ConfigError`` for a batch with fewer images than GPUs. batch_sizes: each with a trial that has it."""
-    smallest = min(batch_sizes, default=0)
-    if resources.gpus_per_trial > 1 and smallest < resources.gpus_per_trial:
-        each = f"--gpus-per-trial {resources.gpus_per_trial}"
-        where = f"{smallest} at {batch_sizes[smallest]}"
-        raise ConfigError(f"{each}: every GPU needs an image of each batch, but train.batch_size is {where}")
+def check_parallel(resources: Resources, trials: Sequence[Trial]) -> None:
+    """Raises ``ConfigError`` for trials that several GPUs cannot share: a batch with fewer images than GPUs, and a
+    recorded step (``train.compile: step``)."""
+    if resources.gpus_per_trial <= 1:
+        return
+    each = f"--gpus-per-trial {resources.gpus_per_trial}"
+    for trial in trials:
+        at, size = ", ".join(trial.point), trial.config.train.batch_size
+        if size < resources.gpus_per_trial:
+            raise ConfigError(f"{each}: every GPU needs an image of each batch, but train.batch_size is {size} at {at}")
+        if trial.config.train.compile == "step":
+            remedy = "Set train.compile=blocks, or --gpus-per-trial 1"
+            raise ConfigError(f"{each}: train.compile is step at {at}, and a recorded step is for one GPU. {remedy}")

@@ -142,20 +142,12 @@ class Compiled:
 
     def _record(
         self,
-        images: Tensor | Features,
+        images: Tensor,
         masks: Tensor,
         transform: TransformConfig,
         scaler: torch.amp.GradScaler,
         trained: Sequence[nn.Parameter],
     ) -> None:
-        if self.share.of > 1:
-            raise InvalidModel(
-                "train.compile: step is for one process. Set train.compile=blocks, or --gpus-per-trial 1"
-            )
-        if isinstance(images, Features):
-            raise InvalidModel(
-                "train.compile: step reads images from a fixed place. Set train.compile=blocks, or --feature-cache off"
-            )
         if any(_drops(part) for part in self.model.modules() if isinstance(part.__dict__.get("forward"), Recomputed)):
             raise InvalidModel("train.compile: a step with recomputed dropout cannot be recorded. Set it to blocks")
 

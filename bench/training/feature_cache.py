@@ -105,11 +105,13 @@ def outlook(trials: Sequence[Trial]) -> list[str]:
     outcomes: dict[str, str] = {}
     for trial in trials:
         config = trial.config
-        key = model_key(config)
+        key = f"{model_key(config)} {config.train.compile == 'step'}"
         if key not in outcomes:
             try:
                 model = skeleton(config.model, config.transform.size)
-                outcomes[key] = f"features of {frozen_prefix(model)} of {len(model.encoder.blocks)} blocks are kept"
+                outcomes[key] = (
+                    f"features of {_kept_blocks(model, config)} of {len(model.encoder.blocks)} blocks are kept"
+                )
             except (NoFrozenPrefix, InvalidModel) as reason:
                 outcomes[key] = f"no features are kept: {reason}"
         points.setdefault(outcomes[key], []).append(", ".join(trial.point))
@@ -138,13 +140,20 @@ def through_cache(
         return model, data, None
     started = time.perf_counter()
     try:
-        prefix = _Prefix(model, frozen_prefix(model), config, device)
+        prefix = _Prefix(model, _kept_blocks(model, config), config, device)
         fed, size = _features_of(prefix, data, chosen, frozen)
     except (NoFrozenPrefix, OSError) as reason:
         return model, data, FeatureCache(refused=str(reason))
     cached = Continued(model, prefix.blocks, height_width(config.transform.size))
     spent = time.perf_counter() - started
     return cached, fed, FeatureCache(blocks=prefix.blocks, bytes=size, seconds=spent, remade=chosen.damaged)
+
+
+def _kept_blocks(model: nn.Module, config: TrialConfig) -> int:
+    """Returns the number of blocks whose features can be kept. Raises ``NoFrozenPrefix``."""
+    if config.train.compile == "step":
+        raise NoFrozenPrefix("a recorded step (train.compile: step) reads images from a fixed place")
+    return frozen_prefix(model)
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,18 @@ class Panel:
     y_span: Span
 
     @property
+    def places(self) -> list[Place]:
+        """The means of the rows."""
+        return [(x.mean, y.mean) for x, y in zip(self.memory, self.values)]
+
+    @property
+    def front(self) -> list[Place]:
+        """The Pareto front of the means, from the least memory on."""
+        sign = 1 if self.quantity.better == "higher" else -1
+        front = pareto_front((-x, sign * y) for x, y in self.places)
+        return [(-less, sign * best) for less, best in front]
+
+    @property
     def cut(self) -> bool:
         """Whether an interval leaves the frame."""
         return is_cut(self.memory, self.x_span) or is_cut(self.values, self.y_span)
@@ -97,7 +109,10 @@ def speed_memory(results: Results, board: Leaderboard, table: Table) -> Figure |
         lay_out(place.figure)  # names are placed by it
         for each, panel, drawn in zip(axes, panels, ink):
             names = [shorten(row_name(row, board), LONGEST_NAME, 7) for row in panel.rows]
-            label(each, names, drawn, 7, reach=6)
+            if not label(each, names, drawn, 7, reach=6):  # no room: at least the front has names
+                on_front = [i for i, place in enumerate(drawn[: len(names)]) if place in panel.front]
+                others = [place for i, place in enumerate(drawn) if i not in on_front]
+                label(each, [names[i] for i in on_front], [*(drawn[i] for i in on_front), *others], 7, reach=9)
     return place.figure
 
 
@@ -126,9 +141,7 @@ def _seeds(results: Results, row: Row, table: Table, quantity: Quantity) -> list
 
 def _draw(axes: Axes, panel: Panel, x_label: str) -> list[Place]:
     """Draws the rows and their front; returns the places where something is drawn, those of the rows first."""
-    places = [(x.mean, y.mean) for x, y in zip(panel.memory, panel.values)]
-    sign = 1 if panel.quantity.better == "higher" else -1
-    front = [(-less, sign * best) for less, best in pareto_front((-x, sign * y) for x, y in places)]
+    places, front = panel.places, panel.front
     axes.set(xlabel=x_label, ylabel=panel.quantity.axis, xlim=panel.x_span, ylim=panel.y_span)
     axes.step(*zip(*front), where="post", color=VERMILLION, linestyle=(0, (4, 1.5)), linewidth=1.2, zorder=1)
     colours = [BLACK if point in front else GREY for point in places]

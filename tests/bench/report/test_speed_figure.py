@@ -40,3 +40,17 @@ def test_measured_energy_is_drawn_against_memory_and_less_is_better(tiny):
     for name, value in joules.items():
         better = [other for other in joules if memory[other] <= memory[name] and joules[other] < value]
         assert markers[value] == ("s" if better else "o")
+
+
+def test_where_names_find_no_room_those_of_the_front_stay(tiny):
+    """30 rows of almost equal speed and memory."""
+    crowd = {f"{n} blocks are computed again": n for n in range(1, 9)} | {"none": False}
+    axes = Axis.over("model.encoder.checkpointing", crowd), Axis.over("model.adapter.rank", {"a": 1, "b": 2, "c": 4})
+    sweep = sweep_of(tiny, *axes)
+    results = results_of(sweep, spread(expand(sweep), low=1.0, high=1.01))
+    figure = plots.figures(results, results.board())["speed_memory"]
+    assert_readable(figure)
+    named = {text.get_text() for text in figure.axes[0].texts}
+    rows = results.board().tables[0].rows
+    fastest = max(rows, key=lambda row: row.cells["timing.train_images_per_second"].mean)
+    assert 1 <= len(named) < len(rows) and any(fastest.labels[1] in name for name in named)

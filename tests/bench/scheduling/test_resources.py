@@ -6,6 +6,7 @@ import pytest
 from fake_cuda import FakeCuda
 
 from bench.config.errors import ConfigError
+from bench.config.expand import Trial
 from bench.config.sweep import Sweep
 from bench.scheduling.resources import Resources, add_options, check_parallel, resources_of
 from bench.system import machine
@@ -105,8 +106,15 @@ def test_a_limit_below_the_machines_cores_is_said(monkeypatch, tiny_with, usable
     assert Resources(1).slots_here() == usable
 
 
-def test_every_gpu_needs_an_image_of_each_batch():
-    check_parallel(Resources(1, 4, 4), {4: "small", 12: "usual"})
-    check_parallel(Resources(1, 4, 1), {1: "tiny"})
-    with pytest.raises(ConfigError, match="train.batch_size is 2 at tiny"):
-        check_parallel(Resources(1, 4, 4), {12: "usual", 2: "tiny"})
+def test_every_gpu_needs_an_image_of_each_batch_and_a_recorded_step_has_one_gpu(tiny_with):
+    def trial(label, changes):
+        return Trial(tiny_with({"device": "cuda", **changes}), (label,))
+
+    usual, small, tiny = (trial(f"{n} images", {"train.batch_size": n}) for n in (8, 4, 2))
+    recorded = trial("recorded", {"train.batch_size": 8, "train.compile": "step"})
+    check_parallel(Resources(1, 4, 4), [small, usual])
+    check_parallel(Resources(1, 4, 1), [tiny, recorded])
+    with pytest.raises(ConfigError, match="--gpus-per-trial 4: .* train.batch_size is 2 at 2 images"):
+        check_parallel(Resources(1, 4, 4), [usual, tiny])
+    with pytest.raises(ConfigError, match="train.compile is step at recorded.* Set train.compile=blocks"):
+        check_parallel(Resources(1, 4, 4), [usual, recorded])

@@ -260,9 +260,11 @@ def test_features_of_different_flips_are_put_into_one_batch_in_order(flips):
 
 def test_the_outlook_names_rows_and_reasons(frozen, cache):
     configs = [frozen(), frozen({"model.decoder.width": 16}), frozen({"model.adapter.placement": "all"})]
-    lines = feature_cache.outlook([Trial(config, (label,)) for config, label in zip(configs, "abc")])
+    configs.append(frozen({"device": "cuda", "train.compile": "step"}))
+    lines = feature_cache.outlook([Trial(config, (label,)) for config, label in zip(configs, "abcd")])
     assert lines[0] == "features of 8 of 8 blocks are kept (at a; b)"
     assert lines[1].startswith("no features are kept: only 0 of 8") and lines[1].endswith("(at c)")
+    assert lines[2].startswith("no features are kept: a recorded step") and lines[2].endswith("(at d)")
 
 
 def test_without_a_cache_there_is_no_outlook(frozen, monkeypatch):

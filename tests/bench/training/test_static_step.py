@@ -16,7 +16,6 @@ from bench.training import compiled as compiled_module
 from bench.training import static_step
 from bench.training.batch_loss import batch_loss
 from bench.training.compiled import Compiled
-from bench.training.data_parallel import Share
 from bench.training.loop import train
 from bench.training.precision import make_scaler
 from models import MODELS
@@ -92,15 +91,6 @@ def test_each_step_has_its_own_images_and_its_own_stochastic_depth(tiny_with, re
             compiled.gradients(model, images[i], masks[i], config.transform, scaler).item() for i in (0, 0, 0, 1, 1)
         ]
     assert len(set(losses)) == 5, losses
-
-
-def test_several_processes_and_cached_features_are_refused(tiny_with, replayed):
-    config = on_cpu(tiny_with({}))
-    model = MODELS.build(config.model, config.transform.size, False).train()
-    images = torch.zeros((4, 32, 32, 3), dtype=torch.uint8)
-    with Compiled(model, config.train, Share(0, 2)) as compiled:
-        with pytest.raises(InvalidModel, match="step is for one process.*train.compile=blocks"):
-            compiled.warm_up(images, images[..., 0], config.transform, make_scaler(images.device, "float32"))
 
 
 def test_recomputed_dropout_is_refused(tiny_with, replayed):
