@@ -47,7 +47,8 @@ def _line(found: Any, cls: type[Config], raw: Any) -> str:
         text += f", e.g. {', '.join(str(n) for n in (low, low + step) if n > 0)}"
     if isinstance(found["input"], dict | Config):
         return f"{head}{text}"
-    return f"{head}{text} (got {shortened(found['input'])})"
+    axis = ". Several values are an axis: list them under axes" if isinstance(found["input"], list) else ""
+    return f"{head}{text} (got {shortened(found['input'])}){axis}"
 
 
 def shortened(value: Any) -> str:

@@ -1,9 +1,7 @@
 """Dotted paths into nested mappings: ``model.adapter.rank`` is the key ``rank`` of ``adapter``, a part of ``model``."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
-
-from collections.abc import Sequence
 
 ABSENT = object()
 """The value at a path that the mapping does not have."""

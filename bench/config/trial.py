@@ -191,10 +191,15 @@ def _classes(count: int) -> str:
 
 
 def with_value(base: TrialConfig, changes: Mapping[str, Any]) -> TrialConfig:
-    """Returns ``base`` with other values at some dotted paths, validated. Raises ``ConfigError``."""
+    """Returns ``base`` with other values at some dotted paths, validated. Raises ``ConfigError``.
+
+    Another ``name`` exchanges an entry of a registry: of the former one's fields only those stay that ``base`` gives
+    itself, and the others get the defaults of the new entry.
+    """
     raw = base.model_dump()
     for path, value in changes.items():
         try:
+            _forget_defaults(base, raw, path, value, changes)
             paths.put(raw, path, value)
         except (AttributeError, TypeError):
             raise ConfigError(f"{path}: no such field, because a part of its path has no fields") from None
@@ -202,3 +207,18 @@ def with_value(base: TrialConfig, changes: Mapping[str, Any]) -> TrialConfig:
         return TrialConfig.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(*explain(error, TrialConfig, raw)) from None
+
+
+def _forget_defaults(base: TrialConfig, raw: dict[str, Any], path: str, name: Any, changes: Mapping[str, Any]) -> None:
+    """Removes from ``raw`` the defaults of an entry, if ``name`` at ``path`` is that of another one."""
+    above, _, last = path.rpartition(".")
+    entry: Any = base
+    for part in above.split(".") if above else ():
+        entry = getattr(entry, part, None)
+    if last != "name" or not isinstance(entry, Config) or getattr(entry, "name", name) == name:
+        return
+    fields = paths.parent(raw, path)
+    for field in list(fields):
+        given = field in entry.model_fields_set or any(paths.within(each, f"{above}.{field}") for each in changes)
+        if not given:
+            del fields[field]
