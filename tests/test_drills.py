@@ -150,7 +150,7 @@ def test_a_time_limit_is_for_each_trial_and_its_row_says_it(serially, here, caps
     assert serially("train.epochs: [100000]", "--trial-time-limit", "3s") == 1
     table = (here / "results" / "smoke" / "leaderboard.md").read_text()
     assert "Row 100000: timed out after 3 s (--trial-time-limit)" in table and "0/1 (1 error)" in table
-    assert "[1/1] 100000 seed 0: error: timed out after 3 s (--trial-time-limit)" in capsys.readouterr().out
+    assert "[1/1] epochs 100000 seed 0: error: timed out after 3 s (--trial-time-limit)" in capsys.readouterr().out
 
 
 def test_a_disk_that_is_full_costs_no_result(here, run):
@@ -193,7 +193,7 @@ if "bench.processes.fork_server" in sys.orig_argv:
     assert (here / "started").read_text() == "xxx"
     folder = here / "results" / "smoke"
     assert sorted(r.status for r in load_all(folder)[0].values()) == ["ok"] * 3 and not (folder / ".resume").exists()
-    assert all(out.count("] 2") == 3 and "[3/3]" in out for out, _ in ends), "both tell the end of every trial"
+    assert all(out.count("] epochs 2") == 3 and "[3/3]" in out for out, _ in ends), "both tell the end of every trial"
     assert any("is being run by process" in out for out, _ in ends)
     assert (folder / "leaderboard.md").read_text().count("1/1") == 3
 

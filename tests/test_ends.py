@@ -106,7 +106,9 @@ def test_a_fork_server_that_is_killed_during_its_imports_costs_nothing(here, sta
     out, err = drill.ends()
     assert drill.driver.returncode == 0 and (here / "killed").exists() and err == "", err
     how = "(was killed|cannot be reached: .*)"  # it may have died in the midst of being asked
-    assert re.search(f"note: 1 seed 0: the process that starts trials {how}; the trial is started once more", out), out
+    assert re.search(
+        f"note: epochs 1 seed 0: the process that starts trials {how}; the trial is started once more", out
+    ), out
     drill.goes_on(run)
 
 
@@ -122,7 +124,7 @@ def test_a_trial_ends_without_its_fork_server(here, start, run, blow):
     out, err = drill.ends()
     assert drill.driver.returncode == 0 and "[2/2]" in out and err == "", out + err
     again = "the process that starts trials was killed; the trial is started once more, from its last checkpoint"
-    assert (f"note: 30 seed 0: {again}" in out) == (not server.is_running() and "killed" in blow), out
+    assert (f"note: epochs 30 seed 0: {again}" in out) == (not server.is_running() and "killed" in blow), out
     drill.goes_on(run)
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from bench.config.axes import MOST_POINTS
 from bench.config.errors import MOST_ERRORS, ConfigError
+from bench.config.row_names import row_name
 from bench.config.sweep import Sweep
 from bench.config.trial import TrialConfig, with_value
 from bench.system.progress import Progress, silent
@@ -26,6 +27,7 @@ class Trial:
     config: TrialConfig
     point: tuple[str, ...]  # the label on each axis, in the order of the sweep's axes
     tried: tuple[str, ...] = field(default=(), kw_only=True)  # each tuned field with its value, in words
+    axes: tuple[str, ...] = field(default=(), kw_only=True, compare=False)  # names of the axes, for the trial's name
 
     @property
     def trial_id(self) -> str:
@@ -38,7 +40,8 @@ class Trial:
     @property
     def name(self) -> str:
         """The trial in words, as progress and trackers name it."""
-        return f"{', '.join((*self.point, *self.tried))} seed {self.seed}"
+        row = row_name(self.point, self.axes) if self.axes else ", ".join(self.point)
+        return f"{', '.join(filter(None, (row, *self.tried)))} seed {self.seed}"
 
 
 class Candidates(NamedTuple):
@@ -58,7 +61,7 @@ def expand(sweep: Sweep) -> list[Trial]:
     count = math.prod(len(axis.points) for axis in (*sweep.axes, *sweep.tune)) * len(sweep.seeds)
     if count > MOST_POINTS:
         raise ConfigError(f"{sweep.name}: axes and seeds multiply to {count:,} trials. At most {MOST_POINTS:,}")
-    trials, errors = [], []
+    trials, errors, axes = [], [], tuple(axis.name for axis in sweep.axes)
     for point in itertools.product(*(axis.points for axis in sweep.axes)):
         labels = tuple(label for label, _ in point)
         for values in itertools.product(*(axis.points for axis in sweep.tune)):
@@ -72,7 +75,7 @@ def expand(sweep: Sweep) -> list[Trial]:
                 continue
             tried = tuple(f"{axis.name} {label}" for axis, (label, _) in zip(sweep.tune, values))
             for seed in sweep.seeds:
-                trials.append(Trial(config.model_copy(update={"seed": seed}), labels, tried=tried))
+                trials.append(Trial(config.model_copy(update={"seed": seed}), labels, tried=tried, axes=axes))
     seen: dict[str, Trial] = {}
     for trial in trials:
         first = seen.setdefault(trial.trial_id, trial)

@@ -8,10 +8,10 @@ import numpy as np
 
 from bench.config.ask import AskConfig, scale
 from bench.config.axes import Axis
+from bench.config.row_names import row_name
 from bench.leaderboard.inference.questions import compare_all, compare_with, within_margin
 from bench.leaderboard.inference.trend import Trend, trend
 from bench.leaderboard.inference.two_way import LIMIT, Components, components
-from bench.leaderboard.row_names import row_name
 from bench.leaderboard.statistics import Comparison
 
 MOST_NAMED = 5

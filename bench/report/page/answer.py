@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from bench.config.row_names import row_name
 from bench.leaderboard.leaderboard import Table, measured_memory
 from bench.leaderboard.noise_floor import SHOWN_BYTES, floor_in_words, memory_noise_floor, unresolved
 from bench.leaderboard.ranking import best_row
-from bench.leaderboard.row_names import row_name
 from bench.records.memory import GIB, measure_of
 from bench.scoring.metrics import METRICS
 

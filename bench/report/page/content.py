@@ -8,12 +8,12 @@ from typing import Any
 from bench.config.ask import scale
 from bench.config.axes import Axis
 from bench.config.paths import flatten
+from bench.config.row_names import row_name
 from bench.leaderboard.columns import fit, status, tuned_text
 from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table
 from bench.leaderboard.noise_floor import memory_span, score_span
 from bench.leaderboard.ranking import marks
 from bench.leaderboard.results import Results
-from bench.leaderboard.row_names import row_name
 from bench.records.memory import GIB
 from bench.report.latex import latex
 from bench.report.legend import embedded_note, legend, sentences

@@ -9,8 +9,8 @@ import numpy as np
 
 from bench.config.expand import Trial
 from bench.config.paths import flatten
+from bench.config.row_names import row_name
 from bench.leaderboard.results import Results
-from bench.leaderboard.row_names import row_name
 from bench.records.record import TrialRecord
 from bench.report.page.series import memory_series
 

@@ -25,7 +25,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 
-from bench.leaderboard import row_names
+from bench.config import row_names
 from bench.leaderboard.leaderboard import Cell, Leaderboard, Row, Table, measured_memory
 from bench.records.memory import GIB, measure_of
 from bench.records.record import TrialRecord

@@ -71,7 +71,7 @@ def test_every_value_is_a_trial_at_every_seed_with_the_labels_of_its_row(sweep):
     trials = expand(sweep(f"{GOOD}tune: {{train.lr: [1e-3, 5e-3], train.weight_decay: [0, 0.1]}}\n"))
     assert len(trials) == 2 * 4 * 2 and [trial.seed for trial in trials[:4]] == [0, 1, 0, 1]
     assert {trial.point for trial in trials} == {("4",), ("8",)}
-    assert trials[2].name == "4, train.lr 0.001, train.weight_decay 0.1 seed 0"
+    assert trials[2].name == "rank 4, train.lr 0.001, train.weight_decay 0.1 seed 0"
     assert (trials[2].config.train.lr, trials[2].config.train.weight_decay) == (1e-3, 0.1)
 
 

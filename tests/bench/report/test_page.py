@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from synthetic import HOSTILE, IMAGES, synthetic
 
-from bench.leaderboard.row_names import row_name
+from bench.config.row_names import row_name
 from bench.records.tables import write_table
 from bench.report import page
 from bench.report.page import answer

@@ -87,10 +87,10 @@ def test_the_live_table_shows_running_and_ended_trials(tiny):
     display.finished(2, record(trials[2], "oom"))
     lines = shown(display, console)
     assert lines[0].split() == ["trial", "state", "epoch", "loss", "validation", "memory", "time", "left"]
-    assert lines[1].split() == ["2", "seed", "0", "ok", "4/4", "0.250", "S", "0.650", "0.25", "GiB"]
-    assert lines[2].split()[:5] == ["3", "seed", "0", "oom", "0/4"]
+    assert lines[1].split() == ["rank", "2", "seed", "0", "ok", "4/4", "0.250", "S", "0.650", "0.25", "GiB"]
+    assert lines[2].split()[:6] == ["rank", "3", "seed", "0", "oom", "0/4"]
     running = lines[3].split()
-    assert running[:8] == ["1", "seed", "0", "running", "2/4", "0.500", "loss", "0.800"] and running[8] == "–"
+    assert running[:9] == ["rank", "1", "seed", "0", "running", "2/4", "0.500", "loss", "0.800"] and running[9] == "–"
     assert lines[-1].startswith("2 of 6 trials ended (1 ok, 1 oom), 1 running, 3 waiting; 0 s so far, ETA 0 s")
 
 
@@ -118,7 +118,7 @@ def test_a_terminal_keeps_what_went_wrong_and_the_last_table(tiny):
             display.started(index)
             display.finished(index, record(trials[index], status))
     said = console.file.getvalue()
-    assert "[2/2] 2 seed 0: error: CUDA out of memory" in said and "2 of 2 trials ended (1 error, 1 ok)" in said
+    assert "[2/2] rank 2 seed 0: error: CUDA out of memory" in said and "2 of 2 trials ended (1 error, 1 ok)" in said
 
 
 def test_a_log_has_one_line_a_trial_and_no_control_codes(tiny):
@@ -131,7 +131,7 @@ def test_a_log_has_one_line_a_trial_and_no_control_codes(tiny):
                 display.epoch(index, Epoch(epoch, 0.5, None, 0.1))
             display.finished(index, record(trial))
     lines = console.file.getvalue().splitlines()
-    assert [line[:11] for line in lines] == ["[1/3] 1 see", "[2/3] 2 see", "[3/3] 3 see"]
+    assert [line[:16] for line in lines] == ["[1/3] rank 1 see", "[2/3] rank 2 see", "[3/3] rank 3 see"]
     assert "\x1b" not in console.file.getvalue() and "ok  S 0.700  MAE 0.100  2 s" in lines[0]
 
 

@@ -81,7 +81,7 @@ def test_wandb_gets_a_run_for_each_trial_in_a_group_for_the_sweep(sweep, tmp_pat
         watcher.finished(index, record(trials[index], status))
     (first, second), options = wandb.runs, wandb.runs[0].options
     assert (options["project"], options["group"], options["id"]) == ("sam3-bench", "mine", trials[0].trial_id)
-    assert options["name"] == "2 seed 0" and options["config"]["model.adapter.rank"] == 2
+    assert options["name"] == "rank 2 seed 0" and options["config"]["model.adapter.rank"] == 2
     assert options["dir"] == str((tmp_path / "tracking").resolve())
     assert options["settings"].reinit == "create_new", "trials run at the same time in one process"
     assert first.logged[0] == (1, {"training_iteration": 1, "train_loss": 0.9, "lr": 0.1})
@@ -131,9 +131,12 @@ def test_mlflow_gets_a_run_for_each_trial_in_an_experiment_for_the_sweep(sweep, 
     client = watcher.trackers["mlflow"].client
     assert client.uri == (uri or f"sqlite:///{(tmp_path / 'tracking').resolve() / 'mlflow.db'}")
     assert client.calls[0] == ("experiment", "sam3-bench/mine")
-    assert [call for call in client.calls if call[0] == "run"] == [("run", "7", "2 seed 0"), ("run", "7", "4 seed 0")]
-    assert client.calls.count(("parameter", "2 seed 0", "model.adapter.rank", 2)) == 1
-    assert ("metric", "2 seed 0", "train_loss", 0.9, 1) in client.calls
-    assert ("metric", "2 seed 0", "test.s_measure", 0.7, 1) in client.calls
+    assert [call for call in client.calls if call[0] == "run"] == [
+        ("run", "7", "rank 2 seed 0"),
+        ("run", "7", "rank 4 seed 0"),
+    ]
+    assert client.calls.count(("parameter", "rank 2 seed 0", "model.adapter.rank", 2)) == 1
+    assert ("metric", "rank 2 seed 0", "train_loss", 0.9, 1) in client.calls
+    assert ("metric", "rank 2 seed 0", "test.s_measure", 0.7, 1) in client.calls
     ends = [call for call in client.calls if call[0] == "end"]
-    assert ends == [("end", "2 seed 0", "FINISHED"), ("end", "4 seed 0", "FAILED")]
+    assert ends == [("end", "rank 2 seed 0", "FINISHED"), ("end", "rank 4 seed 0", "FAILED")]

@@ -119,13 +119,13 @@ def test_a_tracker_gets_every_event_of_the_trials_that_run_here(sweep, tmp_path,
     watcher.finished(1, record(trials[1], "error"))  # another driver ran it, and it never started here
     assert calls[:3] == [
         ("setup", "mine", (tmp_path / "tracking").resolve()),
-        ("start", "2 seed 0", 2),
+        ("start", "rank 2 seed 0", 2),
         ("log", 1, {"train_loss": 0.9, "val_loss": 0.8, "lr": 0.1}),
     ]
     final = calls[3][2]
     assert final["test.s_measure"] == 0.7 and final["energy.train_joules_per_image"] == 2.5
     assert [name for name in final if name.startswith("energy.")] == ["energy.train_joules_per_image"]
-    assert calls[4] == ("end", "2 seed 0", False)
+    assert calls[4] == ("end", "rank 2 seed 0", False)
     assert calls[5:] == [("close",)]
 
 
@@ -138,7 +138,7 @@ def test_a_tracker_is_added_by_its_entry_alone(sweep, tiny, tmp_path, monkeypatc
         check_trackers(["mine"])
     watcher = Tracking(sweep._replace(track=("mine",)), expand(sweep), tmp_path, pytest.fail)
     watcher.started(0)
-    assert watcher.trackers["mine"].calls[1] == ("start", "2 seed 0", 2)
+    assert watcher.trackers["mine"].calls[1] == ("start", "rank 2 seed 0", 2)
 
 
 def test_a_tracker_that_fails_is_said_once_and_the_others_go_on(sweep, tmp_path, monkeypatch):
