@@ -45,9 +45,7 @@ def main(arguments: list[str]) -> int:
     try:
         card = None if options.card is None else card_size(options.card)
         generation, why = card_generation(options.generation)
-        # a plan answers no question, so axes need not fit the one of the file
-        overrides = [*options.overrides, "ask=best"]
-        sweep = load_sweep(options.sweep, options.profile, overrides, preferred="full")
+        sweep = load_sweep(options.sweep, options.profile, options.overrides, preferred="full", answers=False)
         trials = expand(sweep)
         sizes(trials, counting(console))  # reports all models that cannot be built, at once
         for axis in sweep.tune:

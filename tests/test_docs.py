@@ -77,8 +77,8 @@ def sweep_commands():
 @pytest.mark.parametrize(("module", "arguments"), sweep_commands())
 def test_the_sweep_of_each_command_is_valid(module, arguments):
     options = PARSERS[module].parse_intermixed_args(arguments)
-    overrides = [*options.overrides, *(["ask=best"] if module == "bench.plan" else [])]
-    assert load_sweep(REPOSITORY / options.sweep, options.profile, overrides).seeds
+    path, answers = REPOSITORY / options.sweep, module == "bench.run"
+    assert load_sweep(path, options.profile, options.overrides, answers=answers).seeds
 
 
 def test_the_readme_takes_five_minutes():

@@ -66,11 +66,16 @@ class _SweepFile(Config):
 
 
 def load_sweep(
-    path: Path, profile: str | None = None, overrides: Sequence[str] = (), preferred: str | None = None
+    path: Path,
+    profile: str | None = None,
+    overrides: Sequence[str] = (),
+    preferred: str | None = None,
+    answers: bool = True,
 ) -> Sweep:
     """Reads one profile of a sweep file and changes it by ``key=value`` overrides.
 
     profile: its name; ``None`` is ``preferred`` if the file has a profile of that name, and else the file's first.
+    answers: whether the planned question is needed. If not, it need not fit the axes, and is the default one.
     Raises ``ConfigError`` with every mistake of all profiles and of the overrides.
     """
     try:
@@ -97,6 +102,8 @@ def load_sweep(
         settings = {"name": file.name, **deepcopy(content.model_dump())}
         if name == chosen:
             errors += apply_overrides(settings, overrides)
+        if not answers:
+            settings["ask"] = None
         try:
             sweeps[name] = _validate(settings, file.question, name)
         except ConfigError as error:

@@ -32,7 +32,9 @@ def test_a_plan_needs_no_question(monkeypatch, tmp_path):
         "[2, 64]", "[2, 8, 64]"
     )
     (tmp_path / "own.yaml").write_text(asked)
-    assert main([str(tmp_path / "own.yaml"), "--results", str(tmp_path), "model.adapter.rank=[2]"]) == 0
+    command = [str(tmp_path / "own.yaml"), "--results", str(tmp_path), "model.adapter.rank=[2]"]
+    assert main(command) == 0
+    assert main([*command, "ask=best"]) == 0  # an override of the question is no error either
 
 
 def test_a_type_without_tensor_cores_is_not_predicted_for_that_generation(monkeypatch, tmp_path, capsys):
