@@ -75,6 +75,11 @@ class Meter:
         return self.problem or ("" if self.seconds else SHORT)
 
 
+def joules_per_image(meter: Meter, memory: Memory | None) -> float | None:
+    """Returns the energy of an image; ``None`` where it was not measured, or another process used the card."""
+    return None if _not_alone(memory, gpus=1) or meter.unknown else meter.joules / meter.images
+
+
 def busy_share(meter: Meter | None, memory: Memory | None) -> float | None:
     """Returns the share of a phase in which the card computed, from 0 to 1.
 

@@ -53,12 +53,9 @@ def plan(
         config = trial.config
         key = prediction_key(config)
         lacks, remedy = without_tensor_cores(generation.since, config.train.precision)
-        if lacks:
-            reason = f"{generation.name} has {lacks}; {remedy}"
-            report(f"{', '.join(trial.point)}: not predicted, {reason}")
-            rows[trial.point] = PlanRow(trial.point, config, None, reason=reason)
-            continue
         try:
+            if lacks:
+                raise Unpredictable(f"{generation.name} has {lacks}; {remedy}")
             known[key] = known.get(key) or predict_peak(config, generation)
             batch = None if card is None else largest_batch(config, card, generation)
         except Unpredictable as error:

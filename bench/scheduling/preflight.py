@@ -78,7 +78,7 @@ def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by:
     for trial in trials:
         distinct.setdefault(data_key(trial.config), []).append(trial.config)
     notes, errors = [], []
-    counts: dict[str, int | None] = {}  # train_images of the first of the trials that differ in nothing else
+    same_images: dict[str, list[list[TrialConfig]]] = {}  # trials by the digest of their images
     for configs in distinct.values():
         try:
             data = DATASETS.build(configs[0].drawn_dataset, configs[0].transform, progress)
@@ -98,11 +98,8 @@ def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by:
         count = getattr(configs[0].dataset, "train_images", None)
         pairs = "training pairs" if count is None else f"training pairs with dataset.train_images={count}"
         errors += [f"train.batch_size: {n} is more than there are {pairs}. At most {most}" for n in batches]
-        for config in configs:
-            first = counts.setdefault(_key_without_count(config, data), count)
-            if first != count:
-                names = " and ".join(ALL_IMAGES if n is None else str(n) for n in (first, count))
-                errors.append(f"dataset.train_images: {names} are the same {most} images here. Leave one of them out")
+        same_images.setdefault(data.fingerprint, []).append(configs)
+        errors += _equal_counts(same_images[data.fingerprint], most)
         if not batches:
             errors += _single_images(configs, most)
     if errors:
@@ -110,11 +107,26 @@ def prepare_data(trials: list[Trial], progress: Progress = silent, validated_by:
     return list(dict.fromkeys(notes))
 
 
-def _key_without_count(config: TrialConfig, data: Data) -> str:
-    """Returns a key that is equal for trials with the same images and the same settings except ``train_images``."""
+def _equal_counts(same_images: Sequence[Sequence[TrialConfig]], images: int) -> Iterator[str]:
+    """Yields a line for each trial of the last group that differs from one of the others in ``train_images`` only. All
+    groups have the same images."""
+    *before, last = same_images
+    if not before:
+        return
+    known = {_key_without_count(config): config for group in before for config in group}
+    for config in last:
+        other = known.get(_key_without_count(config))
+        if other is not None:
+            counts = [getattr(one.dataset, "train_images", None) for one in (other, config)]
+            names = " and ".join(ALL_IMAGES if count is None else str(count) for count in counts)
+            yield f"dataset.train_images: {names} are the same {images} images here. Leave one of them out"
+
+
+def _key_without_count(config: TrialConfig) -> str:
+    """Returns a key that is equal for trials with the same settings except ``train_images``."""
     settings = config.model_dump(mode="json")
     settings["dataset"].pop("train_images", None)
-    return json.dumps([settings, data.fingerprint])
+    return json.dumps(settings)
 
 
 def _single_images(configs: Sequence[TrialConfig], images: int) -> Iterator[str]:

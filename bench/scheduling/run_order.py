@@ -24,8 +24,10 @@ def seed_by_seed(trials: Sequence[Trial]) -> list[Trial]:
 
     All rows then meet the same drift of the machine's speed, and an interrupted sweep has the same seeds of all rows.
     """
-    seeds = list(dict.fromkeys(trial.seed for trial in trials))
-    return sorted(trials, key=lambda trial: seeds.index(trial.seed))
+    places: dict[int, int] = {}
+    for trial in trials:
+        places.setdefault(trial.seed, len(places))
+    return sorted(trials, key=lambda trial: places[trial.seed])
 
 
 def longest_first(trials: Sequence[Trial], counts: Mapping[str, Mapping[str, int]]) -> list[Trial]:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from bench.config.trial import TrialConfig
 from bench.memory import nvml
-from bench.memory.energy import SHORTEST_SECONDS, Meter
+from bench.memory.energy import SHORTEST_SECONDS, Meter, joules_per_image
 from bench.memory.measure import MemoryMonitor
 from bench.memory.snapshot import allocations_at_peak, recording, snapshot
 from bench.records.memory import MIB, Memory
@@ -48,6 +48,8 @@ BESIDE = 3
 READY, TIMING = "ready", "timing"
 CLEAN_SECONDS = 20.0
 """Longest time to wait until the card is as it was."""
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class Task(Config):
@@ -142,10 +144,6 @@ def measured_alone(
             child.errors.close()
 
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-
 def end_with_parent() -> None:
     """Ends this process when its parent ends. A process that is stopped at that moment would never continue."""
     if LIBC is not None:
@@ -218,9 +216,8 @@ def _measure(task: Task, config: TrialConfig, model: nn.Module) -> Result:
             _wait_after(TIMING)
             meter = Meter(monitor.counters)
             seconds = [] if task.snapshot else timed(steps, meter)  # recording takes time
-    joules = None if meter.unknown or peaks[0].foreign_processes != [] else meter.joules / meter.images
-    live_tensors = [(each.bytes, each.made_by) for each in live]
-    return Result(memory=peaks[0], seconds=seconds, joules_per_image=joules, live=live_tensors)
+    tensors = [(each.bytes, each.made_by) for each in live]
+    return Result(memory=peaks[0], seconds=seconds, joules_per_image=joules_per_image(meter, peaks[0]), live=tensors)
 
 
 class Steps:

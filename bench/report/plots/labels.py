@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from bench.report.plots.style import LINE, text_width
 
+Place = tuple[float, float]
 REACHES = (7, 11, 16, 23, 32, 44, 60, 80, 105)  # distances of a name from its point, in points of 1/72 inch
 DIRECTIONS = [math.radians(angle) for angle in (20, -20, 160, -160, 90, -90, 50, -50, 130, -130, 0, 180)]
 MARKER = 5  # half the size of a marker, in points, and a margin
@@ -63,9 +64,29 @@ def label(
     return True
 
 
-def pieces(start: tuple[float, float], end: tuple[float, float], count: int = 24) -> list[tuple[float, float]]:
+def pieces(start: Place, end: Place, count: int = 24) -> list[Place]:
     """Returns places along a line, as ink for ``label``."""
     return [tuple(a + (b - a) * k / count for a, b in zip(start, end)) for k in range(count + 1)]
+
+
+def pieces_of_steps(corners: Sequence[Place]) -> list[Place]:
+    """Returns places along a line of steps, as ``Axes.step`` draws it with ``where="post"``."""
+    found: list[Place] = []
+    for (x0, y0), (x1, y1) in zip(corners, corners[1:]):
+        found += pieces((x0, y0), (x1, y0)) + pieces((x1, y0), (x1, y1))
+    return found
+
+
+def pieces_of_intervals(
+    axes: Axes, places: Sequence[Place], across: Sequence[float], up: Sequence[float]
+) -> list[Place]:
+    """Returns places along the intervals around ``places`` within the frame. across, up: half of their lengths."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    found: list[Place] = []
+    for (x, y), dx, dy in zip(places, across, up):
+        found += pieces((max(left, x - dx), y), (min(right, x + dx), y)) if dx else []
+        found += pieces((x, max(low, y - dy)), (x, min(high, y + dy))) if dy else []
+    return found
 
 
 def _room(points: np.ndarray, i: int) -> float:

@@ -15,7 +15,7 @@ from bench.leaderboard.rows import records_of
 from bench.memory.cards import CARDS
 from bench.records.memory import GIB
 from bench.records.record import TrialRecord
-from bench.report.plots.labels import REACHES, label, pieces
+from bench.report.plots.labels import REACHES, label, pieces, pieces_of_intervals, pieces_of_steps
 from bench.report.plots.spans import Span, is_cut, limits, mark_cuts, spread_in_words
 from bench.report.plots.style import (
     BLACK,
@@ -167,9 +167,7 @@ def _points(
     places = [(x.mean, y.mean) for x, y in zip(memory, scores)]
     front = sorted(place for place, row in zip(places, rows) if row.on_front)
     axes.step(*zip(*front), where="post", color=GREY, linestyle=(0, (4, 1.5)), linewidth=1.0, zorder=1)
-    ink: list[tuple[float, float]] = []
-    for (x0, y0), (x1, y1) in zip(front, front[1:]):
-        ink += pieces((x0, y0), (x1, y0)) + pieces((x1, y0), (x1, y1))
+    ink = pieces_of_steps(front)
     faint = 0.75 if len(rows) <= 12 else 0.3
     reach = {"xerr": [cell.half_width or 0 for cell in memory], "yerr": [cell.half_width or 0 for cell in scores]}
     axes.errorbar(*zip(*places), **reach, fmt="none", ecolor=colours, elinewidth=1.1, alpha=faint, zorder=2)
@@ -177,7 +175,6 @@ def _points(
     if every:
         dots = {"s": 9, "linewidths": 0, "alpha": faint, "zorder": 2.5}
         axes.scatter([x for x, _, _ in every], [y for _, y, _ in every], c=[colour for _, _, colour in every], **dots)
-    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     fills = [_fill(row, shares and shares[i], colours[i]) for i, row in enumerate(rows)]
     for on_front, marker, size in ((True, "o", 6.5), (False, "s", 5.5)):
         chosen = [i for i, row in enumerate(rows) if row.on_front == on_front]
@@ -185,12 +182,12 @@ def _points(
         if chosen:
             spots = zip(*(places[i] for i in chosen))
             axes.scatter(*spots, s=size**2, marker=marker, linewidths=1.5, zorder=3, **look)
-    for (x, y), dx, dy in zip(places if len(rows) <= AVOIDED else (), *reach.values()):
-        ink += pieces((max(left, x - dx), y), (min(right, x + dx), y)) if dx else []
-        ink += pieces((x, max(low, y - dy)), (x, min(high, y + dy))) if dy else []
     mark_cuts(axes, memory, [y for _, y in places], colours, "x")
     mark_cuts(axes, scores, [x for x, _ in places], colours, "y")
-    return places + ink + ([(x, y) for x, y, _ in every] if len(rows) <= AVOIDED else [])
+    if len(rows) <= AVOIDED:
+        ink += pieces_of_intervals(axes, places, *reach.values())
+        ink += [(x, y) for x, y, _ in every]
+    return places + ink
 
 
 def _fill(row: Row, share: float | None, colour: str) -> str:

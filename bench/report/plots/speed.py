@@ -13,7 +13,7 @@ from bench.leaderboard.noise_floor import memory_span
 from bench.leaderboard.results import Results
 from bench.leaderboard.rows import quantities, records_of
 from bench.records.memory import GIB
-from bench.report.plots.labels import label, pieces
+from bench.report.plots.labels import Place, label, pieces_of_intervals, pieces_of_steps
 from bench.report.plots.spans import SPEED_SHARE, Span, is_cut, limits, mark_cuts, spread_in_words
 from bench.report.plots.style import (
     BLACK,
@@ -40,7 +40,6 @@ SETTINGS = (
     "model.frozen_weights",
 )
 """Settings that trade speed for memory: the figure is drawn for sweeps that vary one of them."""
-Place = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -145,20 +144,13 @@ def _draw(axes: Axes, panel: Panel, x_label: str) -> list[Place]:
     axes.set(xlabel=x_label, ylabel=panel.quantity.axis, xlim=panel.x_span, ylim=panel.y_span)
     axes.step(*zip(*front), where="post", color=VERMILLION, linestyle=(0, (4, 1.5)), linewidth=1.2, zorder=1)
     colours = [BLACK if point in front else GREY for point in places]
+    across, up = ([cell.half_width or 0 for cell in cells] for cells in (panel.memory, panel.values))
+    axes.errorbar(*zip(*places), xerr=across, yerr=up, fmt="none", ecolor=colours, elinewidth=0.6, alpha=0.6, zorder=2)
     for number, (x, y) in enumerate(places):
-        widths = {"xerr": panel.memory[number].half_width or 0, "yerr": panel.values[number].half_width or 0}
-        axes.errorbar(x, y, **widths, fmt="none", ecolor=colours[number], elinewidth=0.6, alpha=0.6, zorder=2)
         for of_seed in panel.seeds[number]:
             axes.plot(*of_seed, ".", color=colours[number], **SEED)
         axes.plot(x, y, "o" if (x, y) in front else "s", color=colours[number], markersize=5, zorder=3)
     mark_cuts(axes, panel.memory, [y for _, y in places], colours, "x")
     mark_cuts(axes, panel.values, [x for x, _ in places], colours, "y")
-    ink = [*places, *(of_seed for of_row in panel.seeds for of_seed in of_row)]
-    for (x0, y0), (x1, y1) in zip(front, front[1:]):
-        ink += pieces((x0, y0), (x1, y0)) + pieces((x1, y0), (x1, y1))
-    for (x, y), across, along in zip(places, panel.memory, panel.values):
-        dx, dy = across.half_width or 0, along.half_width or 0
-        (left, right), (low, high) = panel.x_span, panel.y_span
-        ink += pieces((max(left, x - dx), y), (min(right, x + dx), y)) if dx else []
-        ink += pieces((x, max(low, y - dy)), (x, min(high, y + dy))) if dy else []
-    return ink
+    seeds = [of_seed for of_row in panel.seeds for of_seed in of_row]
+    return [*places, *seeds, *pieces_of_steps(front), *pieces_of_intervals(axes, places, across, up)]

@@ -241,8 +241,8 @@ def row_name(row: Row, board: Leaderboard) -> str:
 
 
 def fields(board: Leaderboard) -> list[str]:
-    """Returns the last parts of the axes' dotted paths."""
-    return [drawable(axis.rsplit(".", 1)[-1]) for axis in board.axes]
+    """Returns the short names of the axes, as in the names of rows."""
+    return [drawable(row_names.short_name(axis)) for axis in board.axes]
 
 
 def accuracy(row: Row, table: Table) -> Cell | None:
